@@ -1,0 +1,27 @@
+"""A published variant with dense layers before the stem, and no BatchNorm in D.
+
+    python main.py --config=configs/cifar10_dense_stem.py --workdir=/tmp/dense_stem
+
+The original starts from 9x9 and makes another image size: `generator.base_size` is that field.
+"""
+
+from ml_collections import ConfigDict
+
+from configs import cifar10
+
+
+def get_config() -> ConfigDict:
+    """Changes the default into the variant's network."""
+    config = cifar10.get_config()
+    for network in ('generator', 'discriminator'):
+        config[network].update(
+            leaky_slope=0.3, use_bias=True, norm_momentum=0.99, norm_epsilon=1e-3,
+            weight_init='glorot_uniform',
+        )  # fmt: skip
+        config.optimizer[network].eps = 1e-7
+    config.generator.update(
+        stem_features=(128, 128, 100), stem_norm=False, activation='leaky_relu',
+        base_size=8, base_features=256, features=(128, 64), strides=(1, 2, 2),
+    )  # fmt: skip
+    config.discriminator.update(features=(64, 128, 256), norm='none')
+    return config

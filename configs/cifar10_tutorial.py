@@ -1,0 +1,31 @@
+"""The widely copied Keras tutorial network on CIFAR-10: 5x5 kernels, dropout, no BatchNorm in D.
+
+    python main.py --config=configs/cifar10_tutorial.py --workdir=/tmp/tutorial
+
+Keras's defaults where the tutorial names none: Glorot uniform weights, BatchNorm momentum 0.99 and
+epsilon 1e-3, Adam's epsilon 1e-7. One forward pass serves both networks' updates, as there.
+"""
+
+from ml_collections import ConfigDict
+
+from configs import cifar10
+
+
+def get_config() -> ConfigDict:
+    """Changes the default into the tutorial's network."""
+    config = cifar10.get_config()
+    config.update = 'simultaneous'
+    for network in ('generator', 'discriminator'):
+        config[network].update(
+            kernel_size=5, leaky_slope=0.3, norm_momentum=0.99, norm_epsilon=1e-3,
+            weight_init='glorot_uniform',
+        )  # fmt: skip
+        config.optimizer[network].update(learning_rate=1e-4, b1=0.9, eps=1e-7)
+    config.generator.update(
+        base_size=8, base_features=256, features=(128, 64), strides=(1, 2, 2),
+        activation='leaky_relu', use_bias=False,
+    )  # fmt: skip
+    config.discriminator.update(
+        features=(64, 128), strides=(2, 2), norm='none', dropout_rate=0.3, use_bias=True
+    )
+    return config

@@ -1,0 +1,1 @@
+"""Deep convolutional GANs on CIFAR-10 in JAX and Flax."""

@@ -1,0 +1,190 @@
+"""Checkpoints by Orbax: asynchronous, atomic, the last few kept, each leaf with a checksum."""
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+import flax
+import jax
+import jax.numpy as jnp
+import orbax.checkpoint as ocp
+from absl import logging
+from etils import epath
+
+from dcgan_jax.errors import UserError
+from dcgan_jax.train_state import GANState
+
+FOLDER = 'checkpoints'
+DAMAGED_FOLDER = 'damaged_checkpoints'
+
+
+class DamagedError(Exception):
+    """A checkpoint that can't be read, or whose content isn't what was saved."""
+
+
+class Checkpoints:
+    """Saves a run's states under `workdir/checkpoints/STEP`."""
+
+    def __init__(self, workdir: epath.PathLike, keep: int):
+        """Opens the folder for saving; removes what an interrupted save left.
+
+        Args:
+            workdir: of the run.
+            keep: how many of the latest checkpoints stay.
+        """
+        self._manager = _manager(
+            epath.Path(workdir).absolute() / FOLDER, max_to_keep=keep, cleanup_tmp_directories=True
+        )
+
+    def latest_step(self) -> int | None:
+        """The step of the last whole checkpoint, or None."""
+        return self._manager.latest_step()
+
+    def save(self, state: GANState) -> None:
+        """Copies the state to the host, then writes it in the background; at a step once.
+
+        A save that failed in the background raises at the next call, or at `close`.
+        """
+        step = int(state.step)
+        if step in self._manager.all_steps():
+            return
+        tree = _named(state)
+        checksums = {name: int(value) for name, value in jax.device_get(_checksums(tree)).items()}
+        self._manager.save(
+            step,
+            args=ocp.args.Composite(
+                state=ocp.args.StandardSave(tree), checksums=ocp.args.JsonSave(checksums)
+            ),
+        )
+
+    def close(self) -> None:
+        """Waits until all is written."""
+        self._manager.wait_until_finished()
+        self._manager.close()
+
+
+def restore_latest(workdir: epath.PathLike, like: GANState) -> tuple[GANState | None, list[int]]:
+    """Reads the last checkpoint that is whole, going back over damaged ones, and changes nothing.
+
+    Args:
+        workdir: of the run.
+        like: a state of `jax.ShapeDtypeStruct` with shardings.
+
+    Returns:
+        The state (None where no checkpoint was ever finished) and the steps of damaged ones.
+
+    Raises:
+        UserError: a checkpoint holds other arrays than `like`, or all of them are damaged.
+    """
+    folder = epath.Path(workdir).absolute() / FOLDER
+    if not folder.exists():
+        return None, []
+    manager = _manager(folder, create=False)
+    damaged = []
+    try:
+        for step in sorted(manager.all_steps(), reverse=True):
+            try:
+                return _restore(manager, step, like, folder / str(step)), damaged
+            except DamagedError as error:
+                logging.warning('%s: going back to the checkpoint before it', error)
+                damaged.append(step)
+    finally:
+        manager.close()
+    if damaged:
+        raise UserError(
+            f'all checkpoints in {folder} are damaged (steps {sorted(damaged)}): '
+            'restore one from a copy, or start again in another --workdir'
+        )
+    return None, []
+
+
+def set_aside(workdir: epath.PathLike, steps: list[int]) -> None:
+    """Moves damaged checkpoints to `damaged_checkpoints/`: their steps can be saved again."""
+    for step in steps:
+        target = epath.Path(workdir) / DAMAGED_FOLDER / str(step)
+        target.parent.mkdir(exist_ok=True)
+        if target.exists():
+            target.rmtree()
+        (epath.Path(workdir) / FOLDER / str(step)).rename(target)
+        logging.warning('moved the damaged checkpoint of step %d to %s', step, target)
+
+
+def _manager(folder: epath.Path, **options: Any) -> ocp.CheckpointManager:
+    return ocp.CheckpointManager(
+        folder,
+        item_handlers={
+            'state': ocp.StandardCheckpointHandler(),
+            'checksums': ocp.JsonCheckpointHandler(),
+        },
+        options=ocp.CheckpointManagerOptions(**options),
+    )
+
+
+def _restore(
+    manager: ocp.CheckpointManager, step: int, like: GANState, path: epath.Path
+) -> GANState:
+    expected = _named(like)
+    with _damage(path):
+        stored = manager.item_metadata(step)['state'].tree
+    _check_arrays(_flat(stored), _flat(expected), path)
+    with _damage(path):
+        restored = manager.restore(
+            step,
+            args=ocp.args.Composite(
+                state=ocp.args.StandardRestore(expected), checksums=ocp.args.JsonRestore()
+            ),
+        )
+    checksums = jax.device_get(_checksums(restored['state']))
+    for name, value in checksums.items():
+        if int(value) != restored['checksums'].get(name):
+            raise DamagedError(f'{path} is damaged (checksum of {name} differs)')
+    return flax.serialization.from_state_dict(like, restored['state'])
+
+
+@contextlib.contextmanager
+def _damage(path: epath.Path) -> Iterator[None]:
+    """Turns what Orbax and TensorStore raise for unreadable files, which is of all kinds."""
+    try:
+        yield
+    except Exception as error:
+        reason = next(iter(str(error).splitlines()), '')[:200]
+        raise DamagedError(f'{path} is damaged ({type(error).__name__}: {reason})') from error
+
+
+def _check_arrays(stored: dict[str, Any], expected: dict[str, Any], path: epath.Path) -> None:
+    """Refuses a checkpoint of another architecture, by name of the first array that differs."""
+    for name in sorted(stored.keys() | expected.keys()):
+        shapes = [
+            tuple(tree[name].shape) if name in tree else 'absent' for tree in (stored, expected)
+        ]
+        if shapes[0] != shapes[1]:
+            raise UserError(
+                f'{path} is of another architecture: {name} is {shapes[0]} there and {shapes[1]} '
+                'here: use the code and config that wrote it, or another --workdir'
+            )
+
+
+def _named(state: GANState) -> dict[str, Any]:
+    """The state as nested dicts by field name, which is what Orbax stores."""
+    return flax.serialization.to_state_dict(state)
+
+
+def _flat(tree: dict[str, Any]) -> dict[str, Any]:
+    return flax.traverse_util.flatten_dict(tree, sep='/')
+
+
+@jax.jit
+def _checksums(tree: dict[str, Any]) -> dict[str, jax.Array]:
+    """A 32-bit sum over the bits of each leaf, the same however it is sharded.
+
+    Each word is weighted by an odd number of its own, so that no single changed word and no swap of
+    two words far apart by less than 2**31 goes unseen.
+    """
+    return {name: _checksum(leaf) for name, leaf in _flat(tree).items()}
+
+
+def _checksum(leaf: jax.Array) -> jax.Array:
+    unsigned = jnp.dtype(f'uint{8 * leaf.dtype.itemsize}')
+    words = jax.lax.bitcast_convert_type(leaf, unsigned).astype(jnp.uint32).reshape(-1)
+    weights = 2 * jax.lax.iota(jnp.uint32, words.size) + 1
+    return jnp.sum(words * weights, dtype=jnp.uint32)

@@ -1,0 +1,391 @@
+"""From the name of a data set to batches: as one array for the device, or as a stream.
+
+The order of the images is a function of (seed, step) alone. The training images form one endless
+sequence: epoch after epoch, each a fresh permutation; batches cross the borders and drop nothing. A
+resumed run and a run on more devices therefore see the same batches.
+"""
+
+import contextlib
+import dataclasses
+import difflib
+import functools
+import importlib
+import importlib.util
+import math
+import os
+import re
+import sys
+from collections.abc import Iterator, Sequence
+from typing import Protocol
+
+import numpy as np
+import tensorflow_datasets as tfds
+import tqdm
+from etils import epath
+from tensorflow_datasets.core import read_only_builder
+
+from dcgan_jax.errors import UserError
+
+# Imported only when a data set has to be prepared: {name: (module, class, version)}.
+_BUILDERS = {
+    'cifar10': ('dcgan_jax.datasets.cifar10', 'Cifar10', '3.0.2'),
+    'shapes': ('dcgan_jax.datasets.shapes', 'Shapes', '1.0.0'),
+}
+_DEFAULT_DATA_DIR = '~/tensorflow_datasets'
+_CHUNK = 1000  # images read between two updates of the progress bar
+PLACEMENTS = ('auto', 'device', 'stream')
+
+
+class Records(Protocol):
+    """What TFDS's data sources offer; in bulk they read up to three times as fast as one by one."""
+
+    def __len__(self) -> int: ...
+
+    def __getitems__(self, indices: list[int]) -> Sequence[dict]: ...
+
+
+@dataclasses.dataclass(frozen=True)
+class _Selection:
+    """The records of `indices` [N], in that order."""
+
+    records: Records
+    indices: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitems__(self, indices: list[int]) -> Sequence[dict]:
+        return self.records.__getitems__(self.indices[indices].tolist())
+
+
+class _InMemory(list):
+    def __getitems__(self, indices: list[int]) -> Sequence[dict]:
+        return [self[index] for index in indices]
+
+
+@dataclasses.dataclass(frozen=True)
+class ImageSource:
+    """One split of a prepared data set, readable in any order.
+
+    Attributes:
+      name: Name and version, 'cifar10/3.0.2'.
+      split: Split as given, 'train' or 'test[:100]'.
+      image_shape: (H, W, C), H == W, C as stored (1 for grey images).
+      records: Record i is a dict with 'image': uint8 [H, W, C].
+    """
+
+    name: str
+    split: str
+    image_shape: tuple[int, int, int]
+    records: Records = dataclasses.field(repr=False)
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    @property
+    def nbytes(self) -> int:
+        """Size of all the images as uint8."""
+        return len(self) * math.prod(self.image_shape)
+
+    def read(self, indices: np.ndarray) -> np.ndarray:
+        """Reads the images of `indices` [N], in that order, repeats allowed.
+
+        Returns:
+          uint8 [N, H, W, C].
+
+        Raises:
+          UserError: An image has another shape than the first one of the split.
+        """
+        images = np.empty((len(indices), *self.image_shape), np.uint8)
+        records = self.records.__getitems__(np.asarray(indices).tolist())
+        for row, (index, record) in enumerate(zip(indices, records, strict=True)):
+            image = record['image']
+            if image.shape != self.image_shape:
+                raise UserError(
+                    f'{self.name} {self.split}: image {index} has shape {image.shape}, the first '
+                    f'one {self.image_shape}: use a data set whose images are all of one size'
+                )
+            images[row] = image
+        return images
+
+
+def open_source(name: str, split: str = 'train', data_dir: str | None = None) -> ImageSource:
+    """Opens a split, preparing the data set first where that is possible.
+
+    Whatever is prepared in the data directory is used. Else `cifar10` and `shapes` are prepared by
+    this package's builders, and other data sets by TFDS, which needs TensorFlow for that.
+
+    Args:
+      name: TFDS name, 'cifar10', with a version if need be, 'cifar10:3.0.2'.
+      split: TFDS split, 'train', 'test' or a part such as 'train[:1000]'.
+      data_dir: Folder that holds the data sets; by default $TFDS_DATA_DIR, else
+        ~/tensorflow_datasets, which is created if need be.
+
+    Raises:
+      UserError: The data set can't be found, prepared or read, or its images aren't square uint8.
+    """
+    root = _data_root(data_dir)
+    try:
+        builder = _find_prepared(name, root)
+        if builder is None:
+            _prepare(name, root)
+            builder = _find_prepared(name, root)
+        if builder is None:
+            raise UserError(f'{root / _base_name(name)} is incomplete: delete it, then start again')
+        return _open_split(builder, split)
+    except ImportError as error:
+        raise UserError(
+            f'{name} needs a package that is missing ({_first_line(error)}): '
+            'pip install -r requirements.txt'
+        ) from error
+
+
+def _data_root(data_dir: str | None) -> epath.Path:
+    given = data_dir or os.environ.get('TFDS_DATA_DIR')
+    root = epath.Path(given or _DEFAULT_DATA_DIR).expanduser()
+    if given and not root.is_dir():
+        raise UserError(f'data directory {root} does not exist: correct it or create it (mkdir)')
+    return root
+
+
+def _base_name(name: str) -> str:
+    return re.split('[/:]', name)[0]
+
+
+def _find_prepared(name: str, root: epath.Path) -> tfds.core.DatasetBuilder | None:
+    """Returns a builder that reads what is prepared under `root`, whoever prepared it, or None."""
+    if not re.fullmatch(r'\w+([/:][\w./:*-]+)?', name):
+        raise _unknown(name)
+    try:
+        return read_only_builder.builder_from_files(name, data_dir=root)
+    except tfds.core.DatasetNotFoundError:
+        return None
+    except (ValueError, OSError) as error:
+        raise UserError(
+            f'{name} in {root} cannot be opened ({_first_line(error)}): '
+            'delete what is there, or set data_dir to another folder'
+        ) from error
+
+
+def _prepare(name: str, root: epath.Path) -> None:
+    """Prepares `name` under `root` in a format that can be read in any order."""
+    base, _, version = name.partition(':')
+    module, cls, our_version = _BUILDERS.get(base, (None, None, None))
+    if module and version in ('', our_version):
+        make_builder = getattr(importlib.import_module(module), cls)
+    elif _base_name(name) not in tfds.list_builders(with_community_datasets=False):
+        raise _unknown(name)
+    elif importlib.util.find_spec('tensorflow') is None:
+        raise UserError(
+            f'{name} is not prepared in {root}, and TFDS prepares it with TensorFlow only: '
+            f"where that is installed, run tfds.builder('{name}', file_format='array_record', "
+            'data_dir=DIR).download_and_prepare(), then set data_dir to DIR'
+        )
+    else:
+        make_builder = functools.partial(tfds.builder, name)
+    print(f'Preparing {name} in {root} (once) ...', file=sys.stderr, flush=True)
+    tfds.display_progress_bar(sys.stderr.isatty())
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        with contextlib.redirect_stdout(sys.stderr):  # TFDS announces itself on stdout
+            make_builder(data_dir=root, file_format='array_record').download_and_prepare()
+    except OSError as error:
+        # Another process may have prepared it meanwhile: then its result will be used.
+        if _find_prepared(name, root) is None:
+            raise UserError(
+                f'cannot prepare {name} in {root} ({_first_line(error)}): '
+                'set data_dir to a folder that can be written to, or to one that has the data set'
+            ) from error
+
+
+def _unknown(name: str) -> UserError:
+    known = {*_BUILDERS, *tfds.list_builders(with_community_datasets=False)}
+    close = difflib.get_close_matches(_base_name(name), sorted(known))
+    hint = f'did you mean {" or ".join(close)}? ' if close else ''
+    return UserError(
+        f'unknown data set {name!r}: {hint}Built in are {" and ".join(_BUILDERS)}; '
+        'any other must be an image data set of TFDS, or be prepared in data_dir'
+    )
+
+
+def _open_split(builder: tfds.core.DatasetBuilder, split: str) -> ImageSource:
+    name = builder.info.full_name
+    features = dict(builder.info.features)
+    feature = features.get('image')
+    if not isinstance(feature, tfds.features.Image) or feature.np_dtype != np.uint8:
+        raise UserError(
+            f'{name} has no feature `image` of uint8 images (its features: {", ".join(features)}): '
+            'use an image data set'
+        )
+    try:
+        if builder.info.splits[split].num_examples == 0:
+            raise UserError(f'{name} {split} has no images: use another split')
+        records = _open_records(builder, split)
+        shape = records.__getitems__([0])[0]['image'].shape
+    except UserError:
+        raise
+    except (ValueError, OSError, RuntimeError) as error:
+        raise UserError(f'{name} {split} cannot be read: {_first_line(error)}') from error
+    if shape[0] != shape[1]:
+        raise UserError(f'{name} {split} has images of shape {shape}: only square ones can be used')
+    return ImageSource(name, split, shape, records)
+
+
+def _open_records(builder: tfds.core.DatasetBuilder, split: str) -> Records:
+    try:
+        return _select(builder.as_data_source(split), builder, split)
+    except NotImplementedError:  # TFRecord, say, which has no random access
+        if importlib.util.find_spec('tensorflow') is None:
+            raise UserError(
+                f'{builder.info.full_name} in {builder.data_dir} has the format '
+                f'{builder.info.file_format.value}, which only TensorFlow reads: install '
+                'tensorflow, or set data_dir to another folder, where it is (or, if it is one of '
+                f'{" and ".join(_BUILDERS)}, will be) prepared as array_record'
+            ) from None
+    return _read_with_tensorflow(builder, split)
+
+
+def _select(records: Records, builder: tfds.core.DatasetBuilder, split: str) -> Records:
+    """Applies a sub-split such as 'train[:100]', which TFDS's Parquet reader ignores (4.9.10)."""
+    shards = builder.info.splits[split].file_instructions
+    if len(records) == sum(shard.take for shard in shards):
+        return records
+    sizes = [shard.examples_in_shard for shard in shards]
+    if len(records) != sum(sizes):
+        raise UserError(
+            f'{builder.info.full_name} {split}: {builder.data_dir} holds {len(records)} records, '
+            f'not {sum(sizes)}: delete it and prepare the data set again'
+        )
+    starts = np.cumsum(sizes) - sizes
+    parts = [
+        start + np.arange(shard.skip, shard.skip + shard.take)
+        for start, shard in zip(starts, shards, strict=True)
+    ]
+    return _Selection(records, np.concatenate(parts))
+
+
+def _read_with_tensorflow(builder: tfds.core.DatasetBuilder, split: str) -> Records:
+    """Reads a whole split, images only, into memory; TensorFlow is kept off the accelerator."""
+    import tensorflow as tf
+
+    tf.config.set_visible_devices([], 'GPU')
+    dataset = builder.as_dataset(
+        split, decoders=tfds.decode.PartialDecoding({'image': True}), shuffle_files=False
+    )
+    return _InMemory(tfds.as_numpy(dataset))
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).strip().partition('\n')[0]
+
+
+@functools.lru_cache(maxsize=4)
+def epoch_order(seed: int, epoch: int, n: int) -> np.ndarray:
+    """Returns the order of the images in one epoch: a read-only permutation of range(n), int64 [n].
+
+    It ranks raw outputs of Philox (Salmon et al. 2011, SC11) keyed by (seed, epoch), which, unlike
+    NumPy's own `permutation`, are the same in every version of NumPy.
+    """
+    keys = np.random.Philox(key=np.array([seed, epoch], np.uint64)).random_raw(n)
+    order = np.argsort(keys, kind='stable')
+    order.flags.writeable = False
+    return order
+
+
+def batch_indices(
+    seed: int, step: int, batch_size: int, n: int, num_batches: int = 1
+) -> np.ndarray:
+    """Returns which images make up the batches of steps [step, step + num_batches).
+
+    Image j of batch t is number p = t * batch_size + j of the endless sequence, which is
+    `epoch_order(seed, p // n, n)[p % n]`.
+
+    Args:
+      seed: Seed of the run, at least 0.
+      step: First step, from 0.
+      batch_size: Images a batch; may be more than n.
+      n: Images in the data set.
+      num_batches: Number of steps.
+
+    Returns:
+      int32 [num_batches, batch_size] in [0, n).
+    """
+    positions = step * batch_size + np.arange(num_batches * batch_size, dtype=np.int64)
+    epochs, offsets = np.divmod(positions, n)
+    indices = np.empty(len(positions), np.int32)
+    for epoch in range(epochs[0], epochs[-1] + 1):
+        here = epochs == epoch
+        indices[here] = epoch_order(seed, epoch, n)[offsets[here]]
+    return indices.reshape(num_batches, batch_size)
+
+
+def fits_on_device(source: ImageSource, placement: str, limit_bytes: int) -> bool:
+    """Decides whether the split is to be held on the device (True) or streamed (False).
+
+    Args:
+      source: The split.
+      placement: 'device' or 'stream' say which; 'auto' asks for the device up to `limit_bytes`.
+      limit_bytes: Most bytes of uint8 images that 'auto' puts on the device.
+
+    Raises:
+      UserError: `placement` is something else.
+    """
+    if placement not in PLACEMENTS:
+        raise UserError(
+            f'data.placement is {placement!r}: it must be one of {", ".join(PLACEMENTS)}'
+        )
+    return placement == 'device' or (placement == 'auto' and source.nbytes <= limit_bytes)
+
+
+def load_split(source: ImageSource) -> np.ndarray:
+    """Reads the whole split into host memory: uint8 [N, H, W, C] in record order."""
+    images = np.empty((len(source), *source.image_shape), np.uint8)
+    description = f'Reading {source.name} {source.split}'
+    with tqdm.tqdm(total=len(source), desc=description, delay=3, disable=None) as bar:
+        for start in range(0, len(source), _CHUNK):
+            indices = np.arange(start, min(start + _CHUNK, len(source)))
+            images[indices] = source.read(indices)
+            bar.update(len(indices))
+    return images
+
+
+def stream(
+    source: ImageSource,
+    seed: int,
+    ranges: Sequence[tuple[int, int]],
+    batch_size: int,
+    rows: slice = slice(None),
+    num_threads: int = 2,
+) -> Iterator[np.ndarray]:
+    """Yields the batches of steps [first, end) for each of `ranges`, read ahead by threads (Grain).
+
+    The element of (first, end) holds the images `batch_indices(seed, first, batch_size,
+    len(source), end - first)`, without the rows that other processes read. Nothing before the first
+    range is read. To stop before the end, close the generator (`contextlib.closing`), which ends
+    the threads.
+
+    Args:
+      source: The split.
+      seed: Seed of the run.
+      ranges: (first step, end) of each element.
+      batch_size: Images a batch, over all processes.
+      rows: The rows of each batch that this process reads.
+      num_threads: Threads that read ahead, by one element or by two batches each.
+
+    Yields:
+      uint8 [end - first, number of rows, H, W, C].
+    """
+    import grain  # here, because it takes a second and only streams need it
+
+    def read(step: int) -> np.ndarray:
+        return source.read(batch_indices(seed, step, batch_size, len(source))[0, rows])
+
+    ahead = max([2 * num_threads, *(end - first for first, end in ranges)])
+    options = grain.ReadOptions(num_threads=num_threads, prefetch_buffer_size=ahead)
+    steps = [step for first, end in ranges for step in range(first, end)]
+    batches = iter(grain.MapDataset.source(steps).map(read).to_iter_dataset(options))
+    try:
+        for first, end in ranges:
+            yield np.stack([next(batches) for _ in range(first, end)])
+    finally:
+        batches.close()  # a stream that is dropped half-way must not leave threads behind

@@ -1,0 +1,174 @@
+"""CIFAR-10 for TFDS without TensorFlow: the same archive, ids, order and directory as TFDS's own.
+
+TFDS 4.9.10 extracts the archive, reads it and encodes its images by TensorFlow. This builder does
+all three without, and writes DATA_DIR/cifar10/3.0.2, which `tfds.data_source('cifar10')` reads too.
+"""
+
+import hashlib
+import http.client
+import os
+import tarfile
+import urllib.request
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+import PIL.Image
+import tensorflow_datasets as tfds
+import tqdm
+
+from dcgan_jax.errors import UserError
+
+ARCHIVE_URL = 'https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz'
+ARCHIVE_SHA256 = 'c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd'
+CLASSES = (
+    *('airplane', 'automobile', 'bird', 'cat', 'deer'),
+    *('dog', 'frog', 'horse', 'ship', 'truck'),
+)
+
+_FILES = {
+    'train': [f'cifar-10-batches-bin/data_batch_{i}.bin' for i in range(1, 6)],
+    'test': ['cifar-10-batches-bin/test_batch.bin'],
+}
+_SIZE = 32  # pixels a side
+_RECORD_BYTES = 1 + 3 * _SIZE * _SIZE  # the label, then the red, green and blue planes
+_BLOCK_BYTES = 1 << 20
+_TIMEOUT_S = 60
+
+
+def _copy(source: IO[bytes], target: IO[bytes], total: int | None) -> None:
+    """Copies `source` to `target`, `total` bytes if known, with a progress bar on a terminal."""
+    with tqdm.tqdm(total=total, unit='B', unit_scale=True, desc='CIFAR-10', disable=None) as bar:
+        while block := source.read(_BLOCK_BYTES):
+            target.write(block)
+            bar.update(len(block))
+
+
+def _sha256(path: Path) -> str:
+    with path.open('rb') as file:
+        return hashlib.file_digest(file, 'sha256').hexdigest()
+
+
+def _download(path: Path) -> None:
+    """Downloads the archive to `path`, which appears only once its checksum is right."""
+    remedy = f'try again, or put the archive at {path}, or set data_dir to a prepared directory'
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f'{path.name}.{uuid.uuid4().hex}.part')
+    try:
+        with (
+            partial.open('wb') as target,
+            urllib.request.urlopen(ARCHIVE_URL, timeout=_TIMEOUT_S) as source,
+        ):
+            size = source.headers.get('Content-Length')
+            _copy(source, target, int(size) if size else None)
+        if (found := _sha256(partial)) != ARCHIVE_SHA256:
+            raise UserError(
+                f'{ARCHIVE_URL} gave {partial.stat().st_size} bytes (expected {size or "unknown"}) '
+                f'with SHA-256 {found}, not {ARCHIVE_SHA256}: {remedy}'
+            )
+        os.replace(partial, path)
+    except (OSError, http.client.HTTPException) as error:
+        raise UserError(f'cannot download {ARCHIVE_URL} ({error}): {remedy}') from error
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def fetch_archive(path: Path) -> None:
+    """Makes sure that the archive with the right checksum lies at `path`.
+
+    A file that is there already, put there by hand perhaps, is used and never overwritten.
+
+    Raises:
+      UserError: The download failed, or what was found or downloaded has a wrong checksum.
+    """
+    if not path.exists():
+        _download(path)
+    elif (found := _sha256(path)) != ARCHIVE_SHA256:
+        raise UserError(
+            f'{path} has SHA-256 {found}, not {ARCHIVE_SHA256}: '
+            f'delete it, or replace it by {ARCHIVE_URL}'
+        )
+
+
+def read_archive(path: Path) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Reads the archive in memory; nothing is extracted to disk.
+
+    Returns:
+      {split: (images uint8 [N, 32, 32, 3], labels uint8 [N])} in the order of the files.
+
+    Raises:
+      UserError: The archive is damaged, or a file is missing or of a wrong size.
+    """
+    wanted = {name for names in _FILES.values() for name in names}
+    try:
+        with tarfile.open(path, 'r:gz') as tar:
+            contents = {
+                member.name: tar.extractfile(member).read()
+                for member in tar
+                if member.name in wanted and member.isfile()
+            }
+    except (OSError, EOFError, tarfile.TarError) as error:
+        raise UserError(f'cannot read {path} ({error}): delete it and try again') from error
+    for name in sorted(wanted):
+        size = len(contents.get(name, b''))
+        if size == 0 or size % _RECORD_BYTES:
+            raise UserError(
+                f'{path}: {name} has {size} bytes, not a positive multiple of {_RECORD_BYTES}: '
+                'delete the archive and try again'
+            )
+    return {
+        split: _parse(b''.join(contents[name] for name in names)) for split, names in _FILES.items()
+    }
+
+
+def _parse(content: bytes) -> tuple[np.ndarray, np.ndarray]:
+    records = np.frombuffer(content, np.uint8).reshape(-1, _RECORD_BYTES)
+    planes = records[:, 1:].reshape(-1, 3, _SIZE, _SIZE)
+    return planes.transpose(0, 2, 3, 1), records[:, 0]
+
+
+class Cifar10(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+    """TFDS builder; not registered, because TFDS's own `cifar10` has the name."""
+
+    VERSION = tfds.core.Version('3.0.2')
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        return tfds.core.DatasetInfo(
+            builder=self,
+            description='CIFAR-10: 50,000 training and 10,000 test images of 10 classes, lossless.',
+            features=tfds.features.FeaturesDict(
+                {
+                    'id': tfds.features.Text(),
+                    'image': tfds.features.Image(shape=(_SIZE, _SIZE, 3)),
+                    'label': tfds.features.ClassLabel(names=CLASSES),
+                }
+            ),
+            supervised_keys=('image', 'label'),
+            homepage='https://www.cs.toronto.edu/~kriz/cifar.html',
+            citation=(
+                'A. Krizhevsky. Learning multiple layers of features from tiny images. '
+                'Technical report, University of Toronto, 2009.'
+            ),
+        )
+
+    def _split_generators(self, dl_manager):
+        path = Path(dl_manager.download_dir) / ARCHIVE_URL.rsplit('/', 1)[-1]
+        fetch_archive(path)
+        return {
+            split: self._generate_examples(split, images, labels)
+            for split, (images, labels) in read_archive(path).items()
+        }
+
+    def _generate_examples(self, split, images, labels) -> Iterator[tuple[int, dict]]:
+        # The keys are TFDS's own: by a hash of them it orders the records.
+        for index, (image, label) in enumerate(zip(images, labels, strict=True)):
+            yield (
+                index,
+                {
+                    'id': f'{split}_{index:05d}',
+                    'image': PIL.Image.fromarray(image),  # TFDS encodes arrays by TensorFlow only
+                    'label': int(label),
+                },
+            )

@@ -1,0 +1,57 @@
+"""Pixels: floats in [-1, 1] inside, uint8 at the borders; picture grids and PNG files."""
+
+import io
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from etils import epath
+from PIL import Image
+
+from dcgan_jax.files import write_whole
+
+
+def to_float(images: jax.Array) -> jax.Array:
+    """uint8 `[...]` in 0..255 to float32 in [-1, 1]."""
+    return images.astype(jnp.float32) / 127.5 - 1.0
+
+
+def to_uint8(images: jax.Array) -> jax.Array:
+    """Floats `[...]` in [-1, 1] to uint8, rounded to nearest; what lies outside is clipped."""
+    pixels = jnp.round((images.astype(jnp.float32) + 1.0) * 127.5)
+    return jnp.clip(pixels, 0.0, 255.0).astype(jnp.uint8)
+
+
+def grid(images: np.ndarray, columns: int | None = None, gap: int = 2) -> np.ndarray:
+    """Puts pictures side by side on white, row by row.
+
+    Args:
+        images: uint8 `[N, H, W, C]`, N at least 1.
+        columns: pictures a row; about the square root of N when None.
+        gap: white pixels between pictures and around them.
+
+    Returns:
+        uint8 `[rows * (H + gap) + gap, columns * (W + gap) + gap, C]`.
+    """
+    count, height, width, channels = images.shape
+    columns = min(count, columns or math.ceil(math.sqrt(count)))
+    rows = -(-count // columns)
+    shape = (rows * (height + gap) + gap, columns * (width + gap) + gap, channels)
+    canvas = np.full(shape, 255, np.uint8)
+    for index, image in enumerate(images):
+        top = gap + index // columns * (height + gap)
+        left = gap + index % columns * (width + gap)
+        canvas[top : top + height, left : left + width] = image
+    return canvas
+
+
+def write_png(path: epath.PathLike, image: np.ndarray) -> epath.Path:
+    """Writes uint8 `[H, W, C]` (C 1 or 3) as a PNG, making its folder.
+
+    Returns:
+        The path written.
+    """
+    encoded = io.BytesIO()
+    Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image).save(encoded, format='PNG')
+    return write_whole(path, encoded.getvalue())

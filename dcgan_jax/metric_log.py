@@ -1,0 +1,83 @@
+"""Metrics between two log lines: kept on the device, fetched late, checked, averaged."""
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator
+
+import jax
+import numpy as np
+
+from dcgan_jax.errors import TrainingError
+from dcgan_jax.train_step import Metrics
+
+
+class MetricLog:
+    """Collects the metrics of calls until somebody asks for their means."""
+
+    def __init__(self, batch_size: int, last_checkpoint: Callable[[], int | None]):
+        """Starts empty.
+
+        Args:
+            batch_size: images a step, for images/s.
+            last_checkpoint: its step, for the message of an error.
+        """
+        self._batch_size = batch_size
+        self._last_checkpoint = last_checkpoint
+        self._calls: list[tuple[int, Metrics]] = []
+        self._steps = 0
+        self._seconds = 0.0
+        self._since: float | None = None  # None until the first call, which compiles, is done.
+
+    def add(self, first: int, end: int, metrics: Metrics) -> None:
+        """Takes the metrics `[end - first]` of a call; waits for the call before it.
+
+        So the host is never more than one call ahead of the devices, and never makes them wait.
+        """
+        if self._since is None:
+            jax.block_until_ready(metrics)
+            self._since = time.perf_counter()
+        else:
+            if self._calls:
+                jax.block_until_ready(self._calls[-1][1])
+            self._steps += end - first
+        self._calls.append((first, metrics))
+
+    def fetch(self) -> dict[str, float]:
+        """Means over the steps added since the last fetch, and `images_per_second` over them.
+
+        Raises:
+            TrainingError: a loss or a gradient's norm was not finite: names it, its step and the
+                last checkpoint.
+        """
+        first = self._calls[0][0]
+        calls = jax.device_get([metrics for _, metrics in self._calls])
+        self._calls = []
+        series = {name: np.concatenate([call[name] for call in calls]) for name in calls[0]}
+        self._check_finite(first, series)
+        means = {name: float(np.mean(values, dtype=np.float64)) for name, values in series.items()}
+        now = time.perf_counter()
+        self._seconds += now - self._since
+        if self._steps:
+            means['images_per_second'] = self._steps * self._batch_size / self._seconds
+        self._steps, self._seconds, self._since = 0, 0.0, now
+        return means
+
+    @contextlib.contextmanager
+    def paused(self) -> Iterator[None]:
+        """Leaves the time within out of `images_per_second`."""
+        start = time.perf_counter()
+        yield
+        self._since += time.perf_counter() - start
+
+    def _check_finite(self, first: int, series: dict[str, np.ndarray]) -> None:
+        bad = {name: np.flatnonzero(~np.isfinite(values)) for name, values in series.items()}
+        bad = {name: int(steps[0]) for name, steps in bad.items() if len(steps)}
+        if not bad:
+            return
+        name = min(bad, key=bad.get)
+        step = self._last_checkpoint()
+        good = 'no checkpoint yet' if step is None else f'the last checkpoint is of step {step}'
+        raise TrainingError(
+            f'{name} is {series[name][bad[name]]} at step {first + bad[name] + 1}: stopped, {good}; '
+            'go on from there with a lower learning rate in another --workdir, or another seed'
+        )

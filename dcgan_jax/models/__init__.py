@@ -1,0 +1,45 @@
+"""Generators and discriminators as flax.linen modules, built from a config."""
+
+import math
+from typing import NamedTuple
+
+import jax.numpy as jnp
+from ml_collections import ConfigDict
+
+from dcgan_jax.errors import UserError
+from dcgan_jax.models.dcgan import Discriminator, Generator
+
+
+class Networks(NamedTuple):
+    """The two players, without parameters."""
+
+    generator: Generator
+    discriminator: Discriminator
+
+
+def build(config: ConfigDict, image_shape: tuple[int, int, int]) -> Networks:
+    """Builds the networks that `config` describes for images of `image_shape` (H, W, C).
+
+    Raises:
+        UserError: base size and strides don't lead to that image size, or a discriminator of that
+            many stages would shrink it to nothing.
+    """
+    height, width, channels = image_shape
+    side = config.generator.base_size * math.prod(config.generator.strides)
+    if (height, width) != (side, side):
+        raise UserError(
+            f'config.generator makes {side}x{side} images (base_size={config.generator.base_size}, '
+            f'strides={tuple(config.generator.strides)}), the data set has {height}x{width}: '
+            'change base_size or strides so that base_size * prod(strides) is the image size'
+        )
+    shrink = math.prod(config.discriminator.strides)
+    if shrink > side:
+        raise UserError(
+            f'config.discriminator.strides={tuple(config.discriminator.strides)} shrink a '
+            f'{side}x{side} image {shrink} times: use fewer stages or strides of 1'
+        )
+    shared = {'lowering': config.lowering, 'dtype': jnp.dtype(config.dtype)}
+    return Networks(
+        Generator(out_channels=channels, **config.generator, **shared),
+        Discriminator(**config.discriminator, **shared),
+    )

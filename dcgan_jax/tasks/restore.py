@@ -1,0 +1,33 @@
+"""What every task starts from: a run's config, networks and last state."""
+
+import functools
+
+import jax
+from etils import epath
+
+from dcgan_jax import checkpoint, models, run_dir, train_state
+from dcgan_jax.errors import UserError
+from dcgan_jax.models import Networks
+from dcgan_jax.run_dir import Run
+from dcgan_jax.train_state import GANState
+
+
+def restore(workdir: epath.PathLike) -> tuple[Run, Networks, GANState]:
+    """Reads the last whole checkpoint of the run in `workdir` onto the first local device.
+
+    Raises:
+        UserError: there is no run, or none of its checkpoints is whole.
+    """
+    run = run_dir.read(workdir)
+    networks = models.build(run.config, run.image_shape)
+    shapes = jax.eval_shape(
+        functools.partial(train_state.create, run.config, networks, run.image_shape)
+    )
+    device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    like = jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=device), shapes
+    )
+    state, _ = checkpoint.restore_latest(workdir, like)
+    if state is None:
+        raise UserError(f'{workdir} holds no checkpoint yet: train it first')
+    return run, networks, state

@@ -1,0 +1,154 @@
+"""`train_and_evaluate(config, workdir)`: the whole run, from data set to pictures."""
+
+import contextlib
+import functools
+import json
+
+from absl import logging
+from etils import epath
+from ml_collections import ConfigDict
+from tqdm import tqdm
+
+from dcgan_jax import (
+    checkpoint,
+    compiled,
+    data,
+    feed,
+    images,
+    models,
+    run_dir,
+    train_state,
+    writers,
+)
+from dcgan_jax import config as config_lib
+from dcgan_jax import mesh as mesh_lib
+from dcgan_jax.clu_light import metric_writers, parameter_overview, periodic_actions
+from dcgan_jax.metric_log import MetricLog
+from dcgan_jax.models import Generator
+from dcgan_jax.run_dir import Run
+from dcgan_jax.sampling import Sampler
+from dcgan_jax.train_state import GANState
+
+GRID_SIZE = 64  # Pictures in a grid, always of the same latents.
+
+
+def train_and_evaluate(config: ConfigDict, workdir: epath.PathLike) -> GANState:
+    """Trains the GAN of `config` in `workdir`, from its last checkpoint if it has one.
+
+    Args:
+        config: see `configs/cifar10.py`.
+        workdir: gets `config.json`, `checkpoints/`, `samples/` and TensorBoard's event files.
+
+    Returns:
+        The state after `config.num_steps` steps.
+
+    Raises:
+        UserError: config, data set, workdir or its checkpoints don't allow the run.
+        TrainingError: a loss was not finite; earlier checkpoints stay.
+    """
+    # 1. Refuse what can't work before anything is compiled.
+    config_lib.validate(config)
+    mesh = mesh_lib.create(config.batch_size)
+    workdir = run_dir.check_writable(workdir)
+    source = data.open_source(config.dataset, 'train', config.data_dir)
+    networks = models.build(config, source.image_shape)
+    run_dir.enter(workdir, Run(config, source.image_shape))
+
+    # 2. The state: the last checkpoint's, or that of step 0.
+    create = functools.partial(train_state.create, config, networks, source.image_shape)
+    state, damaged = checkpoint.restore_latest(workdir, compiled.abstract_state(create, mesh))
+    checkpoint.set_aside(workdir, damaged)
+    if state is None:
+        state = compiled.initial_state(create, mesh)
+    start = int(state.step)
+    logging.info('%s: from step %d to %d', workdir, start, config.num_steps)
+
+    # 3. The data and the compiled program.
+    ranges = compiled.call_ranges(start, config.num_steps, compiled.steps_per_call(config))
+    split, batches = feed.feed(config, mesh, source, ranges)
+    train_call = compiled.train_call(config, mesh)
+
+    # 4. The loop. The devices are one call ahead of the host, which logs, saves and draws.
+    with (
+        contextlib.closing(checkpoint.Checkpoints(workdir, config.keep_checkpoints)) as checkpoints,
+        contextlib.closing(writers.create(workdir, start)) as writer,
+        tqdm(total=config.num_steps, initial=start, unit='step', disable=None) as bar,
+    ):
+        describe(config, state, writer)
+        grids = SampleGrids(networks.generator, config, workdir, writer)
+        log = MetricLog(config.batch_size, checkpoints.latest_step)
+        progress = periodic_actions.ReportProgress(
+            num_train_steps=config.num_steps, writer=writer, every_secs=30.0
+        )
+        profile = periodic_actions.Profile(
+            logdir=workdir,
+            first_profile=ranges[1][1] if config.profile and len(ranges) > 1 else -1,
+            num_profile_steps=5,
+            profile_duration_ms=None,
+            every_secs=None,
+        )
+        for (first, end), batch in zip(ranges, batches, strict=True):
+            state, metrics = train_call(state, split, batch)
+            log.add(first, end, metrics)
+            bar.update(end - first)
+            progress(end)
+            profile(end)
+
+            due = functools.partial(is_due, first, end, config.num_steps)
+            if due(config.log_every) or due(config.checkpoint_every):
+                scalars = log.fetch()
+                writer.write_scalars(end, scalars)
+                bar.set_postfix(D=scalars['discriminator/loss'], G=scalars['generator/loss'])
+            with log.paused():
+                if due(config.sample_every):
+                    grids.draw(state)
+                if due(config.checkpoint_every):
+                    checkpoints.save(state)
+    logging.info('%s: done at step %d', workdir, config.num_steps)
+    return state
+
+
+def is_due(first: int, end: int, last: int, every: int) -> bool:
+    """Whether a call over steps (first, end] ended at `last` or reached a multiple of `every`."""
+    return end == last or (every > 0 and end // every > first // every)
+
+
+def describe(config: ConfigDict, state: GANState, writer: metric_writers.MetricWriter) -> None:
+    """Writes the config and both networks' parameters to TensorBoard, the latter to the log too."""
+    writer.write_hparams(config_lib.flatten(config.to_dict()))
+    texts = {'config': f'```json\n{json.dumps(config.to_dict(), indent=2)}\n```'}
+    for name in ('generator', 'discriminator'):
+        params = getattr(state, name).params
+        overview = parameter_overview.get_parameter_overview(params, include_stats=False)
+        logging.info('%s:\n%s', name, overview)
+        texts[name] = f'```\n{overview}\n```'
+    writer.write_texts(int(state.step), texts)
+
+
+class SampleGrids:
+    """Grids of pictures from the averaged generator, of the same latents at every step."""
+
+    def __init__(
+        self,
+        generator: Generator,
+        config: ConfigDict,
+        workdir: epath.Path,
+        writer: metric_writers.MetricWriter,
+    ):
+        """Draws into `workdir/samples/STEP.png` and to `writer`."""
+        self._sampler = Sampler(generator, config)
+        self._latents = self._sampler.latents(config.seed, GRID_SIZE)
+        self._workdir = workdir
+        self._writer = writer
+
+    def draw(self, state: GANState) -> epath.Path:
+        """Writes the grid of a state; returns the PNG's path."""
+        step = int(state.step)
+        picture = images.grid(self._sampler(state.ema_params, self._latents))
+        self._writer.write_images(step, {'samples': picture})
+        return images.write_png(grid_path(self._workdir, step), picture)
+
+
+def grid_path(workdir: epath.PathLike, step: int) -> epath.Path:
+    """Where the grid of `step` stands."""
+    return epath.Path(workdir) / 'samples' / f'{step:08d}.png'

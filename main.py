@@ -1,0 +1,107 @@
+"""Command line of dcgan_jax: flags, and one dispatch on --mode."""
+
+import logging
+import os
+import sys
+from typing import NoReturn
+
+from absl import app, flags
+from absl import logging as absl_logging
+from etils import epath
+from ml_collections import ConfigDict, config_flags
+
+from dcgan_jax.errors import TrainingError, UserError
+
+_CONFIG = config_flags.DEFINE_config_file(
+    'config',
+    None,
+    'Config of the run; change its fields by --config.FIELD=VALUE.',
+    lock_config=True,
+)
+_WORKDIR = flags.DEFINE_string('workdir', None, 'Folder of the run; a started run goes on there.')
+_MODE = flags.DEFINE_enum('mode', 'train', ['train', 'sample'], 'What to do.')
+_OUT = flags.DEFINE_string('out', None, 'Folder for results; a folder in --workdir by default.')
+_NUM = flags.DEFINE_integer('num', 64, 'Samples to draw.', lower_bound=1)
+_SEED = flags.DEFINE_integer(
+    'seed', 0, 'Seed of the samples.', lower_bound=0, upper_bound=2**32 - 1
+)
+
+
+def _train() -> None:
+    from dcgan_jax import train
+
+    config = _config()
+    state = train.train_and_evaluate(config, _WORKDIR.value)
+    print(f'samples: {train.grid_path(_WORKDIR.value, int(state.step))}')
+
+
+def _sample() -> None:
+    from dcgan_jax.tasks.sample import sample
+
+    print(f'samples: {sample(_WORKDIR.value, _OUT.value, _NUM.value, _SEED.value)}')
+
+
+def _config() -> ConfigDict:
+    if _CONFIG.value is None:
+        raise UserError('--config is missing: give one, --config=configs/cifar10.py, say')
+    try:
+        _CONFIG.value.to_dict()  # ml_collections reports a file it could not load at first use.
+    except OSError as error:
+        file = config_flags.get_config_filename(flags.FLAGS['config'])
+        raise UserError(f'--config={file} can not be read: give a file of configs/') from error
+    return _CONFIG.value
+
+
+def _parse(argv: list[str]) -> list[str]:
+    """Parses the flags; a wrong one ends the program with one line and code 2."""
+    try:
+        rest = flags.FLAGS(argv)
+        if len(rest) > 1:
+            raise UserError(f'unknown argument {rest[1]!r}: flags are --NAME=VALUE, see --help')
+        return rest
+    except (flags.Error, TypeError, ValueError) as error:
+        _exit(error, 2)
+    except (AttributeError, KeyError) as error:  # From ml_collections, its words quoted twice.
+        words = str(error).replace('\\n', ' ').replace('\\', '')
+        _exit(f'--config has no field {words[1:-1]}', 2)
+
+
+def _exit(error: object, code: int) -> NoReturn:
+    print('error:', *str(error).split(), file=sys.stderr)
+    sys.exit(code)
+
+
+def _is_ours(record: logging.LogRecord) -> bool:
+    """Keeps what this project and CLU tell; libraries (Orbax above all) only where they warn."""
+    folders = epath.Path(record.pathname).parts
+    return record.levelno >= logging.WARNING or 'dcgan_jax' in folders or 'clu' in folders
+
+
+def _keep_compiled_programs() -> None:
+    """Compiled programs outlive the process; JAX_COMPILATION_CACHE_DIR says where, or '' for not."""
+    import jax
+
+    folder = os.environ.get(
+        'JAX_COMPILATION_CACHE_DIR', epath.Path('~/.cache/dcgan_jax').expanduser()
+    )
+    jax.config.update('jax_compilation_cache_dir', str(folder) or None)
+    jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.1)
+
+
+def main(argv: list[str]) -> None:
+    """Runs the mode; a user's mistake ends it with one line and code 2, a lost run with code 1."""
+    absl_logging.get_absl_handler().addFilter(_is_ours)
+    del argv  # All is in the flags.
+    try:
+        if _WORKDIR.value is None:
+            raise UserError('--workdir is missing: give the folder of the run')
+        _keep_compiled_programs()
+        {'train': _train, 'sample': _sample}[_MODE.value]()
+    except UserError as error:
+        _exit(error, 2)
+    except TrainingError as error:
+        _exit(error, 1)
+
+
+if __name__ == '__main__':
+    app.run(main, flags_parser=_parse)

@@ -1,0 +1,61 @@
+"""Strict dtype promotion, no silent rank promotion; a run that takes seconds."""
+
+import os
+
+os.environ.setdefault('JAX_PLATFORMS', 'cpu')
+
+import jax
+import numpy as np
+import PIL.Image
+import pytest
+import tensorflow_datasets as tfds
+
+from configs import quickstart
+
+# Tiny programs: compiling them takes longer than running them.
+jax.config.update('jax_disable_most_optimizations', True)
+jax.config.update('jax_numpy_dtype_promotion', 'strict')
+jax.config.update('jax_numpy_rank_promotion', 'raise')
+tfds.disable_progress_bar()
+
+
+class TinyImages(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+    """Forty 8x8 pictures of three kinds."""
+
+    name = 'tiny_images'
+    VERSION = tfds.core.Version('1.0.0')
+
+    def _info(self):
+        features = tfds.features.FeaturesDict({'image': tfds.features.Image(shape=(8, 8, 3))})
+        return tfds.core.DatasetInfo(builder=self, features=features)
+
+    def _split_generators(self, dl_manager):
+        return {'train': self._generate_examples()}
+
+    def _generate_examples(self):
+        rng = np.random.default_rng(0)
+        for index in range(40):
+            image = rng.integers(0, 64, (8, 8, 3), np.uint8)
+            image[2:6, 2:6, index % 3] += 150
+            yield index, {'image': PIL.Image.fromarray(image)}
+
+
+@pytest.fixture(scope='session')
+def data_dir(tmp_path_factory):
+    """A TFDS directory with the data set `tiny_images`."""
+    folder = tmp_path_factory.mktemp('data')
+    TinyImages(data_dir=folder, file_format='array_record').download_and_prepare()
+    return folder
+
+
+@pytest.fixture
+def config(data_dir):
+    """A run of seconds: tiny networks and images, every part of the default config."""
+    config = quickstart.get_config()
+    config.dataset, config.data_dir = 'tiny_images', str(data_dir)
+    config.lowering = 'xla'  # compiles sooner
+    config.batch_size, config.num_steps, config.latent_dim = 8, 6, 4
+    config.log_every, config.sample_every, config.checkpoint_every = 2, 3, 2
+    config.generator.update(base_size=2, base_features=8, features=(8,), strides=(2, 2), width=1.0)
+    config.discriminator.update(features=(8, 8), strides=(2, 2), width=1.0)
+    return config

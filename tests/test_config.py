@@ -1,0 +1,68 @@
+import importlib
+import pathlib
+
+import pytest
+from ml_collections import ConfigDict
+
+from configs import cifar10
+from dcgan_jax import config as config_lib
+from dcgan_jax.errors import UserError
+
+CONFIGS = sorted(path.stem for path in pathlib.Path('configs').glob('*.py'))
+
+
+@pytest.mark.parametrize('name', CONFIGS)
+def test_every_config_is_valid(name):
+    config_lib.validate(importlib.import_module(f'configs.{name}').get_config())
+
+
+@pytest.mark.parametrize(
+    ('field', 'value', 'words'),
+    [
+        ('batch_size', 0, 'integer of at least 1'),
+        ('batch_size', 12.5, 'integer'),
+        ('batch_size', True, 'integer'),
+        ('seed', -1, 'from 0 to 4294967295'),
+        ('dtype', 'float16', "one of 'float32', 'bfloat16'"),
+        ('loss.name', 'hinged', 'non_saturating'),
+        ('optimizer.generator.learning_rate', float('nan'), 'number of at least 0'),
+        ('optimizer.generator.b1', 1.0, 'from 0 to 1'),
+        ('generator.strides', (2, 3, 2), 'one of 1, 2'),
+        ('generator.strides', (2, 2), '3 in all'),
+        ('generator.norm', 'bach', "one of 'batch', 'none'"),
+        ('discriminator.dropout_rate', 1.0, 'not included'),
+        ('dataset', '', 'non-empty'),
+    ],
+)
+def test_a_value_out_of_range_is_refused_by_name(field, value, words):
+    config = cifar10.get_config()
+    with config.ignore_type():
+        config.update_from_flattened_dict({field: value})
+    with pytest.raises(UserError, match=f'config.{field}') as error:
+        config_lib.validate(config)
+    assert words in str(error.value)
+
+
+def test_an_unknown_field_is_refused_with_the_likely_one():
+    config = cifar10.get_config()
+    config.optimizer.generator.learning_rat = 1.0
+    with pytest.raises(UserError, match=r'did you mean config.optimizer.generator.learning_rate\?'):
+        config_lib.validate(config)
+
+
+def test_a_missing_field_is_refused():
+    config = cifar10.get_config()
+    del config.ema.halflife_images
+    with pytest.raises(UserError, match=r'config.ema.halflife_images is missing'):
+        config_lib.validate(config)
+
+
+def test_differences_lists_what_a_run_may_not_change():
+    old, new = cifar10.get_config(), cifar10.get_config()
+    new.num_steps, new.data_dir, new.log_every = 7, '/elsewhere', 3
+    assert config_lib.differences(old, new) == []
+    new.generator.width = 0.5
+    assert config_lib.differences(old, new) == ['generator.width: 1.0 -> 0.5']
+    lists = ConfigDict(old.to_dict())
+    lists.generator = dict(old.generator, features=list(old.generator.features))
+    assert config_lib.differences(old, lists) == []

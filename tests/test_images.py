@@ -1,0 +1,33 @@
+import numpy as np
+from PIL import Image
+
+from dcgan_jax import images
+
+
+def test_every_pixel_value_survives_the_way_in_and_out():
+    pixels = np.arange(256, dtype=np.uint8)
+    floats = np.asarray(images.to_float(pixels))
+    np.testing.assert_allclose(floats, pixels / 127.5 - 1.0, atol=1e-6)
+    assert floats.min() == -1.0
+    assert floats.max() == 1.0
+    np.testing.assert_array_equal(images.to_uint8(floats), pixels)
+
+
+def test_to_uint8_clips_what_lies_outside():
+    np.testing.assert_array_equal(images.to_uint8(np.float32([-7.0, 7.0])), [0, 255])
+
+
+def test_grid_puts_pictures_row_by_row_on_white():
+    pictures = np.stack([np.full((2, 3, 1), value, np.uint8) for value in (10, 20, 30)])
+    expected = np.full((1 + 2 * 3, 1 + 2 * 4, 1), 255, np.uint8)
+    expected[1:3, 1:4], expected[1:3, 5:8], expected[4:6, 1:4] = 10, 20, 30
+    np.testing.assert_array_equal(images.grid(pictures, columns=2, gap=1), expected)
+
+
+def test_write_png_round_trips_colour_and_grey(tmp_path):
+    for channels in (1, 3):
+        picture = np.random.default_rng(0).integers(0, 256, (5, 7, channels), np.uint8)
+        path = images.write_png(tmp_path / 'new' / f'{channels}.png', picture)
+        read = np.asarray(Image.open(path)).reshape(5, 7, channels)
+        np.testing.assert_array_equal(read, picture)
+    assert [p.suffix for p in (tmp_path / 'new').iterdir()] == ['.png', '.png']

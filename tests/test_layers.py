@@ -1,0 +1,213 @@
+"""The convolutions against XLA's own, flax's own, and loops in NumPy."""
+
+import functools
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import lax
+
+from dcgan_jax.models import layers, lowering
+
+DIMENSIONS = ('NHWC', 'HWIO', 'NHWC')
+CONVS = {'conv': lowering.conv, 'conv_transpose': lowering.conv_transpose}
+each_conv = pytest.mark.parametrize('name', CONVS)
+each_lowering = pytest.mark.parametrize('how', lowering.LOWERINGS)
+
+
+def draw(seed, *shape):
+    return jax.random.normal(jax.random.key(seed), shape)
+
+
+def apply(name, how, strides):
+    return functools.partial(CONVS[name], strides=strides, lowering=how)
+
+
+def xla_reference(name, x, kernel, strides):
+    function = {'conv': lax.conv_general_dilated, 'conv_transpose': lax.conv_transpose}[name]
+    return function(x, kernel, (strides, strides), 'SAME', dimension_numbers=DIMENSIONS)
+
+
+def loop_conv(x, kernel, strides):
+    """TensorFlow's 'SAME' convolution in float64, one pair of output and input pixels at a time."""
+    x, kernel = np.asarray(x, np.float64), np.asarray(kernel, np.float64)
+    (batch, height, width, _), k = x.shape, kernel.shape[0]
+    out_height, out_width = -(-height // strides), -(-width // strides)
+    top = max((out_height - 1) * strides + k - height, 0) // 2
+    left = max((out_width - 1) * strides + k - width, 0) // 2
+    y = np.zeros((batch, out_height, out_width, kernel.shape[3]))
+    for i, j, a, b in np.ndindex(out_height, out_width, k, k):
+        row, column = i * strides + a - top, j * strides + b - left
+        if 0 <= row < height and 0 <= column < width:
+            y[:, i, j] += x[:, row, column] @ kernel[a, b]
+    return y
+
+
+def loop_conv_transpose(x, kernel, strides):
+    """Every input pixel stamps the turned kernel on the output, whose rim is cut as JAX does it."""
+    x, kernel = np.asarray(x, np.float64), np.asarray(kernel, np.float64)
+    (batch, height, width, _), k = x.shape, kernel.shape[0]
+    padding = k + strides - 2  # of the zero-stuffed input, which then shrinks by k - 1
+    low = k - 1 if strides > k - 1 else -(-padding // 2)
+    y = np.zeros((batch, height * strides, width * strides, kernel.shape[3]))
+    for i, j, a, b in np.ndindex(height, width, k, k):
+        row, column = i * strides + low - a, j * strides + low - b
+        if 0 <= row < y.shape[1] and 0 <= column < y.shape[2]:
+            y[:, row, column] += x[:, i, j] @ kernel[a, b]
+    return y
+
+
+@pytest.mark.parametrize('how', ['matmul', 'xla'])
+@each_conv
+@pytest.mark.parametrize(
+    ('k', 'strides'), [(1, 1), (3, 1), (4, 1), (5, 1), *((k, 2) for k in range(1, 8))]
+)
+def test_forward_equals_numpy_loops(name, how, k, strides):
+    loop = {'conv': loop_conv, 'conv_transpose': loop_conv_transpose}[name]
+    x, kernel = draw(0, 2, 5, 8, 3), draw(1, k, k, 3, 4)
+    actual = jax.jit(apply(name, how, strides))(x, kernel)
+    np.testing.assert_allclose(actual, loop(x, kernel, strides), atol=3e-5)
+
+
+@each_conv
+@pytest.mark.parametrize(
+    ('k', 'strides', 'size'),
+    [(1, 1, 4), (3, 1, 5), (4, 1, 6), (1, 2, 5), (3, 2, 6), (4, 2, 7), (5, 2, 8), (6, 2, 1)],
+)
+def test_gradients_equal_those_of_xla(name, k, strides, size):
+    x, kernel = draw(0, 2, size, size + 1, 3), draw(1, k, k, 3, 4)
+    y, reference_vjp = jax.vjp(lambda *args: xla_reference(name, *args, strides), x, kernel)
+    weights = draw(2, *y.shape)
+
+    @jax.jit
+    def gradients(x, kernel):
+        return jax.vjp(apply(name, 'matmul', strides), x, kernel)[1](weights)
+
+    for actual, expected in zip(gradients(x, kernel), reference_vjp(weights), strict=True):
+        np.testing.assert_allclose(actual, expected, atol=2e-4)
+
+
+@pytest.mark.parametrize(('name', 'k', 'strides'), [('conv', 4, 2), ('conv_transpose', 3, 1)])
+def test_gradient_of_a_gradient_penalty_is_the_same_in_every_lowering(name, k, strides):
+    x, kernel = draw(0, 2, 4, 4, 3), draw(1, k, k, 3, 4) / k
+
+    def penalty(kernel, how):
+        def critic(x):
+            return jnp.sum(jnp.tanh(apply(name, how, strides)(x, kernel)))
+
+        return jnp.sum(jax.grad(critic)(x) ** 2)
+
+    expected, *others = (
+        jax.jit(functools.partial(jax.grad(penalty), how=how))(kernel)
+        for how in ('xla', 'matmul', 'auto')
+    )
+    assert jnp.linalg.norm(expected) > 1
+    for actual in others:
+        np.testing.assert_allclose(actual, expected, rtol=1e-3, atol=1e-3)
+
+
+@each_lowering
+@each_conv
+def test_maps_over_kernels(name, how):
+    x, kernels = draw(0, 2, 4, 4, 3), draw(1, 3, 4, 4, 3, 5)
+    function = apply(name, how, 2)
+    actual = jax.jit(jax.vmap(function, (None, 0)))(x, kernels)
+    expected = jnp.stack([xla_reference(name, x, kernel, 2) for kernel in kernels])
+    np.testing.assert_allclose(actual, expected, atol=3e-5)
+
+
+@each_lowering
+@each_conv
+def test_scans_over_batches_with_gradients(name, how):
+    batches, kernel = draw(0, 3, 2, 4, 4, 3), draw(1, 4, 4, 3, 5)
+
+    def total(kernel, function):
+        def step(carry, x):
+            return carry + jnp.sum(function(x, kernel) ** 2), None
+
+        return lax.scan(step, 0.0, batches)[0]
+
+    actual = jax.jit(jax.grad(total), static_argnums=1)(kernel, apply(name, how, 2))
+    reference = functools.partial(xla_reference, name, strides=2)
+    expected = jax.jit(jax.grad(total), static_argnums=1)(kernel, reference)
+    np.testing.assert_allclose(actual, expected, rtol=1e-4, atol=1e-3)
+
+
+@each_lowering
+@each_conv
+def test_bfloat16_is_rounded_once(name, how):
+    x, kernel = (a.astype(jnp.bfloat16) for a in (draw(0, 2, 8, 8, 16), draw(1, 4, 4, 16, 8)))
+    function = apply(name, how, 2)
+    actual = jax.jit(function)(x, kernel)
+    gradient = jax.jit(jax.grad(lambda x: jnp.sum(function(x, kernel))))(x)
+    assert (actual.dtype, gradient.dtype) == (jnp.bfloat16, jnp.bfloat16)
+    expected = xla_reference(name, x.astype(jnp.float32), kernel.astype(jnp.float32), 2)
+    error = jnp.abs(actual.astype(jnp.float32) - expected).max()
+    assert error <= 2**-8 * jnp.abs(expected).max()
+
+
+@each_conv
+def test_auto_is_products_on_a_cpu_and_convolutions_elsewhere(name):
+    x, kernel = draw(0, 2, 4, 4, 3), draw(1, 4, 4, 3, 5)
+
+    @jax.jit
+    def gradients(x, kernel):
+        return jax.grad(lambda *args: jnp.sum(apply(name, 'auto', 2)(*args) ** 2), (0, 1))(
+            x, kernel
+        )
+
+    traced = gradients.trace(x, kernel)
+    programs = {p: traced.lower(lowering_platforms=(p,)).as_text() for p in ('cpu', 'cuda', 'tpu')}
+    found = {
+        platform: ('dot_general' in program, 'convolution' in program)
+        for platform, program in programs.items()
+    }
+    assert found == {'cpu': (True, False), 'cuda': (False, True), 'tpu': (False, True)}
+
+
+@each_conv
+def test_winograd_loses_few_digits(name):
+    x, kernel = draw(0, 2, 8, 8, 256), draw(1, 3, 3, 256, 16)
+    reference = {'conv': loop_conv, 'conv_transpose': loop_conv_transpose}[name](x, kernel, 1)
+    actual = jax.jit(apply(name, 'matmul', 1))(x, kernel)
+    relative = np.sqrt(np.mean((actual - reference) ** 2) / np.mean(reference**2))
+    assert relative < 2e-6
+
+
+@each_conv
+def test_refuses_wrong_arguments(name):
+    x, kernel = jnp.ones((1, 4, 4, 3)), jnp.ones((4, 4, 3, 2))
+    with pytest.raises(ValueError, match=r"'auto', 'matmul', 'xla'.*'fast'"):
+        apply(name, 'fast', 2)(x, kernel)
+    with pytest.raises(ValueError, match='strides must be 1 or 2, got 3'):
+        apply(name, 'auto', 3)(x, kernel)
+    with pytest.raises(ValueError, match='must be square'):
+        apply(name, 'auto', 2)(x, kernel[:3])
+
+
+LAYERS = [(layers.Conv, nn.Conv), (layers.ConvTranspose, nn.ConvTranspose)]
+
+
+@pytest.mark.parametrize(('ours', 'theirs'), LAYERS)
+@pytest.mark.parametrize(('k', 'strides', 'use_bias'), [(4, 2, True), (3, 1, False)])
+def test_layers_share_parameters_and_outputs_with_flax(ours, theirs, k, strides, use_bias):
+    x = draw(0, 2, 6, 6, 3)
+    own = ours(5, kernel_size=k, strides=strides, use_bias=use_bias, lowering='matmul')
+    flax = theirs(5, (k, k), (strides, strides), use_bias=use_bias)
+    variables = flax.init(jax.random.key(1), x)
+    shapes = jax.tree.map(jnp.shape, jax.eval_shape(own.init, jax.random.key(1), x))
+    assert shapes == jax.tree.map(jnp.shape, variables)
+    variables = jax.tree.map(lambda a: a + 0.1, variables)  # so that the bias counts
+    actual = jax.jit(own.apply)(variables, x)
+    np.testing.assert_allclose(actual, flax.apply(variables, x), atol=3e-5)
+
+
+@pytest.mark.parametrize('layer', [layers.Conv, layers.ConvTranspose])
+def test_layers_compute_in_dtype_and_keep_float32_parameters(layer):
+    x = draw(0, 1, 4, 4, 3)
+    init = jax.jit(layer(2, dtype=jnp.bfloat16).init_with_output)
+    y, variables = init(jax.random.key(0), x)
+    assert y.dtype == jnp.bfloat16
+    assert {leaf.dtype for leaf in jax.tree.leaves(variables)} == {jnp.dtype(jnp.float32)}

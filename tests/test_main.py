@@ -1,0 +1,123 @@
+"""The command line: exit codes, one line on stderr, a real process killed and started again."""
+
+import os
+import pathlib
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+TINY = [
+    '--config=configs/quickstart.py',
+    '--config.dataset=tiny_images',
+    '--config.batch_size=8',
+    '--config.latent_dim=4',
+    '--config.generator.base_size=2',
+    '--config.generator.features=(8,)',
+    '--config.generator.strides=(2,2)',
+    '--config.discriminator.features=(8,8)',
+    '--config.discriminator.strides=(2,2)',
+]
+
+
+def command(*flags):
+    return [sys.executable, 'main.py', *map(str, flags)]
+
+
+def run(*flags, **environment):
+    return subprocess.run(
+        command(*flags),
+        cwd=ROOT,
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+def assert_refused(result, *words):
+    """Code 2, and one line on stderr that says what is wrong."""
+    assert result.returncode == 2, result.stderr
+    lines = result.stderr.strip().splitlines()
+    assert len(lines) == 1, result.stderr
+    assert lines[0].startswith('error: ')
+    for word in words:
+        assert word in lines[0]
+
+
+@pytest.mark.parametrize(
+    ('flags', 'words'),
+    [
+        (['--workdir={tmp}/w'], ['--config is missing']),
+        (['--config=configs/cifar10.py'], ['--workdir is missing']),
+        (['--config=configs/nothing.py', '--workdir={tmp}/w'], ['nothing.py', 'can not be read']),
+        (['--mode=paint', '--workdir={tmp}/w'], ['--mode=paint', 'train|sample']),
+        (['--wokdir={tmp}/w'], ['wokdir']),
+        (['train'], ["'train'", '--NAME=VALUE']),
+        ([*TINY, '--workdir={tmp}/w', '--config.batchsize=3'], ['batchsize', '"batch_size"']),
+        ([*TINY, '--workdir={tmp}/w', '--config.batch_size=x'], ['batch_size']),
+        ([*TINY, '--workdir={tmp}/w', '--config.batch_size=0'], ['batch_size=0', 'at least 1']),
+        ([*TINY, '--workdir={tmp}/file'], ['file', 'not writable']),
+        ([*TINY, '--workdir={tmp}/w', '--config.dataset=cifar'], ['cifar', 'cifar10']),
+        ([*TINY, '--workdir={tmp}/w', '--config.data_dir={tmp}/no'], ['no', 'does not exist']),
+        (['--mode=sample', '--workdir={tmp}/w'], ['holds no run']),
+        (['--mode=sample', '--workdir={tmp}/w', '--num=0'], ['--num=0']),
+        (['--mode=sample', '--workdir={tmp}/broken'], ['config.json', 'damaged']),
+    ],
+    ids=lambda value: ' '.join(value)[-60:] if isinstance(value, list) else None,
+)
+def test_a_users_mistake_is_one_line_and_code_2(flags, words, tmp_path, data_dir):
+    (tmp_path / 'file').write_text('')
+    (tmp_path / 'broken').mkdir()
+    (tmp_path / 'broken' / 'config.json').write_text('{"config": 3')
+    before = sorted(tmp_path.rglob('*'))
+    flags = [flag.format(tmp=tmp_path) for flag in flags]
+    assert_refused(run(*flags, TFDS_DATA_DIR=str(data_dir)), *words)
+    left = [path for path in sorted(tmp_path.rglob('*')) if path.name != 'w']
+    assert left == before
+
+
+def test_help_is_quick():
+    start = time.monotonic()
+    assert '--workdir' in run('--help').stdout
+    assert time.monotonic() - start < 5
+
+
+def checkpoints(workdir):
+    return sorted(int(p.name) for p in (workdir / 'checkpoints').glob('*') if p.name.isdigit())
+
+
+def test_a_killed_process_goes_on_to_the_same_end(tmp_path, data_dir):
+    flags = [*TINY, '--config.num_steps=300', '--config.checkpoint_every=20']
+    environment = {**os.environ, 'TFDS_DATA_DIR': str(data_dir)}
+    killed = tmp_path / 'killed'
+    process = subprocess.Popen(
+        command(*flags, f'--workdir={killed}'), cwd=ROOT, env=environment, stderr=subprocess.DEVNULL
+    )
+    deadline = time.monotonic() + 90
+    while not checkpoints(killed) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert 0 < checkpoints(killed)[-1] < 300
+
+    result = run(*flags, f'--workdir={killed}', TFDS_DATA_DIR=str(data_dir))
+    assert result.returncode == 0, result.stderr
+    assert re.search(r'from step [1-9]\d* to 300', result.stderr)
+    whole = run(*flags, f'--workdir={tmp_path / "whole"}', TFDS_DATA_DIR=str(data_dir))
+    assert whole.returncode == 0, whole.stderr
+
+    arrays = []
+    for name in ('killed', 'whole'):
+        out = tmp_path / f'samples_{name}'
+        sampled = run('--mode=sample', f'--workdir={tmp_path / name}', '--num=6', f'--out={out}')
+        assert sampled.returncode == 0, sampled.stderr
+        assert sampled.stdout.strip() == f'samples: {out / "samples.png"}'
+        arrays.append(np.load(out / 'samples.npz', allow_pickle=False)['images'])
+    np.testing.assert_array_equal(*arrays)

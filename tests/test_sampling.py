@@ -1,0 +1,111 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from dcgan_jax import models, sampling, train, train_state
+from dcgan_jax.errors import UserError
+from dcgan_jax.images import to_uint8
+from dcgan_jax.tasks.restore import restore
+from dcgan_jax.tasks.sample import sample
+
+
+@pytest.fixture
+def generator_and_params(config):
+    networks = models.build(config, (8, 8, 3))
+    state = jax.jit(lambda: train_state.create(config, networks, (8, 8, 3)))()
+    return networks.generator, state.ema_params
+
+
+def test_standing_statistics_are_the_mean_of_batch_statistics(generator_and_params, config):
+    generator, params = generator_and_params
+    key = jax.random.key(5)
+    stats = sampling.standing_statistics(
+        generator, params, key, batches=3, batch_size=16, latent_dim=4
+    )
+    # The first normalisation follows one dense layer: its statistics by hand, in float64.
+    kernel = np.asarray(params['project']['kernel'], np.float64)
+    means, variances = [], []
+    for index in range(3):
+        z = np.asarray(jax.random.normal(jax.random.fold_in(key, index), (16, 4)), np.float64)
+        x = (z @ kernel).reshape(-1, 8)  # [16 * 2 * 2, channels]
+        means.append(x.mean(0))
+        variances.append(x.var(0))
+    np.testing.assert_allclose(stats['project_norm']['mean'], np.mean(means, 0), atol=1e-6)
+    np.testing.assert_allclose(stats['project_norm']['var'], np.mean(variances, 0), rtol=1e-4)
+
+
+def test_a_generator_without_batchnorm_has_no_statistics(config):
+    config.generator.norm = 'none'
+    networks = models.build(config, (8, 8, 3))
+    state = train_state.create(config, networks, (8, 8, 3))
+    sampler = sampling.Sampler(networks.generator, config)
+    latents = sampler.latents(0, 3)
+    expected = networks.generator.apply({'params': state.ema_params}, latents, train=False)
+    np.testing.assert_array_equal(sampler(state.ema_params, latents), to_uint8(expected))
+
+
+def test_an_image_depends_on_its_latent_alone(generator_and_params, config):
+    generator, params = generator_and_params
+    sampler = sampling.Sampler(generator, config)
+    latents = sampler.latents(1, 20)  # two and a half batches
+    pixels = sampler(params, latents)
+    assert pixels.shape == (20, 8, 8, 3)
+    assert pixels.dtype == np.uint8
+    np.testing.assert_array_equal(sampler(params, latents[7:9]), pixels[7:9])
+    np.testing.assert_array_equal(sampler(params, latents[::-1]), pixels[::-1])
+
+
+def test_latents_are_a_function_of_seed_and_index(generator_and_params, config):
+    sampler = sampling.Sampler(generator_and_params[0], config)
+    many = sampler.latents(2, 4000)
+    np.testing.assert_array_equal(sampler.latents(2, 4000), many)
+    assert not np.array_equal(sampler.latents(3, 4000), many)
+    assert many.mean() == pytest.approx(0, abs=0.03)
+    assert many.std() == pytest.approx(1, abs=0.03)
+    assert len(np.unique(many, axis=0)) == 4000
+
+
+def test_sample_writes_pictures_of_the_average(config, tmp_path):
+    train.train_and_evaluate(config, tmp_path)
+    path = sample(tmp_path, tmp_path / 'out', num=10, seed=4)
+    assert path == tmp_path / 'out' / 'samples.png'
+    with np.load(tmp_path / 'out' / 'samples.npz', allow_pickle=False) as arrays:
+        pixels, latents, step = arrays['images'], arrays['latents'], int(arrays['step'])
+    assert (pixels.shape, pixels.dtype, step) == ((10, 8, 8, 3), np.uint8, 6)
+
+    run, networks, state = restore(tmp_path)
+    sampler = sampling.Sampler(networks.generator, run.config)
+    np.testing.assert_array_equal(sampler(state.ema_params, latents), pixels)
+    live = sampler(state.generator.params, latents)
+    assert not np.array_equal(live, pixels)  # the average is not the live generator
+
+
+def test_sample_of_fewer_is_the_start_of_more(config, tmp_path):
+    train.train_and_evaluate(config, tmp_path)
+    for num in (5, 12):
+        sample(tmp_path, tmp_path / str(num), num=num, seed=0)
+    few, many = (
+        np.load(tmp_path / num / 'samples.npz', allow_pickle=False)['images'] for num in ('5', '12')
+    )
+    np.testing.assert_array_equal(few, many[:5])
+
+
+def test_sample_without_a_run_or_checkpoint_is_refused(config, tmp_path):
+    with pytest.raises(UserError, match='holds no run'):
+        sample(tmp_path, None, num=1, seed=0)
+    config.num_steps = 0
+    train.train_and_evaluate(config, tmp_path)
+    with pytest.raises(UserError, match='holds no checkpoint yet'):
+        sample(tmp_path, None, num=1, seed=0)
+
+
+def test_standing_statistics_of_bfloat16_networks_are_float32(config):
+    config.dtype = 'bfloat16'
+    networks = models.build(config, (8, 8, 3))
+    state = train_state.create(config, networks, (8, 8, 3))
+    stats = sampling.standing_statistics(
+        networks.generator, state.ema_params, jax.random.key(0), batches=2, batch_size=8,
+        latent_dim=4,
+    )  # fmt: skip
+    assert {leaf.dtype for leaf in jax.tree.leaves(stats)} == {jnp.dtype('float32')}

@@ -1,0 +1,139 @@
+"""Whole runs: their files, their resumption, their refusals."""
+
+import json
+
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+
+from dcgan_jax import compiled, train
+from dcgan_jax.errors import TrainingError, UserError
+from tests.compare import assert_close_states, assert_equal_states
+
+
+def test_a_run_leaves_what_explains_it(config, tmp_path):
+    state = train.train_and_evaluate(config, tmp_path)
+    assert int(state.step) == 6
+    assert json.loads((tmp_path / 'config.json').read_text())['config'] == json.loads(
+        json.dumps(config.to_dict())
+    )
+    assert sorted(p.name for p in (tmp_path / 'samples').iterdir()) == [
+        '00000003.png',
+        '00000006.png',
+    ]
+    with Image.open(tmp_path / 'samples' / '00000006.png') as picture:
+        assert picture.size == (82, 82)  # 8 * (8 + 2) + 2
+    assert sorted(int(p.name) for p in (tmp_path / 'checkpoints').iterdir()) == [2, 4, 6]
+
+
+@pytest.mark.parametrize('placement', ['device', 'stream'])
+def test_a_resumed_run_equals_the_uninterrupted_one_bit_for_bit(config, tmp_path, placement):
+    config.data.placement = placement
+    whole = train.train_and_evaluate(config, tmp_path / 'whole')
+    for stop in (2, 3, 6):
+        config.num_steps = stop
+        resumed = train.train_and_evaluate(config, tmp_path / 'parts')
+    assert_equal_states(resumed, whole)
+    pictures = [(tmp_path / run / 'samples' / '00000006.png') for run in ('whole', 'parts')]
+    assert pictures[0].read_bytes() == pictures[1].read_bytes()
+
+
+def test_stream_and_device_give_the_same_run(config, tmp_path):
+    states = []
+    for placement in ('device', 'stream'):
+        config.data.placement = placement
+        states.append(train.train_and_evaluate(config, tmp_path / placement))
+    assert_equal_states(*states)
+
+
+def test_several_updates_a_call_are_the_same_updates(config, tmp_path):
+    one = train.train_and_evaluate(config, tmp_path / 'one')
+    config.steps_per_call = 4  # one call of 4 and one of 2
+    four = train.train_and_evaluate(config, tmp_path / 'four')
+    # Another compiled program rounds otherwise.
+    assert_close_states(four, one, rtol=1e-3, atol=1e-5)
+
+
+def test_a_finished_run_started_again_changes_nothing(config, tmp_path):
+    state = train.train_and_evaluate(config, tmp_path)
+    before = {p: p.stat().st_mtime_ns for p in (tmp_path / 'samples').iterdir()}
+    assert_equal_states(train.train_and_evaluate(config, tmp_path), state)
+    assert {p: p.stat().st_mtime_ns for p in (tmp_path / 'samples').iterdir()} == before
+
+
+def test_another_config_in_a_workdir_is_refused_and_nothing_changes(config, tmp_path):
+    train.train_and_evaluate(config, tmp_path)
+    before = (tmp_path / 'config.json').read_text()
+    config.optimizer.generator.learning_rate = 1e-3
+    with pytest.raises(UserError, match=r'optimizer.generator.learning_rate: 0.0002 -> 0.001'):
+        train.train_and_evaluate(config, tmp_path)
+    assert (tmp_path / 'config.json').read_text() == before
+
+
+def test_a_non_finite_loss_stops_the_run_and_keeps_the_checkpoints(config, tmp_path):
+    config.num_steps = 2
+    train.train_and_evaluate(config, tmp_path)
+    config.num_steps = 6
+
+    def poisoned(config, mesh):
+        real_call = original(config, mesh)
+
+        def call(state, split, batches):
+            state, metrics = real_call(state, split, batches)
+            if int(state.step) == 4:
+                metrics['generator/loss'] = metrics['generator/loss'] * np.float32('nan')
+            return state, metrics
+
+        return call
+
+    original = compiled.train_call
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(compiled, 'train_call', poisoned)
+        message = r'generator/loss is nan at step 4: stopped, the last checkpoint is of step 2'
+        with pytest.raises(TrainingError, match=message):
+            train.train_and_evaluate(config, tmp_path)
+    assert [int(p.name) for p in (tmp_path / 'checkpoints').iterdir()] == [2]
+
+
+def test_a_batch_that_the_devices_cannot_share_is_refused(config, tmp_path, monkeypatch):
+    monkeypatch.setattr(jax, 'devices', lambda: [None] * 3)
+    with pytest.raises(UserError, match=r'batch_size=8 is not divisible by the 3 devices: use 9'):
+        train.train_and_evaluate(config, tmp_path / 'run')
+    assert not (tmp_path / 'run').exists()
+
+
+def test_an_image_size_out_of_reach_is_refused_before_the_workdir_is_claimed(config, tmp_path):
+    config.generator.base_size = 4
+    with pytest.raises(UserError, match='makes 16x16 images'):
+        train.train_and_evaluate(config, tmp_path)
+    assert not (tmp_path / 'config.json').exists()
+
+
+def test_a_workdir_that_is_a_file_is_refused(config, tmp_path):
+    (tmp_path / 'file').write_text('')
+    with pytest.raises(UserError, match='not writable'):
+        train.train_and_evaluate(config, tmp_path / 'file')
+
+
+@pytest.mark.parametrize(
+    ('start', 'stop', 'size', 'expected'),
+    [
+        (0, 6, 1, [(i, i + 1) for i in range(6)]),
+        (0, 10, 4, [(0, 4), (4, 8), (8, 10)]),
+        (6, 10, 4, [(6, 8), (8, 10)]),
+        (8, 12, 4, [(8, 12)]),
+        (5, 5, 4, []),
+        (9, 5, 4, []),
+    ],
+)
+def test_calls_end_at_multiples(start, stop, size, expected):
+    assert compiled.call_ranges(start, stop, size) == expected
+
+
+def test_is_due_at_multiples_inside_a_call_and_at_the_end():
+    assert train.is_due(90, 110, 1000, 100)
+    assert train.is_due(99, 100, 1000, 100)
+    assert not train.is_due(100, 150, 1000, 100)
+    assert train.is_due(950, 1000, 1000, 300)
+    assert not train.is_due(100, 200, 1000, 0)
