@@ -89,7 +89,7 @@ def _keep_compiled_programs() -> None:
 
 
 def main(argv: list[str]) -> None:
-    """Runs the mode; a user's mistake ends it with one line and code 2, a lost run with code 1."""
+    """Runs the mode; mistakes of the user end it with one line and code 2, lost runs with 1."""
     absl_logging.get_absl_handler().addFilter(_is_ours)
     del argv  # All is in the flags.
     try:

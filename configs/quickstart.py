@@ -1,6 +1,9 @@
-"""Three minutes on two CPU cores: drawn shapes, no download, a small DCGAN.
+"""Drawn shapes in three minutes on two CPU cores: no download, a DCGAN at a quarter width.
 
-python main.py --config=configs/quickstart.py --workdir=/tmp/run
+    python main.py --config=configs/quickstart.py --workdir=/tmp/run
+
+1,000 modes (ten shapes, colours and backgrounds each); after these 4,000 steps most pictures show a
+single shape in one colour on a clean background.
 """
 
 from ml_collections import ConfigDict
@@ -9,14 +12,16 @@ from configs import cifar10
 
 
 def get_config() -> ConfigDict:
-    """The default network at a quarter of its width, on the embedded data set `shapes`."""
+    """The default network at a quarter of its width, in small and large steps."""
     config = cifar10.get_config()
     config.dataset = 'shapes'
-    config.batch_size = 64
-    config.num_steps = 1_500
+    config.batch_size = 32
+    config.num_steps = 4_000
     config.log_every = 50
-    config.sample_every = 250
+    config.sample_every = 500
     config.checkpoint_every = 500
     config.generator.width = 0.25
     config.discriminator.width = 0.25
+    config.optimizer.generator.learning_rate = 1e-3
+    config.optimizer.discriminator.learning_rate = 5e-4
     return config

@@ -77,7 +77,8 @@ class MetricLog:
         name = min(bad, key=bad.get)
         step = self._last_checkpoint()
         good = 'no checkpoint yet' if step is None else f'the last checkpoint is of step {step}'
+        value, at = series[name][bad[name]], first + bad[name] + 1
         raise TrainingError(
-            f'{name} is {series[name][bad[name]]} at step {first + bad[name] + 1}: stopped, {good}; '
+            f'{name} is {value} at step {at}: stopped, {good}; '
             'go on from there with a lower learning rate in another --workdir, or another seed'
         )
