@@ -78,7 +78,7 @@ def _is_ours(record: logging.LogRecord) -> bool:
 
 
 def _keep_compiled_programs() -> None:
-    """Compiled programs outlive the process; JAX_COMPILATION_CACHE_DIR says where, or '' for not."""
+    """Compiled programs outlive the process, in JAX_COMPILATION_CACHE_DIR ('': they don't)."""
     import jax
 
     folder = os.environ.get(

@@ -15,7 +15,7 @@ import math
 import os
 import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -356,7 +356,7 @@ def stream(
     batch_size: int,
     rows: slice = slice(None),
     num_threads: int = 2,
-) -> Iterator[np.ndarray]:
+) -> Generator[np.ndarray, None, None]:
     """Yields the batches of steps [first, end) for each of `ranges`, read ahead by threads (Grain).
 
     The element of (first, end) holds the images `batch_indices(seed, first, batch_size,

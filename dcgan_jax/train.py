@@ -70,6 +70,7 @@ def train_and_evaluate(config: ConfigDict, workdir: epath.PathLike) -> GANState:
 
     # 4. The loop. The devices are one call ahead of the host, which logs, saves and draws.
     with (
+        contextlib.closing(batches),
         contextlib.closing(checkpoint.Checkpoints(workdir, config.keep_checkpoints)) as checkpoints,
         contextlib.closing(writers.create(workdir, start)) as writer,
         tqdm(total=config.num_steps, initial=start, unit='step', disable=None) as bar,
