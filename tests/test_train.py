@@ -65,8 +65,8 @@ def test_a_finished_run_started_again_changes_nothing(config, tmp_path):
 def test_another_config_in_a_workdir_is_refused_and_nothing_changes(config, tmp_path):
     train.train_and_evaluate(config, tmp_path)
     before = (tmp_path / 'config.json').read_text()
-    config.optimizer.generator.learning_rate = 1e-3
-    with pytest.raises(UserError, match=r'optimizer.generator.learning_rate: 0.0002 -> 0.001'):
+    config.optimizer.generator.learning_rate = 0.5
+    with pytest.raises(UserError, match=r'optimizer.generator.learning_rate: 0.001 -> 0.5'):
         train.train_and_evaluate(config, tmp_path)
     assert (tmp_path / 'config.json').read_text() == before
 
