@@ -1,0 +1,219 @@
+"""A 'SAME' convolution as a few plain matrix products, which XLA computes fast on CPUs.
+
+1. A convolution of stride s is one of stride 1 over the s x s phases of the image (space-to-depth);
+   the kernel splits in the same way.
+2. Winograd's minimal filtering F(2, r) (Lavin and Gray 2016, https://arxiv.org/abs/1509.09308)
+   computes two outputs of r taps by r + 1 products instead of 2 r: it multiplies polynomials by
+   their values at r points and at infinity. In two dimensions that is (r + 1)^2 instead of 4 r^2
+   products.
+3. Kernels of different r use the first r of the same points. So an axis may be cut into pieces
+   (phases with fewer taps than others, or parts of a long kernel), whose products at a point are
+   one matrix product, over the channels of all of them.
+
+Autodiff of these steps gives matrix products again, so gradients of every order are fast too.
+"""
+
+import functools
+import itertools
+import operator
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+# Larger tiles and more points save products and lose more time to additions (measured), and digits.
+_TILE = 2  # outputs a tile along each axis
+_POINTS = (0, 1, -1)
+_MOST_TAPS = len(_POINTS) + 2 - _TILE
+
+_Pair = tuple[int, int]  # of rows and columns: of groups, or of positions in a tile
+_Matrix = dict[int, dict[int, float]]  # {row: {column: coefficient that is not 0}}
+_INFINITY = -1  # the row or column of that point
+
+
+class _Piece(NamedTuple):
+    """Consecutive taps along one axis of the stride-1 kernel, for some of its phases.
+
+    Attributes:
+      group: which phases, see `_groups`.
+      start: the first tap.
+      taps: how many, at most `_MOST_TAPS`.
+    """
+
+    group: int
+    start: int
+    taps: int
+
+
+def conv(x: jax.Array, kernel: jax.Array, strides: int) -> jax.Array:
+    """Convolves with 'SAME' padding; see `lowering.conv`, whose arguments and result are these."""
+    k = kernel.shape[0]
+    height, width = (-(-size // strides) for size in x.shape[1:3])
+    # The transforms add before they multiply, which bfloat16 has not the digits for.
+    dtype = x.dtype if jnp.finfo(x.dtype).bits >= 32 else jnp.float32
+    tiles, taps = _tiles(x.astype(dtype), k, strides), _taps(kernel.astype(dtype), strides)
+
+    factors: dict[_Pair, list[tuple[jax.Array, jax.Array]]] = {}
+    pieces = _pieces(k, strides)
+    for rows, columns in itertools.product(pieces, pieces):
+        group = rows.group, columns.group
+        pixels = _pixels(tiles[group], rows, columns, _halo(k, strides))
+        pixels = _transform(pixels, _inputs(rows.taps), _inputs(columns.taps))
+        weights = _transform(
+            _cut(taps[group], rows, columns), _kernels(rows.taps), _kernels(columns.taps)
+        )
+        for point, block in pixels.items():
+            factors.setdefault(point, []).append((block, weights[point]))
+    products = {point: _dot(pairs) for point, pairs in factors.items()}
+
+    outputs = _outputs(max(piece.taps for piece in pieces))
+    corners = _transform(products, outputs, outputs)
+    y = jnp.stack([corners[i, j] for i in range(_TILE) for j in range(_TILE)])
+    counts = -(-height // _TILE), -(-width // _TILE)
+    y = y.reshape(_TILE, _TILE, x.shape[0], *counts, -1).transpose(2, 3, 0, 4, 1, 5)
+    y = y.reshape(x.shape[0], counts[0] * _TILE, counts[1] * _TILE, -1)
+    return y[:, :height, :width].astype(x.dtype)
+
+
+def _groups(k: int, strides: int) -> int:
+    """Groups of phases along an axis: one for each phase where their numbers of taps differ."""
+    return strides if k % strides else 1
+
+
+def _pieces(k: int, strides: int) -> list[_Piece]:
+    """Cuts an axis of the kernel into as few pieces as the points allow."""
+    pieces = []
+    for group in range(_groups(k, strides)):
+        taps = len(range(group, k, strides))
+        count = -(-taps // _MOST_TAPS)
+        cuts = [taps * index // count for index in range(count + 1)] if count else []
+        pieces += [_Piece(group, start, stop - start) for start, stop in itertools.pairwise(cuts)]
+    return pieces
+
+
+def _tiles(x: jax.Array, k: int, strides: int) -> dict[_Pair, jax.Array]:
+    """Pads x for a k x k kernel and cuts it into tiles of 2 x 2 pixels of s x s phases.
+
+    Returns:
+      For each pair of groups [B, rows of tiles, 2, columns of tiles, 2, channels of the group].
+    """
+    batch, *sizes, channels = x.shape
+    counts = [-(-size // (strides * _TILE)) + _halo(k, strides) for size in sizes]
+    padding = [(0, 0)]
+    for size, count in zip(sizes, counts, strict=True):
+        low = max((-(-size // strides) - 1) * strides + k - size, 0) // 2
+        padding.append((low, count * _TILE * strides - size - low))
+    x = jnp.pad(x, [*padding, (0, 0)])
+    x = x.reshape(batch, counts[0], _TILE, strides, counts[1], _TILE, strides * channels)
+    x = x.transpose(0, 1, 2, 4, 5, 3, 6).reshape(batch, counts[0], _TILE, counts[1], _TILE, -1)
+    groups = _groups(k, strides)
+    return _by_group(groups, lax.split(x, [x.shape[-1] // groups**2] * groups**2, axis=5))
+
+
+def _halo(k: int, strides: int) -> int:
+    """Tiles beyond its own that a tile's outputs see, along an axis."""
+    return (-(-k // strides) + _TILE - 2) // _TILE
+
+
+def _taps(kernel: jax.Array, strides: int) -> dict[_Pair, jax.Array]:
+    """Splits a kernel [k, k, C, N]: for each pair of groups [taps, taps, channels, N]."""
+    phases = [kernel[i::strides, j::strides] for i in range(strides) for j in range(strides)]
+    groups = _groups(kernel.shape[0], strides)
+    return _by_group(groups, phases if groups > 1 else [jnp.concatenate(phases, axis=2)])
+
+
+def _by_group(groups: int, arrays: Sequence[jax.Array]) -> dict[_Pair, jax.Array]:
+    pairs = itertools.product(range(groups), repeat=2)
+    return dict(zip(pairs, arrays if groups > 1 else arrays[:1], strict=True))
+
+
+def _pixels(tiles: jax.Array, rows: _Piece, columns: _Piece, halo: int) -> dict[_Pair, jax.Array]:
+    """The pixels under each tap of a tile's outputs, [B * H / 2 * W / 2, channels].
+
+    Args:
+      tiles: [B, rows of tiles, 2, columns of tiles, 2, channels].
+      rows: taps along the rows.
+      columns: taps along the columns.
+      halo: tiles beyond the last outputs, along an axis.
+    """
+    height, width = (tiles.shape[axis] - halo for axis in (1, 3))
+    # The gradient of split is one concatenation; that of indexing is a sum of padded copies.
+    ones = (1,) * _TILE
+    corners = [lax.split(row, ones, axis=4) for row in lax.split(tiles, ones, axis=2)]
+    pixels = {}
+    for a, b in itertools.product(*(range(piece.taps + _TILE - 1) for piece in (rows, columns))):
+        (i, row), (j, column) = divmod(rows.start + a, _TILE), divmod(columns.start + b, _TILE)
+        corner = corners[row][column][:, i : i + height, :, j : j + width]
+        pixels[a, b] = corner.reshape(-1, tiles.shape[-1])
+    return pixels
+
+
+def _cut(taps: jax.Array, rows: _Piece, columns: _Piece) -> dict[_Pair, jax.Array]:
+    """The taps of two pieces, each [channels, N]."""
+    pairs = itertools.product(range(rows.taps), range(columns.taps))
+    return {(i, j): taps[rows.start + i, columns.start + j] for i, j in pairs}
+
+
+def _dot(pairs: list[tuple[jax.Array, jax.Array]]) -> jax.Array:
+    """The sum of products [M, K] x [K, N] as one product."""
+    if len(pairs) == 1:
+        return jnp.dot(*pairs[0])
+    left, right = zip(*pairs, strict=True)
+    return jnp.dot(jnp.concatenate(left, axis=1), jnp.concatenate(right, axis=0))
+
+
+def _transform(
+    grid: dict[_Pair, jax.Array], rows: _Matrix, columns: _Matrix
+) -> dict[_Pair, jax.Array]:
+    """Computes rows @ grid @ columns.T for a grid of arrays of one shape."""
+    across = {
+        (i, column): _combine(coefficients, {j: grid[i, j] for j in coefficients})
+        for column, coefficients in columns.items()
+        for i in sorted({i for i, _ in grid})
+    }
+    return {
+        (row, column): _combine(coefficients, {i: across[i, column] for i in coefficients})
+        for row, coefficients in rows.items()
+        for column in columns
+    }
+
+
+def _combine(coefficients: dict[int, float], arrays: dict[int, jax.Array]) -> jax.Array:
+    terms = [arrays[i] if c == 1 else c * arrays[i] for i, c in coefficients.items()]
+    return functools.reduce(operator.add, terms)
+
+
+def _points(taps: int) -> tuple[float, ...]:
+    return _POINTS[: taps + _TILE - 2]
+
+
+def _inputs(taps: int) -> _Matrix:
+    """From pixels to their values at the points: coefficients of prod (x - other points)."""
+    points = _points(taps)
+    roots = {i: points[:i] + points[i + 1 :] for i in range(len(points))} | {_INFINITY: points}
+    return {i: _nonzero(np.atleast_1d(np.poly(others))[::-1]) for i, others in roots.items()}
+
+
+def _kernels(taps: int) -> _Matrix:
+    """From taps to the values of their polynomial at the points, over prod (point - others)."""
+    points = np.array(_points(taps), float)
+    values = {
+        i: _nonzero(point ** np.arange(taps) / np.prod(point - np.delete(points, i)))
+        for i, point in enumerate(points)
+    }
+    return values | {_INFINITY: {taps - 1: 1.0}}
+
+
+def _outputs(taps: int) -> _Matrix:
+    """From the products at the points to a tile's outputs."""
+    powers = np.power.outer(np.array(_points(taps), float), np.arange(_TILE)).T
+    rows = {i: _nonzero(row) for i, row in enumerate(powers)}
+    rows[_TILE - 1][_INFINITY] = 1.0
+    return rows
+
+
+def _nonzero(row: np.ndarray) -> dict[int, float]:
+    return {i: float(value) for i, value in enumerate(row) if value}
