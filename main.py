@@ -21,7 +21,7 @@ _CONFIG = config_flags.DEFINE_config_file(
 _WORKDIR = flags.DEFINE_string('workdir', None, 'Folder of the run; a started run goes on there.')
 _MODE = flags.DEFINE_enum('mode', 'train', ['train', 'sample'], 'What to do.')
 _OUT = flags.DEFINE_string('out', None, 'Folder for results; a folder in --workdir by default.')
-_NUM = flags.DEFINE_integer('num', 64, 'Samples to draw.', lower_bound=1)
+_NUM = flags.DEFINE_integer('num', 64, 'Samples to draw.', lower_bound=1, upper_bound=1_000_000)
 _SEED = flags.DEFINE_integer(
     'seed', 0, 'Seed of the samples.', lower_bound=0, upper_bound=2**32 - 1
 )
@@ -44,11 +44,13 @@ def _sample() -> None:
 def _config() -> ConfigDict:
     if _CONFIG.value is None:
         raise UserError('--config is missing: give one, --config=configs/cifar10.py, say')
+    file = config_flags.get_config_filename(flags.FLAGS['config'])
     try:
         _CONFIG.value.to_dict()  # ml_collections reports a file it could not load at first use.
     except OSError as error:
-        file = config_flags.get_config_filename(flags.FLAGS['config'])
         raise UserError(f'--config={file} can not be read: give a file of configs/') from error
+    except AttributeError as error:
+        raise UserError(f'--config={file}: its get_config() must return a ConfigDict') from error
     return _CONFIG.value
 
 
@@ -59,10 +61,14 @@ def _parse(argv: list[str]) -> list[str]:
         if len(rest) > 1:
             raise UserError(f'unknown argument {rest[1]!r}: flags are --NAME=VALUE, see --help')
         return rest
-    except (flags.Error, TypeError, ValueError) as error:
+    except (flags.Error, TypeError, ValueError, SyntaxError, ImportError) as error:
         _exit(error, 2)
-    except (AttributeError, KeyError) as error:  # From ml_collections, its words quoted twice.
+    except (AttributeError, KeyError) as error:
+        # From ml_collections: an unknown field, its name and words quoted twice, or a config file
+        # without get_config.
         words = str(error).replace('\\n', ' ').replace('\\', '')
+        if 'get_config' in words:
+            _exit(f'--config: {words}', 2)
         _exit(f'--config has no field {words[1:-1]}', 2)
 
 

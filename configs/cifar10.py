@@ -33,7 +33,7 @@ def get_config() -> ConfigDict:
     config.sample_every = 1_000  # Steps between sample grids; 0: only at the end.
     config.checkpoint_every = 1_000  # Steps between checkpoints; the last step has one always.
     config.keep_checkpoints = 3  # The latest ones.
-    config.profile = False  # A profile of steps 10 to 15 for TensorBoard.
+    config.profile = False  # A profile of calls 3 to 6, for TensorBoard's profile plugin.
     config.dtype = 'float32'  # Of the computation; parameters, statistics and losses stay float32.
     config.lowering = 'auto'  # How convolutions are computed, see dcgan_jax/models/lowering.py.
 

@@ -25,13 +25,15 @@ class DamagedError(Exception):
 class Checkpoints:
     """Saves a run's states under `workdir/checkpoints/STEP`."""
 
-    def __init__(self, workdir: epath.PathLike, keep: int):
+    def __init__(self, workdir: epath.PathLike, keep: int, metadata: dict[str, Any]):
         """Opens the folder for saving; removes what an interrupted save left.
 
         Args:
             workdir: of the run.
             keep: how many of the latest checkpoints stay.
+            metadata: saved in each, for those who find a checkpoint alone; JSON.
         """
+        self._metadata = metadata
         self._manager = _manager(
             epath.Path(workdir).absolute() / FOLDER, max_to_keep=keep, cleanup_tmp_directories=True
         )
@@ -41,26 +43,28 @@ class Checkpoints:
         return self._manager.latest_step()
 
     def save(self, state: GANState) -> None:
-        """Copies the state to the host, then writes it in the background; at a step once.
+        """Copies the state to the host, then writes it in the background.
 
         A save that failed in the background raises at the next call, or at `close`.
         """
         step = int(state.step)
-        if step in self._manager.all_steps():
-            return
         tree = _named(state)
         checksums = {name: int(value) for name, value in jax.device_get(_checksums(tree)).items()}
         self._manager.save(
             step,
             args=ocp.args.Composite(
-                state=ocp.args.StandardSave(tree), checksums=ocp.args.JsonSave(checksums)
+                state=ocp.args.StandardSave(tree),
+                checksums=ocp.args.JsonSave(checksums),
+                metadata=ocp.args.JsonSave({'step': step, **self._metadata}),
             ),
         )
 
     def close(self) -> None:
         """Waits until all is written."""
-        self._manager.wait_until_finished()
-        self._manager.close()
+        try:
+            self._manager.wait_until_finished()
+        finally:
+            self._manager.close()
 
 
 def restore_latest(workdir: epath.PathLike, like: GANState) -> tuple[GANState | None, list[int]]:
@@ -115,6 +119,7 @@ def _manager(folder: epath.Path, **options: Any) -> ocp.CheckpointManager:
         item_handlers={
             'state': ocp.StandardCheckpointHandler(),
             'checksums': ocp.JsonCheckpointHandler(),
+            'metadata': ocp.JsonCheckpointHandler(),
         },
         options=ocp.CheckpointManagerOptions(**options),
     )
@@ -177,8 +182,7 @@ def _flat(tree: dict[str, Any]) -> dict[str, Any]:
 def _checksums(tree: dict[str, Any]) -> dict[str, jax.Array]:
     """A 32-bit sum over the bits of each leaf, the same however it is sharded.
 
-    Each word is weighted by an odd number of its own, so that no single changed word and no swap of
-    two words far apart by less than 2**31 goes unseen.
+    Each word is weighted by an odd number, so that a change of any one word changes the sum.
     """
     return {name: _checksum(leaf) for name, leaf in _flat(tree).items()}
 

@@ -1,7 +1,6 @@
 """The compiled program of a run: several updates a call, over all devices of a mesh."""
 
-import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -11,6 +10,7 @@ from ml_collections import ConfigDict
 
 from dcgan_jax import images
 from dcgan_jax import mesh as mesh_lib
+from dcgan_jax.keys import Role, role_key
 from dcgan_jax.train_state import GANState
 from dcgan_jax.train_step import Metrics, train_step
 
@@ -31,7 +31,7 @@ def train_call(config: ConfigDict, mesh: Mesh) -> TrainCall:
     ) -> tuple[GANState, Metrics]:
         pixels = batch if split is None else jnp.take(split, batch, axis=0)
         pixels = jax.lax.with_sharding_constraint(pixels, shared)
-        key = jax.random.fold_in(jax.random.key(config.seed), state.step)
+        key = jax.random.fold_in(role_key(config.seed, Role.STEP), state.step)
         return train_step(state, images.to_float(pixels), key, config)
 
     def call(
@@ -50,16 +50,29 @@ def train_call(config: ConfigDict, mesh: Mesh) -> TrainCall:
     )
 
 
-def call_ranges(start: int, stop: int, steps_per_call: int) -> list[tuple[int, int]]:
-    """The (first, end) of each call's steps from `start` to `stop`.
+class CallRanges(Sequence):
+    """The (first step, end) of each call of a run from `start` to `stop`.
 
-    Calls end at multiples of `steps_per_call`, so that a resumed run makes the calls that an
-    uninterrupted one makes.
+    Calls end at multiples of `steps_per_call` and at `stop`. So a resumed run makes the calls that
+    an uninterrupted one makes, unless it first ended at a step that is no such multiple.
     """
-    if start >= stop:
-        return []
-    first_border = (start // steps_per_call + 1) * steps_per_call
-    return list(itertools.pairwise([start, *range(first_border, stop, steps_per_call), stop]))
+
+    def __init__(self, start: int, stop: int, steps_per_call: int):
+        """Divides steps [start, stop); no call where that is empty."""
+        self._start, self._stop, self._size = start, stop, steps_per_call
+
+    def __len__(self) -> int:
+        if self._start >= self._stop:
+            return 0
+        return (self._stop - 1) // self._size - self._start // self._size + 1
+
+    def __getitem__(self, index: int | slice) -> Any:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        if not -len(self) <= index < len(self):
+            raise IndexError(f'call {index} of {len(self)}')
+        border = (self._start // self._size + index % len(self)) * self._size
+        return max(border, self._start), min(border + self._size, self._stop)
 
 
 def steps_per_call(config: ConfigDict) -> int:

@@ -10,6 +10,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from dcgan_jax import data
 from dcgan_jax.errors import UserError
 from dcgan_jax.losses import LOSSES
 from dcgan_jax.models import dcgan, lowering
@@ -31,9 +32,11 @@ class Number:
         return f'{kind} from {self.low} to {self.high}' + (' (not included)' if self.below else '')
 
     def accepts(self, value: Any) -> bool:
-        """Whether `value` is such a number; True and NaN are not."""
+        """Whether `value` is such a number; True, NaN and infinity are not."""
         kinds = int if self.integer else (int, float)
         if isinstance(value, bool) or not isinstance(value, kinds):
+            return False
+        if not math.isfinite(value):
             return False
         return self.low <= value < self.high if self.below else self.low <= value <= self.high
 
@@ -99,7 +102,7 @@ OPTIMIZER = {
     'eps': Number(0),
 }
 LAYERS = {
-    'features': Each(whole(1)),
+    'features': Each(whole(1, 2**14)),
     'strides': Each(Choice((1, 2)), least=1),
     'kernel_size': whole(1, 7),
     'norm': Choice(dcgan.NORMS),
@@ -109,19 +112,19 @@ LAYERS = {
     'use_bias': FLAG,
     'weight_init': Choice(tuple(dcgan.INITIALIZERS)),
     'weight_stddev': Number(0),
-    'width': Number(0),
+    'width': Number(0, 64),
 }
 SCHEMA = {
     'seed': whole(0, 2**32 - 1),
     'dataset': Text(filled=True),
     'data_dir': Text(),
     'data': {
-        'placement': Choice(('auto', 'device', 'stream')),
+        'placement': Choice(data.PLACEMENTS),
         'device_limit_bytes': whole(0),
     },
-    'batch_size': whole(1),
-    'num_steps': whole(0),
-    'steps_per_call': whole(0),
+    'batch_size': whole(1, 2**20),
+    'num_steps': whole(0, 2**31 - 1),
+    'steps_per_call': whole(0, 10_000),
     'log_every': whole(1),
     'sample_every': whole(0),
     'checkpoint_every': whole(1),
@@ -129,14 +132,14 @@ SCHEMA = {
     'profile': FLAG,
     'dtype': Choice(('float32', 'bfloat16')),
     'lowering': Choice(tuple(lowering.LOWERINGS)),
-    'latent_dim': whole(1),
+    'latent_dim': whole(1, 2**14),
     'update': Choice(('alternating', 'simultaneous')),
     'fresh_latents': FLAG,
     'generator': LAYERS
     | {
-        'base_size': whole(1),
-        'base_features': whole(1),
-        'stem_features': Each(whole(1)),
+        'base_size': whole(1, 1024),
+        'base_features': whole(1, 2**14),
+        'stem_features': Each(whole(1, 2**14)),
         'stem_norm': FLAG,
         'activation': Choice(dcgan.ACTIVATIONS),
     },

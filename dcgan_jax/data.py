@@ -326,14 +326,7 @@ def fits_on_device(source: ImageSource, placement: str, limit_bytes: int) -> boo
       source: The split.
       placement: 'device' or 'stream' say which; 'auto' asks for the device up to `limit_bytes`.
       limit_bytes: Most bytes of uint8 images that 'auto' puts on the device.
-
-    Raises:
-      UserError: `placement` is something else.
     """
-    if placement not in PLACEMENTS:
-        raise UserError(
-            f'data.placement is {placement!r}: it must be one of {", ".join(PLACEMENTS)}'
-        )
     return placement == 'device' or (placement == 'auto' and source.nbytes <= limit_bytes)
 
 
@@ -367,7 +360,7 @@ def stream(
     Args:
       source: The split.
       seed: Seed of the run.
-      ranges: (first step, end) of each element.
+      ranges: (first step, end) of each element, each where the one before ends.
       batch_size: Images a batch, over all processes.
       rows: The rows of each batch that this process reads.
       num_threads: Threads that read ahead, by one element or by two batches each.
@@ -380,10 +373,12 @@ def stream(
     def read(step: int) -> np.ndarray:
         return source.read(batch_indices(seed, step, batch_size, len(source))[0, rows])
 
-    ahead = max([2 * num_threads, *(end - first for first, end in ranges)])
+    if not ranges:
+        return
+    ahead = max([2 * num_threads, *(end - first for first, end in ranges[:2])])
     options = grain.ReadOptions(num_threads=num_threads, prefetch_buffer_size=ahead)
-    steps = [step for first, end in ranges for step in range(first, end)]
-    batches = iter(grain.MapDataset.source(steps).map(read).to_iter_dataset(options))
+    steps = grain.MapDataset.range(ranges[0][0], ranges[-1][1])
+    batches = iter(steps.map(read).to_iter_dataset(options))
     try:
         for first, end in ranges:
             yield np.stack([next(batches) for _ in range(first, end)])

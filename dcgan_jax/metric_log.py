@@ -25,7 +25,6 @@ class MetricLog:
         self._last_checkpoint = last_checkpoint
         self._calls: list[tuple[int, Metrics]] = []
         self._steps = 0
-        self._seconds = 0.0
         self._since: float | None = None  # None until the first call, which compiles, is done.
 
     def add(self, first: int, end: int, metrics: Metrics) -> None:
@@ -46,7 +45,7 @@ class MetricLog:
         """Means over the steps added since the last fetch, and `images_per_second` over them.
 
         Raises:
-            TrainingError: a loss or a gradient's norm was not finite: names it, its step and the
+            TrainingError: a metric was not finite: names it, its step and the
                 last checkpoint.
         """
         first = self._calls[0][0]
@@ -56,10 +55,9 @@ class MetricLog:
         self._check_finite(first, series)
         means = {name: float(np.mean(values, dtype=np.float64)) for name, values in series.items()}
         now = time.perf_counter()
-        self._seconds += now - self._since
         if self._steps:
-            means['images_per_second'] = self._steps * self._batch_size / self._seconds
-        self._steps, self._seconds, self._since = 0, 0.0, now
+            means['images_per_second'] = self._steps * self._batch_size / (now - self._since)
+        self._steps, self._since = 0, now
         return means
 
     @contextlib.contextmanager
@@ -80,5 +78,5 @@ class MetricLog:
         value, at = series[name][bad[name]], first + bad[name] + 1
         raise TrainingError(
             f'{name} is {value} at step {at}: stopped, {good}; '
-            'go on from there with a lower learning rate in another --workdir, or another seed'
+            'try a lower learning rate or another seed in another --workdir'
         )

@@ -1,12 +1,14 @@
 """A run's folder: `config.json` says what runs there; see also `checkpoint` and `writers`."""
 
 import json
-from typing import NamedTuple
+import os
+from typing import Any, NamedTuple
 
 from absl import logging
 from etils import epath
 from ml_collections import ConfigDict
 
+from dcgan_jax import checkpoint
 from dcgan_jax import config as config_lib
 from dcgan_jax.errors import UserError
 from dcgan_jax.files import write_whole
@@ -26,21 +28,30 @@ class Run(NamedTuple):
     image_shape: tuple[int, int, int]
 
 
-def check_writable(workdir: epath.PathLike) -> epath.Path:
+def check_writable(workdir: epath.PathLike, flag: str = '--workdir') -> epath.Path:
     """Makes `workdir` where it's not there, and tries to write in it.
+
+    Args:
+        workdir: a folder; `~` is the user's.
+        flag: its name in messages.
+
+    Returns:
+        The folder's path.
 
     Raises:
         UserError: it's a file, or can't be made or written.
     """
-    workdir = epath.Path(workdir)
-    probe = workdir / '.write_test'
+    if not os.fspath(workdir):
+        raise UserError(f'{flag} is empty: name a folder')
+    workdir = epath.Path(workdir).expanduser()
+    probe = workdir / f'.write_test_{os.getpid()}'
     try:
         workdir.mkdir(parents=True, exist_ok=True)
         probe.write_bytes(b'')
         probe.unlink()
     except OSError as error:
         raise UserError(
-            f'--workdir={workdir} is not writable ({error.strerror or error}): choose another'
+            f'{flag}={workdir} is not writable ({error.strerror or error}): choose another'
         ) from error
     return workdir
 
@@ -62,8 +73,16 @@ def enter(workdir: epath.Path, run: Run) -> None:
                 'choose another --workdir, or give that config to go on with its run'
             )
         logging.info('%s holds this run already: going on with it', workdir)
-    content = {'config': run.config.to_dict(), 'image_shape': run.image_shape}
-    write_whole(workdir / CONFIG_FILE, json.dumps(content, indent=2).encode())
+    elif (workdir / checkpoint.FOLDER).exists():
+        raise UserError(
+            f'{workdir} holds checkpoints but no {CONFIG_FILE}: choose another --workdir'
+        )
+    write_whole(workdir / CONFIG_FILE, json.dumps(describe(run), indent=2).encode())
+
+
+def describe(run: Run) -> dict[str, Any]:
+    """The run as JSON has it."""
+    return {'config': run.config.to_dict(), 'image_shape': run.image_shape}
 
 
 def read(workdir: epath.PathLike) -> Run:
@@ -80,12 +99,13 @@ def read(workdir: epath.PathLike) -> Run:
     try:
         content = json.loads(path.read_text())
         config = ConfigDict(_with_tuples(content['config']))
-        height, width, channels = content['image_shape']
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        height, width, channels = map(int, content['image_shape'])
+        config_lib.validate(config)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(
-            f'{path} is damaged ({error!r}): restore it or choose another --workdir'
+            f'{path} is damaged, or of another version ({error}): '
+            'restore it or choose another --workdir'
         ) from error
-    config_lib.validate(config)
     return Run(config.lock(), (height, width, channels))
 
 

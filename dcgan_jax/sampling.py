@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from dcgan_jax import images
+from dcgan_jax.keys import Role, role_key
 from dcgan_jax.models import Generator
 from dcgan_jax.train_step import sample_latents
 
@@ -71,7 +72,7 @@ class Sampler:
         """
         self._batch_size = config.batch_size
         self._latent_dim = config.latent_dim
-        self._key = jax.random.fold_in(jax.random.key(config.seed), 0xBA7C)
+        self._key = role_key(config.seed, Role.STANDING)
 
         def statistics(params: Any, key: jax.Array) -> Any:
             return standing_statistics(
@@ -92,9 +93,12 @@ class Sampler:
 
     def latents(self, seed: int, count: int) -> np.ndarray:
         """Latents float32 `[count, latent_dim]`, a function of (seed, index) alone."""
-        keys = jax.random.split(jax.random.key(seed), count)
-        draw = jax.jit(jax.vmap(lambda key: sample_latents(key, 1, self._latent_dim)[0]))
-        return np.asarray(draw(keys))
+        root = role_key(seed, Role.SAMPLES)
+
+        def latent(index: jax.Array) -> jax.Array:
+            return sample_latents(jax.random.fold_in(root, index), 1, self._latent_dim)[0]
+
+        return np.asarray(jax.jit(jax.vmap(latent))(np.arange(count)))
 
     def __call__(self, params: Any, latents: np.ndarray) -> np.ndarray:
         """Generates one image a latent.

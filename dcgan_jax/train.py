@@ -23,6 +23,7 @@ from dcgan_jax import (
 from dcgan_jax import config as config_lib
 from dcgan_jax import mesh as mesh_lib
 from dcgan_jax.clu_light import metric_writers, parameter_overview, periodic_actions
+from dcgan_jax.errors import UserError
 from dcgan_jax.metric_log import MetricLog
 from dcgan_jax.models import Generator
 from dcgan_jax.run_dir import Run
@@ -52,26 +53,34 @@ def train_and_evaluate(config: ConfigDict, workdir: epath.PathLike) -> GANState:
     workdir = run_dir.check_writable(workdir)
     source = data.open_source(config.dataset, 'train', config.data_dir)
     networks = models.build(config, source.image_shape)
-    run_dir.enter(workdir, Run(config, source.image_shape))
+    run = Run(config, source.image_shape)
+    run_dir.enter(workdir, run)
 
     # 2. The state: the last checkpoint's, or that of step 0.
     create = functools.partial(train_state.create, config, networks, source.image_shape)
     state, damaged = checkpoint.restore_latest(workdir, compiled.abstract_state(create, mesh))
     checkpoint.set_aside(workdir, damaged)
     if state is None:
+        if grid_path(workdir, 0).parent.exists():
+            raise UserError(
+                f'{workdir} has samples of this run but no checkpoint: restore '
+                f'{checkpoint.FOLDER}/, or start again in another --workdir'
+            )
         state = compiled.initial_state(create, mesh)
     start = int(state.step)
-    logging.info('%s: from step %d to %d', workdir, start, config.num_steps)
+    logging.info('%s: from step %d to %d', workdir, start, max(start, config.num_steps))
 
     # 3. The data and the compiled program.
-    ranges = compiled.call_ranges(start, config.num_steps, compiled.steps_per_call(config))
+    ranges = compiled.CallRanges(start, config.num_steps, compiled.steps_per_call(config))
     split, batches = feed.feed(config, mesh, source, ranges)
     train_call = compiled.train_call(config, mesh)
 
     # 4. The loop. The devices are one call ahead of the host, which logs, saves and draws.
     with (
         contextlib.closing(batches),
-        contextlib.closing(checkpoint.Checkpoints(workdir, config.keep_checkpoints)) as checkpoints,
+        contextlib.closing(
+            checkpoint.Checkpoints(workdir, config.keep_checkpoints, run_dir.describe(run))
+        ) as checkpoints,
         contextlib.closing(writers.create(workdir, start)) as writer,
         tqdm(total=config.num_steps, initial=start, unit='step', disable=None) as bar,
     ):
@@ -81,19 +90,14 @@ def train_and_evaluate(config: ConfigDict, workdir: epath.PathLike) -> GANState:
         progress = periodic_actions.ReportProgress(
             num_train_steps=config.num_steps, writer=writer, every_secs=30.0
         )
-        profile = periodic_actions.Profile(
-            logdir=workdir,
-            first_profile=ranges[1][1] if config.profile and len(ranges) > 1 else -1,
-            num_profile_steps=5,
-            profile_duration_ms=None,
-            every_secs=None,
-        )
+        profile = profiler(workdir, ranges) if config.profile else None
         for (first, end), batch in zip(ranges, batches, strict=True):
             state, metrics = train_call(state, split, batch)
             log.add(first, end, metrics)
             bar.update(end - first)
             progress(end)
-            profile(end)
+            if profile is not None:
+                profile(end)
 
             due = functools.partial(is_due, first, end, config.num_steps)
             if due(config.log_every) or due(config.checkpoint_every):
@@ -105,13 +109,30 @@ def train_and_evaluate(config: ConfigDict, workdir: epath.PathLike) -> GANState:
                     grids.draw(state)
                 if due(config.checkpoint_every):
                     checkpoints.save(state)
-    logging.info('%s: done at step %d', workdir, config.num_steps)
+        if not grid_path(workdir, int(state.step)).exists():
+            grids.draw(state)
+    logging.info('%s: done at step %d', workdir, int(state.step))
     return state
 
 
 def is_due(first: int, end: int, last: int, every: int) -> bool:
     """Whether a call over steps (first, end] ended at `last` or reached a multiple of `every`."""
     return end == last or (every > 0 and end // every > first // every)
+
+
+def profiler(workdir: epath.Path, ranges: compiled.CallRanges) -> periodic_actions.Profile | None:
+    """Profiles calls 3 to 6, or those there are, into `workdir`; None if a run is too short."""
+    if len(ranges) < 3:
+        logging.warning('no profile: the run has fewer than 3 calls')
+        return None
+    first, last = ranges[1][1], ranges[min(5, len(ranges) - 1)][1]
+    return periodic_actions.Profile(
+        logdir=workdir,
+        first_profile=first,
+        num_profile_steps=last - first,
+        profile_duration_ms=None,
+        every_secs=None,
+    )
 
 
 def describe(config: ConfigDict, state: GANState, writer: metric_writers.MetricWriter) -> None:

@@ -9,6 +9,7 @@ import optax
 from flax.training import train_state
 from ml_collections import ConfigDict
 
+from dcgan_jax.keys import Role, role_key
 from dcgan_jax.models import Networks
 
 
@@ -59,7 +60,7 @@ def create(config: ConfigDict, networks: Networks, image_shape: tuple[int, int, 
         networks: from `models.build`.
         image_shape: (H, W, C).
     """
-    generator_key, discriminator_key = jax.random.split(jax.random.key(config.seed))
+    generator_key, discriminator_key = jax.random.split(role_key(config.seed, Role.WEIGHTS))
     latents = jnp.zeros((1, config.latent_dim))
     images = jnp.zeros((1, *image_shape))
     generator = networks.generator.init(generator_key, latents, train=False)

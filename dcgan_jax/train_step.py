@@ -34,7 +34,7 @@ def train_step(
 
     Returns:
         The state after the step, and float32 scalars: both losses, mean D(x) and D(G(z)) as D's
-        update saw them, and the norms of both gradients.
+        update saw them, the norms of both gradients and of both networks' new parameters.
     """
     batch_size = real.shape[0]
     fake, generator_vjp, generator_stats = _generate(
@@ -51,7 +51,7 @@ def train_step(
         )
     alternating = config.update == 'alternating'
     judge = discriminator if alternating else state.discriminator
-    # 'simultaneous' judges the very forward pass that D's update made: the same dropout too.
+    # 'simultaneous' is one forward pass of D for both updates, unless latents are fresh.
     dropout = _stream(key, _DROPOUT_GENERATOR if alternating else _DROPOUT_FAKE)
 
     def generator_loss(images: jax.Array) -> jax.Array:
@@ -68,6 +68,9 @@ def train_step(
         'generator/loss': loss,
         'generator/gradient_norm': optax.tree.norm(generator_grads),
         'discriminator/gradient_norm': optax.tree.norm(discriminator_grads),
+        # They say that the state after the step, which may be saved, is finite.
+        'generator/parameter_norm': optax.tree.norm(generator.params),
+        'discriminator/parameter_norm': optax.tree.norm(discriminator.params),
     }
     return GANState(
         step=step,

@@ -8,7 +8,7 @@ from configs import cifar10
 from dcgan_jax import config as config_lib
 from dcgan_jax.errors import UserError
 
-CONFIGS = sorted(path.stem for path in pathlib.Path('configs').glob('*.py'))
+CONFIGS = sorted(path.stem for path in (pathlib.Path(__file__).parents[1] / 'configs').glob('*.py'))
 
 
 @pytest.mark.parametrize('name', CONFIGS)
@@ -19,13 +19,15 @@ def test_every_config_is_valid(name):
 @pytest.mark.parametrize(
     ('field', 'value', 'words'),
     [
-        ('batch_size', 0, 'integer of at least 1'),
+        ('batch_size', 0, 'integer from 1 to'),
         ('batch_size', 12.5, 'integer'),
         ('batch_size', True, 'integer'),
         ('seed', -1, 'from 0 to 4294967295'),
         ('dtype', 'float16', "one of 'float32', 'bfloat16'"),
         ('loss.name', 'hinged', 'non_saturating'),
         ('optimizer.generator.learning_rate', float('nan'), 'number of at least 0'),
+        ('optimizer.generator.learning_rate', float('inf'), 'number of at least 0'),
+        ('num_steps', 2**31, 'from 0 to 2147483647'),
         ('optimizer.generator.b1', 1.0, 'from 0 to 1'),
         ('generator.strides', (2, 3, 2), 'one of 1, 2'),
         ('generator.strides', (2, 2), '3 in all'),

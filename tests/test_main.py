@@ -13,6 +13,8 @@ import pytest
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 TINY = [
+    '--config.lowering=xla',  # compiles sooner
+    '--config.generator.base_features=8',
     '--config=configs/quickstart.py',
     '--config.dataset=tiny_images',
     '--config.batch_size=8',
@@ -68,12 +70,18 @@ def assert_refused(result, *words):
         ([*TINY, '--workdir={tmp}/w', '--config.data_dir={tmp}/no'], ['no', 'does not exist']),
         (['--mode=sample', '--workdir={tmp}/w'], ['holds no run']),
         (['--mode=sample', '--workdir={tmp}/w', '--num=0'], ['--num=0']),
+        ([*TINY, '--workdir='], ['--workdir is empty']),
+        ([*TINY, '--workdir={tmp}/w', '--config.generator.base_size=4'], ['makes 16x16 images']),
+        (['--config={tmp}/syntax.py', '--workdir={tmp}/w'], ['syntax.py']),
+        (['--config={tmp}/file.py', '--workdir={tmp}/w'], ["no attribute 'get_config'"]),
         (['--mode=sample', '--workdir={tmp}/broken'], ['config.json', 'damaged']),
     ],
     ids=lambda value: ' '.join(value)[-60:] if isinstance(value, list) else None,
 )
 def test_a_users_mistake_is_one_line_and_code_2(flags, words, tmp_path, data_dir):
     (tmp_path / 'file').write_text('')
+    (tmp_path / 'file.py').write_text('')
+    (tmp_path / 'syntax.py').write_text('x = (')
     (tmp_path / 'broken').mkdir()
     (tmp_path / 'broken' / 'config.json').write_text('{"config": 3')
     before = sorted(tmp_path.rglob('*'))

@@ -1,5 +1,6 @@
 """Shapes and parameter counts of every config's networks, worked out by hand."""
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 from configs import cifar10, cifar10_dense_stem, cifar10_tutorial, quickstart
 from dcgan_jax import models, train_state
 from dcgan_jax.errors import UserError
+from tests.test_layers import loop_conv, loop_conv_transpose
 
 # Kernels [k, k, in, out], biases and BatchNorm scale + offset, layer by layer.
 CIFAR10_G = (
@@ -155,3 +157,108 @@ def test_bfloat16_computes_in_bfloat16_and_keeps_float32_parameters_and_logits()
     )
     assert logits.dtype == jnp.float32
     assert {leaf.dtype for leaf in jax.tree.leaves(stats)} == {jnp.dtype('float32')}
+
+
+def numpy_forward(variables, x, layers_of):
+    """A network layer by layer in float64: (kind, name or function) each."""
+    params, stats = variables['params'], variables['batch_stats']
+    for kind, what in layers_of:
+        if kind == 'dense':
+            layer = params[what]
+            x = x.reshape(len(x), -1) @ np.asarray(layer['kernel'], np.float64) + np.asarray(
+                layer.get('bias', 0.0), np.float64
+            )
+        elif kind in ('conv', 'conv_transpose'):
+            name, stride = what
+            loop = loop_conv if kind == 'conv' else loop_conv_transpose
+            x = loop(x, np.asarray(params[name]['kernel'], np.float64), stride)
+            x = x + np.asarray(params[name].get('bias', 0.0), np.float64)
+        elif kind == 'norm':
+            name, epsilon = what
+            mean, var = (np.asarray(stats[name][s], np.float64) for s in ('mean', 'var'))
+            scale, bias = (np.asarray(params[name][s], np.float64) for s in ('scale', 'bias'))
+            x = (x - mean) / np.sqrt(var + epsilon) * scale + bias
+        else:
+            x = what(x)
+    return x
+
+
+def random_variables(module, shape):
+    """Variables with nothing at its initial value, running statistics included."""
+    variables = module.init(jax.random.key(0), jnp.ones(shape), train=False)
+    rng = np.random.default_rng(1)
+
+    def draw(leaf):
+        signs = rng.choice([-1, 1], leaf.shape) if leaf.ndim > 1 else 1  # variances are positive
+        return jnp.asarray(signs * rng.uniform(0.1, 0.6, leaf.shape), leaf.dtype)
+
+    return jax.tree.map(draw, {'batch_stats': {}, **variables})
+
+
+def test_the_generator_computes_what_its_fields_say():
+    config = cifar10_dense_stem.get_config()
+    config.lowering = 'xla'
+    config.generator.update(
+        base_size=2, base_features=4, features=(3,), strides=(1, 2), stem_features=(5,),
+        stem_norm=True, leaky_slope=0.13, norm_epsilon=0.07,
+    )  # fmt: skip
+    config.discriminator.update(features=(4,), strides=(2,))
+    generator = models.build(config, (4, 4, 3)).generator
+    variables = random_variables(generator, (1, 100))
+    z = np.random.default_rng(0).normal(size=(2, 100)) / 10
+    leaky = ('apply', lambda x: np.where(x > 0, x, 0.13 * x))
+    expected = numpy_forward(
+        variables, z,
+        [
+            ('dense', 'stem_0'), leaky,
+            ('dense', 'project'), ('apply', lambda x: x.reshape(2, 2, 2, 4)),
+            ('norm', ('project_norm', 0.07)), leaky,
+            ('conv_transpose', ('conv_0', 1)), ('norm', ('norm_0', 0.07)), leaky,
+            ('conv_transpose', ('conv_1', 2)), ('apply', np.tanh),
+        ],
+    )  # fmt: skip
+    actual = generator.apply(variables, jnp.asarray(z, jnp.float32), train=False)
+    np.testing.assert_allclose(actual, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_the_discriminator_computes_what_its_fields_say():
+    config = cifar10.get_config()
+    config.lowering = 'xla'
+    config.discriminator.update(
+        features=(3, 4), strides=(2, 1), kernel_size=3, leaky_slope=0.17, norm_epsilon=0.09,
+        use_bias=True, dropout_rate=0.5,
+    )  # fmt: skip
+    config.generator.update(base_size=1, features=(2,), strides=(2, 2))
+    discriminator = models.build(config, (4, 4, 3)).discriminator
+    variables = random_variables(discriminator, (1, 4, 4, 3))
+    images = np.random.default_rng(0).uniform(-1, 1, (2, 4, 4, 3))
+    leaky = ('apply', lambda x: np.where(x > 0, x, 0.17 * x))
+    expected = numpy_forward(
+        variables, images,
+        [
+            ('conv', ('conv_0', 2)), leaky,
+            ('conv', ('conv_1', 1)), ('norm', ('norm_1', 0.09)), leaky,
+            ('dense', 'logit'),
+        ],
+    )  # fmt: skip
+    actual = discriminator.apply(variables, jnp.asarray(images, jnp.float32), train=False)
+    np.testing.assert_allclose(actual, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_dropout_drops_its_share_while_training_only():
+    config = cifar10.get_config()
+    config.discriminator.update(features=(64,), strides=(1,), dropout_rate=0.3, norm='none')
+    discriminator = models.build(config, (32, 32, 3)).discriminator
+    variables = discriminator.init(jax.random.key(0), jnp.ones((1, 32, 32, 3)), train=False)
+    images = jnp.asarray(np.random.default_rng(0).uniform(-1, 1, (2, 32, 32, 3)), jnp.float32)
+
+    def dropped(train):
+        _, seen = discriminator.apply(
+            variables, images, train=train, rngs={'dropout': jax.random.key(1)},
+            capture_intermediates=lambda module, _: isinstance(module, nn.Dropout),
+        )  # fmt: skip
+        (after,) = jax.tree.leaves(seen['intermediates'])
+        return float(jnp.mean(after == 0))
+
+    assert dropped(train=True) == pytest.approx(0.3, abs=0.01)
+    assert dropped(train=False) == 0

@@ -1,14 +1,21 @@
 """Whole runs: their files, their resumption, their refusals."""
 
+import functools
 import json
+import shutil
 
 import jax
 import numpy as np
 import pytest
 from PIL import Image
 
-from dcgan_jax import compiled, train
+from configs import cifar10, cifar10_dense_stem, cifar10_tutorial
+from dcgan_jax import compiled, data, images, models, train, train_state
+from dcgan_jax import mesh as mesh_lib
 from dcgan_jax.errors import TrainingError, UserError
+from dcgan_jax.keys import Role, role_key
+from dcgan_jax.sampling import Sampler
+from dcgan_jax.train_step import train_step
 from tests.compare import assert_close_states, assert_equal_states
 
 
@@ -53,6 +60,82 @@ def test_several_updates_a_call_are_the_same_updates(config, tmp_path):
     four = train.train_and_evaluate(config, tmp_path / 'four')
     # Another compiled program rounds otherwise.
     assert_close_states(four, one, rtol=1e-3, atol=1e-5)
+
+
+def test_a_call_makes_the_updates_of_train_step_with_a_key_of_its_own_each(config):
+    """`train_call` over two steps equals two calls of `train_step` on their batches."""
+    mesh = mesh_lib.create(config.batch_size)
+    networks = models.build(config, (8, 8, 3))
+    create = functools.partial(train_state.create, config, networks, (8, 8, 3))
+    split = np.random.default_rng(0).integers(0, 256, (40, 8, 8, 3), np.uint8)
+    batches = data.batch_indices(config.seed, 0, config.batch_size, 40, num_batches=2)
+    expected = compiled.initial_state(create, mesh)
+    step = jax.jit(lambda *args: train_step(*args, config))
+    norms = []
+    for index in range(2):
+        key = jax.random.fold_in(role_key(config.seed, Role.STEP), index)
+        pixels = (split[batches[index]].astype(np.float64) / 127.5 - 1).astype(np.float32)
+        expected, metrics = step(expected, pixels, key)
+        norms.append(float(metrics['generator/gradient_norm']))
+    state = compiled.initial_state(create, mesh)
+    before = state.generator.params['project']['kernel']
+    state, metrics = compiled.train_call(config, mesh)(state, split, batches)
+    assert_close_states(state, expected, rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(metrics['generator/gradient_norm'], norms, rtol=1e-4)
+    assert before.is_deleted()  # donated
+
+
+@pytest.mark.parametrize('module', [cifar10, cifar10_tutorial, cifar10_dense_stem])
+def test_every_config_trains(module, config, tmp_path):
+    published = module.get_config()
+    for name in ('dataset', 'data_dir', 'batch_size', 'log_every', 'sample_every', 'lowering'):
+        published[name] = config[name]
+    published.num_steps, published.ema.standing_batches = 2, 1
+    published.generator.update(width=0.02, base_size=published.generator.base_size // 4)
+    published.discriminator.width = 0.02
+    state = train.train_and_evaluate(published, tmp_path)
+    assert int(state.step) == 2
+
+
+def test_a_profile_is_written_on_request(config, tmp_path):
+    config.profile = True
+    train.train_and_evaluate(config, tmp_path)
+    assert list(tmp_path.rglob('*.xplane.pb'))
+
+
+def test_samples_without_a_checkpoint_are_never_trained_over(config, tmp_path):
+    train.train_and_evaluate(config, tmp_path)
+    shutil.rmtree(tmp_path / 'checkpoints')
+    with pytest.raises(UserError, match='samples of this run but no checkpoint'):
+        train.train_and_evaluate(config, tmp_path)
+
+
+def test_a_folder_with_checkpoints_of_something_else_is_refused(config, tmp_path):
+    (tmp_path / 'checkpoints').mkdir()
+    with pytest.raises(UserError, match=r'holds checkpoints but no config\.json'):
+        train.train_and_evaluate(config, tmp_path)
+    assert not (tmp_path / 'config.json').exists()
+
+
+def test_parameters_that_became_infinite_are_seen_before_they_are_saved(config, tmp_path):
+    config.generator.norm = config.discriminator.norm = 'none'
+    config.optimizer.generator.learning_rate = 3e38
+    config.log_every = config.checkpoint_every = 1
+    with pytest.raises(TrainingError, match='generator/parameter_norm is inf at step 1'):
+        train.train_and_evaluate(config, tmp_path)
+    assert list((tmp_path / 'checkpoints').iterdir()) == []
+
+
+def test_the_grid_shows_the_average_and_the_latest_checkpoints_stay(config, tmp_path):
+    config.keep_checkpoints = 2
+    state = train.train_and_evaluate(config, tmp_path)
+    assert sorted(int(p.name) for p in (tmp_path / 'checkpoints').iterdir()) == [4, 6]
+    sampler = Sampler(models.build(config, (8, 8, 3)).generator, config)
+    latents = sampler.latents(config.seed, train.GRID_SIZE)
+    with Image.open(tmp_path / 'samples' / '00000006.png') as picture:
+        np.testing.assert_array_equal(
+            np.asarray(picture), images.grid(sampler(state.ema_params, latents))
+        )
 
 
 def test_a_finished_run_started_again_changes_nothing(config, tmp_path):
@@ -128,7 +211,12 @@ def test_a_workdir_that_is_a_file_is_refused(config, tmp_path):
     ],
 )
 def test_calls_end_at_multiples(start, stop, size, expected):
-    assert compiled.call_ranges(start, stop, size) == expected
+    ranges = compiled.CallRanges(start, stop, size)
+    assert list(ranges) == expected
+    assert len(ranges) == len(expected)
+    assert ranges[:2] == expected[:2]
+    if expected:
+        assert ranges[-1] == expected[-1]
 
 
 def test_is_due_at_multiples_inside_a_call_and_at_the_end():

@@ -103,6 +103,7 @@ def reference(config, networks, state, real, key):
         {'fresh_latents': True},
         {'update': 'simultaneous', 'discriminator': {'dropout_rate': 0.3}},
         {'discriminator': {'dropout_rate': 0.3, 'norm': 'none'}},
+        {'optimizer': {'generator': {'eps': 1e-2}, 'discriminator': {'eps': 1e-2}}},
     ],
     ids=str,
 )
@@ -165,6 +166,24 @@ def test_ema_decay_is_the_halflife_with_ramp_up(step):
     seen, batch = step * 64, 64
     halflife = min(config.halflife_images, config.rampup_ratio * seen)
     assert ema_decay(jnp.int32(step), batch, config) == pytest.approx(0.5 ** (batch / halflife))
+
+
+def test_gradient_and_parameter_norms_are_those_of_their_networks():
+    config, _, state, real = tiny()
+    new, metrics = step(config)(state, real, jax.random.key(0))
+    for name in ('generator', 'discriminator'):
+        network, b1, b2 = getattr(new, name), *(config.optimizer[name][b] for b in ('b1', 'b2'))
+        moments = [np.asarray(m, np.float64) for m in jax.tree.leaves(network.opt_state[0].mu)]
+        norm = np.sqrt(sum(np.sum((m / (1 - b1)) ** 2) for m in moments))
+        assert metrics[f'{name}/gradient_norm'] == pytest.approx(norm, rel=1e-5)
+        squares = jax.tree.leaves(network.opt_state[0].nu)
+        for m, square in zip(moments, squares, strict=True):
+            np.testing.assert_allclose(
+                square, (1 - b2) * (m / (1 - b1)) ** 2, rtol=1e-4, atol=1e-12
+            )
+        parameters = [np.asarray(p, np.float64) for p in jax.tree.leaves(network.params)]
+        norm = np.sqrt(sum(np.sum(p**2) for p in parameters))
+        assert metrics[f'{name}/parameter_norm'] == pytest.approx(norm, rel=1e-5)
 
 
 def test_ema_follows_the_recursion_and_halflife_0_is_the_live_generator():

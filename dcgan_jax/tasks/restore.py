@@ -18,6 +18,7 @@ def restore(workdir: epath.PathLike) -> tuple[Run, Networks, GANState]:
     Raises:
         UserError: there is no run, or none of its checkpoints is whole.
     """
+    workdir = epath.Path(workdir).expanduser()
     run = run_dir.read(workdir)
     networks = models.build(run.config, run.image_shape)
     shapes = jax.eval_shape(

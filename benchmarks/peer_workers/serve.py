@@ -1,0 +1,29 @@
+"""A worker's loop: for each number N on stdin it makes N steps and tells how long they took."""
+
+import json
+import resource
+import sys
+import time
+from collections.abc import Callable
+
+
+def serve(step: Callable[[], object], wait: Callable[[object], object], **about: object) -> None:
+    """Warms `step` up, then answers until stdin closes.
+
+    Args:
+        step: makes one update.
+        wait: waits for what `step` returned.
+        about: told once, before the first answer.
+    """
+    start = time.perf_counter()
+    for _ in range(2):
+        wait(step())
+    print(json.dumps(about | {'warm_up_s': round(time.perf_counter() - start, 1)}), flush=True)
+    for line in sys.stdin:
+        start = time.perf_counter()
+        for _ in range(int(line)):
+            result = step()
+        wait(result)
+        seconds = (time.perf_counter() - start) / int(line)
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+        print(json.dumps({'seconds': seconds, 'peak_bytes': peak}), flush=True)

@@ -1,0 +1,100 @@
+"""The same networks, batch and update here and in other frameworks, in one run, turn by turn.
+
+    python -m benchmarks.peers --config=cifar10 --rounds=7
+
+Each framework is a process of its own; they take turns, so that a noisy machine is noisy for all.
+The ratios are medians over the rounds of (its seconds / ours).
+"""
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+
+from benchmarks import measure
+
+WORKERS = {
+    'dcgan_jax': ['jax_worker', '--lowering=auto'],
+    'pytorch_eager': ['torch_worker'],
+    'pytorch_compiled_channels_last': ['torch_worker', '--compile'],
+    'tf_keras_function': ['keras_worker'],
+    'plain_flax_layers': ['jax_worker', '--lowering=xla'],
+}
+
+
+class Worker:
+    """A framework's process."""
+
+    def __init__(self, name: str, config: str):
+        """Starts it and waits until it has made its first steps."""
+        module, *flags = WORKERS[name]
+        module = f'benchmarks.peer_workers.{module}'
+        self._process = subprocess.Popen(
+            [sys.executable, '-m', module, f'--config={config}', *flags],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        self.about = self._answer()
+        self.seconds: list[float] = []
+        self.peak_bytes = 0
+
+    def _answer(self) -> dict:
+        line = self._process.stdout.readline()
+        if not line:
+            raise RuntimeError(self._process.stderr.read().strip().splitlines()[-1])
+        return json.loads(line)
+
+    def turn(self, steps: int) -> None:
+        """Makes and times some steps."""
+        self._process.stdin.write(f'{steps}\n')
+        self._process.stdin.flush()
+        answer = self._answer()
+        self.seconds.append(answer['seconds'])
+        self.peak_bytes = answer['peak_bytes']
+
+    def close(self) -> None:
+        """Ends the process."""
+        self._process.stdin.close()
+        self._process.wait()
+
+
+def main() -> None:
+    """Compares the frameworks that are installed; prints one JSON line each."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('--config', default='cifar10', help='cifar10 or cifar10_tutorial')
+    parser.add_argument('--rounds', type=int, default=7)
+    parser.add_argument('--steps', type=int, default=1, help='steps a turn')
+    parser.add_argument('--only', default=','.join(WORKERS), help='names, comma-separated')
+    flags = parser.parse_args()
+
+    workers: dict[str, Worker] = {}
+    for name in flags.only.split(','):
+        try:
+            workers[name] = Worker(name, flags.config)
+        except RuntimeError as error:
+            print(f'{name}: skipped: {error}', file=sys.stderr)
+    sizes = {name: worker.about['parameters'] for name, worker in workers.items()}
+    if len({tuple(size) for size in sizes.values()}) != 1:
+        sys.exit(f'the networks differ in their numbers of parameters: {sizes}')
+    for _ in range(flags.rounds):
+        for worker in workers.values():
+            worker.turn(flags.steps)
+
+    ours = workers['dcgan_jax'].seconds
+    for name, worker in workers.items():
+        worker.close()
+        ratios = [theirs / own for theirs, own in zip(worker.seconds, ours, strict=True)]
+        measure.report(
+            'peers',
+            config=flags.config,
+            peer=name,
+            peer_version=worker.about['version'],
+            seconds_per_step=measure.summary(worker.seconds),
+            ratio_to_ours=round(statistics.median(ratios), 3),
+            peak_bytes=worker.peak_bytes,
+            warm_up_s=worker.about['warm_up_s'],
+        )
+
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,68 @@
+"""A run's compiled program on made-up images, without files: what the benchmarks time."""
+
+import functools
+import importlib
+from typing import NamedTuple
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from dcgan_jax import compiled, models, train_state
+from dcgan_jax import mesh as mesh_lib
+from dcgan_jax.models import Networks
+from dcgan_jax.train_state import GANState
+
+IMAGE_SHAPE = (32, 32, 3)
+NUM_IMAGES = 50_000
+
+
+class Program(NamedTuple):
+    """A compiled call, and what it takes."""
+
+    config: ConfigDict
+    mesh: Mesh
+    networks: Networks
+    call: jax.stages.Compiled
+    state: GANState
+    split: jax.Array
+    batches: jax.Array
+
+    def run(self, state: GANState) -> GANState:
+        """Makes `len(batches)` updates; donates the state."""
+        return self.call(state, self.split, self.batches)[0]
+
+
+def load_config(name: str) -> ConfigDict:
+    """`configs/NAME.py`."""
+    return importlib.import_module(f'configs.{name}').get_config()
+
+
+def build(config: ConfigDict, steps_per_call: int, num_images: int = NUM_IMAGES) -> Program:
+    """Compiles the training call of a config for random images that stay on the device."""
+    mesh = mesh_lib.create(config.batch_size)
+    networks = models.build(config, IMAGE_SHAPE)
+    create = functools.partial(train_state.create, config, networks, IMAGE_SHAPE)
+    state = compiled.initial_state(create, mesh)
+    rng = np.random.default_rng(0)
+    pixels = rng.integers(0, 256, (num_images, *IMAGE_SHAPE), np.uint8)
+    split = jax.device_put(pixels, mesh_lib.replicated(mesh))
+    indices = rng.integers(0, num_images, (steps_per_call, config.batch_size)).astype(np.int32)
+    batches = jax.device_put(indices, mesh_lib.sharded(mesh, axis=1))
+    call = compiled.train_call(config, mesh).lower(state, split, batches).compile()
+    return Program(config, mesh, networks, call, state, split, batches)
+
+
+def arithmetic(config: ConfigDict) -> float:
+    """FLOPs of one update by the direct convolutions, whatever lowering runs."""
+    with config.unlocked():
+        direct = config.copy_and_resolve_references()
+    direct.lowering = 'xla'
+    mesh = mesh_lib.create(config.batch_size)
+    networks = models.build(direct, IMAGE_SHAPE)
+    create = functools.partial(train_state.create, direct, networks, IMAGE_SHAPE)
+    state = compiled.abstract_state(create, mesh)
+    split = jax.ShapeDtypeStruct((1, *IMAGE_SHAPE), np.uint8)
+    batches = jax.ShapeDtypeStruct((1, config.batch_size), np.int32)
+    return compiled.train_call(direct, mesh).lower(state, split, batches).cost_analysis()['flops']

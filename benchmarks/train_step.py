@@ -1,0 +1,61 @@
+"""Seconds an update, images/s, and the share of a matrix product's rate that it reaches.
+
+python -m benchmarks.train_step --config=cifar10 --batch_size=128 --steps_per_call=1
+"""
+
+import argparse
+import time
+
+import jax
+import jax.numpy as jnp
+
+from benchmarks import measure, program
+
+
+def main() -> None:
+    """Times one config and prints one JSON line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('--config', default='cifar10', help='a file of configs/, without .py')
+    parser.add_argument('--batch_size', type=int, default=0, help="0: the config's")
+    parser.add_argument('--dtype', default='', help="'': the config's")
+    parser.add_argument('--steps_per_call', type=int, default=1)
+    parser.add_argument('--repeats', type=int, default=11, help='calls that are timed')
+    flags = parser.parse_args()
+
+    config = program.load_config(flags.config)
+    config.batch_size = flags.batch_size or config.batch_size
+    config.dtype = flags.dtype or config.dtype
+    start = time.perf_counter()
+    compiled = program.build(config, flags.steps_per_call)
+    compile_s = time.perf_counter() - start
+
+    state = compiled.state
+
+    def call() -> jax.Array:
+        nonlocal state
+        state = compiled.run(state)
+        return state.step
+
+    times = [t / flags.steps_per_call for t in measure.seconds(call, flags.repeats)]
+    result = measure.summary(times)
+    flops = program.arithmetic(config)
+    rate = measure.matmul_rate(jnp.dtype(config.dtype))
+    measure.report(
+        'train_step',
+        config=flags.config,
+        batch_size=config.batch_size,
+        dtype=config.dtype,
+        steps_per_call=flags.steps_per_call,
+        seconds_per_step=result,
+        images_per_s=round(config.batch_size / result['median_s'], 1),
+        gflop_per_step=round(flops / 1e9, 1),
+        flop_per_s=flops / result['median_s'],
+        matmul_flop_per_s=rate,
+        share_of_matmul_rate=round(flops / result['median_s'] / rate, 3),
+        build_and_compile_s=round(compile_s, 1),
+        temporary_bytes=compiled.call.memory_analysis().temp_size_in_bytes,
+    )
+
+
+if __name__ == '__main__':
+    main()
