@@ -2,8 +2,9 @@
 
     python main.py --config=configs/quickstart.py --workdir=/tmp/run
 
-1,000 modes (ten shapes, colours and backgrounds each); after these 4,000 steps most pictures show a
-single shape in one colour on a clean background.
+`shapes` has 1,000 modes: ten shapes, ten colours, ten backgrounds. After these 4,000 steps most
+pictures show one shape in one colour on a clean background; circles, triangles, crescents, hearts
+and squares can be told apart.
 """
 
 from ml_collections import ConfigDict
