@@ -39,9 +39,14 @@ def load_config(name: str) -> ConfigDict:
     return importlib.import_module(f'configs.{name}').get_config()
 
 
-def build(config: ConfigDict, steps_per_call: int, num_images: int = NUM_IMAGES) -> Program:
-    """Compiles the training call of a config for random images that stay on the device."""
-    mesh = mesh_lib.create(config.batch_size)
+def build(
+    config: ConfigDict,
+    steps_per_call: int,
+    num_images: int = NUM_IMAGES,
+    mesh: Mesh | None = None,
+) -> Program:
+    """Compiles the training call of a config for random images that stay on the device(s)."""
+    mesh = mesh or mesh_lib.create(config.batch_size)
     networks = models.build(config, IMAGE_SHAPE)
     create = functools.partial(train_state.create, config, networks, IMAGE_SHAPE)
     state = compiled.initial_state(create, mesh)
@@ -56,8 +61,7 @@ def build(config: ConfigDict, steps_per_call: int, num_images: int = NUM_IMAGES)
 
 def arithmetic(config: ConfigDict) -> float:
     """FLOPs of one update by the direct convolutions, whatever lowering runs."""
-    with config.unlocked():
-        direct = config.copy_and_resolve_references()
+    direct = config.copy_and_resolve_references()
     direct.lowering = 'xla'
     mesh = mesh_lib.create(config.batch_size)
     networks = models.build(direct, IMAGE_SHAPE)

@@ -34,6 +34,7 @@ def test_every_config_is_valid(name):
         ('generator.norm', 'bach', "one of 'batch', 'none'"),
         ('discriminator.dropout_rate', 1.0, 'not included'),
         ('dataset', '', 'non-empty'),
+        ('data.placement', 'gpu', "one of 'auto', 'device', 'stream'"),
     ],
 )
 def test_a_value_out_of_range_is_refused_by_name(field, value, words):

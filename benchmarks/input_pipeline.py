@@ -1,0 +1,71 @@
+"""What batches cost: gathered on the device in the step, or streamed by Grain from TFDS files.
+
+    python -m benchmarks.input_pipeline --config=cifar10 --data_dir=../shared/tfds
+
+'on_device_share' is the time of index drawing, transfer and gather over that of the whole step;
+'stream_share' is the time to read a batch of the stream, alone, over the step's: under 1, it keeps
+up.
+"""
+
+import argparse
+import itertools
+
+import jax
+import jax.numpy as jnp
+
+from benchmarks import measure, program
+from dcgan_jax import data, images
+from dcgan_jax import mesh as mesh_lib
+from dcgan_jax.compiled import CallRanges
+
+
+def main() -> None:
+    """Times a step, its batch alone, and the stream; prints one JSON line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('--config', default='cifar10', help='a file of configs/, without .py')
+    parser.add_argument('--data_dir', default=None)
+    parser.add_argument('--repeats', type=int, default=7)
+    flags = parser.parse_args()
+
+    config = program.load_config(flags.config)
+    source = data.open_source(config.dataset, 'train', flags.data_dir)
+    compiled = program.build(config, steps_per_call=1)
+    state = compiled.state
+
+    def step() -> jax.Array:
+        nonlocal state
+        state = compiled.run(state)
+        return state.step
+
+    gather = jax.jit(lambda split, batch: images.to_float(jnp.take(split, batch, axis=0)))
+    placed = mesh_lib.sharded(compiled.mesh)
+    numbers = itertools.count()
+
+    def batch() -> jax.Array:
+        indices = data.batch_indices(0, next(numbers), config.batch_size, program.NUM_IMAGES)[0]
+        return gather(compiled.split, jax.device_put(indices, placed))
+
+    ranges = CallRanges(0, 10_000, 1)
+    stream = data.stream(source, config.seed, ranges, config.batch_size)
+    steps = measure.seconds(step, flags.repeats)
+    batches = measure.seconds(batch, 10 * flags.repeats)
+    streamed = measure.seconds(lambda: next(stream), 20 * flags.repeats)
+    stream.close()
+    step_s = measure.summary(steps)['median_s']
+    # The stream reads ahead: its mean, not its median, is what a long run waits for.
+    streamed_s = sum(streamed) / len(streamed)
+    measure.report(
+        'input_pipeline',
+        config=flags.config,
+        batch_size=config.batch_size,
+        source=source.name,
+        seconds_per_step=measure.summary(steps),
+        on_device_batch=measure.summary(batches),
+        on_device_share=round(measure.summary(batches)['median_s'] / step_s, 5),
+        streamed_images_per_s=round(config.batch_size / streamed_s, 1),
+        stream_share=round(streamed_s / step_s, 4),
+    )
+
+
+if __name__ == '__main__':
+    main()
