@@ -13,9 +13,9 @@ import pytest
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 TINY = [
+    '--config=configs/quickstart.py',
     '--config.lowering=xla',  # compiles sooner
     '--config.generator.base_features=8',
-    '--config=configs/quickstart.py',
     '--config.dataset=tiny_images',
     '--config.batch_size=8',
     '--config.latent_dim=4',
@@ -64,7 +64,7 @@ def assert_refused(result, *words):
         (['train'], ["'train'", '--NAME=VALUE']),
         ([*TINY, '--workdir={tmp}/w', '--config.batchsize=3'], ['batchsize', '"batch_size"']),
         ([*TINY, '--workdir={tmp}/w', '--config.batch_size=x'], ['batch_size']),
-        ([*TINY, '--workdir={tmp}/w', '--config.batch_size=0'], ['batch_size=0', 'at least 1']),
+        ([*TINY, '--workdir={tmp}/w', '--config.batch_size=0'], ['batch_size=0', 'from 1 to']),
         ([*TINY, '--workdir={tmp}/file'], ['file', 'not writable']),
         ([*TINY, '--workdir={tmp}/w', '--config.dataset=cifar'], ['cifar', 'cifar10']),
         ([*TINY, '--workdir={tmp}/w', '--config.data_dir={tmp}/no'], ['no', 'does not exist']),
