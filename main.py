@@ -80,7 +80,11 @@ def _exit(error: object, code: int) -> NoReturn:
 def _is_ours(record: logging.LogRecord) -> bool:
     """Keeps what this project and CLU tell; libraries (Orbax above all) only where they warn."""
     folders = epath.Path(record.pathname).parts
-    return record.levelno >= logging.WARNING or 'dcgan_jax' in folders or 'clu' in folders
+    if 'dcgan_jax' in folders or 'clu' in folders:
+        return True
+    # TFDS warns where OpenCV is missing: Pillow decodes the same pixels.
+    quiet = logging.WARNING if 'tensorflow_datasets' in folders else logging.INFO
+    return record.levelno > quiet
 
 
 def _keep_compiled_programs() -> None:

@@ -1,5 +1,7 @@
 """Damaged checkpoints on disk: what a run does when it meets them."""
 
+import gc
+
 import jax
 import numpy as np
 import pytest
@@ -11,6 +13,13 @@ from tests.compare import assert_equal_states
 
 # Orbax drops its other reads when one fails, and Python tells of each.
 pytestmark = pytest.mark.filterwarnings('ignore::pytest.PytestUnraisableExceptionWarning')
+
+
+@pytest.fixture(autouse=True)
+def collected():
+    """What a test leaves is told in that test, not in a later one."""
+    yield
+    gc.collect()
 
 
 @pytest.fixture
