@@ -80,7 +80,10 @@ def _exit(error: object, code: int) -> NoReturn:
 def _is_ours(record: logging.LogRecord) -> bool:
     """Keeps what this project and CLU tell; libraries (Orbax above all) only where they warn."""
     folders = epath.Path(record.pathname).parts
-    if 'dcgan_jax' in folders or 'clu' in folders:
+    if 'clu' in folders:  # Steps/s and time left, which a terminal sees in the progress bar.
+        record.msg = str(record.msg).removeprefix('Setting work unit notes: ')
+        return not sys.stderr.isatty()
+    if 'dcgan_jax' in folders:
         return True
     # TFDS warns where OpenCV is missing: Pillow decodes the same pixels.
     quiet = logging.WARNING if 'tensorflow_datasets' in folders else logging.INFO

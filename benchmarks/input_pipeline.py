@@ -30,13 +30,6 @@ def main() -> None:
     config = program.load_config(flags.config)
     source = data.open_source(config.dataset, 'train', flags.data_dir)
     compiled = program.build(config, steps_per_call=1)
-    state = compiled.state
-
-    def step() -> jax.Array:
-        nonlocal state
-        state = compiled.run(state)
-        return state.step
-
     gather = jax.jit(lambda split, batch: images.to_float(jnp.take(split, batch, axis=0)))
     placed = mesh_lib.sharded(compiled.mesh)
     numbers = itertools.count()
@@ -47,7 +40,7 @@ def main() -> None:
 
     ranges = CallRanges(0, 10_000, 1)
     stream = data.stream(source, config.seed, ranges, config.batch_size)
-    steps = measure.seconds(step, flags.repeats)
+    steps = measure.seconds(compiled.updates(), flags.repeats)
     batches = measure.seconds(batch, 10 * flags.repeats)
     streamed = measure.seconds(lambda: next(stream), 20 * flags.repeats)
     stream.close()

@@ -2,6 +2,7 @@
 
 import functools
 import importlib
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -29,9 +30,16 @@ class Program(NamedTuple):
     split: jax.Array
     batches: jax.Array
 
-    def run(self, state: GANState) -> GANState:
-        """Makes `len(batches)` updates; donates the state."""
-        return self.call(state, self.split, self.batches)[0]
+    def updates(self) -> Callable[[], jax.Array]:
+        """A function that makes the next `len(batches)` updates; ask once, the state is donated."""
+        state = self.state
+
+        def update() -> jax.Array:
+            nonlocal state
+            state, _ = self.call(state, self.split, self.batches)
+            return state.step
+
+        return update
 
 
 def load_config(name: str) -> ConfigDict:

@@ -32,14 +32,7 @@ def time_one(config_name: str, axis: str, value: float, repeats: int) -> None:
     else:
         mesh = Mesh(np.asarray(jax.devices()[: int(value)]), (mesh_lib.AXIS,))
     compiled = program.build(config, steps_per_call, num_images=5_000, mesh=mesh)
-    state = compiled.state
-
-    def call() -> jax.Array:
-        nonlocal state
-        state = compiled.run(state)
-        return state.step
-
-    times = [t / steps_per_call for t in measure.seconds(call, repeats)]
+    times = [t / steps_per_call for t in measure.seconds(compiled.updates(), repeats)]
     result = measure.summary(times)
     measure.report(
         'scaling',

@@ -4,7 +4,6 @@ import json
 import os
 from typing import Any, NamedTuple
 
-from absl import logging
 from etils import epath
 from ml_collections import ConfigDict
 
@@ -72,7 +71,6 @@ def enter(workdir: epath.Path, run: Run) -> None:
                 f'{workdir} holds a run of another config ({"; ".join(changed)}): '
                 'choose another --workdir, or give that config to go on with its run'
             )
-        logging.info('%s holds this run already: going on with it', workdir)
     elif (workdir / checkpoint.FOLDER).exists():
         raise UserError(
             f'{workdir} holds checkpoints but no {CONFIG_FILE}: choose another --workdir'

@@ -61,10 +61,10 @@ def train_and_evaluate(config: ConfigDict, workdir: epath.PathLike) -> GANState:
     state, damaged = checkpoint.restore_latest(workdir, compiled.abstract_state(create, mesh))
     checkpoint.set_aside(workdir, damaged)
     if state is None:
-        if grid_path(workdir, 0).parent.exists():
+        if grid_path(workdir, 0).parent.exists() and not (workdir / checkpoint.FOLDER).exists():
             raise UserError(
-                f'{workdir} has samples of this run but no checkpoint: restore '
-                f'{checkpoint.FOLDER}/, or start again in another --workdir'
+                f'{workdir} has samples of this run but no {checkpoint.FOLDER}/: restore it, or '
+                'start again in another --workdir'
             )
         state = compiled.initial_state(create, mesh)
     start = int(state.step)

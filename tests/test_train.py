@@ -106,8 +106,16 @@ def test_a_profile_is_written_on_request(config, tmp_path):
 def test_samples_without_a_checkpoint_are_never_trained_over(config, tmp_path):
     train.train_and_evaluate(config, tmp_path)
     shutil.rmtree(tmp_path / 'checkpoints')
-    with pytest.raises(UserError, match='samples of this run but no checkpoint'):
+    with pytest.raises(UserError, match='samples of this run but no checkpoints/'):
         train.train_and_evaluate(config, tmp_path)
+
+
+def test_a_run_that_ended_before_its_first_checkpoint_starts_again(config, tmp_path):
+    config.num_steps = 0
+    train.train_and_evaluate(config, tmp_path)
+    assert (tmp_path / 'samples' / '00000000.png').exists()
+    config.num_steps = 2
+    assert int(train.train_and_evaluate(config, tmp_path).step) == 2
 
 
 def test_a_folder_with_checkpoints_of_something_else_is_refused(config, tmp_path):

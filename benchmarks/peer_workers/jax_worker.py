@@ -18,18 +18,11 @@ def main() -> None:
     config = program.load_config(flags.config)
     config.lowering = flags.lowering
     compiled = program.build(config, steps_per_call=1)
-    state = compiled.state
-
-    def step() -> jax.Array:
-        nonlocal state
-        state = compiled.run(state)
-        return state.step
-
     sizes = [
         sum(leaf.size for leaf in jax.tree.leaves(network.params))
-        for network in (state.generator, state.discriminator)
+        for network in (compiled.state.generator, compiled.state.discriminator)
     ]
-    serve(step, jax.block_until_ready, parameters=sizes, version=jax.__version__)
+    serve(compiled.updates(), jax.block_until_ready, parameters=sizes, version=jax.__version__)
 
 
 if __name__ == '__main__':
