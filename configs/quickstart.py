@@ -3,8 +3,8 @@
     python main.py --config=configs/quickstart.py --workdir=/tmp/run
 
 `shapes` has 1,000 modes: ten shapes, ten colours, ten backgrounds. After these 4,000 steps nearly
-every picture has one object of one colour on one of the backgrounds; about a quarter are shapes that
-a person names at once, the others lumps.
+every picture has one object of one colour on one of the backgrounds; about a quarter are shapes
+that a person names at once, the others lumps.
 """
 
 from ml_collections import ConfigDict
