@@ -127,7 +127,7 @@ def _taps(kernel: jax.Array, strides: int) -> dict[_Pair, jax.Array]:
 
 def _by_group(groups: int, arrays: Sequence[jax.Array]) -> dict[_Pair, jax.Array]:
     pairs = itertools.product(range(groups), repeat=2)
-    return dict(zip(pairs, arrays if groups > 1 else arrays[:1], strict=True))
+    return dict(zip(pairs, arrays, strict=True))
 
 
 def _pixels(tiles: jax.Array, rows: _Piece, columns: _Piece, halo: int) -> dict[_Pair, jax.Array]:
