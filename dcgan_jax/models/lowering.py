@@ -3,11 +3,11 @@
 A lowering is one way to compute the same numbers from the same parameters:
 
 - 'xla': `lax.conv_general_dilated` and `lax.conv_transpose`, what GPUs and TPUs want.
-- 'matmul': a few plain matrix products (`winograd`), for CPUs, where XLA has fast products but no
-  fast gradient of a strided or transposed convolution. A transposed convolution is the adjoint of a
-  convolution, so it needs no code of its own.
-- 'auto': where the program is compiled for a CPU, 'matmul' unless one side has a few channels only;
-  'xla' elsewhere.
+- 'matmul': a few plain matrix products (`winograd`, and `patches` where one side has a few channels
+  only), for CPUs, where XLA has fast products but no fast gradient of a strided or transposed
+  convolution. A transposed convolution is the adjoint of a convolution, so it needs no code of its
+  own.
+- 'auto': 'matmul' where the program is compiled for a CPU, 'xla' elsewhere.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ import functools
 from collections.abc import Callable
 
 import jax
+import jax.numpy as jnp
 from jax import lax
 
-from dcgan_jax.models import winograd
+from dcgan_jax.models import patches, winograd
 
 LOWERINGS = ('auto', 'matmul', 'xla')
 
 _DIMENSIONS = ('NHWC', 'HWIO', 'NHWC')
 
-# With so few channels on one side (images), 'matmul' spends its time on anything but products.
-_THIN = 4
+_IMAGE_CHANNELS = 4  # with no more on one side, patches are cheap and Winograd's transforms dear
 
 
 def conv(x: jax.Array, kernel: jax.Array, *, strides: int, lowering: str = 'auto') -> jax.Array:
@@ -46,7 +46,7 @@ def conv(x: jax.Array, kernel: jax.Array, *, strides: int, lowering: str = 'auto
     Raises:
       ValueError: if the kernel is not square, or strides or lowering is not one of the above.
     """
-    return _lower(winograd.conv, _conv_xla, x, kernel, strides, lowering)
+    return _lower(_conv_matmul, _conv_xla, x, kernel, strides, lowering)
 
 
 def conv_transpose(
@@ -90,7 +90,7 @@ def _lower(
     if kernel.shape[0] != kernel.shape[1]:
         raise ValueError(f'The kernel must be square, got shape {kernel.shape}.')
     matmul, xla = (functools.partial(function, strides=strides) for function in (matmul, xla))
-    if lowering == 'auto' and min(kernel.shape[2:]) > _THIN:
+    if lowering == 'auto':
         return lax.platform_dependent(x, kernel, cpu=matmul, default=xla)
     return (matmul if lowering == 'matmul' else xla)(x, kernel)
 
@@ -105,11 +105,20 @@ def _conv_transpose_xla(x: jax.Array, kernel: jax.Array, strides: int) -> jax.Ar
     return lax.conv_transpose(x, kernel, (strides, strides), 'SAME', dimension_numbers=_DIMENSIONS)
 
 
+def _conv_matmul(
+    x: jax.Array, kernel: jax.Array, strides: int, *, turned: bool = False
+) -> jax.Array:
+    form = patches if min(kernel.shape[2:]) <= _IMAGE_CHANNELS else winograd
+    # bfloat16 has not the digits for sums before and after the products.
+    dtype = x.dtype if jnp.finfo(x.dtype).bits >= 32 else jnp.float32
+    y = form.conv(x.astype(dtype), kernel.astype(dtype), strides, turned=turned)
+    return y.astype(x.dtype)
+
+
 def _conv_transpose_matmul(x: jax.Array, kernel: jax.Array, strides: int) -> jax.Array:
     batch, height, width, _ = x.shape
-    turned = kernel[::-1, ::-1].swapaxes(2, 3)
     image = jax.ShapeDtypeStruct(
         (batch, height * strides, width * strides, kernel.shape[3]), x.dtype
     )
-    adjoint = jax.linear_transpose(lambda y: winograd.conv(y, turned, strides), image)
+    adjoint = jax.linear_transpose(lambda y: _conv_matmul(y, kernel, strides, turned=True), image)
     return adjoint(x)[0]

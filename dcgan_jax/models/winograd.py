@@ -16,7 +16,6 @@ Autodiff of these steps gives matrix products again, so gradients of every order
 import functools
 import itertools
 import operator
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
@@ -24,12 +23,15 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from dcgan_jax.models import patches
+
 # Larger tiles and more points save products and lose more time to additions (measured), and digits.
 _TILE = 2  # outputs a tile along each axis
 _POINTS = (0, 1, -1)
 _MOST_TAPS = len(_POINTS) + 2 - _TILE
 
 _Pair = tuple[int, int]  # of rows and columns: of groups, or of positions in a tile
+_Grid = dict[_Pair, jax.Array]  # arrays of one shape by row and column
 _Matrix = dict[int, dict[int, float]]  # {row: {column: coefficient that is not 0}}
 _INFINITY = -1  # the row or column of that point
 
@@ -48,13 +50,17 @@ class _Piece(NamedTuple):
     taps: int
 
 
-def conv(x: jax.Array, kernel: jax.Array, strides: int) -> jax.Array:
-    """Convolves with 'SAME' padding; see `lowering.conv`, whose arguments and result are these."""
+def conv(x: jax.Array, kernel: jax.Array, strides: int, *, turned: bool = False) -> jax.Array:
+    """Convolves with 'SAME' padding; see `lowering.conv`, whose arguments and result are these.
+
+    The type should be of 32 bits or more: the transforms add before they multiply.
+
+    With `turned` the kernel is taken turned by 180 degrees and its channels swapped: its shape is
+    then [k, k, C_out, C_in]. (Turning it beforehand would cost a transposition, here it is free.)
+    """
     k = kernel.shape[0]
     height, width = (-(-size // strides) for size in x.shape[1:3])
-    # The transforms add before they multiply, which bfloat16 has not the digits for.
-    dtype = x.dtype if jnp.finfo(x.dtype).bits >= 32 else jnp.float32
-    tiles, taps = _tiles(x.astype(dtype), k, strides), _taps(kernel.astype(dtype), strides)
+    tiles, taps = _tiles(x, k, strides), _taps(kernel, strides, turned)
 
     factors: dict[_Pair, list[tuple[jax.Array, jax.Array]]] = {}
     pieces = _pieces(k, strides)
@@ -67,7 +73,7 @@ def conv(x: jax.Array, kernel: jax.Array, strides: int) -> jax.Array:
         )
         for point, block in pixels.items():
             factors.setdefault(point, []).append((block, weights[point]))
-    products = {point: _dot(pairs) for point, pairs in factors.items()}
+    products = {point: _dot(pairs, int(turned)) for point, pairs in factors.items()}
 
     outputs = _outputs(max(piece.taps for piece in pieces))
     corners = _transform(products, outputs, outputs)
@@ -75,7 +81,7 @@ def conv(x: jax.Array, kernel: jax.Array, strides: int) -> jax.Array:
     counts = -(-height // _TILE), -(-width // _TILE)
     y = y.reshape(_TILE, _TILE, x.shape[0], *counts, -1).transpose(2, 3, 0, 4, 1, 5)
     y = y.reshape(x.shape[0], counts[0] * _TILE, counts[1] * _TILE, -1)
-    return y[:, :height, :width].astype(x.dtype)
+    return y[:, :height, :width]
 
 
 def _groups(k: int, strides: int) -> int:
@@ -104,13 +110,14 @@ def _tiles(x: jax.Array, k: int, strides: int) -> dict[_Pair, jax.Array]:
     counts = [-(-size // (strides * _TILE)) + _halo(k, strides) for size in sizes]
     padding = [(0, 0)]
     for size, count in zip(sizes, counts, strict=True):
-        low = max((-(-size // strides) - 1) * strides + k - size, 0) // 2
+        low = patches.padding_before(size, k, strides)
         padding.append((low, count * _TILE * strides - size - low))
     x = jnp.pad(x, [*padding, (0, 0)])
     x = x.reshape(batch, counts[0], _TILE, strides, counts[1], _TILE, strides * channels)
     x = x.transpose(0, 1, 2, 4, 5, 3, 6).reshape(batch, counts[0], _TILE, counts[1], _TILE, -1)
     groups = _groups(k, strides)
-    return _by_group(groups, lax.split(x, [x.shape[-1] // groups**2] * groups**2, axis=5))
+    phases = lax.split(x, [x.shape[-1] // groups**2] * groups**2, axis=5)
+    return dict(zip(itertools.product(range(groups), repeat=2), phases, strict=True))
 
 
 def _halo(k: int, strides: int) -> int:
@@ -118,16 +125,31 @@ def _halo(k: int, strides: int) -> int:
     return (-(-k // strides) + _TILE - 2) // _TILE
 
 
-def _taps(kernel: jax.Array, strides: int) -> dict[_Pair, jax.Array]:
-    """Splits a kernel [k, k, C, N]: for each pair of groups [taps, taps, channels, N]."""
-    phases = [kernel[i::strides, j::strides] for i in range(strides) for j in range(strides)]
-    groups = _groups(kernel.shape[0], strides)
-    return _by_group(groups, phases if groups > 1 else [jnp.concatenate(phases, axis=2)])
+def _taps(kernel: jax.Array, strides: int, turned: bool) -> dict[_Pair, _Grid]:
+    """Splits a kernel: for each pair of groups its taps, each [channels, N] ([N, channels] turned).
 
-
-def _by_group(groups: int, arrays: Sequence[jax.Array]) -> dict[_Pair, jax.Array]:
-    pairs = itertools.product(range(groups), repeat=2)
-    return dict(zip(pairs, arrays, strict=True))
+    Like `_pixels` by `lax.split`, so that the kernel's gradient is one concatenation.
+    """
+    k = kernel.shape[0]
+    flat = lax.split(kernel.reshape(-1, kernel.shape[3]), [kernel.shape[2]] * k**2)
+    positions = itertools.product(range(k), repeat=2)
+    single = dict(zip(positions, reversed(flat) if turned else flat, strict=True))
+    phases = {
+        (i, j): {
+            (a // strides, b // strides): single[a, b]
+            for a, b in single
+            if (a % strides, b % strides) == (i, j)
+        }
+        for i, j in itertools.product(range(strides), repeat=2)
+    }
+    if _groups(k, strides) > 1:
+        return phases
+    return {
+        (0, 0): {
+            tap: lax.concatenate([phase[tap] for phase in phases.values()], int(turned))
+            for tap in phases[0, 0]
+        }
+    }
 
 
 def _pixels(tiles: jax.Array, rows: _Piece, columns: _Piece, halo: int) -> dict[_Pair, jax.Array]:
@@ -151,18 +173,18 @@ def _pixels(tiles: jax.Array, rows: _Piece, columns: _Piece, halo: int) -> dict[
     return pixels
 
 
-def _cut(taps: jax.Array, rows: _Piece, columns: _Piece) -> dict[_Pair, jax.Array]:
-    """The taps of two pieces, each [channels, N]."""
+def _cut(taps: _Grid, rows: _Piece, columns: _Piece) -> _Grid:
+    """The taps of two pieces."""
     pairs = itertools.product(range(rows.taps), range(columns.taps))
     return {(i, j): taps[rows.start + i, columns.start + j] for i, j in pairs}
 
 
-def _dot(pairs: list[tuple[jax.Array, jax.Array]]) -> jax.Array:
-    """The sum of products [M, K] x [K, N] as one product."""
-    if len(pairs) == 1:
-        return jnp.dot(*pairs[0])
+def _dot(pairs: list[tuple[jax.Array, jax.Array]], axis: int) -> jax.Array:
+    """The sum of products [M, K] x [K, N] as one product; `axis` is that of K in the factors."""
     left, right = zip(*pairs, strict=True)
-    return jnp.dot(jnp.concatenate(left, axis=1), jnp.concatenate(right, axis=0))
+    return lax.dot_general(
+        lax.concatenate(left, 1), lax.concatenate(right, axis), (((1,), (axis,)), ((), ()))
+    )
 
 
 def _transform(

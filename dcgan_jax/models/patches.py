@@ -1,0 +1,45 @@
+"""A 'SAME' convolution as one matrix product over the patches of the image ('im2col').
+
+The image is first cut into its s x s phases (space-to-depth), so that a patch is a few long runs of
+memory. The copies are larger than the image by k^2 / s^2: right for images of a few channels, where
+`winograd` has more to do around its products than in them.
+"""
+
+import itertools
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+
+def conv(x: jax.Array, kernel: jax.Array, strides: int, *, turned: bool = False) -> jax.Array:
+    """Convolves with 'SAME' padding; see `winograd.conv`, whose arguments and result are these."""
+    if turned:
+        kernel = kernel[::-1, ::-1].swapaxes(2, 3)
+    k, channels = kernel.shape[0], kernel.shape[2]
+    sizes = [-(-size // strides) for size in x.shape[1:3]]
+    taps = -(-k // strides)  # of a phase of the kernel, along an axis; zeros beyond the kernel's
+
+    padding = [
+        (low := padding_before(size, k, strides), (out + taps - 1) * strides - size - low)
+        for size, out in zip(x.shape[1:3], sizes, strict=True)
+    ]
+    x = jnp.pad(x, [(0, 0), *padding, (0, 0)])
+    height, width = (size + taps - 1 for size in sizes)
+    x = x.reshape(x.shape[0], height, strides, width, strides * channels).swapaxes(2, 3)
+    x = x.reshape(x.shape[0], height, width, strides**2 * channels)
+    shifts = itertools.product(range(taps), repeat=2)
+    patches = [x[:, i : i + sizes[0], j : j + sizes[1]] for i, j in shifts]
+
+    excess = (0, taps * strides - k)
+    kernel = jnp.pad(kernel, [excess, excess, (0, 0), (0, 0)])
+    kernel = kernel.reshape(taps, strides, taps, strides * channels, -1).swapaxes(1, 2)
+    weights = kernel.reshape(-1, kernel.shape[-1])
+    return jnp.dot(lax.concatenate(patches, 3).reshape(-1, len(weights)), weights).reshape(
+        x.shape[0], *sizes, -1
+    )
+
+
+def padding_before(size: int, k: int, strides: int) -> int:
+    """Zeros that 'SAME' padding adds before an axis of `size`, by TensorFlow's rule."""
+    return max((-(-size // strides) - 1) * strides + k - size, 0) // 2
