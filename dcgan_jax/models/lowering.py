@@ -108,7 +108,9 @@ def _conv_transpose_xla(x: jax.Array, kernel: jax.Array, strides: int) -> jax.Ar
 def _conv_matmul(
     x: jax.Array, kernel: jax.Array, strides: int, *, turned: bool = False
 ) -> jax.Array:
-    form = patches if min(kernel.shape[2:]) <= _IMAGE_CHANNELS else winograd
+    taps = -(-kernel.shape[0] // strides)
+    copied_cheaply = taps == 1 or min(kernel.shape[2:]) <= _IMAGE_CHANNELS
+    form = patches if copied_cheaply or taps > winograd.MAX_TAPS else winograd
     # bfloat16 has not the digits for sums before and after the products.
     dtype = x.dtype if jnp.finfo(x.dtype).bits >= 32 else jnp.float32
     y = form.conv(x.astype(dtype), kernel.astype(dtype), strides, turned=turned)
