@@ -3,6 +3,7 @@
 import datetime
 import importlib.metadata
 import json
+import os
 import platform
 import statistics
 import time
@@ -10,6 +11,8 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+
+_TUNABLES = 'GLIBC_TUNABLES', 'XLA_FLAGS'  # variables that change the speed
 
 
 def seconds(run: Callable[[], object], repeats: int) -> list[float]:
@@ -49,6 +52,7 @@ def report(benchmark: str, **fields: object) -> None:
         **fields,
         'device': device(),
         'python': platform.python_version(),
+        'environment': {name: os.environ[name] for name in _TUNABLES if name in os.environ},
     }
     line |= {'versions': versions, 'date': datetime.date.today().isoformat()}
     print(json.dumps(line), flush=True)
@@ -59,8 +63,6 @@ def device() -> str:
     devices = jax.devices()
     if devices[0].platform != 'cpu':
         return f'{len(devices)} x {devices[0].device_kind}'
-    import os
-
     return f'CPU {_processor()}, {os.cpu_count()} cores'
 
 

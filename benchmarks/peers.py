@@ -15,9 +15,11 @@ import sys
 from benchmarks import measure
 
 WORKERS = {
-    'dcgan_jax': ['jax_worker', '--lowering=auto'],
+    'dcgan_jax': ['jax_worker'],
+    'dcgan_jax_bfloat16': ['jax_worker', '--dtype=bfloat16'],
     'pytorch_eager': ['torch_worker'],
     'pytorch_compiled_channels_last': ['torch_worker', '--compile'],
+    'pytorch_compiled_amp': ['torch_worker', '--compile', '--amp'],
     'tf_keras_function': ['keras_worker'],
     'plain_flax_layers': ['jax_worker', '--lowering=xla'],
 }

@@ -7,22 +7,26 @@ import jax
 
 from benchmarks import program
 from benchmarks.peer_workers.serve import serve
+from dcgan_jax import compiled
 
 
 def main() -> None:
     """Serves updates of one config."""
     parser = argparse.ArgumentParser()
     parser.add_argument('--config', required=True)
-    parser.add_argument('--lowering', required=True)
+    parser.add_argument('--lowering', default='auto')
+    parser.add_argument('--dtype', default='float32')
     flags = parser.parse_args()
     config = program.load_config(flags.config)
-    config.lowering = flags.lowering
-    compiled = program.build(config, steps_per_call=1)
+    config.lowering, config.dtype = flags.lowering, flags.dtype
+    updates = compiled.steps_per_call(config)
+    built = program.build(config, updates)
     sizes = [
         sum(leaf.size for leaf in jax.tree.leaves(network.params))
-        for network in (compiled.state.generator, compiled.state.discriminator)
+        for network in (built.state.generator, built.state.discriminator)
     ]
-    serve(compiled.updates(), jax.block_until_ready, parameters=sizes, version=jax.__version__)
+    version = jax.__version__
+    serve(built.updates(), jax.block_until_ready, updates, parameters=sizes, version=version)
 
 
 if __name__ == '__main__':

@@ -7,12 +7,15 @@ import time
 from collections.abc import Callable
 
 
-def serve(step: Callable[[], object], wait: Callable[[object], object], **about: object) -> None:
+def serve(
+    step: Callable[[], object], wait: Callable[[object], object], updates: int = 1, **about: object
+) -> None:
     """Warms `step` up, then answers until stdin closes.
 
     Args:
-        step: makes one update.
+        step: makes `updates` updates.
         wait: waits for what `step` returned.
+        updates: how many a step makes.
         about: told once, before the first answer.
     """
     start = time.perf_counter()
@@ -24,6 +27,6 @@ def serve(step: Callable[[], object], wait: Callable[[object], object], **about:
         for _ in range(int(line)):
             result = step()
         wait(result)
-        seconds = (time.perf_counter() - start) / int(line)
+        seconds = (time.perf_counter() - start) / int(line) / updates
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
         print(json.dumps({'seconds': seconds, 'peak_bytes': peak}), flush=True)

@@ -1,4 +1,4 @@
-"""The same networks, batch and update in PyTorch: eager, or compiled with channels last.
+"""The same networks, batch and update in PyTorch: eager, or compiled with channels last, or AMP.
 
 Written as its own users write it: modules, `backward`, optimisers, the data set as one tensor.
 """
@@ -6,6 +6,7 @@ Written as its own users write it: modules, `backward`, optimisers, the data set
 import argparse
 import os
 import sys
+from collections.abc import Callable
 
 try:
     import torch
@@ -93,11 +94,20 @@ def _optimizer(network: nn.Module, config: ConfigDict) -> torch.optim.Adam:
     return torch.optim.Adam(network.parameters(), config.learning_rate, betas, config.eps)
 
 
+def _autocast(network: nn.Module, on: torch.device) -> Callable[[torch.Tensor], torch.Tensor]:
+    def forward(x: torch.Tensor) -> torch.Tensor:
+        with torch.autocast(on.type, torch.bfloat16):
+            return network(x)
+
+    return lambda x: forward(x).float()
+
+
 def main() -> None:
     """Serves updates of one config."""
     parser = argparse.ArgumentParser()
     parser.add_argument('--config', required=True)
     parser.add_argument('--compile', action='store_true')
+    parser.add_argument('--amp', action='store_true', help='networks in bfloat16 by autocast')
     flags = parser.parse_args()
     config = program.load_config(flags.config)
     on = torch.device('cuda' if torch.cuda.is_available() else 'cpu')
@@ -119,6 +129,8 @@ def main() -> None:
     if flags.compile:
         g = torch.compile(generator.to(memory_format=torch.channels_last))
         d = torch.compile(discriminator.to(memory_format=torch.channels_last))
+    if flags.amp:
+        g, d = _autocast(g, on), _autocast(d, on)
     alternating = config.update == 'alternating'
 
     def step() -> torch.Tensor:
