@@ -37,6 +37,11 @@ def summary(times: list[float]) -> dict[str, float]:
     }
 
 
+def ratio(theirs: list[float], ours: list[float]) -> float:
+    """Median over the turns of (theirs / ours)."""
+    return round(statistics.median(a / b for a, b in zip(theirs, ours, strict=True)), 3)
+
+
 def matmul_rate(dtype: jnp.dtype, repeats: int = 5) -> float:
     """FLOP/s of a large square matrix product in `dtype` in this process: the best of a few."""
     size = 2048 if jax.default_backend() == 'cpu' else 8192

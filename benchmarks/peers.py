@@ -2,13 +2,14 @@
 
     python -m benchmarks.peers --config=cifar10 --rounds=7
 
-Each framework is a process of its own; they take turns, so that a noisy machine is noisy for all.
+Each framework is a process of its own; they take turns, in a random order each round, so that a
+noisy machine is noisy for all.
 The ratios are medians over the rounds of (its seconds / ours).
 """
 
 import argparse
 import json
-import statistics
+import random
 import subprocess
 import sys
 
@@ -47,7 +48,7 @@ class Worker:
         return json.loads(line)
 
     def turn(self, steps: int) -> None:
-        """Makes and times some steps."""
+        """Makes a step, then times some."""
         self._process.stdin.write(f'{steps}\n')
         self._process.stdin.flush()
         answer = self._answer()
@@ -78,21 +79,20 @@ def main() -> None:
     sizes = {name: worker.about['parameters'] for name, worker in workers.items()}
     if len({tuple(size) for size in sizes.values()}) != 1:
         sys.exit(f'the networks differ in their numbers of parameters: {sizes}')
-    for _ in range(flags.rounds):
-        for worker in workers.values():
+    for turn in range(flags.rounds):
+        for worker in random.Random(turn).sample(list(workers.values()), len(workers)):
             worker.turn(flags.steps)
 
     ours = workers['dcgan_jax'].seconds
     for name, worker in workers.items():
         worker.close()
-        ratios = [theirs / own for theirs, own in zip(worker.seconds, ours, strict=True)]
         measure.report(
             'peers',
             config=flags.config,
             peer=name,
             peer_version=worker.about['version'],
             seconds_per_step=measure.summary(worker.seconds),
-            ratio_to_ours=round(statistics.median(ratios), 3),
+            ratio_to_ours=measure.ratio(worker.seconds, ours),
             peak_bytes=worker.peak_bytes,
             warm_up_s=worker.about['warm_up_s'],
         )

@@ -1,4 +1,4 @@
-"""A worker's loop: for each number N on stdin it makes N steps and tells how long they took."""
+"""A worker's loop: for each N on stdin it makes a step and tells how long N more took."""
 
 import json
 import resource
@@ -23,6 +23,7 @@ def serve(
         wait(step())
     print(json.dumps(about | {'warm_up_s': round(time.perf_counter() - start, 1)}), flush=True)
     for line in sys.stdin:
+        wait(step())  # the first after others had the machine
         start = time.perf_counter()
         for _ in range(int(line)):
             result = step()

@@ -1,0 +1,121 @@
+"""One convolution at a time: its forward pass and both gradients, by each lowering and by PyTorch.
+
+    python -m benchmarks.layers --layers=conv:16x128:256:k4s2,conv_transpose:8x256:128:k5s1
+
+A layer is KIND:HEIGHTxC_IN:C_OUT:kKsS. Prints one JSON line each; they take turns in one process.
+"""
+
+import argparse
+import functools
+import os
+import re
+import time
+from collections.abc import Callable
+
+import jax
+import numpy as np
+
+from benchmarks import measure
+from dcgan_jax.models import lowering
+
+try:
+    import torch
+except ImportError:
+    torch = None
+
+LAYERS = (
+    'conv:32x3:128:k4s2,conv:16x128:256:k4s2,conv:8x256:512:k4s2,conv_transpose:8x256:128:k4s2,'
+    'conv:16x64:128:k5s2,conv_transpose:8x256:128:k5s1,conv_transpose:8x128:64:k5s2,'
+    'conv:16x256:256:k3s1,conv:32x128:128:k3s1'
+)
+_PATTERN = re.compile(r'(conv|conv_transpose):(\d+)x(\d+):(\d+):k(\d+)s([12])')
+
+Run = Callable[[], object]
+
+
+def ours(kind: str, how: str, x: np.ndarray, kernel: np.ndarray, strides: int) -> Run:
+    """A compiled call: the result and both gradients of a sum of squares, half of it."""
+    function = functools.partial(getattr(lowering, kind), strides=strides, lowering=how)
+
+    @jax.jit
+    def run(x: jax.Array, kernel: jax.Array) -> tuple[jax.Array, ...]:
+        y, vjp = jax.vjp(function, x, kernel)
+        return y, *vjp(y)
+
+    arrays = jax.device_put((x, kernel))
+    return lambda: jax.block_until_ready(run(*arrays))
+
+
+def theirs(kind: str, x: np.ndarray, kernel: np.ndarray, strides: int) -> Run:
+    """The same in PyTorch, eager, with its own order of axes."""
+    k = kernel.shape[0]
+    padding = (k - 1) // 2
+    images = torch.tensor(x.transpose(0, 3, 1, 2).copy(), requires_grad=True)
+    if kind == 'conv':
+        weights = torch.tensor(kernel.transpose(3, 2, 0, 1).copy(), requires_grad=True)
+        function = functools.partial(torch.nn.functional.conv2d, stride=strides, padding=padding)
+    else:
+        weights = torch.tensor(kernel.transpose(2, 3, 0, 1).copy(), requires_grad=True)
+        extra = {'output_padding': strides - 1} if k % 2 else {}
+        function = functools.partial(
+            torch.nn.functional.conv_transpose2d, stride=strides, padding=padding, **extra
+        )
+
+    def run() -> object:
+        y = function(images, weights)
+        return y, *torch.autograd.grad(y, (images, weights), y.detach())
+
+    return run
+
+
+def time_layer(layer: str, batch_size: int, repeats: int) -> None:
+    """Times all ways of computing one layer, turn by turn; prints one JSON line each.
+
+    Raises:
+        ValueError: if the layer is not of the form KIND:HEIGHTxC_IN:C_OUT:kKsS.
+    """
+    match = _PATTERN.fullmatch(layer)
+    if not match:
+        raise ValueError(f'A layer is like conv:16x128:256:k4s2, got {layer!r}.')
+    kind, (size, inputs, outputs, k, strides) = match[1], map(int, match.groups()[1:])
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((batch_size, size, size, inputs), np.float32)
+    kernel = rng.standard_normal((k, k, inputs, outputs), np.float32)
+    ways = {how: ours(kind, how, x, kernel, strides) for how in ('matmul', 'xla')}
+    if torch:
+        torch.set_num_threads(os.cpu_count())
+        ways['pytorch_eager'] = theirs(kind, x, kernel, strides)
+    times: dict[str, list[float]] = {how: [] for how in ways}
+    for run in ways.values():
+        run()
+    for how in list(ways) * repeats:
+        start = time.perf_counter()
+        ways[how]()
+        times[how].append(time.perf_counter() - start)
+    pixels = size**2 if kind == 'conv_transpose' else (size // strides) ** 2
+    gflop = 3 * 2 * batch_size * pixels * k**2 * inputs * outputs / 1e9
+    for how, seconds in times.items():
+        measure.report(
+            'layers',
+            layer=layer,
+            batch_size=batch_size,
+            how=how,
+            seconds=measure.summary(seconds),
+            ratio_to_matmul=measure.ratio(seconds, times['matmul']),
+            gflop=round(gflop, 2),
+        )
+
+
+def main() -> None:
+    """Times the layers."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('--layers', default=LAYERS)
+    parser.add_argument('--batch_size', type=int, default=128)
+    parser.add_argument('--repeats', type=int, default=7)
+    flags = parser.parse_args()
+    for layer in flags.layers.split(','):
+        time_layer(layer, flags.batch_size, flags.repeats)
+
+
+if __name__ == '__main__':
+    main()
