@@ -97,6 +97,16 @@ def test_help_is_quick():
     assert time.monotonic() - start < 5
 
 
+@pytest.mark.skipif(sys.platform != 'linux', reason='glibc reads the variable')
+def test_asks_for_huge_pages_unless_told_otherwise(tmp_path, monkeypatch):
+    monkeypatch.delenv('GLIBC_TUNABLES', raising=False)
+    file = tmp_path / 'tell.py'
+    file.write_text("import os\nraise ImportError('<' + os.environ['GLIBC_TUNABLES'] + '>')")
+    flags = f'--config={file}', f'--workdir={tmp_path}/w'
+    assert_refused(run(*flags), '<glibc.malloc.hugetlb=1>')
+    assert_refused(run(*flags, GLIBC_TUNABLES=''), '<>')
+
+
 def checkpoints(workdir):
     return sorted(int(p.name) for p in (workdir / 'checkpoints').glob('*') if p.name.isdigit())
 
