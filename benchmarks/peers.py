@@ -76,6 +76,8 @@ def main() -> None:
             workers[name] = Worker(name, flags.config)
         except RuntimeError as error:
             print(f'{name}: skipped: {error}', file=sys.stderr)
+    if 'dcgan_jax' not in workers:
+        sys.exit('dcgan_jax must be among --only, and run: the others are compared with it')
     sizes = {name: worker.about['parameters'] for name, worker in workers.items()}
     if len({tuple(size) for size in sizes.values()}) != 1:
         sys.exit(f'the networks differ in their numbers of parameters: {sizes}')

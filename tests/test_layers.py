@@ -203,6 +203,16 @@ def test_refuses_wrong_arguments(name):
         apply(name, 'auto', 3)(x, kernel)
     with pytest.raises(ValueError, match='must be square'):
         apply(name, 'auto', 2)(x, kernel[:3])
+    with pytest.raises(ValueError, match='float32, got bfloat16'):
+        apply(name, 'auto', 2)(x, kernel.astype(jnp.bfloat16))
+
+
+@each_lowering
+@each_conv
+@pytest.mark.parametrize(('channels', 'k'), [(3, 4), (6, 4), (6, 3)])
+def test_takes_an_empty_batch(name, how, channels, k):
+    y = apply(name, how, 2)(jnp.ones((0, 4, 4, channels)), jnp.ones((k, k, channels, 5)))
+    assert y.shape == (0, *({'conv': (2, 2), 'conv_transpose': (8, 8)}[name]), 5)
 
 
 LAYERS = [(layers.Conv, nn.Conv), (layers.ConvTranspose, nn.ConvTranspose)]

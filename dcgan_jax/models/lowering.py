@@ -44,7 +44,8 @@ def conv(x: jax.Array, kernel: jax.Array, *, strides: int, lowering: str = 'auto
       [B, ceil(H / strides), ceil(W / strides), C_out], of x's type.
 
     Raises:
-      ValueError: if the kernel is not square, or strides or lowering is not one of the above.
+      ValueError: if the kernel is not square or of another type than x, or strides or lowering is
+        not one of the above.
     """
     return _lower(_conv_matmul, _conv_xla, x, kernel, strides, lowering)
 
@@ -69,7 +70,8 @@ def conv_transpose(
       [B, H * strides, W * strides, C_out], of x's type.
 
     Raises:
-      ValueError: if the kernel is not square, or strides or lowering is not one of the above.
+      ValueError: if the kernel is not square or of another type than x, or strides or lowering is
+        not one of the above.
     """
     return _lower(_conv_transpose_matmul, _conv_transpose_xla, x, kernel, strides, lowering)
 
@@ -85,6 +87,8 @@ def _lower(
     """Checks the arguments and applies the function that `lowering` names."""
     if lowering not in LOWERINGS:
         raise ValueError(f'lowering must be one of {LOWERINGS}, got {lowering!r}.')
+    if x.dtype != kernel.dtype:
+        raise ValueError(f'The kernel must be of the type of x, {x.dtype}, got {kernel.dtype}.')
     if strides not in (1, 2):
         raise ValueError(f'strides must be 1 or 2, got {strides!r}.')
     if kernel.shape[0] != kernel.shape[1]:

@@ -35,9 +35,7 @@ def conv(x: jax.Array, kernel: jax.Array, strides: int, *, turned: bool = False)
     kernel = jnp.pad(kernel, [excess, excess, (0, 0), (0, 0)])
     kernel = kernel.reshape(taps, strides, taps, strides * channels, -1).swapaxes(1, 2)
     weights = kernel.reshape(-1, kernel.shape[-1])
-    return jnp.dot(lax.concatenate(patches, 3).reshape(-1, len(weights)), weights).reshape(
-        x.shape[0], *sizes, -1
-    )
+    return jnp.dot(lax.concatenate(patches, 3), weights)
 
 
 def padding_before(size: int, k: int, strides: int) -> int:
