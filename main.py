@@ -102,12 +102,8 @@ def _ask_for_huge_pages() -> None:
     """
     told = 'GLIBC_TUNABLES' in os.environ or _STARTED in os.environ
     debugged = sys.gettrace() is not None or 'pdb' in sys.orig_argv
-    if (
-        sys.platform != 'linux'
-        or told
-        or debugged
-        or not (sys.executable and '__file__' in globals())
-    ):
+    repeatable = sys.executable and os.path.isfile(__file__)
+    if sys.platform != 'linux' or told or debugged or not repeatable:
         return
     environment = os.environ | {'GLIBC_TUNABLES': 'glibc.malloc.hugetlb=1', _STARTED: '1'}
     with contextlib.suppress(OSError):  # Slower is better than not at all.
