@@ -1,7 +1,7 @@
 """A 'SAME' convolution as one matrix product over the patches of the image ('im2col').
 
 The image is first cut into its s x s phases (space-to-depth), so that a patch is a few long runs of
-memory. The copies are larger than the image by k^2 / s^2: right for images of a few channels, where
+memory. The copies are ceil(k / s)^2 times the image: right for images of a few channels, where
 `winograd` has more to do around its products than in them.
 """
 
@@ -11,17 +11,17 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from dcgan_jax.models import phases
+
 
 def conv(x: jax.Array, kernel: jax.Array, strides: int, *, turned: bool = False) -> jax.Array:
     """Convolves with 'SAME' padding; see `winograd.conv`, whose arguments and result are these."""
-    if turned:
-        kernel = kernel[::-1, ::-1].swapaxes(2, 3)
-    k, channels = kernel.shape[0], kernel.shape[2]
+    k, channels = kernel.shape[0], x.shape[3]
     sizes = [-(-size // strides) for size in x.shape[1:3]]
-    taps = -(-k // strides)  # of a phase of the kernel, along an axis; zeros beyond the kernel's
+    taps = -(-k // strides)  # of a phase of the kernel, along an axis
 
     padding = [
-        (low := padding_before(size, k, strides), (out + taps - 1) * strides - size - low)
+        (low := phases.padding_before(size, k, strides), (out + taps - 1) * strides - size - low)
         for size, out in zip(x.shape[1:3], sizes, strict=True)
     ]
     x = jnp.pad(x, [(0, 0), *padding, (0, 0)])
@@ -31,13 +31,8 @@ def conv(x: jax.Array, kernel: jax.Array, strides: int, *, turned: bool = False)
     shifts = itertools.product(range(taps), repeat=2)
     patches = [x[:, i : i + sizes[0], j : j + sizes[1]] for i, j in shifts]
 
-    excess = (0, taps * strides - k)
-    kernel = jnp.pad(kernel, [excess, excess, (0, 0), (0, 0)])
-    kernel = kernel.reshape(taps, strides, taps, strides * channels, -1).swapaxes(1, 2)
-    weights = kernel.reshape(-1, kernel.shape[-1])
+    weights = phases.taps(kernel, strides, turned=turned)
+    if turned:
+        weights = weights.swapaxes(1, 2)
+    weights = weights.reshape(-1, weights.shape[2])
     return jnp.dot(lax.concatenate(patches, 3), weights)
-
-
-def padding_before(size: int, k: int, strides: int) -> int:
-    """Zeros that 'SAME' padding adds before an axis of `size`, by TensorFlow's rule."""
-    return max((-(-size // strides) - 1) * strides + k - size, 0) // 2

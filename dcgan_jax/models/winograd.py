@@ -23,11 +23,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from dcgan_jax.models import patches
+from dcgan_jax.models import phases
 
 MAX_TAPS = 7
 
-_FEW_TAPS = 2
+_FEW_TAPS = 2  # of 3, sums take as long as products, and three times as long to compile
 _POINTS = (0, 1, -1, 2, -2, 1 / 2, -1 / 2)  # with more of them more digits are lost
 
 _Grid = list[list[jax.Array]]  # arrays of one shape by row and column
@@ -78,7 +78,8 @@ def conv(x: jax.Array, kernel: jax.Array, strides: int, *, turned: bool = False)
     tile = 2 if taps <= _FEW_TAPS else min(4, MAX_TAPS + 2 - taps, *sizes)
     tiling = _Tiling(taps, tile, sizes, tuple(-(-size // tile) for size in sizes))
     form = _by_sums if taps <= _FEW_TAPS else _by_products
-    y = form(_tiles(x, k, strides, tiling), _taps(kernel, strides, turned), tiling, 1 + turned)
+    weights = phases.taps(kernel, strides, turned=turned)
+    y = form(_tiles(x, k, strides, tiling), weights, tiling, 2 if turned else 1)
     y = y.reshape(tile, tile, x.shape[0], *tiling.counts, y.shape[2]).transpose(2, 3, 0, 4, 1, 5)
     rows, columns = (count * tile for count in tiling.counts)
     y = y.reshape(x.shape[0], rows, columns, y.shape[5])
@@ -91,26 +92,11 @@ def _tiles(x: jax.Array, k: int, strides: int, tiling: _Tiling) -> jax.Array:
     counts = [count + tiling.reach - 1 for count in tiling.counts]
     padding = [(0, 0)]
     for size, count in zip(sizes, counts, strict=True):
-        low = patches.padding_before(size, k, strides)
+        low = phases.padding_before(size, k, strides)
         padding.append((low, count * tiling.tile * strides - size - low))
     x = jnp.pad(x, [*padding, (0, 0)])
     rows, columns = ((count, tiling.tile, strides) for count in counts)
     return x.reshape(batch, *rows, *columns, channels)
-
-
-def _taps(kernel: jax.Array, strides: int, turned: bool) -> jax.Array:
-    """Taps of the phases' kernel: [r^2, s^2 C_in, C_out], or turned [r^2, C_out, s^2 C_in]."""
-    if turned:
-        kernel = kernel[::-1, ::-1]
-    taps = -(-kernel.shape[0] // strides)
-    excess = (0, taps * strides - kernel.shape[0])
-    kernel = jnp.pad(kernel, [excess, excess, (0, 0), (0, 0)])
-    kernel = kernel.reshape(taps, strides, taps, strides, *kernel.shape[2:])
-    if turned:
-        kernel = kernel.transpose(0, 2, 4, 1, 3, 5)
-        return kernel.reshape(taps**2, kernel.shape[2], -1)
-    kernel = kernel.transpose(0, 2, 1, 3, 4, 5)
-    return kernel.reshape(taps**2, -1, kernel.shape[5])
 
 
 def _by_sums(tiles: jax.Array, taps: jax.Array, tiling: _Tiling, axis: int) -> jax.Array:
