@@ -20,10 +20,10 @@ def main() -> None:
     config = program.load_config(flags.config)
     compiled = program.build(config, steps_per_call=1, num_images=config.batch_size)
     sampler = Sampler(compiled.networks.generator, config)
-    params = compiled.state.ema_params
+    state = compiled.state
     few, many = (sampler.latents(0, count) for count in (config.batch_size, flags.num))
-    one_batch = measure.seconds(lambda: sampler(params, few), flags.repeats)
-    all_batches = measure.seconds(lambda: sampler(params, many), flags.repeats)
+    one_batch = measure.seconds(lambda: sampler(state, few), flags.repeats)
+    all_batches = measure.seconds(lambda: sampler(state, many), flags.repeats)
     extra_s = measure.summary(all_batches)['median_s'] - measure.summary(one_batch)['median_s']
     batch_s = extra_s / (flags.num / config.batch_size - 1)
     measure.report(

@@ -41,33 +41,47 @@ def get_config() -> ConfigDict:
     config.update = (
         'alternating'  # G learns from the D just updated; 'simultaneous': from the one before.
     )
+    config.discriminator_steps = 1  # Updates of D a step, each with a batch of its own.
+    config.conditional = False  # Generate and judge by class: conditional norms, projection.
     config.fresh_latents = False  # Draw other latents for G's update: one more forward pass of G.
 
     config.generator = ConfigDict()
     config.generator.base_size = 4  # Side of the stem's map; images: base_size * prod(strides).
     config.generator.base_features = 512  # Its channels.
-    config.generator.features = (256, 128)  # Of each transposed convolution but the last.
-    config.generator.strides = (2, 2, 2)  # Of each transposed convolution, the last included.
+    config.generator.block = 'conv'  # What a stage is: a transposed convolution, or 'residual'.
+    config.generator.features = (256, 128)  # Of each stage; one more convolution makes the image.
+    config.generator.strides = (2, 2, 2)  # Of each stage, and of that convolution.
     config.generator.kernel_size = 4
+    config.generator.kernel_sizes = ()  # One for each of strides, in its place.
+    config.generator.branches = ()  # Sizes of parallel kernels in each convolution.
+    config.generator.attention = ()  # Stages, from 0, that self-attention follows.
     config.generator.stem_features = ()  # Dense layers between latents and stem.
     config.generator.stem_norm = True  # Normalise the stem's map.
-    config.generator.norm = 'batch'  # or 'none'
+    config.generator.norm = 'batch'  # or 'layer', 'group', 'instance', 'none'
     config.generator.norm_momentum = 0.9  # Share of the running statistics kept at each step.
     config.generator.norm_epsilon = 1e-5  # Added to the variance.
     config.generator.activation = 'relu'  # or 'leaky_relu'
     config.generator.leaky_slope = 0.2  # Of 'leaky_relu'.
     config.generator.use_bias = False
     config.generator.weight_init = (
-        'normal'  # N(0, weight_stddev); BatchNorm's scale N(1, weight_stddev).
+        'normal'  # N(0, weight_stddev); norms' scales N(1, weight_stddev). Or 'orthogonal', ...
     )
     config.generator.weight_stddev = 0.02
+    config.generator.spectral_norm = False  # Miyato et al. 2018.
     config.generator.width = 1.0  # Scales all channels.
 
     config.discriminator = ConfigDict()
-    config.discriminator.features = (128, 256, 512)  # Of each convolution.
+    config.discriminator.block = 'conv'  # What a stage is; or 'residual'.
+    config.discriminator.features = (128, 256, 512)  # Of each stage.
     config.discriminator.strides = (2, 2, 2)
     config.discriminator.kernel_size = 4
-    config.discriminator.norm = 'batch'  # After every convolution but the first; or 'none'.
+    config.discriminator.kernel_sizes = ()  # One for each stage, in its place.
+    config.discriminator.branches = ()
+    config.discriminator.attention = ()
+    config.discriminator.minibatch_stddev = 0  # Images compared with each other; 0: none.
+    config.discriminator.pack = 1  # Images judged together (PacGAN).
+    config.discriminator.head = 'flatten'  # or 'sum' over positions
+    config.discriminator.norm = 'batch'  # After every convolution but the first; others as in G.
     config.discriminator.norm_momentum = 0.9
     config.discriminator.norm_epsilon = 1e-5
     config.discriminator.leaky_slope = 0.2
@@ -75,24 +89,54 @@ def get_config() -> ConfigDict:
     config.discriminator.use_bias = False
     config.discriminator.weight_init = 'normal'
     config.discriminator.weight_stddev = 0.02
+    config.discriminator.spectral_norm = False
     config.discriminator.width = 1.0
 
     config.loss = ConfigDict()
-    config.loss.name = 'non_saturating'  # A key of dcgan_jax.losses.LOSSES.
+    config.loss.name = 'non_saturating'  # 'least_squares', 'wasserstein', 'hinge', 'relativistic'.
+    config.loss.real_label = 1.0  # Below 1: one-sided smoothing of the first two.
+    config.loss.flip_labels = 0.0  # Share of pairs whose labels D is told the wrong way round.
+
+    config.penalty = ConfigDict()  # Weights of D's gradient penalties, see dcgan_jax/penalties.py.
+    config.penalty.r1 = 0.0
+    config.penalty.r2 = 0.0
+    config.penalty.wgan_gp = 0.0
+    config.penalty.dragan = 0.0
+    config.penalty.interval = 1  # Steps between them (lazy), the weights times as much.
+
+    config.augment = ConfigDict()  # What D sees of an image, see dcgan_jax/augment.py.
+    config.augment.horizontal_flip = False  # Of real images: twice as many.
+    config.augment.policy = ()  # Of real and fake: 'color', 'translation', 'cutout' (DiffAugment).
+    config.augment.probability = 1.0  # Of each; at step 0 where it adapts.
+    config.augment.adaptive_target = 0.0  # ADA's r_t, 0.6 say; 0: the probability stays.
+    config.augment.adaptive_images = 500_000  # Real images until it went from 0 to 1.
+    config.augment.instance_noise = 0.0  # Standard deviation at step 0, images in [-1, 1].
+    config.augment.instance_noise_steps = 0  # Steps until it is 0; 0: it stays.
 
     config.optimizer = ConfigDict()
     for network in ('generator', 'discriminator'):
-        config.optimizer[network] = ConfigDict()  # Adam
-        config.optimizer[network].learning_rate = 2e-4
-        config.optimizer[
-            network
-        ].b1 = 0.5  # 0.9 made training oscillate (Radford et al., section 4).
-        config.optimizer[network].b2 = 0.999
-        config.optimizer[network].eps = 1e-8
+        config.optimizer[network] = optimizer = ConfigDict()
+        optimizer.name = 'adam'  # A name in optax; it gets those of these fields that it has.
+        optimizer.learning_rate = 2e-4
+        optimizer.b1 = 0.5  # 0.9 made training oscillate (Radford et al., section 4).
+        optimizer.b2 = 0.999
+        optimizer.eps = 1e-8
+        optimizer.momentum = 0.0
+        optimizer.decay = 0.9  # Of 'rmsprop'.
+        optimizer.weight_decay = 0.0
+        optimizer.clip_norm = 0.0  # Largest norm of the gradient; 0: any.
+        optimizer.warmup_steps = 0
+        optimizer.schedule = 'constant'  # or 'linear', 'cosine', from decay_start to decay_end
+        optimizer.decay_start = 0
+        optimizer.decay_end = 0  # Steps of the run; not num_steps, which may change in a run.
+        optimizer.final_share = 0.0  # Of the learning rate that is left then.
 
     config.ema = ConfigDict()  # Of G's parameters: what samples and evaluation use.
     config.ema.halflife_images = 20_000.0  # 0: the live generator.
     config.ema.rampup_ratio = 0.05  # The halflife is at most this share of the images seen.
-    config.ema.standing_batches = 16  # Batches that re-estimate BatchNorm's statistics for it.
+    config.ema.batch_stats = (
+        'standing'  # BatchNorm's statistics for it: re-estimated; or their 'average'.
+    )
+    config.ema.standing_batches = 16  # Batches that re-estimate them.
 
     return config

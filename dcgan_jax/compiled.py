@@ -32,7 +32,7 @@ def train_call(config: ConfigDict, mesh: Mesh) -> TrainCall:
         pixels = batch if split is None else jnp.take(split, batch, axis=0)
         pixels = jax.lax.with_sharding_constraint(pixels, shared)
         key = jax.random.fold_in(role_key(config.seed, Role.STEP), state.step)
-        return train_step(state, images.to_float(pixels), key, config)
+        return train_step(state, images.to_float(pixels), None, key, config)
 
     def call(
         state: GANState, split: jax.Array | None, batches: jax.Array

@@ -6,14 +6,15 @@ The default values stand in `configs/cifar10.py`; other configs change some of t
 import dataclasses
 import difflib
 import math
+from collections.abc import Iterator
 from typing import Any
 
 from ml_collections import ConfigDict
 
-from dcgan_jax import data
+from dcgan_jax import augment, data, optimizers, penalties
 from dcgan_jax.errors import UserError
 from dcgan_jax.losses import LOSSES
-from dcgan_jax.models import dcgan, lowering
+from dcgan_jax.models import lowering, norms, stages
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,25 +94,42 @@ def whole(low: int, high: float = math.inf) -> Number:
     return Number(low, high, integer=True)
 
 
+KERNEL = whole(1, 7)
 FLAG = Choice((True, False))
 SHARE = Number(0, 1, below=True)
+PART = Number(0, 1)
 OPTIMIZER = {
+    'name': Choice(optimizers.NAMES),
     'learning_rate': Number(0),
     'b1': SHARE,
     'b2': SHARE,
     'eps': Number(0),
+    'momentum': SHARE,
+    'decay': SHARE,
+    'weight_decay': Number(0),
+    'clip_norm': Number(0),
+    'warmup_steps': whole(0),
+    'schedule': Choice(optimizers.SCHEDULES),
+    'decay_start': whole(0),
+    'decay_end': whole(0),
+    'final_share': PART,
 }
 LAYERS = {
+    'block': Choice(stages.BLOCKS),
     'features': Each(whole(1, 2**14)),
     'strides': Each(Choice((1, 2)), least=1),
-    'kernel_size': whole(1, 7),
-    'norm': Choice(dcgan.NORMS),
+    'kernel_size': KERNEL,
+    'kernel_sizes': Each(KERNEL),
+    'branches': Each(KERNEL),
+    'attention': Each(whole(0)),
+    'norm': Choice(norms.NORMS),
     'norm_momentum': SHARE,
     'norm_epsilon': Number(0),
     'leaky_slope': SHARE,
     'use_bias': FLAG,
-    'weight_init': Choice(tuple(dcgan.INITIALIZERS)),
+    'weight_init': Choice(tuple(stages.INITIALIZERS)),
     'weight_stddev': Number(0),
+    'spectral_norm': FLAG,
     'width': Number(0, 64),
 }
 SCHEMA = {
@@ -134,6 +152,8 @@ SCHEMA = {
     'lowering': Choice(tuple(lowering.LOWERINGS)),
     'latent_dim': whole(1, 2**14),
     'update': Choice(('alternating', 'simultaneous')),
+    'discriminator_steps': whole(1, 64),
+    'conditional': FLAG,
     'fresh_latents': FLAG,
     'generator': LAYERS
     | {
@@ -141,14 +161,31 @@ SCHEMA = {
         'base_features': whole(1, 2**14),
         'stem_features': Each(whole(1, 2**14)),
         'stem_norm': FLAG,
-        'activation': Choice(dcgan.ACTIVATIONS),
+        'activation': Choice(stages.ACTIVATIONS),
     },
-    'discriminator': LAYERS | {'dropout_rate': SHARE},
-    'loss': {'name': Choice(tuple(LOSSES))},
+    'discriminator': LAYERS
+    | {
+        'minibatch_stddev': whole(0),
+        'pack': whole(1, 64),
+        'head': Choice(('flatten', 'sum')),
+        'dropout_rate': SHARE,
+    },
+    'loss': {'name': Choice(tuple(LOSSES)), 'real_label': PART, 'flip_labels': PART},
+    'penalty': {**{name: Number(0) for name in penalties.NAMES}, 'interval': whole(1)},
+    'augment': {
+        'horizontal_flip': FLAG,
+        'policy': Each(Choice(tuple(augment.POLICIES))),
+        'probability': PART,
+        'adaptive_target': SHARE,
+        'adaptive_images': whole(1),
+        'instance_noise': Number(0),
+        'instance_noise_steps': whole(0),
+    },
     'optimizer': {'generator': OPTIMIZER, 'discriminator': OPTIMIZER},
     'ema': {
         'halflife_images': Number(0),
         'rampup_ratio': Number(0),
+        'batch_stats': Choice(('standing', 'average')),
         'standing_batches': whole(1),
     },
 }
@@ -177,14 +214,68 @@ def validate(config: ConfigDict) -> None:
             raise UserError(f'config.{name} is missing: it must be {check}')
         if not check.accepts(values[name]):
             raise UserError(f'config.{name}={values[name]!r} must be {check}')
-    for network, extra in (('generator', 1), ('discriminator', 0)):
-        stages, strides = config[network].features, config[network].strides
-        if len(strides) != len(stages) + extra:
-            last = ' and one for the convolution to the image' if extra else ''
+    for network in ('generator', 'discriminator'):
+        _check_stages(network, config[network])
+    for problem, remedy in _conflicts(config):
+        raise UserError(f'{problem}: {remedy}')
+
+
+def _check_stages(network: str, layers: ConfigDict) -> None:
+    """Refuses lists that should have an element for each stage."""
+    extra, last = (
+        (1, ' and one for the convolution to the image') if network == 'generator' else (0, '')
+    )
+    count = len(layers.features) + extra
+    for field in ('strides', 'kernel_sizes'):
+        if len(layers[field]) != count and (layers[field] or field == 'strides'):
             raise UserError(
-                f'config.{network}.strides={tuple(strides)} must have one stride for each of '
-                f'features={tuple(stages)}{last}: {len(stages) + extra} in all'
+                f'config.{network}.{field}={tuple(layers[field])} must have one for each of '
+                f'features={tuple(layers.features)}{last}: {count} in all'
             )
+    if any(stage >= len(layers.features) for stage in layers.attention):
+        raise UserError(
+            f'config.{network}.attention={tuple(layers.attention)} must name stages from 0 to '
+            f'{len(layers.features) - 1}'
+        )
+
+
+def _conflicts(config: ConfigDict) -> Iterator[tuple[str, str]]:
+    """(what does not go together, what to do) for each such pair of fields."""
+    if config.loss.real_label != 1 and not LOSSES[config.loss.name].labelled:
+        yield (
+            f'config.loss.real_label={config.loss.real_label} means nothing to '
+            f'{config.loss.name!r}',
+            'set it to 1.0, or take another loss',
+        )
+    if config.penalty.wgan_gp and config.discriminator.norm == 'batch':
+        yield (
+            "config.penalty.wgan_gp needs each image's own gradient, which "
+            "config.discriminator.norm='batch' has not",
+            "take 'layer' or 'none' (Gulrajani et al. 2017, section 4)",
+        )
+    pack, group = config.discriminator.pack, config.discriminator.minibatch_stddev
+    if pack > 1 and config.conditional:
+        yield 'config.discriminator.pack and config.conditional exclude each other', 'drop one'
+    packs, rest = divmod(config.batch_size, pack)
+    if rest or (group and packs > group and packs % group):
+        yield (
+            f'config.batch_size={config.batch_size} must be divisible by '
+            'discriminator.pack * max(discriminator.minibatch_stddev, 1)',
+            f'it is not by {pack} * {max(group, 1)}',
+        )
+    for name, optimizer in config.optimizer.items():
+        decays = optimizer.schedule != 'constant'
+        if decays and optimizer.decay_end <= optimizer.decay_start:
+            yield (
+                f'config.optimizer.{name}.decay_end={optimizer.decay_end} must come after '
+                f'decay_start={optimizer.decay_start}',
+                'set it to the last step of the run',
+            )
+    if config.augment.adaptive_target and not config.augment.policy:
+        yield (
+            'config.augment.adaptive_target adapts nothing',
+            "set config.augment.policy, ('color', 'translation', 'cutout') say",
+        )
 
 
 def differences(old: ConfigDict, new: ConfigDict) -> list[str]:

@@ -1,5 +1,6 @@
 """Images from the generator's average: the right BatchNorm statistics, nothing from the batch."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -9,27 +10,28 @@ import numpy as np
 from dcgan_jax import images
 from dcgan_jax.keys import Role, role_key
 from dcgan_jax.models import Generator
+from dcgan_jax.train_state import GANState
 from dcgan_jax.train_step import sample_latents
 
 
 def standing_statistics(
     generator: Generator,
-    params: Any,
+    variables: Any,
     key: jax.Array,
     *,
     batches: int,
     batch_size: int,
     latent_dim: int,
 ) -> Any:
-    """BatchNorm statistics that belong to `params`, whatever they are (an EMA, say).
+    """BatchNorm statistics that belong to the parameters, whatever they are (an EMA, say).
 
     The running statistics of training belong to parameters that have moved on. These are the mean
     of the batch statistics over fresh latents ("standing statistics", Brock et al. 2019,
-    arXiv:1809.11096, section 4.1).
+    arXiv:1809.11096, section 4.1), and classes if there are any.
 
     Args:
         generator: the module.
-        params: its parameters.
+        variables: its collections but 'batch_stats'.
         key: for the latents.
         batches: how many batches are averaged.
         batch_size: latents a batch.
@@ -40,27 +42,41 @@ def standing_statistics(
     """
     # With momentum 0 the updated running statistics are the batch's own.
     own = generator.clone(norm_momentum=0.0)
-    shapes = jax.eval_shape(
-        lambda: own.init(key, jnp.zeros((1, latent_dim)), train=False).get('batch_stats', {})
+
+    def generate(latents_key: jax.Array, batch_stats: Any) -> Any:
+        latents = sample_latents(latents_key, batch_size, latent_dim)
+        labels = jnp.arange(batch_size) % max(generator.num_classes, 1)
+        _, updated = own.apply(
+            {**variables, 'batch_stats': batch_stats},
+            latents,
+            labels,
+            train=True,
+            mutable=['batch_stats'],
+        )
+        return updated.get('batch_stats', {})
+
+    zeros = jax.tree.map(
+        lambda leaf: jnp.zeros(leaf.shape, leaf.dtype),
+        jax.eval_shape(
+            lambda: own.init(
+                key, jnp.zeros((1, latent_dim)), jnp.zeros(1, jnp.int32), train=False
+            ).get('batch_stats', {})
+        ),
     )
-    zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
     if not zeros:
         return zeros
 
     def add(total: Any, index: jax.Array) -> tuple[Any, None]:
-        latents = sample_latents(jax.random.fold_in(key, index), batch_size, latent_dim)
-        variables = {'params': params, 'batch_stats': zeros}
-        _, updated = own.apply(variables, latents, train=True, mutable=['batch_stats'])
-        return jax.tree.map(jnp.add, total, updated['batch_stats']), None
+        return jax.tree.map(jnp.add, total, generate(jax.random.fold_in(key, index), zeros)), None
 
     total, _ = jax.lax.scan(add, zeros, jnp.arange(batches))
     return jax.tree.map(lambda leaf: leaf / batches, total)
 
 
 class Sampler:
-    """Draws images from a generator with standing statistics, in batches of one compiled size.
+    """Draws images from a generator's average, in batches of one compiled size.
 
-    An image is a function of its latent alone, whatever else is in its batch.
+    An image is a function of its latent (and class) alone, whatever else is in its batch.
     """
 
     def __init__(self, generator: Generator, config: Any):
@@ -70,25 +86,33 @@ class Sampler:
             generator: the module.
             config: the run's; `ema`, `latent_dim`, `batch_size` and `seed` are read.
         """
+        self._generator = generator
         self._batch_size = config.batch_size
         self._latent_dim = config.latent_dim
         self._key = role_key(config.seed, Role.STANDING)
+        averaged = config.ema.batch_stats == 'average'
 
-        def statistics(params: Any, key: jax.Array) -> Any:
-            return standing_statistics(
-                generator,
-                params,
-                key,
-                batches=config.ema.standing_batches,
-                batch_size=config.batch_size,
-                latent_dim=config.latent_dim,
-            )
+        def variables(state: GANState, key: jax.Array) -> Any:
+            known = {
+                'params': state.ema_params, 'spectral_stats': state.generator.spectral_stats
+            }  # fmt: skip
+            if averaged:
+                return known | {'batch_stats': state.ema_batch_stats}
+            return known | {
+                'batch_stats': standing_statistics(
+                    generator,
+                    known,
+                    key,
+                    batches=config.ema.standing_batches,
+                    batch_size=config.batch_size,
+                    latent_dim=config.latent_dim,
+                )
+            }
 
-        def generate(params: Any, batch_stats: Any, latents: jax.Array) -> jax.Array:
-            variables = {'params': params, 'batch_stats': batch_stats}
-            return images.to_uint8(generator.apply(variables, latents, train=False))
+        def generate(variables: Any, latents: jax.Array, labels: jax.Array) -> jax.Array:
+            return images.to_uint8(generator.apply(variables, latents, labels, train=False))
 
-        self._statistics = jax.jit(statistics)
+        self._variables = jax.jit(variables)
         self._generate = jax.jit(generate)
 
     def latents(self, seed: int, count: int) -> np.ndarray:
@@ -100,21 +124,35 @@ class Sampler:
 
         return np.asarray(jax.jit(jax.vmap(latent))(np.arange(count)))
 
-    def __call__(self, params: Any, latents: np.ndarray) -> np.ndarray:
+    def labels(self, count: int) -> np.ndarray:
+        """The classes in turn, int32 `[count]`; zeros without classes."""
+        return np.arange(count, dtype=np.int32) % max(self._generator.num_classes, 1)
+
+    def __call__(
+        self, state: GANState, latents: np.ndarray, labels: np.ndarray | None = None
+    ) -> np.ndarray:
         """Generates one image a latent.
 
         Args:
-            params: the generator's parameters, usually `GANState.ema_params`.
+            state: of the run.
             latents: float32 `[N, latent_dim]`.
+            labels: int32 `[N]`, of a generator with classes; in turn where None.
 
         Returns:
             uint8 `[N, H, W, C]`.
         """
-        batch_stats = self._statistics(params, self._key)
-        pieces = []
+        labels = self.labels(len(latents)) if labels is None else labels
+        return np.concatenate(list(self.batches(state, latents, labels)))
+
+    def batches(
+        self, state: GANState, latents: np.ndarray, labels: np.ndarray
+    ) -> Iterator[np.ndarray]:
+        """Yields what a call returns piece by piece, each of up to `config.batch_size` images."""
+        variables = self._variables(state, self._key)
         for start in range(0, len(latents), self._batch_size):
-            piece = latents[start : start + self._batch_size]
-            padded = np.zeros((self._batch_size, self._latent_dim), np.float32)
-            padded[: len(piece)] = piece
-            pieces.append(np.asarray(self._generate(params, batch_stats, padded))[: len(piece)])
-        return np.concatenate(pieces)
+            piece = slice(start, start + self._batch_size)
+            count = len(latents[piece])
+            padding = (0, self._batch_size - count)
+            padded = np.pad(latents[piece], (padding, (0, 0)))
+            pixels = self._generate(variables, padded, np.pad(labels[piece], padding))
+            yield np.asarray(pixels)[:count]

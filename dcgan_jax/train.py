@@ -166,7 +166,7 @@ class SampleGrids:
     def draw(self, state: GANState) -> epath.Path:
         """Writes the grid of a state; returns the PNG's path."""
         step = int(state.step)
-        picture = images.grid(self._sampler(state.ema_params, self._latents))
+        picture = images.grid(self._sampler(state, self._latents))
         self._writer.write_images(step, {'samples': picture})
         return images.write_png(grid_path(self._workdir, step), picture)
 

@@ -5,22 +5,31 @@ from typing import Any
 import flax
 import jax
 import jax.numpy as jnp
-import optax
 from flax.training import train_state
 from ml_collections import ConfigDict
 
+from dcgan_jax import optimizers
 from dcgan_jax.keys import Role, role_key
 from dcgan_jax.models import Networks
 
+STATISTICS = ('batch_stats', 'spectral_stats')  # Collections that a forward pass updates.
+
 
 class NetworkState(train_state.TrainState):
-    """A flax TrainState (step, params, optimiser state) with BatchNorm's running statistics.
+    """A flax TrainState (step, params, optimiser state) with what forward passes update.
 
     Attributes:
-        batch_stats: the collection 'batch_stats', empty for a network without BatchNorm.
+        batch_stats: BatchNorm's running statistics; empty for a network without.
+        spectral_stats: the vectors of spectral normalisation; empty for a network without.
     """
 
     batch_stats: Any
+    spectral_stats: Any
+
+    @property
+    def statistics(self) -> dict[str, Any]:
+        """Both collections by name."""
+        return {name: getattr(self, name) for name in STATISTICS}
 
     def apply_gradients(self, *, grads: Any, **changes: Any) -> 'NetworkState':
         """One step of the optimiser; `changes` replace other fields."""
@@ -34,22 +43,22 @@ class GANState(flax.struct.PyTreeNode):
     Random numbers are no part of it: every key is a function of (config.seed, step).
 
     Attributes:
-        step: int32 scalar, updates done; each is one update of D and one of G.
+        step: int32 scalar, updates done; each is one of G, and `config.discriminator_steps` of D.
         generator: G's TrainState.
         discriminator: D's TrainState.
-        ema_params: exponential moving average of G's parameters. BatchNorm statistics that belong
-            to it are re-estimated when it is used, see `sampling.standing_statistics`.
+        ema_params: exponential moving average of G's parameters.
+        ema_batch_stats: that of G's running statistics, where `config.ema.batch_stats` is
+            'average'; else empty, and statistics that belong to `ema_params` are re-estimated when
+            they are used, see `sampling.standing_statistics`.
+        augment_probability: float32 scalar where augmentation is adaptive; else empty.
     """
 
     step: jax.Array
     generator: NetworkState
     discriminator: NetworkState
     ema_params: Any
-
-
-def create_optimizer(config: ConfigDict) -> optax.GradientTransformation:
-    """Adam (Kingma & Ba 2015) from one of `config.optimizer`'s two parts."""
-    return optax.adam(config.learning_rate, b1=config.b1, b2=config.b2, eps=config.eps)
+    ema_batch_stats: Any
+    augment_probability: Any
 
 
 def create(config: ConfigDict, networks: Networks, image_shape: tuple[int, int, int]) -> GANState:
@@ -61,25 +70,35 @@ def create(config: ConfigDict, networks: Networks, image_shape: tuple[int, int, 
         image_shape: (H, W, C).
     """
     generator_key, discriminator_key = jax.random.split(role_key(config.seed, Role.WEIGHTS))
+    count = config.discriminator.pack
     latents = jnp.zeros((1, config.latent_dim))
-    images = jnp.zeros((1, *image_shape))
-    generator = networks.generator.init(generator_key, latents, train=False)
-    discriminator = networks.discriminator.init(discriminator_key, images, train=False)
+    images = jnp.zeros((count, *image_shape))
+    labels = jnp.zeros(count, jnp.int32)
+    generator = networks.generator.init(generator_key, latents, labels[:1], train=False)
+    discriminator = networks.discriminator.init(discriminator_key, images, labels, train=False)
+    copy = lambda tree: jax.tree.map(jnp.copy, tree)  # noqa: E731 (live buffers are donated)
+    averaged = config.ema.batch_stats == 'average'
+    adaptive = config.augment.adaptive_target > 0
     return GANState(
         step=jnp.zeros((), jnp.int32),
-        generator=_network_state(networks.generator, generator, config.optimizer.generator),
-        discriminator=_network_state(
-            networks.discriminator, discriminator, config.optimizer.discriminator
+        generator=_network_state(
+            networks.generator, generator, optimizers.create(config.optimizer.generator)
         ),
-        # A copy: the live parameters' buffers are donated to the step.
-        ema_params=jax.tree.map(jnp.copy, generator['params']),
+        discriminator=_network_state(
+            networks.discriminator,
+            discriminator,
+            optimizers.create(config.optimizer.discriminator, config.discriminator_steps),
+        ),
+        ema_params=copy(generator['params']),
+        ema_batch_stats=copy(generator.get('batch_stats', {})) if averaged else {},
+        augment_probability=jnp.float32(config.augment.probability) if adaptive else {},
     )
 
 
-def _network_state(module: flax.linen.Module, variables: Any, config: ConfigDict) -> NetworkState:
+def _network_state(module: flax.linen.Module, variables: Any, optimizer: Any) -> NetworkState:
     return NetworkState.create(
         apply_fn=module.apply,
         params=variables['params'],
-        batch_stats=variables.get('batch_stats', {}),
-        tx=create_optimizer(config),
+        **{name: variables.get(name, {}) for name in STATISTICS},
+        tx=optimizer,
     )

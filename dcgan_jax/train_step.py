@@ -1,5 +1,7 @@
-"""The adversarial update: pure functions of (state, images, key)."""
+"""The adversarial update: pure functions of (state, images, labels, key)."""
 
+import dataclasses
+import enum
 from typing import Any
 
 import jax
@@ -7,76 +9,158 @@ import jax.numpy as jnp
 import optax
 from ml_collections import ConfigDict
 
-from dcgan_jax.losses import LOSSES
-from dcgan_jax.train_state import GANState, NetworkState
+from dcgan_jax import augment, losses, penalties
+from dcgan_jax.train_state import STATISTICS, GANState, NetworkState
 
 Metrics = dict[str, jax.Array]
 
-# Streams of random numbers within a step; folded into the step's key.
-_LATENTS, _FRESH_LATENTS, _DROPOUT_REAL, _DROPOUT_FAKE, _DROPOUT_GENERATOR = range(5)
+
+class Stream(enum.IntEnum):
+    """Streams of random numbers within an update; folded into its key."""
+
+    LATENTS = 0
+    FRESH_LATENTS = 1
+    DROPOUT_REAL = 2
+    DROPOUT_FAKE = 3
+    DROPOUT_GENERATOR = 4
+    VIEW_REAL = 5
+    VIEW_FAKE = 6
+    VIEW_GENERATOR = 7
+    FLIP = 8
+    FLIP_LABELS = 9
+    PENALTY = 10
+
+
+@dataclasses.dataclass(frozen=True)
+class Update:
+    """What all parts of one update share.
+
+    Attributes:
+        config: of the run.
+        key: of the update.
+        step: steps done before, int32 scalar.
+        labels: int32 `[B]`, of real and fake images alike; None without classes.
+        probability: of each augmentation.
+    """
+
+    config: ConfigDict
+    key: jax.Array
+    step: jax.Array
+    labels: jax.Array | None
+    probability: float | jax.Array
+
+    def stream(self, stream: Stream) -> jax.Array:
+        """The key of a stream."""
+        return jax.random.fold_in(self.key, stream)
+
+    def generate(
+        self, network: NetworkState, count: int, stream: Stream
+    ) -> tuple[jax.Array, Any, Any]:
+        """(fakes, function from their gradient to the parameters', updated statistics)."""
+        latents = sample_latents(self.stream(stream), count, self.config.latent_dim)
+
+        def forward(params: Any) -> tuple[jax.Array, Any]:
+            return self._apply(network, params, network.statistics, latents)
+
+        return jax.vjp(forward, network.params, has_aux=True)
+
+    def view(self, images: jax.Array, stream: Stream) -> jax.Array:
+        """Images as D sees them."""
+        return augment.view(
+            self.stream(stream), images, self.step, self.probability, self.config.augment
+        )
+
+    def judge(
+        self, network: NetworkState, params: Any, statistics: Any, images: jax.Array, stream: Stream
+    ) -> tuple[jax.Array, Any]:
+        """(logits, updated statistics) of D in training mode, its dropout by `stream`."""
+        rngs = {'dropout': self.stream(stream)}
+        return self._apply(network, params, statistics, images, rngs=rngs)
+
+    def _apply(
+        self, network: NetworkState, params: Any, statistics: Any, inputs: jax.Array, **options: Any
+    ) -> tuple[jax.Array, Any]:
+        outputs, updated = network.apply_fn(
+            {'params': params, **statistics},
+            inputs,
+            self.labels,
+            train=True,
+            mutable=STATISTICS,
+            **options,
+        )
+        return outputs, {name: updated.get(name, {}) for name in STATISTICS}
 
 
 def train_step(
-    state: GANState, real: jax.Array, key: jax.Array, config: ConfigDict
+    state: GANState, real: jax.Array, labels: jax.Array | None, key: jax.Array, config: ConfigDict
 ) -> tuple[GANState, Metrics]:
-    """One update of D, then one of G, then of the EMA.
+    """`config.discriminator_steps` updates of D, then one of G, then of the EMA.
 
     Real and fake batches go through D separately, so that its BatchNorm sees each alone. With
     `config.update` 'alternating' G learns from the D just updated (Goodfellow et al. 2014,
     algorithm 1), with 'simultaneous' from the D before. G's forward pass serves both updates unless
-    `config.fresh_latents` asks for other latents in G's.
+    `config.fresh_latents` asks for other latents in G's. Fakes have the classes of the real images
+    beside them.
 
     Args:
         state: before the step.
-        real: images `[B, H, W, C]`, float32 in [-1, 1].
+        real: images `[batch_size * discriminator_steps, H, W, C]`, float32 in [-1, 1].
+        labels: int32, one for each image, where `config.conditional`; else None.
         key: of this step.
         config: of the run.
 
     Returns:
         The state after the step, and float32 scalars: both losses, mean D(x) and D(G(z)) as D's
-        update saw them, the norms of both gradients and of both networks' new parameters.
+        last update saw them, the norms of both gradients and of both networks' new parameters.
     """
-    batch_size = real.shape[0]
-    fake, generator_vjp, generator_stats = _generate(
-        state.generator, sample_latents(_stream(key, _LATENTS), batch_size, config.latent_dim)
-    )
-    discriminator, discriminator_grads, metrics = _update_discriminator(
-        state.discriminator, real, fake, key, config
-    )
+    updates = config.discriminator_steps
+    adaptive = config.augment.adaptive_target > 0
+    probability = state.augment_probability if adaptive else config.augment.probability
+    generator, discriminator = state.generator, state.discriminator
+    for index in range(updates):
+        # Strided, so that each device keeps its own part of the batch.
+        batch, batch_labels = jax.tree.map(lambda x, first=index: x[first::updates], (real, labels))
+        update_key = jax.random.fold_in(key, len(Stream) + index) if index else key
+        update = Update(config, update_key, state.step, batch_labels, probability)
+        if config.augment.horizontal_flip:
+            batch = augment.flip(update.stream(Stream.FLIP), batch)
+        fake, generator_vjp, statistics = update.generate(generator, len(batch), Stream.LATENTS)
+        generator = generator.replace(**statistics)
+        judge = discriminator
+        discriminator, real_logits, metrics = _update_discriminator(judge, batch, fake, update)
 
     if config.fresh_latents:
-        latents = sample_latents(_stream(key, _FRESH_LATENTS), batch_size, config.latent_dim)
-        fake, generator_vjp, generator_stats = _generate(
-            state.generator.replace(batch_stats=generator_stats), latents
+        fake, generator_vjp, statistics = update.generate(
+            generator, len(batch), Stream.FRESH_LATENTS
         )
-    alternating = config.update == 'alternating'
-    judge = discriminator if alternating else state.discriminator
-    # 'simultaneous' is one forward pass of D for both updates, unless latents are fresh.
-    dropout = _stream(key, _DROPOUT_GENERATOR if alternating else _DROPOUT_FAKE)
-
-    def generator_loss(images: jax.Array) -> jax.Array:
-        logits, _ = _judge(judge, judge.params, judge.batch_stats, images, dropout)
-        return LOSSES[config.loss.name].generator(logits)
-
-    loss, images_grad = jax.value_and_grad(generator_loss)(fake)
+        generator = generator.replace(**statistics)
+    if config.update == 'alternating':
+        judge = discriminator
+    loss, images_grad = jax.value_and_grad(_generator_loss)(fake, batch, judge, update)
     (generator_grads,) = generator_vjp(images_grad)
-    generator = state.generator.apply_gradients(grads=generator_grads, batch_stats=generator_stats)
+    generator = generator.apply_gradients(grads=generator_grads)
 
     step = state.step + 1
-    decay = ema_decay(step, batch_size, config.ema)
+    decay = ema_decay(step, len(batch), config.ema)
+    average = lambda new, old: optax.incremental_update(new, old, 1.0 - decay)  # noqa: E731
+    averaged = config.ema.batch_stats == 'average'
     metrics |= {
         'generator/loss': loss,
         'generator/gradient_norm': optax.tree.norm(generator_grads),
-        'discriminator/gradient_norm': optax.tree.norm(discriminator_grads),
         # They say that the state after the step, which may be saved, is finite.
         'generator/parameter_norm': optax.tree.norm(generator.params),
         'discriminator/parameter_norm': optax.tree.norm(discriminator.params),
     }
+    if adaptive:
+        metrics['augment/probability'] = probability
+        probability = augment.adapt(probability, real_logits, real.shape[0], config.augment)
     return GANState(
         step=step,
         generator=generator,
         discriminator=discriminator,
-        ema_params=optax.incremental_update(generator.params, state.ema_params, 1.0 - decay),
+        ema_params=average(generator.params, state.ema_params),
+        ema_batch_stats=average(generator.batch_stats, state.ema_batch_stats) if averaged else {},
+        augment_probability=probability if adaptive else {},
     ), metrics
 
 
@@ -106,47 +190,27 @@ def ema_decay(step: jax.Array, batch_size: int, config: ConfigDict) -> jax.Array
     return jnp.exp2(-batch_size / jnp.maximum(halflife, 1e-8))
 
 
-def _generate(network: NetworkState, latents: jax.Array) -> tuple[jax.Array, Any, Any]:
-    """(fake images, function from their gradient to the parameters', updated batch statistics)."""
-
-    def forward(params: Any) -> tuple[jax.Array, Any]:
-        variables = {'params': params, 'batch_stats': network.batch_stats}
-        images, updated = network.apply_fn(variables, latents, train=True, mutable=['batch_stats'])
-        return images, updated.get('batch_stats', {})
-
-    return jax.vjp(forward, network.params, has_aux=True)
-
-
-def _judge(
-    network: NetworkState, params: Any, batch_stats: Any, images: jax.Array, dropout: jax.Array
-) -> tuple[jax.Array, Any]:
-    """(logits, updated batch statistics) of D in training mode."""
-    logits, updated = network.apply_fn(
-        {'params': params, 'batch_stats': batch_stats},
-        images,
-        train=True,
-        mutable=['batch_stats'],
-        rngs={'dropout': dropout},
-    )
-    return logits, updated.get('batch_stats', {})
-
-
 def _update_discriminator(
-    network: NetworkState, real: jax.Array, fake: jax.Array, key: jax.Array, config: ConfigDict
-) -> tuple[NetworkState, Any, Metrics]:
-    """(D after its update, the gradients, metrics). `fake` is constant here: nothing leaks to G."""
+    network: NetworkState, real: jax.Array, fake: jax.Array, update: Update
+) -> tuple[NetworkState, jax.Array, Metrics]:
+    """(D after its update, real logits, metrics). `fake` is constant here: nothing leaks to G."""
+    config = update.config
+    real, fake = update.view(real, Stream.VIEW_REAL), update.view(fake, Stream.VIEW_FAKE)
 
     def loss_fn(params: Any) -> tuple[jax.Array, tuple[Any, jax.Array, jax.Array]]:
-        real_logits, batch_stats = _judge(
-            network, params, network.batch_stats, real, _stream(key, _DROPOUT_REAL)
+        real_logits, statistics = update.judge(
+            network, params, network.statistics, real, Stream.DROPOUT_REAL
         )
-        fake_logits, batch_stats = _judge(
-            network, params, batch_stats, fake, _stream(key, _DROPOUT_FAKE)
+        fake_logits, statistics = update.judge(
+            network, params, statistics, fake, Stream.DROPOUT_FAKE
         )
-        loss = LOSSES[config.loss.name].discriminator(real_logits, fake_logits)
-        return loss, (batch_stats, real_logits, fake_logits)
+        told = losses.flip_labels(
+            update.stream(Stream.FLIP_LABELS), real_logits, fake_logits, config.loss.flip_labels
+        )
+        loss = losses.create(config.loss).discriminator(*told)
+        return loss, (statistics, real_logits, fake_logits)
 
-    (loss, (batch_stats, real_logits, fake_logits)), grads = jax.value_and_grad(
+    (loss, (statistics, real_logits, fake_logits)), grads = jax.value_and_grad(
         loss_fn, has_aux=True
     )(network.params)
     metrics = {
@@ -154,8 +218,58 @@ def _update_discriminator(
         'discriminator/real': jnp.mean(jax.nn.sigmoid(real_logits)),
         'discriminator/fake': jnp.mean(jax.nn.sigmoid(fake_logits)),
     }
-    return network.apply_gradients(grads=grads, batch_stats=batch_stats), grads, metrics
+    if penalties.is_used(config.penalty):
+        penalty, penalty_grads = _penalty(network, real, fake, update)
+        grads = jax.tree.map(jnp.add, grads, penalty_grads)
+        metrics['discriminator/penalty'] = penalty
+    metrics['discriminator/gradient_norm'] = optax.tree.norm(grads)
+    return network.apply_gradients(grads=grads, **statistics), real_logits, metrics
 
 
-def _stream(key: jax.Array, stream: int) -> jax.Array:
-    return jax.random.fold_in(key, stream)
+def _penalty(
+    network: NetworkState, real: jax.Array, fake: jax.Array, update: Update
+) -> tuple[jax.Array, Any]:
+    """The weighted penalties and their gradient: every `interval` steps that many times, else 0.
+
+    So a lazy one weighs the same on average (Karras et al. 2020, arXiv:1912.04958, section 3.1).
+    """
+    config = update.config.penalty
+
+    def total(params: Any) -> jax.Array:
+        def judge(images: jax.Array) -> jax.Array:
+            return update.judge(network, params, network.statistics, images, Stream.DROPOUT_REAL)[0]
+
+        key = update.stream(Stream.PENALTY)
+        return config.interval * penalties.total(judge, real, fake, key, config)
+
+    if config.interval == 1:
+        return jax.value_and_grad(total)(network.params)
+    return jax.lax.cond(
+        update.step % config.interval == 0,
+        jax.value_and_grad(total),
+        lambda params: (jnp.float32(0.0), jax.tree.map(jnp.zeros_like, params)),
+        network.params,
+    )
+
+
+def _generator_loss(
+    fake: jax.Array, real: jax.Array, judge: NetworkState, update: Update
+) -> jax.Array:
+    """G's loss on its images, by a constant D."""
+    config = update.config
+    # 'simultaneous' is one forward pass of D for both updates, unless latents are fresh.
+    alternating = config.update == 'alternating'
+    view, dropout = (
+        (Stream.VIEW_GENERATOR, Stream.DROPOUT_GENERATOR)
+        if alternating
+        else (Stream.VIEW_FAKE, Stream.DROPOUT_FAKE)
+    )
+
+    def logits(images: jax.Array, dropout: Stream) -> jax.Array:
+        return update.judge(judge, judge.params, judge.statistics, images, dropout)[0]
+
+    loss = losses.create(config.loss)
+    real_logits = None
+    if loss.paired:
+        real_logits = logits(update.view(real, Stream.VIEW_REAL), Stream.DROPOUT_REAL)
+    return loss.generator(real_logits, logits(update.view(fake, view), dropout))

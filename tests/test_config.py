@@ -31,7 +31,7 @@ def test_every_config_is_valid(name):
         ('optimizer.generator.b1', 1.0, 'from 0 to 1'),
         ('generator.strides', (2, 3, 2), 'one of 1, 2'),
         ('generator.strides', (2, 2), '3 in all'),
-        ('generator.norm', 'bach', "one of 'batch', 'none'"),
+        ('generator.norm', 'bach', "one of 'batch', 'layer'"),
         ('discriminator.dropout_rate', 1.0, 'not included'),
         ('dataset', '', 'non-empty'),
         ('data.placement', 'gpu', "one of 'auto', 'device', 'stream'"),

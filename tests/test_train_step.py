@@ -8,7 +8,7 @@ import pytest
 
 from configs import quickstart
 from dcgan_jax import models, train_state
-from dcgan_jax.train_step import _stream, ema_decay, sample_latents, train_step
+from dcgan_jax.train_step import Stream, ema_decay, sample_latents, train_step
 
 IMAGE_SHAPE = (8, 8, 3)
 BATCH = 8
@@ -28,7 +28,7 @@ def tiny(**changes):
 
 
 def step(config):
-    return jax.jit(lambda state, real, key: train_step(state, real, key, config))
+    return jax.jit(lambda state, real, key: train_step(state, real, None, key, config))
 
 
 def adam_first_step(params, grads, config):
@@ -64,7 +64,7 @@ def reference(config, networks, state, real, key):
     g, d = networks
     gp, gs = state.generator.params, state.generator.batch_stats
     dp, ds = state.discriminator.params, state.discriminator.batch_stats
-    keys = [jax.random.fold_in(key, stream) for stream in range(5)]
+    keys = [jax.random.fold_in(key, stream) for stream in Stream]
     z = jax.random.normal(keys[0], (BATCH, config.latent_dim))
     fake, fake_stats = apply(g, gp, gs, z)
 
@@ -145,7 +145,7 @@ def test_the_generators_gradient_is_that_of_its_own_loss_alone():
     config, networks, state, real = tiny(update='simultaneous')
     key = jax.random.key(0)
     new, _ = step(config)(state, real, key)
-    z = sample_latents(_stream(key, 0), BATCH, config.latent_dim)
+    z = sample_latents(jax.random.fold_in(key, Stream.LATENTS), BATCH, config.latent_dim)
     d = state.discriminator
 
     def own_loss(params):
@@ -207,7 +207,7 @@ def test_metrics_are_what_they_are_called():
     config, networks, state, real = tiny(update='simultaneous')
     key = jax.random.key(1)
     _, metrics = step(config)(state, real, key)
-    z = sample_latents(_stream(key, 0), BATCH, config.latent_dim)
+    z = sample_latents(jax.random.fold_in(key, Stream.LATENTS), BATCH, config.latent_dim)
     fake, _ = apply(networks.generator, state.generator.params, state.generator.batch_stats, z)
     d = state.discriminator
     for name, images in (('real', real), ('fake', fake)):

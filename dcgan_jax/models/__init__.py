@@ -17,8 +17,10 @@ class Networks(NamedTuple):
     discriminator: Discriminator
 
 
-def build(config: ConfigDict, image_shape: tuple[int, int, int]) -> Networks:
+def build(config: ConfigDict, image_shape: tuple[int, int, int], num_classes: int = 0) -> Networks:
     """Builds the networks that `config` describes for images of `image_shape` (H, W, C).
+
+    `num_classes` counts where `config.conditional`.
 
     Raises:
         UserError: base size and strides don't lead to that image size, or a discriminator of that
@@ -38,7 +40,15 @@ def build(config: ConfigDict, image_shape: tuple[int, int, int]) -> Networks:
             f'config.discriminator.strides={tuple(config.discriminator.strides)} shrink a '
             f'{side}x{side} image {shrink} times: use fewer stages or strides of 1'
         )
-    shared = {'lowering': config.lowering, 'dtype': jnp.dtype(config.dtype)}
+    if config.conditional and not num_classes:
+        raise UserError(
+            'config.conditional needs a data set with class labels: use another, or False'
+        )
+    shared = {
+        'num_classes': num_classes if config.conditional else 0,
+        'lowering': config.lowering,
+        'dtype': jnp.dtype(config.dtype),
+    }
     return Networks(
         Generator(out_channels=channels, **config.generator, **shared),
         Discriminator(**config.discriminator, **shared),

@@ -1,68 +1,48 @@
-"""The DCGAN generator and discriminator (Radford et al. 2015, arXiv:1511.06434).
+"""The generator and the discriminator: DCGANs (Radford et al. 2015, arXiv:1511.06434) and kin.
 
 Their fields are the fields of `config.generator` and `config.discriminator`: every variant is a
 config, none is a copy of a module.
 """
 
-from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from dcgan_jax.models import layers
-
-# Weight initialisers by config name; each takes `weight_stddev`.
-INITIALIZERS = {
-    'normal': nn.initializers.normal,  # N(0, stddev), Radford et al. 2015, section 4
-    'glorot_uniform': lambda stddev: nn.initializers.glorot_uniform(),  # Keras's default
-}
-NORMS = ('batch', 'none')
-ACTIVATIONS = ('relu', 'leaky_relu')
-
-
-def _scaled(features: int, width: float) -> int:
-    return max(1, round(features * width))
-
-
-def _batch_norm(net: nn.Module, x: jax.Array, train: bool, name: str) -> jax.Array:
-    """BatchNorm as `net`'s fields want it; under `jit` over a mesh it sees the global batch."""
-    # DCGAN implementations draw the scale from N(1, 0.02) where the weights are N(0, 0.02).
-    jitter = nn.initializers.normal(net.weight_stddev)
-    around_one = lambda key, shape, dtype: 1.0 + jitter(key, shape, dtype)  # noqa: E731
-    norm = nn.BatchNorm(
-        use_running_average=not train,
-        momentum=net.norm_momentum,
-        epsilon=net.norm_epsilon,
-        scale_init=around_one if net.weight_init == 'normal' else nn.initializers.ones,
-        name=name,
-    )
-    return norm(x.astype(jnp.float32)).astype(net.dtype)
+from dcgan_jax.models import attention, layers, stages
+from dcgan_jax.models.norms import normalise
 
 
 class Generator(nn.Module):
-    """Latents to images: a dense stem, then transposed convolutions, then tanh.
+    """Latents to images: a dense stem, then stages that enlarge the map, then tanh.
 
     Attributes:
         out_channels: channels C of the images (1 or 3).
         base_size: height and width of the stem's map.
         base_features: channels of the stem's map.
-        features: output channels of every transposed convolution but the last.
-        strides: 1 or 2 for each transposed convolution, the last (to the image) included; the
-            image side is base_size * prod(strides).
-        kernel_size: side of every transposed convolution's kernel.
+        block: what a stage is: 'conv' (a transposed convolution), or 'residual' (Miyato et al.
+            2018, arXiv:1802.05957).
+        features: output channels of every stage; one more convolution makes the image.
+        strides: 1 or 2 for each stage, and for the convolution to the image; the image side is
+            base_size * prod(strides).
+        kernel_size: side of every convolution's kernel.
+        kernel_sizes: one for each of strides, in its place; or empty.
+        branches: sides of parallel kernels that share a convolution's channels; empty: one kernel.
+        attention: numbers of the stages, from 0, that self-attention follows.
         stem_features: sizes of dense layers between the latents and the stem's map.
-        stem_norm: whether the stem's map is normalised.
-        norm: 'batch' or 'none', after every transposed convolution but the last.
+        stem_norm: whether the stem's map is normalised ('conv' only: residual blocks begin so).
+        norm: one of `norms.NORMS`, after every convolution but the last.
         norm_momentum: share of the running statistics kept at each step.
         norm_epsilon: added to the variance.
         activation: 'relu' or 'leaky_relu'.
         leaky_slope: slope of 'leaky_relu' below zero.
         use_bias: biases in dense layers and convolutions.
-        weight_init: weight initialiser, a key of `INITIALIZERS`.
+        weight_init: weight initialiser, a key of `stages.INITIALIZERS`.
         weight_stddev: its standard deviation, where it has one.
+        spectral_norm: of all dense layers and convolutions.
         width: scales every number of channels (and of stem features).
+        num_classes: 0, or how many classes have a normalisation of their own.
         lowering: how convolutions are computed, see `layers`; the result is the same.
         dtype: of the computation; parameters and statistics stay float32.
     """
@@ -70,9 +50,13 @@ class Generator(nn.Module):
     out_channels: int
     base_size: int
     base_features: int
+    block: str
     features: tuple[int, ...]
     strides: tuple[int, ...]
     kernel_size: int
+    kernel_sizes: tuple[int, ...]
+    branches: tuple[int, ...]
+    attention: tuple[int, ...]
     stem_features: tuple[int, ...]
     stem_norm: bool
     norm: str
@@ -83,80 +67,105 @@ class Generator(nn.Module):
     use_bias: bool
     weight_init: str
     weight_stddev: float
+    spectral_norm: bool
     width: float
+    num_classes: int = 0
     lowering: str = 'auto'
     dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(self, z: jax.Array, *, train: bool) -> jax.Array:
+    def __call__(self, z: jax.Array, labels: jax.Array | None = None, *, train: bool) -> jax.Array:
         """Generates images.
 
         Args:
             z: latents `[B, latent_dim]`.
+            labels: int32 `[B]` in [0, num_classes), where there are classes.
             train: normalise by the batch's own statistics, and update the running ones in the
                 collection 'batch_stats'; otherwise use the running ones.
 
         Returns:
             `[B, H, W, out_channels]` in [-1, 1], in `dtype`.
         """
-        kernel_init = INITIALIZERS[self.weight_init](self.weight_stddev)
-        dense = _dense_factory(self, kernel_init)
-
+        labels = labels if self.num_classes else None
+        residual = self.block == 'residual'
         x = z.astype(self.dtype)
         for index, features in enumerate(self.stem_features):
-            x = self._activate(dense(_scaled(features, self.width), f'stem_{index}')(x))
-        base_features = _scaled(self.base_features, self.width)
-        x = dense(self.base_size**2 * base_features, 'project')(x)
+            x = self.activate(stages.dense(self, stages.scaled(self, features), f'stem_{index}')(x))
+        base_features = stages.scaled(self, self.base_features)
+        x = stages.dense(self, self.base_size**2 * base_features, 'project')(x)
         x = x.reshape(-1, self.base_size, self.base_size, base_features)
-        if self.stem_norm and self.norm == 'batch':
-            x = _batch_norm(self, x, train, 'project_norm')
-        x = self._activate(x)
+        if not residual:
+            if self.stem_norm:
+                x = normalise(self, x, labels, train=train, name='project_norm')
+            x = self.activate(x)
 
-        features = [_scaled(f, self.width) for f in self.features] + [self.out_channels]
-        for index, (channels, stride) in enumerate(zip(features, self.strides, strict=True)):
-            x = layers.ConvTranspose(
-                channels,
-                self.kernel_size,
-                stride,
-                use_bias=self.use_bias,
-                dtype=self.dtype,
-                kernel_init=kernel_init,
-                lowering=self.lowering,
-                name=f'conv_{index}',
-            )(x)
-            if index < len(self.features):
-                if self.norm == 'batch':
-                    x = _batch_norm(self, x, train, f'norm_{index}')
-                x = self._activate(x)
-        return jnp.tanh(x)
+        for index, (features, stride) in enumerate(zip(self.features, self.strides, strict=False)):
+            channels, size = stages.scaled(self, features), stages.kernel_size(self, index)
+            if residual:
+                x = stages.residual_up(
+                    self, x, labels, channels, size, stride, f'block_{index}', train=train
+                )
+            else:
+                x = self._enlarge(x, channels, index)
+                x = normalise(self, x, labels, train=train, name=f'norm_{index}')
+                x = self.activate(x)
+            x = _attend(self, x, index)
+        if residual:
+            x = self.activate(normalise(self, x, labels, train=train, name='norm_out'))
+        return jnp.tanh(self._enlarge(x, self.out_channels, len(self.features)))
 
-    def _activate(self, x: jax.Array) -> jax.Array:
+    def activate(self, x: jax.Array) -> jax.Array:
+        """The nonlinearity."""
         return nn.relu(x) if self.activation == 'relu' else nn.leaky_relu(x, self.leaky_slope)
+
+    def _enlarge(self, x: jax.Array, channels: int, index: int) -> jax.Array:
+        size, stride = stages.kernel_size(self, index), self.strides[index]
+        return stages.convolve(
+            self, layers.ConvTranspose, x, channels, size, stride, f'conv_{index}'
+        )
 
 
 class Discriminator(nn.Module):
-    """Images to one logit each: convolutions with LeakyReLU, then one dense layer.
+    """Images to one logit each: stages that shrink the map, then one dense layer.
 
     Attributes:
-        features: output channels of every convolution.
-        strides: 1 or 2 for each convolution.
+        block: what a stage is: 'conv' or 'residual' (Miyato et al. 2018).
+        features: output channels of every stage.
+        strides: 1 or 2 for each stage.
         kernel_size: side of every convolution's kernel.
-        norm: 'batch' or 'none', after every convolution but the first.
+        kernel_sizes: one for each stage, in its place; or empty.
+        branches: sides of parallel kernels that share a convolution's channels; empty: one kernel.
+        attention: numbers of the stages, from 0, that self-attention follows.
+        minibatch_stddev: images compared with each other by a channel before the head; 0: none.
+        pack: images judged together, stacked as channels (PacGAN: Lin et al. 2018,
+            arXiv:1712.04086); 1: each alone.
+        head: what the dense layer sees: the last map 'flatten'ed, or its 'sum' over positions.
+        norm: one of `norms.NORMS`, after every convolution but the first.
         norm_momentum: share of the running statistics kept at each step.
         norm_epsilon: added to the variance.
         leaky_slope: slope of LeakyReLU below zero.
-        dropout_rate: share of activations dropped after every convolution while training.
+        dropout_rate: share of activations dropped after every stage while training.
         use_bias: biases in convolutions and the dense layer.
-        weight_init: weight initialiser, a key of `INITIALIZERS`.
+        weight_init: weight initialiser, a key of `stages.INITIALIZERS`.
         weight_stddev: its standard deviation, where it has one.
+        spectral_norm: of all dense layers, convolutions and class vectors.
         width: scales every number of channels.
+        num_classes: 0, or how many classes the projection knows (Miyato & Koyama 2018,
+            arXiv:1802.05637).
         lowering: how convolutions are computed, see `layers`; the result is the same.
         dtype: of the computation; parameters, statistics and logits stay float32.
     """
 
+    block: str
     features: tuple[int, ...]
     strides: tuple[int, ...]
     kernel_size: int
+    kernel_sizes: tuple[int, ...]
+    branches: tuple[int, ...]
+    attention: tuple[int, ...]
+    minibatch_stddev: int
+    pack: int
+    head: str
     norm: str
     norm_momentum: float
     norm_epsilon: float
@@ -165,45 +174,82 @@ class Discriminator(nn.Module):
     use_bias: bool
     weight_init: str
     weight_stddev: float
+    spectral_norm: bool
     width: float
+    num_classes: int = 0
     lowering: str = 'auto'
     dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(self, images: jax.Array, *, train: bool) -> jax.Array:
+    def __call__(
+        self, images: jax.Array, labels: jax.Array | None = None, *, train: bool
+    ) -> jax.Array:
         """Judges images.
 
         Args:
-            images: `[B, H, W, C]` in [-1, 1].
+            images: `[B, H, W, C]` in [-1, 1]; B is a multiple of `pack`.
+            labels: int32 `[B]` in [0, num_classes), where there are classes.
             train: normalise by the batch's own statistics (and update the collection
                 'batch_stats'), and drop activations by the stream 'dropout'.
 
         Returns:
-            Logits, float32 `[B, 1]`; sigmoid(logit) is the probability that an image is real.
+            Logits, float32 `[B / pack, 1]`; sigmoid(logit) is the probability that an image is
+            real.
         """
-        kernel_init = INITIALIZERS[self.weight_init](self.weight_stddev)
-        x = images.astype(self.dtype)
+        x = _pack(images, self.pack).astype(self.dtype)
+        residual = self.block == 'residual'
         for index, (features, stride) in enumerate(zip(self.features, self.strides, strict=True)):
-            x = layers.Conv(
-                _scaled(features, self.width),
-                self.kernel_size,
-                stride,
-                use_bias=self.use_bias,
-                dtype=self.dtype,
-                kernel_init=kernel_init,
-                lowering=self.lowering,
-                name=f'conv_{index}',
-            )(x)
-            if index > 0 and self.norm == 'batch':
-                x = _batch_norm(self, x, train, f'norm_{index}')
-            x = nn.leaky_relu(x, self.leaky_slope)
+            channels, size = stages.scaled(self, features), stages.kernel_size(self, index)
+            if residual:
+                x = stages.residual_down(
+                    self, x, channels, size, stride, f'block_{index}', first=index == 0, train=train
+                )
+            else:
+                x = stages.convolve(self, layers.Conv, x, channels, size, stride, f'conv_{index}')
+                if index > 0:
+                    x = normalise(self, x, None, train=train, name=f'norm_{index}')
+                x = self.activate(x)
+            x = _attend(self, x, index)
             if self.dropout_rate:
                 x = nn.Dropout(self.dropout_rate, deterministic=not train)(x)
-        x = x.reshape(x.shape[0], -1)
-        return _dense_factory(self, kernel_init)(1, 'logit')(x).astype(jnp.float32)
+        if residual:
+            x = self.activate(x)
+        if self.minibatch_stddev:
+            x = attention.minibatch_stddev(x, self.minibatch_stddev)
+        x = jnp.sum(x, axis=(1, 2)) if self.head == 'sum' else x.reshape(x.shape[0], -1)
+        logits = stages.dense(self, 1, 'logit')(x).astype(jnp.float32)
+        if self.num_classes:
+            embed = layers.Embed(
+                self.num_classes,
+                x.shape[-1],
+                stages.INITIALIZERS[self.weight_init](self.weight_stddev),
+                self.spectral_norm,
+                name='classes',
+            )
+            logits += jnp.sum(embed(labels) * x.astype(jnp.float32), axis=-1, keepdims=True)
+        return logits
+
+    def activate(self, x: jax.Array) -> jax.Array:
+        """The nonlinearity: a leaky slope of 0 is ReLU."""
+        return nn.leaky_relu(x, self.leaky_slope)
 
 
-def _dense_factory(net: nn.Module, kernel_init: Any) -> Callable[[int, str], nn.Dense]:
-    return lambda features, name: nn.Dense(
-        features, use_bias=net.use_bias, dtype=net.dtype, kernel_init=kernel_init, name=name
-    )
+def _pack(images: jax.Array, count: int) -> jax.Array:
+    """[B, H, W, C] to [B / count, H, W, count * C]: neighbours become channels of one image."""
+    if count == 1:
+        return images
+    batch, height, width, channels = images.shape
+    images = images.reshape(batch // count, count, height, width, channels)
+    return jnp.moveaxis(images, 1, 3).reshape(-1, height, width, count * channels)
+
+
+def _attend(net: Generator | Discriminator, x: jax.Array, stage: int) -> jax.Array:
+    """Self-attention after one of the stages that `net.attention` names."""
+    if stage not in net.attention:
+        return x
+    return attention.SelfAttention(
+        stages.INITIALIZERS[net.weight_init](net.weight_stddev),
+        net.spectral_norm,
+        net.dtype,
+        name=f'attention_{stage}',
+    )(x)

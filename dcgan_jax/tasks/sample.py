@@ -34,7 +34,7 @@ def sample(workdir: epath.PathLike, out: epath.PathLike | None, num: int, seed: 
     out = run_dir.check_writable(out or epath.Path(workdir) / 'samples', '--out')
     sampler = Sampler(networks.generator, run.config)
     latents = sampler.latents(seed, num)
-    pixels = sampler(state.ema_params, latents)
+    pixels = sampler(state, latents)
 
     arrays = io.BytesIO()
     np.savez_compressed(arrays, images=pixels, latents=latents, step=int(state.step))

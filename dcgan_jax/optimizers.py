@@ -1,0 +1,58 @@
+"""Optimisers by their optax name, with schedules that are functions of the run's step."""
+
+import inspect
+
+import jax
+import jax.numpy as jnp
+import optax
+from ml_collections import ConfigDict
+
+NAMES = ('adam', 'adamw', 'adabelief', 'lion', 'nadam', 'radam', 'rmsprop', 'sgd')
+SCHEDULES = ('constant', 'linear', 'cosine')
+_OPTIONS = ('b1', 'b2', 'eps', 'momentum', 'decay', 'weight_decay')
+
+
+def create(config: ConfigDict, updates_per_step: int = 1) -> optax.GradientTransformation:
+    """The optimiser of one of `config.optimizer`'s two parts.
+
+    An optimiser gets those of the fields b1, b2, eps, momentum, decay and weight_decay that its
+    function in optax has.
+
+    Args:
+        config: `config.optimizer.generator` or `.discriminator`.
+        updates_per_step: of this network; schedules count steps of the run.
+    """
+    function = getattr(optax, config.name)
+    known = inspect.signature(function).parameters
+    options = {name: config[name] for name in _OPTIONS if name in known}
+    rate = config.learning_rate
+    if config.schedule != 'constant' or config.warmup_steps:
+        rate = lambda count: learning_rate(count // updates_per_step, config)  # noqa: E731
+    optimizer = function(rate, **options)
+    if config.clip_norm:
+        return optax.chain(optax.clip_by_global_norm(config.clip_norm), optimizer)
+    return optimizer
+
+
+def learning_rate(step: jax.Array, config: ConfigDict) -> jax.Array:
+    """The learning rate at a step: warm-up, a plateau, then a fall.
+
+    It rises linearly over `warmup_steps`, stays, and falls from step `decay_start` to step
+    `decay_end` to `final_share` of itself, along a line or half a cosine (Loshchilov & Hutter 2017,
+    arXiv:1608.03983, eq. 5), and stays there.
+
+    Args:
+        step: int32 scalar, updates done before.
+        config: as for `create`.
+    """
+    step = step.astype(jnp.float32)
+    rate = jnp.float32(config.learning_rate)
+    if config.warmup_steps:
+        rate *= jnp.minimum((step + 1.0) / config.warmup_steps, 1.0)
+    if config.schedule == 'constant':
+        return rate
+    fallen = (step - config.decay_start) / max(config.decay_end - config.decay_start, 1)
+    left = 1.0 - jnp.clip(fallen, 0.0, 1.0)
+    if config.schedule == 'cosine':
+        left = 0.5 * (1.0 - jnp.cos(jnp.pi * left))
+    return rate * (config.final_share + (1.0 - config.final_share) * left)

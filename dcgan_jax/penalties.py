@@ -1,0 +1,84 @@
+"""Gradient penalties on the discriminator; functions of `judge`, which maps images to logits.
+
+Each returns a float32 scalar without its weight. The gradient of an image's logit in that image is
+meant: with BatchNorm in D, logits depend on other images too, and the norms say something else.
+"""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from ml_collections import ConfigDict
+
+Judge = Callable[[jax.Array], jax.Array]
+NAMES = ('r1', 'r2', 'wgan_gp', 'dragan')
+
+
+def squared_gradient_norms(judge: Judge, images: jax.Array) -> jax.Array:
+    """|dD(x)/dx|^2 for each logit, float32 `[B]`.
+
+    Args:
+        judge: images `[B, H, W, C]` to logits `[B, 1]`; or to `[B / m, 1]`, one for m images each
+            (PacGAN), whose norm is then over all m.
+        images: where the gradients are taken.
+    """
+    count = jax.eval_shape(judge, images).shape[0]
+    gradients = jax.grad(lambda x: jnp.sum(judge(x)))(images)
+    return jnp.sum(jnp.square(gradients.astype(jnp.float32).reshape(count, -1)), axis=1)
+
+
+def r1(judge: Judge, real: jax.Array) -> jax.Array:
+    """E[|dD/dx|^2] / 2 (Mescheder et al. 2018, arXiv:1801.04406, eq. 9); at fakes it is R2."""
+    return 0.5 * jnp.mean(squared_gradient_norms(judge, real))
+
+
+def unit_norm(judge: Judge, images: jax.Array) -> jax.Array:
+    """E[(|dD/dx| - 1)^2] (Gulrajani et al. 2017, arXiv:1704.00028, eq. 3)."""
+    # The root's derivative is infinite at 0, where a dead D stands.
+    norms = jnp.sqrt(squared_gradient_norms(judge, images) + 1e-12)
+    return jnp.mean(jnp.square(norms - 1.0))
+
+
+def between(key: jax.Array, real: jax.Array, fake: jax.Array) -> jax.Array:
+    """Random points between real and fake images (WGAN-GP: Gulrajani et al. 2017, section 4)."""
+    share = jax.random.uniform(key, (real.shape[0], 1, 1, 1))
+    return share * real + (1.0 - share) * fake
+
+
+def around(key: jax.Array, real: jax.Array) -> jax.Array:
+    """Points near real images (DRAGAN: Kodali et al. 2017, arXiv:1705.07215, the authors' code).
+
+    Each image moves by a random share of noise U[0, 0.5 s) on every pixel, s the batch's standard
+    deviation.
+    """
+    noise_key, share_key = jax.random.split(key)
+    noise = 0.5 * jnp.std(real) * jax.random.uniform(noise_key, real.shape)
+    return real + jax.random.uniform(share_key, (real.shape[0], 1, 1, 1)) * noise
+
+
+def total(
+    judge: Judge, real: jax.Array, fake: jax.Array, key: jax.Array, config: ConfigDict
+) -> jax.Array:
+    """The weighted sum of the penalties that `config.penalty` asks for.
+
+    Args:
+        judge: images to logits.
+        real: `[B, H, W, C]`, as D sees them.
+        fake: the same shape, constant for D.
+        key: for random points.
+        config: `config.penalty`.
+    """
+    parts = {
+        'r1': lambda: r1(judge, real),
+        'r2': lambda: r1(judge, fake),
+        'wgan_gp': lambda: unit_norm(judge, between(key, real, fake)),
+        'dragan': lambda: unit_norm(judge, around(key, real)),
+    }
+    return sum(
+        (config[name] * part() for name, part in parts.items() if config[name]), jnp.float32(0.0)
+    )
+
+
+def is_used(config: ConfigDict) -> bool:
+    """Whether any penalty of `config.penalty` has a weight."""
+    return any(config[name] for name in NAMES)
