@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 from etils import epath
 from ml_collections import ConfigDict
 
+from configs import cifar10
 from dcgan_jax import checkpoint
 from dcgan_jax import config as config_lib
 from dcgan_jax.errors import UserError
@@ -21,10 +22,12 @@ class Run(NamedTuple):
     Attributes:
         config: of the run.
         image_shape: (H, W, C) of its images.
+        num_classes: of its data set; 0 without labels.
     """
 
     config: ConfigDict
     image_shape: tuple[int, int, int]
+    num_classes: int = 0
 
 
 def check_writable(workdir: epath.PathLike, flag: str = '--workdir') -> epath.Path:
@@ -80,11 +83,15 @@ def enter(workdir: epath.Path, run: Run) -> None:
 
 def describe(run: Run) -> dict[str, Any]:
     """The run as JSON has it."""
-    return {'config': run.config.to_dict(), 'image_shape': run.image_shape}
+    return {
+        'config': run.config.to_dict(),
+        'image_shape': run.image_shape,
+        'num_classes': run.num_classes,
+    }
 
 
 def read(workdir: epath.PathLike) -> Run:
-    """Reads `config.json`.
+    """Reads `config.json`; fields that came later have the values they had before: the defaults.
 
     Raises:
         UserError: there is none, or it can't be read as one.
@@ -96,15 +103,18 @@ def read(workdir: epath.PathLike) -> Run:
         )
     try:
         content = json.loads(path.read_text())
-        config = ConfigDict(_with_tuples(content['config']))
+        config = cifar10.get_config()
+        with config.ignore_type():
+            config.update(_with_tuples(content['config']))
         height, width, channels = map(int, content['image_shape'])
+        num_classes = int(content.get('num_classes', 0))
         config_lib.validate(config)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(
             f'{path} is damaged, or of another version ({error}): '
             'restore it or choose another --workdir'
         ) from error
-    return Run(config.lock(), (height, width, channels))
+    return Run(config.lock(), (height, width, channels), num_classes)
 
 
 def _with_tuples(tree):

@@ -1,6 +1,10 @@
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from configs import cifar10
+from dcgan_jax import losses
 from dcgan_jax.losses import LOSSES
 
 REAL = np.array([[-40.0], [-1.5], [0.0], [0.3], [60.0]])
@@ -11,13 +15,31 @@ def log_sigmoid(x):
     return -np.logaddexp(0.0, -x)  # float64
 
 
-def test_non_saturating_is_the_formula_of_the_paper():
-    loss = LOSSES['non_saturating']
-    expected_d = -np.mean(log_sigmoid(REAL)) - np.mean(log_sigmoid(-FAKE))
-    expected_g = -np.mean(log_sigmoid(FAKE))
-    actual_d = loss.discriminator(REAL.astype(np.float32), FAKE.astype(np.float32))
-    assert actual_d == pytest.approx(expected_d, rel=1e-6)
-    assert loss.generator(None, FAKE.astype(np.float32)) == pytest.approx(expected_g, rel=1e-6)
+# The papers' formulas in float64: (D's loss, G's loss).
+EXPECTED = {
+    'non_saturating': (
+        -np.mean(log_sigmoid(REAL)) - np.mean(log_sigmoid(-FAKE)),
+        -np.mean(log_sigmoid(FAKE)),
+    ),
+    'least_squares': (
+        0.5 * np.mean((REAL - 1) ** 2) + 0.5 * np.mean(FAKE**2),
+        0.5 * np.mean((FAKE - 1) ** 2),
+    ),
+    'wasserstein': (np.mean(FAKE) - np.mean(REAL), -np.mean(FAKE)),
+    'hinge': (
+        np.mean(np.maximum(0, 1 - REAL)) + np.mean(np.maximum(0, 1 + FAKE)),
+        -np.mean(FAKE),
+    ),
+    'relativistic': (-np.mean(log_sigmoid(REAL - FAKE)), -np.mean(log_sigmoid(FAKE - REAL))),
+}
+
+
+@pytest.mark.parametrize('name', sorted(LOSSES))
+def test_a_loss_is_the_formula_of_its_paper(name):
+    real, fake = (jnp.asarray(x, jnp.float32) for x in (REAL, FAKE))
+    loss = LOSSES[name]
+    assert loss.discriminator(real, fake) == pytest.approx(EXPECTED[name][0], rel=1e-6)
+    assert loss.generator(real, fake) == pytest.approx(EXPECTED[name][1], rel=1e-6)
 
 
 def test_non_saturating_at_a_blind_discriminator_is_two_and_one_times_log_2():
@@ -25,3 +47,28 @@ def test_non_saturating_at_a_blind_discriminator_is_two_and_one_times_log_2():
     loss = LOSSES['non_saturating']
     assert loss.discriminator(zeros, zeros) == pytest.approx(2 * np.log(2))
     assert loss.generator(None, zeros) == pytest.approx(np.log(2))
+
+
+@pytest.mark.parametrize(('name', 'best'), [('non_saturating', np.log(9)), ('least_squares', 0.9)])
+def test_smoothed_labels_move_the_best_logit_of_real_images_and_no_fake_one(name, best):
+    """sigmoid(log 9) = 0.9; the fake side stays one-sided."""
+    config = cifar10.get_config().loss
+    config.name, config.real_label = name, 0.9
+    loss = losses.create(config).discriminator
+    fake = jnp.zeros((1, 1))
+    slope = jax.grad(lambda logit: loss(logit, fake))
+    assert slope(jnp.full((1, 1), best))[0, 0] == pytest.approx(0, abs=1e-6)
+    assert slope(jnp.full((1, 1), best - 0.1))[0, 0] < 0 < slope(jnp.full((1, 1), best + 0.1))[0, 0]
+    plain = LOSSES[name].discriminator
+    of_fake = [jax.grad(f, argnums=1)(fake, fake + 2.0) for f in (loss, plain)]
+    assert of_fake[0] == of_fake[1]
+
+
+def test_flipped_labels_swap_their_share_of_pairs():
+    real, fake = jnp.arange(4000.0).reshape(-1, 1), -1.0 - jnp.arange(4000.0).reshape(-1, 1)
+    told_real, told_fake = losses.flip_labels(jax.random.key(0), real, fake, 0.3)
+    flipped = np.asarray(told_real < 0)
+    assert flipped.mean() == pytest.approx(0.3, abs=0.03)
+    np.testing.assert_array_equal(told_real, np.where(flipped, fake, real))
+    np.testing.assert_array_equal(told_fake, np.where(flipped, real, fake))
+    assert losses.flip_labels(jax.random.key(0), real, fake, 0.0)[0] is real

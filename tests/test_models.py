@@ -183,9 +183,9 @@ def numpy_forward(variables, x, layers_of):
     return x
 
 
-def random_variables(module, shape):
+def random_variables(module, shape, labels=None):
     """Variables with nothing at its initial value, running statistics included."""
-    variables = module.init(jax.random.key(0), jnp.ones(shape), train=False)
+    variables = module.init(jax.random.key(0), jnp.ones(shape), labels, train=False)
     rng = np.random.default_rng(1)
 
     def draw(leaf):

@@ -7,21 +7,44 @@ import optax
 import pytest
 
 from configs import quickstart
-from dcgan_jax import models, train_state
+from dcgan_jax import augment, models, train_state
 from dcgan_jax.train_step import Stream, ema_decay, sample_latents, train_step
 
 IMAGE_SHAPE = (8, 8, 3)
 BATCH = 8
 
 
-def tiny(**changes):
+# (D's loss of real and fake logits, G's loss), as the papers have them.
+LOSSES = {
+    'non_saturating': (
+        lambda r, f: -jnp.log(jax.nn.sigmoid(r)).mean() - jnp.log(1 - jax.nn.sigmoid(f)).mean(),
+        lambda r, f: -jnp.log(jax.nn.sigmoid(f)).mean(),
+    ),
+    'least_squares': (
+        lambda r, f: ((r - 1) ** 2).mean() / 2 + (f**2).mean() / 2,
+        lambda r, f: ((f - 1) ** 2).mean() / 2,
+    ),
+    'wasserstein': (lambda r, f: f.mean() - r.mean(), lambda r, f: -f.mean()),
+    'hinge': (
+        lambda r, f: jnp.maximum(0, 1 - r).mean() + jnp.maximum(0, 1 + f).mean(),
+        lambda r, f: -f.mean(),
+    ),
+    'relativistic': (
+        lambda r, f: -jnp.log(jax.nn.sigmoid(r - f)).mean(),
+        lambda r, f: -jnp.log(jax.nn.sigmoid(f - r)).mean(),
+    ),
+}
+
+
+def tiny(conditional=False, **changes):
     config = quickstart.get_config()
+    config.conditional = conditional
     config.lowering = 'xla'  # compiles sooner
     config.latent_dim = 6
     config.generator.update(base_size=2, base_features=8, features=(6,), strides=(2, 2), width=1.0)
     config.discriminator.update(features=(5, 7), strides=(2, 2), width=1.0)
     config.update(changes)
-    networks = models.build(config, IMAGE_SHAPE)
+    networks = models.build(config, IMAGE_SHAPE, num_classes=3)
     state = jax.jit(lambda: train_state.create(config, networks, IMAGE_SHAPE))()
     real = jnp.asarray(np.random.default_rng(0).uniform(-1, 1, (BATCH, *IMAGE_SHAPE)), jnp.float32)
     return config, networks, state, real
@@ -59,9 +82,16 @@ def apply(module, params, batch_stats, x, key=None):
     return out, new.get('batch_stats', {})
 
 
+def gradient_norms(judge, images):
+    """|dD/dx|^2 of each image, one by one."""
+    one = lambda image: jnp.sum(jax.grad(lambda x: judge(x[None])[0, 0])(image) ** 2)  # noqa: E731
+    return jnp.stack([one(image) for image in images])
+
+
 def reference(config, networks, state, real, key):
     """One step as the textbook has it: whole losses, whole gradients, nothing shared."""
     g, d = networks
+    d_formula, g_formula = LOSSES[config.loss.name]
     gp, gs = state.generator.params, state.generator.batch_stats
     dp, ds = state.discriminator.params, state.discriminator.batch_stats
     keys = [jax.random.fold_in(key, stream) for stream in Stream]
@@ -71,11 +101,16 @@ def reference(config, networks, state, real, key):
     def d_loss(params):
         real_logits, stats = apply(d, params, ds, real, keys[2])
         fake_logits, stats = apply(d, params, stats, jnp.asarray(np.asarray(fake)), keys[3])
-        loss = -jnp.log(jax.nn.sigmoid(real_logits)).mean()
-        loss -= jnp.log(1 - jax.nn.sigmoid(fake_logits)).mean()
-        return loss, stats
+        loss = d_formula(real_logits, fake_logits)
+        judge = lambda images: apply(d, params, ds, images, keys[2])[0]  # noqa: E731
+        penalty = 0.0
+        if config.penalty.r1:
+            penalty += config.penalty.r1 / 2 * gradient_norms(judge, real).mean()
+        if config.penalty.r2:
+            penalty += config.penalty.r2 / 2 * gradient_norms(judge, fake).mean()
+        return loss + penalty, (stats, loss)
 
-    (d_value, new_ds), d_grads = jax.jit(jax.value_and_grad(d_loss, has_aux=True))(dp)
+    (_, (new_ds, d_value)), d_grads = jax.jit(jax.value_and_grad(d_loss, has_aux=True))(dp)
     new_dp = adam_first_step(dp, d_grads, config.optimizer.discriminator)
 
     alternating = config.update == 'alternating'
@@ -88,7 +123,8 @@ def reference(config, networks, state, real, key):
     def g_loss(params):
         images, stats = apply(g, params, gs, z)
         logits, _ = apply(d, judge, judge_stats, images, keys[4] if alternating else keys[3])
-        return -jnp.log(jax.nn.sigmoid(logits)).mean(), stats
+        real_logits, _ = apply(d, judge, judge_stats, real, keys[2])
+        return g_formula(real_logits, logits), stats
 
     (g_value, new_gs), g_grads = jax.jit(jax.value_and_grad(g_loss, has_aux=True))(gp)
     new_gp = adam_first_step(gp, g_grads, config.optimizer.generator)
@@ -104,6 +140,14 @@ def reference(config, networks, state, real, key):
         {'update': 'simultaneous', 'discriminator': {'dropout_rate': 0.3}},
         {'discriminator': {'dropout_rate': 0.3, 'norm': 'none'}},
         {'optimizer': {'generator': {'eps': 1e-2}, 'discriminator': {'eps': 1e-2}}},
+        {'loss': {'name': 'least_squares'}},
+        {'loss': {'name': 'wasserstein'}},
+        {'loss': {'name': 'hinge'}, 'discriminator': {'norm': 'none'}},
+        {
+            'loss': {'name': 'relativistic'},
+            'penalty': {'r1': 0.5, 'r2': 2.0},
+            'discriminator': {'norm': 'none'},
+        },
     ],
     ids=str,
 )
@@ -214,3 +258,159 @@ def test_metrics_are_what_they_are_called():
         logits, _ = apply(networks.discriminator, d.params, d.batch_stats, images)
         probability = 1 / (1 + np.exp(-np.asarray(logits, np.float64)))
         assert metrics[f'discriminator/{name}'] == pytest.approx(probability.mean(), rel=1e-5)
+
+
+def test_each_update_of_d_has_a_batch_of_its_own():
+    """Two of them equal two steps whose G stands still, but for its last."""
+    config, _, state, real = tiny(discriminator_steps=2)
+    key = jax.random.key(2)
+    new, _ = step(config)(state, real, key)
+    assert (int(new.discriminator.step), int(new.generator.step)) == (2, 1)
+
+    config.discriminator_steps = 1
+    once = step(config)
+    still = state.generator.replace(tx=optax.set_to_zero(), opt_state=optax.EmptyState())
+    first, _ = once(state.replace(generator=still), real[::2], key)
+    second_key = jax.random.fold_in(key, len(Stream) + 1)
+    generator = state.generator.replace(**first.generator.statistics)
+    second, _ = once(first.replace(generator=generator), real[1::2], second_key)
+    # G's own view of D draws from the second update's key in both.
+    assert_trees_close(new.discriminator.params, second.discriminator.params, rtol=1e-6)
+    assert_trees_close(new.generator.params, second.generator.params, rtol=1e-6)
+
+
+def test_a_lazy_penalty_comes_every_interval_and_counts_that_often():
+    changes = {'penalty': {'r1': 0.7}, 'discriminator': {'norm': 'none'}}
+    config, _, state, real = tiny(**changes)
+    key = jax.random.key(0)
+    every, metrics = step(config)(state, real, key)
+    config.penalty.interval = 3
+    lazy = step(config)
+    for index, times in [(0, 3), (1, 0), (2, 0), (3, 3)]:
+        new, seen = lazy(state.replace(step=jnp.int32(index)), real, key)
+        expected = times * metrics['discriminator/penalty']
+        assert seen['discriminator/penalty'] == pytest.approx(float(expected), rel=1e-6)
+        del new
+    config.penalty.update(r1=2.1, interval=1)
+    strong, _ = step(config)(state, real, key)
+    new, _ = lazy(state, real, key)
+    mu = lambda s: s.discriminator.opt_state[0].mu  # noqa: E731
+    assert_trees_close(mu(new), mu(strong), rtol=1e-5, atol=1e-9)
+    config.penalty.r1 = 0.0
+    free, _ = step(config)(state, real, key)
+    new, _ = lazy(state.replace(step=jnp.int32(1)), real, key)
+    assert_trees_close(mu(new), mu(free), rtol=1e-5, atol=1e-9)
+    del every
+
+
+def test_spectral_vectors_are_state_and_follow_the_weights():
+    config, _, state, real = tiny(
+        discriminator={'spectral_norm': True, 'norm': 'none'}, generator={'spectral_norm': True}
+    )
+    run = step(config)
+    for index in range(8):
+        state, _ = run(state, real, jax.random.key(index))
+    for network in (state.generator, state.discriminator):
+        for name, stats in network.spectral_stats.items():
+            kernel = np.asarray(network.params[name]['kernel'], np.float64)
+            matrix = kernel.reshape(-1, kernel.shape[-1])
+            stretched = np.linalg.norm(matrix @ np.asarray(stats['u'], np.float64))
+            largest = np.linalg.svd(matrix)[1][0]
+            assert 0.8 * largest < stretched < 1.0001 * largest, name
+
+
+def test_averaged_statistics_follow_the_recursion():
+    config, _, state, real = tiny(ema={'batch_stats': 'average'})
+    before = state.ema_batch_stats
+    new, _ = step(config)(state, real, jax.random.key(0))
+    decay = float(ema_decay(jnp.int32(1), BATCH, config.ema))
+    expected = jax.tree.map(
+        lambda old, live: decay * old + (1 - decay) * live, before, new.generator.batch_stats
+    )
+    assert_trees_close(new.ema_batch_stats, expected, rtol=1e-5)
+    assert jax.tree.leaves(before)
+
+
+def test_the_adaptive_probability_is_state_and_what_d_saw():
+    changes = {
+        'policy': ('color',), 'probability': 0.25, 'adaptive_target': 0.9, 'adaptive_images': 80,
+    }  # fmt: skip
+    config, _, state, real = tiny(augment=changes)
+    assert state.augment_probability == 0.25
+    new, metrics = step(config)(state, real, jax.random.key(0))
+    assert metrics['augment/probability'] == 0.25
+    # r_t is below its target unless all signs agree: 8 of 80 images lower it by a tenth.
+    assert new.augment_probability == pytest.approx(0.15, abs=1e-6)
+
+    fixed, *_ = tiny(augment={'policy': ('color',), 'probability': 0.25})
+    same, _ = step(fixed)(state.replace(augment_probability={}), real, jax.random.key(0))
+    assert_trees_close(same.discriminator.params, new.discriminator.params, rtol=1e-6)
+
+
+def test_real_and_fake_are_augmented_for_d_and_fakes_for_g():
+    config, _, state, real = tiny(augment={'policy': ('cutout',)}, update='simultaneous')
+    _, metrics = step(config)(state, real, jax.random.key(0))
+    _, plain = step(tiny(update='simultaneous')[0])(state, real, jax.random.key(0))
+    for name in ('discriminator/real', 'discriminator/fake', 'generator/loss'):
+        assert metrics[name] != plain[name], name
+    # All of an image cut away: D can tell nothing, so G learns nothing.
+    config.augment.policy = ('blank',)
+    with pytest.MonkeyPatch.context() as patch:
+        blank = lambda key, images: 0.0 * images  # noqa: E731
+        patch.setitem(augment.POLICIES, 'blank', blank)
+        _, metrics = step(config)(state, real, jax.random.key(0))
+    assert metrics['generator/gradient_norm'] == 0
+
+
+def test_flips_are_of_real_images_alone():
+    config, _, state, real = tiny(augment={'horizontal_flip': True}, update='simultaneous')
+    symmetric = jnp.concatenate([real[:, :, :4], real[:, :, 3::-1]], axis=2)
+    key = jax.random.key(0)
+    flipped, _ = step(config)(state, symmetric, key)
+    config.augment.horizontal_flip = False
+    plain, _ = step(config)(state, symmetric, key)
+    assert_trees_close(flipped.discriminator.params, plain.discriminator.params, rtol=0, atol=0)
+    other, _ = step(config)(state, real, key)
+    config.augment.horizontal_flip = True
+    mirrored, _ = step(config)(state, real, key)
+    moved = jax.tree.map(
+        lambda a, b: float(jnp.abs(a - b).max()),
+        mirrored.discriminator.opt_state[0].mu,
+        other.discriminator.opt_state[0].mu,
+    )
+    assert min(jax.tree.leaves(moved)) > 0
+
+
+def test_fakes_have_the_classes_of_the_real_images():
+    config, networks, state, real = tiny(conditional=True, update='simultaneous')
+    labels = jnp.asarray([0, 1, 2, 0, 1, 2, 1, 1])
+    key = jax.random.key(0)
+    run = jax.jit(lambda state, labels: train_step(state, real, labels, key, config))
+    _, metrics = run(state, labels)
+    z = sample_latents(jax.random.fold_in(key, Stream.LATENTS), BATCH, config.latent_dim)
+    g, d = state.generator, state.discriminator
+    variables = {'params': g.params, 'batch_stats': g.batch_stats}
+    fake, _ = networks.generator.apply(variables, z, labels, train=True, mutable=['batch_stats'])
+    variables = {'params': d.params, 'batch_stats': d.batch_stats}
+    for name, images in (('real', real), ('fake', fake)):
+        logits, _ = networks.discriminator.apply(
+            variables, images, labels, train=True, mutable=['batch_stats']
+        )
+        expected = float(jax.nn.sigmoid(logits).mean())
+        assert metrics[f'discriminator/{name}'] == pytest.approx(expected, rel=1e-5)
+    _, others = run(state, labels[::-1])
+    assert others['discriminator/real'] != metrics['discriminator/real']
+
+
+def test_flipped_labels_reach_the_loss():
+    config, _, state, real = tiny(loss={'flip_labels': 1.0}, update='simultaneous')
+    key = jax.random.key(0)
+    _, flipped = step(config)(state, real, key)
+    config.loss.flip_labels = 0.0
+    _, plain = step(config)(state, real, key)
+    # All flipped: the loss of the negated logits.
+    logit = lambda p: np.log(p / (1 - p))  # noqa: E731
+    assert flipped['discriminator/loss'] != plain['discriminator/loss']
+    assert logit(flipped['discriminator/real']) == pytest.approx(
+        logit(plain['discriminator/real']), abs=1e-5
+    )

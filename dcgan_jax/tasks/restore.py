@@ -20,7 +20,7 @@ def restore(workdir: epath.PathLike) -> tuple[Run, Networks, GANState]:
     """
     workdir = epath.Path(workdir).expanduser()
     run = run_dir.read(workdir)
-    networks = models.build(run.config, run.image_shape)
+    networks = models.build(*run)
     shapes = jax.eval_shape(
         functools.partial(train_state.create, run.config, networks, run.image_shape)
     )

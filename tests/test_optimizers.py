@@ -1,0 +1,85 @@
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from configs import cifar10
+from dcgan_jax import optimizers
+
+GRADIENT = np.array([3.0, -4.0])  # of norm 5
+
+
+def settings(**changes):
+    config = cifar10.get_config().optimizer.generator
+    config.update(changes)
+    return config
+
+
+def updates(config, count, updates_per_step=1):
+    """What `count` updates by the same gradient add to parameters, one after another."""
+    optimizer = optimizers.create(config, updates_per_step)
+    params = jnp.zeros(2)
+    state, moves = optimizer.init(params), []
+    for _ in range(count):
+        move, state = optimizer.update(jnp.asarray(GRADIENT, jnp.float32), state, params)
+        moves.append(np.asarray(move, np.float64))
+    return moves
+
+
+@pytest.fixture(autouse=True)
+def _standard_promotion(monkeypatch):
+    """As in NetworkState.apply_gradients: Adam's b1**count has a float and an int32."""
+    import jax
+
+    with jax.numpy_dtype_promotion('standard'):
+        yield
+
+
+@pytest.mark.parametrize(
+    ('step', 'expected'),
+    [
+        (0, 0.1), (4, 0.5), (9, 1.0), (10, 1.0), (20, 1.0), (60, 0.6), (100, 0.2), (500, 0.2),
+    ],
+)  # fmt: skip
+def test_linear_schedule_by_hand(step, expected):
+    config = settings(
+        learning_rate=1.0, warmup_steps=10, schedule='linear', decay_start=20, decay_end=100,
+        final_share=0.2,
+    )  # fmt: skip
+    assert optimizers.learning_rate(jnp.int32(step), config) == pytest.approx(expected)
+
+
+def test_cosine_schedule_is_half_a_cosine():
+    config = settings(learning_rate=2.0, schedule='cosine', decay_start=0, decay_end=100)
+    for step in (0, 25, 50, 75, 100):
+        expected = 1 + np.cos(np.pi * step / 100)
+        actual = optimizers.learning_rate(jnp.int32(step), config)
+        assert actual == pytest.approx(expected, abs=1e-6)
+
+
+def test_schedules_count_the_runs_steps_whatever_the_updates_of_one():
+    config = settings(name='sgd', learning_rate=1.0, warmup_steps=4)
+    moves = updates(config, 6, updates_per_step=2)
+    rates = [-move[0] / GRADIENT[0] for move in moves]
+    np.testing.assert_allclose(rates, [0.25, 0.25, 0.5, 0.5, 0.75, 0.75], rtol=1e-6)
+
+
+def test_clipping_bounds_the_norm_of_the_gradient():
+    (free,) = updates(settings(name='sgd', learning_rate=1.0, clip_norm=6.0), 1)
+    (clipped,) = updates(settings(name='sgd', learning_rate=1.0, clip_norm=1.0), 1)
+    np.testing.assert_allclose(free, -GRADIENT, rtol=1e-6)
+    np.testing.assert_allclose(clipped, -GRADIENT / 5, rtol=1e-6)
+
+
+def test_options_reach_the_optimizer_that_has_them():
+    moves = updates(settings(name='sgd', learning_rate=0.1, momentum=0.5), 3)
+    for move, velocity in zip(moves, [1, 1.5, 1.75], strict=True):
+        np.testing.assert_allclose(move, -0.1 * velocity * GRADIENT, rtol=1e-6)
+    moves = updates(settings(name='rmsprop', learning_rate=0.1, decay=0.75, eps=1e-12), 2)
+    for move, share in zip(moves, [0.25, 0.4375], strict=True):  # 1 - 0.75^t of the square
+        np.testing.assert_allclose(move, -0.1 * np.sign(GRADIENT) / np.sqrt(share), rtol=1e-5)
+
+
+@pytest.mark.parametrize('name', optimizers.NAMES)
+def test_every_optimizer_goes_downhill(name):
+    (move, *_) = updates(settings(name=name), 1)
+    assert move @ GRADIENT < 0
