@@ -16,7 +16,7 @@ import os
 import re
 import sys
 from collections.abc import Generator, Sequence
-from typing import Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import tensorflow_datasets as tfds
@@ -34,6 +34,18 @@ _BUILDERS = {
 _DEFAULT_DATA_DIR = '~/tensorflow_datasets'
 _CHUNK = 1000  # images read between two updates of the progress bar
 PLACEMENTS = ('auto', 'device', 'stream')
+
+
+class Examples(NamedTuple):
+    """Images with their labels, as arrays of NumPy or JAX.
+
+    Attributes:
+      images: uint8 [..., H, W, C].
+      labels: int32 [...] in [0, number of classes), or None where nobody asked for them.
+    """
+
+    images: Any
+    labels: Any = None
 
 
 class Records(Protocol):
@@ -71,13 +83,16 @@ class ImageSource:
       name: Name and version, 'cifar10/3.0.2'.
       split: Split as given, 'train' or 'test[:100]'.
       image_shape: (H, W, C), H == W, C as stored (1 for grey images).
-      records: Record i is a dict with 'image': uint8 [H, W, C].
+      records: Record i is a dict with 'image': uint8 [H, W, C], and with 'label' where there are
+        classes.
+      num_classes: Classes that the labels tell apart; 0 where images have no labels.
     """
 
     name: str
     split: str
     image_shape: tuple[int, int, int]
     records: Records = dataclasses.field(repr=False)
+    num_classes: int = 0
 
     def __len__(self) -> int:
         return len(self.records)
@@ -87,17 +102,32 @@ class ImageSource:
         """Size of all the images as uint8."""
         return len(self) * math.prod(self.image_shape)
 
-    def read(self, indices: np.ndarray) -> np.ndarray:
+    def require_labels(self) -> None:
+        """Raises a UserError if the images have no labels."""
+        if not self.num_classes:
+            raise UserError(
+                f'{self.name} has no labels (no feature `label` of classes): '
+                'set conditional=False, or use a data set with labels'
+            )
+
+    def read(self, indices: np.ndarray, labels: bool = False) -> Examples:
         """Reads the images of `indices` [N], in that order, repeats allowed.
 
+        Args:
+          indices: Which images, in [0, len(self)).
+          labels: Whether to read their labels too.
+
         Returns:
-          uint8 [N, H, W, C].
+          Images uint8 [N, H, W, C]; labels int32 [N], or None if not asked for.
 
         Raises:
-          UserError: An image has another shape than the first one of the split.
+          UserError: An image has another shape than the first one of the split, or labels are asked
+            for and there are none.
         """
-        images = np.empty((len(indices), *self.image_shape), np.uint8)
+        if labels:
+            self.require_labels()
         records = self.records.__getitems__(np.asarray(indices).tolist())
+        images = np.empty((len(indices), *self.image_shape), np.uint8)
         for row, (index, record) in enumerate(zip(indices, records, strict=True)):
             image = record['image']
             if image.shape != self.image_shape:
@@ -106,7 +136,18 @@ class ImageSource:
                     f'one {self.image_shape}: use a data set whose images are all of one size'
                 )
             images[row] = image
-        return images
+        return Examples(images, self._labels(indices, records) if labels else None)
+
+    def _labels(self, indices: np.ndarray, records: Sequence[dict]) -> np.ndarray:
+        labels = np.array([record['label'] for record in records], np.int32)
+        wrong = np.flatnonzero((labels < 0) | (labels >= self.num_classes))
+        if wrong.size:  # TFDS marks images without a label by -1.
+            raise UserError(
+                f'{self.name} {self.split}: image {indices[wrong[0]]} has the label '
+                f'{labels[wrong[0]]}, not one of 0 to {self.num_classes - 1}: '
+                'set conditional=False, or use a split whose images all have labels'
+            )
+        return labels
 
 
 def open_source(name: str, split: str = 'train', data_dir: str | None = None) -> ImageSource:
@@ -228,7 +269,12 @@ def _open_split(builder: tfds.core.DatasetBuilder, split: str) -> ImageSource:
         raise UserError(f'{name} {split} cannot be read: {_first_line(error)}') from error
     if shape[0] != shape[1]:
         raise UserError(f'{name} {split} has images of shape {shape}: only square ones can be used')
-    return ImageSource(name, split, shape, records)
+    return ImageSource(name, split, shape, records, _num_classes(builder))
+
+
+def _num_classes(builder: tfds.core.DatasetBuilder) -> int:
+    label = dict(builder.info.features).get('label')
+    return label.num_classes or 0 if isinstance(label, tfds.features.ClassLabel) else 0
 
 
 def _open_records(builder: tfds.core.DatasetBuilder, split: str) -> Records:
@@ -265,12 +311,13 @@ def _select(records: Records, builder: tfds.core.DatasetBuilder, split: str) -> 
 
 
 def _read_with_tensorflow(builder: tfds.core.DatasetBuilder, split: str) -> Records:
-    """Reads a whole split, images only, into memory; TensorFlow is kept off the accelerator."""
+    """Reads a split's images and labels into memory; TensorFlow is kept off the accelerator."""
     import tensorflow as tf
 
     tf.config.set_visible_devices([], 'GPU')
+    wanted = {'image': True} | ({'label': True} if _num_classes(builder) else {})
     dataset = builder.as_dataset(
-        split, decoders=tfds.decode.PartialDecoding({'image': True}), shuffle_files=False
+        split, decoders=tfds.decode.PartialDecoding(wanted), shuffle_files=False
     )
     return _InMemory(tfds.as_numpy(dataset))
 
@@ -330,16 +377,28 @@ def fits_on_device(source: ImageSource, placement: str, limit_bytes: int) -> boo
     return placement == 'device' or (placement == 'auto' and source.nbytes <= limit_bytes)
 
 
-def load_split(source: ImageSource) -> np.ndarray:
-    """Reads the whole split into host memory: uint8 [N, H, W, C] in record order."""
+def load_split(source: ImageSource, labels: bool = False) -> Examples:
+    """Reads the whole split into host memory, in record order.
+
+    Args:
+      source: The split.
+      labels: Whether to read the labels too.
+
+    Returns:
+      Images uint8 [N, H, W, C]; labels int32 [N], or None if not asked for.
+    """
     images = np.empty((len(source), *source.image_shape), np.uint8)
+    classes = np.empty(len(source), np.int32) if labels else None
     description = f'Reading {source.name} {source.split}'
     with tqdm.tqdm(total=len(source), desc=description, delay=3, disable=None) as bar:
         for start in range(0, len(source), _CHUNK):
             indices = np.arange(start, min(start + _CHUNK, len(source)))
-            images[indices] = source.read(indices)
+            part = source.read(indices, labels)
+            images[indices] = part.images
+            if labels:
+                classes[indices] = part.labels
             bar.update(len(indices))
-    return images
+    return Examples(images, classes)
 
 
 def stream(
@@ -349,7 +408,8 @@ def stream(
     batch_size: int,
     rows: slice = slice(None),
     num_threads: int = 2,
-) -> Generator[np.ndarray, None, None]:
+    labels: bool = False,
+) -> Generator[Examples, None, None]:
     """Yields the batches of steps [first, end) for each of `ranges`, read ahead by threads (Grain).
 
     The element of (first, end) holds the images `batch_indices(seed, first, batch_size,
@@ -364,14 +424,16 @@ def stream(
       batch_size: Images a batch, over all processes.
       rows: The rows of each batch that this process reads.
       num_threads: Threads that read ahead, by one element or by two batches each.
+      labels: Whether to read the labels too.
 
     Yields:
-      uint8 [end - first, number of rows, H, W, C].
+      Images uint8 [end - first, number of rows, H, W, C]; labels int32 [end - first, number of
+      rows], or None if not asked for.
     """
     import grain  # here, because it takes a second and only streams need it
 
-    def read(step: int) -> np.ndarray:
-        return source.read(batch_indices(seed, step, batch_size, len(source))[0, rows])
+    def read(step: int) -> Examples:
+        return source.read(batch_indices(seed, step, batch_size, len(source))[0, rows], labels)
 
     if not ranges:
         return
@@ -381,6 +443,10 @@ def stream(
     batches = iter(steps.map(read).to_iter_dataset(options))
     try:
         for first, end in ranges:
-            yield np.stack([next(batches) for _ in range(first, end)])
+            parts = [next(batches) for _ in range(first, end)]
+            yield Examples(
+                np.stack([part.images for part in parts]),
+                np.stack([part.labels for part in parts]) if labels else None,
+            )
     finally:
         batches.close()  # a stream that is dropped half-way must not leave threads behind
