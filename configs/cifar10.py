@@ -25,6 +25,9 @@ def get_config() -> ConfigDict:
         'auto'  # The split as one array on the 'device', a 'stream', or by size.
     )
     config.data.device_limit_bytes = 2**30  # 'auto': larger splits are streamed.
+    config.data.image_size = (
+        0  # Crop images to their central square and resize it to this; 0: as stored.
+    )
 
     config.batch_size = 128  # Over all devices.
     config.num_steps = 50_000  # Updates of D and G: 128 epochs of CIFAR-10.

@@ -25,6 +25,7 @@ from etils import epath
 from tensorflow_datasets.core import read_only_builder
 
 from dcgan_jax.errors import UserError
+from dcgan_jax.images import centre_square
 
 # Imported only when a data set has to be prepared: {name: (module, class, version)}.
 _BUILDERS = {
@@ -32,6 +33,7 @@ _BUILDERS = {
     'shapes': ('dcgan_jax.datasets.shapes', 'Shapes', '1.0.0'),
 }
 _DEFAULT_DATA_DIR = '~/tensorflow_datasets'
+_RESIZE = 'set config.data.image_size, to 64 say, to crop them to squares and resize those'
 _CHUNK = 1000  # images read between two updates of the progress bar
 PLACEMENTS = ('auto', 'device', 'stream')
 
@@ -82,10 +84,12 @@ class ImageSource:
     Attributes:
       name: Name and version, 'cifar10/3.0.2'.
       split: Split as given, 'train' or 'test[:100]'.
-      image_shape: (H, W, C), H == W, C as stored (1 for grey images).
-      records: Record i is a dict with 'image': uint8 [H, W, C], and with 'label' where there are
-        classes.
+      image_shape: (H, W, C) of what is read, H == W, C as stored (1 for grey images).
+      records: Record i is a dict with 'image': uint8 [H, W, C] as stored, and with 'label' where
+        there are classes.
       num_classes: Classes that the labels tell apart; 0 where images have no labels.
+      image_size: Stored images are cropped to their central square and resized to this many pixels
+        a side; 0: they are squares of one size and stay as they are.
     """
 
     name: str
@@ -93,6 +97,7 @@ class ImageSource:
     image_shape: tuple[int, int, int]
     records: Records = dataclasses.field(repr=False)
     num_classes: int = 0
+    image_size: int = 0
 
     def __len__(self) -> int:
         return len(self.records)
@@ -129,14 +134,20 @@ class ImageSource:
         records = self.records.__getitems__(np.asarray(indices).tolist())
         images = np.empty((len(indices), *self.image_shape), np.uint8)
         for row, (index, record) in enumerate(zip(indices, records, strict=True)):
-            image = record['image']
-            if image.shape != self.image_shape:
-                raise UserError(
-                    f'{self.name} {self.split}: image {index} has shape {image.shape}, the first '
-                    f'one {self.image_shape}: use a data set whose images are all of one size'
-                )
-            images[row] = image
+            images[row] = self._as_read(index, record['image'])
         return Examples(images, self._labels(indices, records) if labels else None)
+
+    def _as_read(self, index: int, image: np.ndarray) -> np.ndarray:
+        stored = image.shape
+        if self.image_size:
+            image = centre_square(image, self.image_size)
+        if image.shape != self.image_shape:
+            same = f'use images of {self.image_shape[-1]} channels' if self.image_size else _RESIZE
+            raise UserError(
+                f'{self.name} {self.split}: image {index} has shape {stored}, which does not go '
+                f'with {self.image_shape}, as the first one is read: {same}'
+            )
+        return image
 
     def _labels(self, indices: np.ndarray, records: Sequence[dict]) -> np.ndarray:
         labels = np.array([record['label'] for record in records], np.int32)
@@ -150,7 +161,9 @@ class ImageSource:
         return labels
 
 
-def open_source(name: str, split: str = 'train', data_dir: str | None = None) -> ImageSource:
+def open_source(
+    name: str, split: str = 'train', data_dir: str | None = None, image_size: int = 0
+) -> ImageSource:
     """Opens a split, preparing the data set first where that is possible.
 
     Whatever is prepared in the data directory is used. Else `cifar10` and `shapes` are prepared by
@@ -161,9 +174,12 @@ def open_source(name: str, split: str = 'train', data_dir: str | None = None) ->
       split: TFDS split, 'train', 'test' or a part such as 'train[:1000]'.
       data_dir: Folder that holds the data sets; by default $TFDS_DATA_DIR, else
         ~/tensorflow_datasets, which is created if need be.
+      image_size: Images are cropped to their central square and resized to this many pixels a
+        side; 0: they stay as they are, and must be square.
 
     Raises:
-      UserError: The data set can't be found, prepared or read, or its images aren't square uint8.
+      UserError: The data set can't be found, prepared or read, or its images aren't uint8, or
+        neither square nor to be cropped.
     """
     root = _data_root(data_dir)
     try:
@@ -173,7 +189,7 @@ def open_source(name: str, split: str = 'train', data_dir: str | None = None) ->
             builder = _find_prepared(name, root)
         if builder is None:
             raise UserError(f'{root / _base_name(name)} is incomplete: delete it, then start again')
-        return _open_split(builder, split)
+        return _open_split(builder, split, image_size)
     except ImportError as error:
         raise UserError(
             f'{name} needs a package that is missing ({_first_line(error)}): '
@@ -249,7 +265,7 @@ def _unknown(name: str) -> UserError:
     )
 
 
-def _open_split(builder: tfds.core.DatasetBuilder, split: str) -> ImageSource:
+def _open_split(builder: tfds.core.DatasetBuilder, split: str, image_size: int) -> ImageSource:
     name = builder.info.full_name
     features = dict(builder.info.features)
     feature = features.get('image')
@@ -262,14 +278,20 @@ def _open_split(builder: tfds.core.DatasetBuilder, split: str) -> ImageSource:
         if builder.info.splits[split].num_examples == 0:
             raise UserError(f'{name} {split} has no images: use another split')
         records = _open_records(builder, split)
-        shape = records.__getitems__([0])[0]['image'].shape
+        height, width, channels = records.__getitems__([0])[0]['image'].shape
     except UserError:
         raise
     except (ValueError, OSError, RuntimeError) as error:
         raise UserError(f'{name} {split} cannot be read: {_first_line(error)}') from error
-    if shape[0] != shape[1]:
-        raise UserError(f'{name} {split} has images of shape {shape}: only square ones can be used')
-    return ImageSource(name, split, shape, records, _num_classes(builder))
+    if image_size:
+        height = width = image_size
+    if height != width:
+        raise UserError(
+            f'{name} {split} has images of shape {(height, width, channels)}: '
+            f'only squares can be used, so {_RESIZE}'
+        )
+    shape = height, width, channels
+    return ImageSource(name, split, shape, records, _num_classes(builder), image_size)
 
 
 def _num_classes(builder: tfds.core.DatasetBuilder) -> int:

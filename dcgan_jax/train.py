@@ -51,7 +51,7 @@ def train_and_evaluate(config: ConfigDict, workdir: epath.PathLike) -> GANState:
     config_lib.validate(config)
     mesh = mesh_lib.create(config.batch_size)
     workdir = run_dir.check_writable(workdir)
-    source = data.open_source(config.dataset, 'train', config.data_dir)
+    source = data.open_source(config.dataset, 'train', config.data_dir, config.data.image_size)
     networks = models.build(config, source.image_shape)
     run = Run(config, source.image_shape)
     run_dir.enter(workdir, run)

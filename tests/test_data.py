@@ -155,14 +155,35 @@ def test_default_data_dir_is_created(tmp_path, monkeypatch):
 def test_one_size_only(tmp_path):
     prepare_tiny(tmp_path, [(6, 6, 1), (8, 8, 1)])
     source = data.open_source('tiny', 'train', str(tmp_path))
-    with pytest.raises(UserError, match=r'tiny/1.2.0 train: image \d+ has shape'):
+    message = r'tiny/1.2.0 train: image \d+ has shape .* set config\.data\.image_size'
+    with pytest.raises(UserError, match=message):
         data.load_split(source)
 
 
 def test_square_only(tmp_path):
     prepare_tiny(tmp_path, [(6, 8, 3)])
-    with pytest.raises(UserError, match=r'\(6, 8, 3\): only square'):
+    message = r'\(6, 8, 3\): only squares .* set config\.data\.image_size'
+    with pytest.raises(UserError, match=message):
         data.open_source('tiny', 'train', str(tmp_path))
+
+
+@pytest.mark.parametrize('channels', [1, 3])
+def test_images_of_any_size_are_read_at_one(tmp_path, channels):
+    """CelebA is 218x178 everywhere; LSUN's sizes differ; 4x4 is smaller than asked for."""
+    shapes = [(9, 7, channels), (6, 12, channels), (5, 5, channels), (4, 4, channels)]
+    prepare_tiny(tmp_path, shapes, label=lambda i: i % 4)
+    source = data.open_source('tiny', 'train', str(tmp_path), image_size=5)
+    assert source.image_shape == (5, 5, channels)
+    assert source.nbytes == 10 * 25 * channels
+    images, labels = data.load_split(source, labels=True)
+    assert images.shape == (10, 5, 5, channels)
+    assert images.flags.c_contiguous
+    # Images are of one value each.
+    np.testing.assert_array_equal(images, np.broadcast_to(images[:, :1, :1, :1], images.shape))
+    np.testing.assert_array_equal(labels, images[:, 0, 0, 0] // 20 % 4)
+    streamed = list(data.stream(source, 0, [(0, 1)], batch_size=10, labels=True))
+    indices = data.batch_indices(0, 0, 10, 10)
+    np.testing.assert_array_equal(streamed[0].images, images[indices])
 
 
 def test_unknown_name_lists_close_ones(tmp_path):
