@@ -16,9 +16,9 @@ def get_config() -> ConfigDict:
     config.seed = (
         0  # Of weights, latents, dropout and data order: each is a function of (seed, step).
     )
-    config.dataset = (
-        'cifar10'  # A TFDS name; `cifar10` and `shapes` are prepared without TensorFlow.
-    )
+    # A TFDS name; `cifar10` and `shapes` are prepared without TensorFlow. Or 'folder': the picture
+    # files below data_dir.
+    config.dataset = 'cifar10'
     config.data_dir = ''  # Holds prepared data sets; empty: TFDS_DATA_DIR, else TFDS's default.
     config.data = ConfigDict()
     config.data.placement = (

@@ -24,6 +24,7 @@ import tqdm
 from etils import epath
 from tensorflow_datasets.core import read_only_builder
 
+from dcgan_jax.datasets.folder import ImageFolder
 from dcgan_jax.errors import UserError
 from dcgan_jax.images import centre_square
 
@@ -131,11 +132,18 @@ class ImageSource:
         """
         if labels:
             self.require_labels()
-        records = self.records.__getitems__(np.asarray(indices).tolist())
         images = np.empty((len(indices), *self.image_shape), np.uint8)
-        for row, (index, record) in enumerate(zip(indices, records, strict=True)):
-            images[row] = self._as_read(index, record['image'])
-        return Examples(images, self._labels(indices, records) if labels else None)
+        classes = np.empty(len(indices), np.int32) if labels else None
+        # One by one where stored images may be large: a thousand photographs fill the memory.
+        bulk = 1 if self.image_size else max(1, len(indices))
+        for start in range(0, len(indices), bulk):
+            part = np.asarray(indices[start : start + bulk]).tolist()
+            found = self.records.__getitems__(part)
+            for row, (index, record) in enumerate(zip(part, found, strict=True), start):
+                images[row] = self._as_read(index, record['image'])
+                if labels:
+                    classes[row] = self._class(index, record['label'])
+        return Examples(images, classes)
 
     def _as_read(self, index: int, image: np.ndarray) -> np.ndarray:
         stored = image.shape
@@ -149,16 +157,14 @@ class ImageSource:
             )
         return image
 
-    def _labels(self, indices: np.ndarray, records: Sequence[dict]) -> np.ndarray:
-        labels = np.array([record['label'] for record in records], np.int32)
-        wrong = np.flatnonzero((labels < 0) | (labels >= self.num_classes))
-        if wrong.size:  # TFDS marks images without a label by -1.
+    def _class(self, index: int, label: int) -> int:
+        if not 0 <= label < self.num_classes:  # TFDS marks images without a label by -1.
             raise UserError(
-                f'{self.name} {self.split}: image {indices[wrong[0]]} has the label '
-                f'{labels[wrong[0]]}, not one of 0 to {self.num_classes - 1}: '
-                'set conditional=False, or use a split whose images all have labels'
+                f'{self.name} {self.split}: image {index} has the label {label}, not one of 0 to '
+                f'{self.num_classes - 1}: set conditional=False, or use a split whose images all '
+                'have labels'
             )
-        return labels
+        return label
 
 
 def open_source(
@@ -167,13 +173,14 @@ def open_source(
     """Opens a split, preparing the data set first where that is possible.
 
     Whatever is prepared in the data directory is used. Else `cifar10` and `shapes` are prepared by
-    this package's builders, and other data sets by TFDS, which needs TensorFlow for that.
+    this package's builders, and other data sets by TFDS, which needs TensorFlow for that. `folder`
+    is the picture files below `data_dir` (see `datasets.folder`), all of them its split 'train'.
 
     Args:
-      name: TFDS name, 'cifar10', with a version if need be, 'cifar10:3.0.2'.
+      name: TFDS name, 'cifar10', with a version if need be, 'cifar10:3.0.2'; or 'folder'.
       split: TFDS split, 'train', 'test' or a part such as 'train[:1000]'.
       data_dir: Folder that holds the data sets; by default $TFDS_DATA_DIR, else
-        ~/tensorflow_datasets, which is created if need be.
+        ~/tensorflow_datasets, which is created if need be. Or the folder that is the data set.
       image_size: Images are cropped to their central square and resized to this many pixels a
         side; 0: they stay as they are, and must be square.
 
@@ -181,6 +188,8 @@ def open_source(
       UserError: The data set can't be found, prepared or read, or its images aren't uint8, or
         neither square nor to be cropped.
     """
+    if name == 'folder':
+        return _open_folder(data_dir, split, image_size)
     root = _data_root(data_dir)
     try:
         builder = _find_prepared(name, root)
@@ -195,6 +204,30 @@ def open_source(
             f'{name} needs a package that is missing ({_first_line(error)}): '
             'pip install -r requirements.txt'
         ) from error
+
+
+def _open_folder(data_dir: str | None, split: str, image_size: int) -> ImageSource:
+    if not data_dir:
+        raise UserError('config.dataset=folder needs config.data_dir, the folder of the images')
+    pictures = ImageFolder(data_dir)
+    info = tfds.core.SplitInfo(name='train', shard_lengths=[len(pictures)], num_bytes=0)
+    try:
+        parts = tfds.core.ReadInstruction.from_spec(split).to_absolute({'train': info})
+    except ValueError as error:
+        raise UserError(f'{pictures.name} {split} cannot be read: {_first_line(error)}') from error
+    everything = np.arange(len(pictures))
+    indices = np.concatenate([everything[part.from_ : part.to] for part in parts])
+    if not len(indices):
+        raise UserError(f'{pictures.name} {split} has no images: use another split')
+    side = image_size or pictures.side(_RESIZE)
+    return ImageSource(
+        name=pictures.name,
+        split=split,
+        image_shape=(side, side, pictures.channels),
+        records=_Selection(pictures, indices),
+        num_classes=len(pictures.classes),
+        image_size=image_size,
+    )
 
 
 def _data_root(data_dir: str | None) -> epath.Path:
@@ -261,7 +294,8 @@ def _unknown(name: str) -> UserError:
     hint = f'did you mean {" or ".join(close)}? ' if close else ''
     return UserError(
         f'unknown data set {name!r}: {hint}Built in are {" and ".join(_BUILDERS)}; '
-        'any other must be an image data set of TFDS, or be prepared in data_dir'
+        'any other must be an image data set of TFDS, or be prepared in data_dir; '
+        "'folder' is the picture files below data_dir"
     )
 
 
