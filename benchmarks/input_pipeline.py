@@ -30,7 +30,7 @@ def main() -> None:
     config = program.load_config(flags.config)
     source = data.open_source(config.dataset, 'train', flags.data_dir)
     compiled = program.build(config, steps_per_call=1)
-    gather = jax.jit(lambda split, batch: images.to_float(jnp.take(split, batch, axis=0)))
+    gather = jax.jit(lambda split, batch: images.to_float(jnp.take(split.images, batch, axis=0)))
     placed = mesh_lib.sharded(compiled.mesh)
     numbers = itertools.count()
 

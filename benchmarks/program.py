@@ -12,6 +12,7 @@ from ml_collections import ConfigDict
 
 from dcgan_jax import compiled, models, train_state
 from dcgan_jax import mesh as mesh_lib
+from dcgan_jax.data import Examples
 from dcgan_jax.models import Networks
 from dcgan_jax.train_state import GANState
 
@@ -27,7 +28,7 @@ class Program(NamedTuple):
     networks: Networks
     call: jax.stages.Compiled
     state: GANState
-    split: jax.Array
+    split: Examples
     batches: jax.Array
 
     def updates(self) -> Callable[[], jax.Array]:
@@ -60,7 +61,7 @@ def build(
     state = compiled.initial_state(create, mesh)
     rng = np.random.default_rng(0)
     pixels = rng.integers(0, 256, (num_images, *IMAGE_SHAPE), np.uint8)
-    split = jax.device_put(pixels, mesh_lib.replicated(mesh))
+    split = jax.device_put(Examples(pixels), mesh_lib.replicated(mesh))
     indices = rng.integers(0, num_images, (steps_per_call, config.batch_size)).astype(np.int32)
     batches = jax.device_put(indices, mesh_lib.sharded(mesh, axis=1))
     call = compiled.train_call(config, mesh).lower(state, split, batches).compile()
@@ -75,6 +76,6 @@ def arithmetic(config: ConfigDict) -> float:
     networks = models.build(direct, IMAGE_SHAPE)
     create = functools.partial(train_state.create, direct, networks, IMAGE_SHAPE)
     state = compiled.abstract_state(create, mesh)
-    split = jax.ShapeDtypeStruct((1, *IMAGE_SHAPE), np.uint8)
+    split = Examples(jax.ShapeDtypeStruct((1, *IMAGE_SHAPE), np.uint8))
     batches = jax.ShapeDtypeStruct((1, config.batch_size), np.int32)
     return compiled.train_call(direct, mesh).lower(state, split, batches).cost_analysis()['flops']

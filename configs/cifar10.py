@@ -16,15 +16,18 @@ def get_config() -> ConfigDict:
     config.seed = (
         0  # Of weights, latents, dropout and data order: each is a function of (seed, step).
     )
-    config.dataset = (
-        'cifar10'  # A TFDS name; `cifar10` and `shapes` are prepared without TensorFlow.
-    )
+    # A TFDS name; `cifar10` and `shapes` are prepared without TensorFlow. Or 'folder': the picture
+    # files below data_dir.
+    config.dataset = 'cifar10'
     config.data_dir = ''  # Holds prepared data sets; empty: TFDS_DATA_DIR, else TFDS's default.
     config.data = ConfigDict()
     config.data.placement = (
         'auto'  # The split as one array on the 'device', a 'stream', or by size.
     )
     config.data.device_limit_bytes = 2**30  # 'auto': larger splits are streamed.
+    config.data.image_size = (
+        0  # Crop images to their central square and resize it to this; 0: as stored.
+    )
 
     config.batch_size = 128  # Over all devices.
     config.num_steps = 50_000  # Updates of D and G: 128 epochs of CIFAR-10.

@@ -10,35 +10,38 @@ from ml_collections import ConfigDict
 
 from dcgan_jax import images
 from dcgan_jax import mesh as mesh_lib
+from dcgan_jax.data import Examples
 from dcgan_jax.keys import Role, role_key
 from dcgan_jax.train_state import GANState
 from dcgan_jax.train_step import Metrics, train_step
 
-TrainCall = Callable[[GANState, jax.Array | None, jax.Array], tuple[GANState, Metrics]]
+TrainCall = Callable[[GANState, Examples | None, jax.Array | Examples], tuple[GANState, Metrics]]
 
 
 def train_call(config: ConfigDict, mesh: Mesh) -> TrainCall:
     """Compiles (at its first use) `call(state, split, batches) -> (state, metrics)`.
 
-    `split` is the whole split uint8 `[N, H, W, C]` with `batches` int32 `[K, B]` of indices into
-    it, or None with `batches` uint8 `[K, B, H, W, C]`. The call makes K updates; its metrics are
-    float32 `[K]`. The state it is given is donated: use the one returned.
+    `split` is the whole split, images uint8 `[N, H, W, C]`, with `batches` int32 `[K, B]` of
+    indices into it, or None with `batches` of images uint8 `[K, B, H, W, C]`. The call makes K
+    updates; its metrics are float32 `[K]`. The state it is given is donated: use the one returned.
     """
     everywhere, shared = mesh_lib.replicated(mesh), mesh_lib.sharded(mesh)
 
     def update(
-        state: GANState, split: jax.Array | None, batch: jax.Array
+        state: GANState, split: Examples | None, batch: jax.Array | Examples
     ) -> tuple[GANState, Metrics]:
-        pixels = batch if split is None else jnp.take(split, batch, axis=0)
-        pixels = jax.lax.with_sharding_constraint(pixels, shared)
+        if split is not None:
+            batch = jax.tree.map(lambda leaf: jnp.take(leaf, batch, axis=0), split)
+        batch = jax.lax.with_sharding_constraint(batch, shared)
         key = jax.random.fold_in(role_key(config.seed, Role.STEP), state.step)
-        return train_step(state, images.to_float(pixels), None, key, config)
+        return train_step(state, images.to_float(batch.images), batch.labels, key, config)
 
     def call(
-        state: GANState, split: jax.Array | None, batches: jax.Array
+        state: GANState, split: Examples | None, batches: jax.Array | Examples
     ) -> tuple[GANState, Metrics]:
-        if len(batches) == 1:  # A loop of one costs XLA:CPU its parallel matrix products.
-            state, metrics = update(state, split, batches[0])
+        # A loop of one costs XLA:CPU its parallel matrix products.
+        if len(jax.tree.leaves(batches)[0]) == 1:
+            state, metrics = update(state, split, jax.tree.map(lambda leaf: leaf[0], batches))
             return state, jax.tree.map(lambda value: value[None], metrics)
         return jax.lax.scan(lambda state, batch: update(state, split, batch), state, batches)
 

@@ -139,6 +139,7 @@ SCHEMA = {
     'data': {
         'placement': Choice(data.PLACEMENTS),
         'device_limit_bytes': whole(0),
+        'image_size': whole(0, 4096),
     },
     'batch_size': whole(1, 2**20),
     'num_steps': whole(0, 2**31 - 1),

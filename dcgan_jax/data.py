@@ -16,7 +16,7 @@ import os
 import re
 import sys
 from collections.abc import Generator, Sequence
-from typing import Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import tensorflow_datasets as tfds
@@ -24,7 +24,9 @@ import tqdm
 from etils import epath
 from tensorflow_datasets.core import read_only_builder
 
+from dcgan_jax.datasets.folder import ImageFolder
 from dcgan_jax.errors import UserError
+from dcgan_jax.images import centre_square
 
 # Imported only when a data set has to be prepared: {name: (module, class, version)}.
 _BUILDERS = {
@@ -32,8 +34,21 @@ _BUILDERS = {
     'shapes': ('dcgan_jax.datasets.shapes', 'Shapes', '1.0.0'),
 }
 _DEFAULT_DATA_DIR = '~/tensorflow_datasets'
+_RESIZE = 'set config.data.image_size, to 64 say, to crop them to squares and resize those'
 _CHUNK = 1000  # images read between two updates of the progress bar
 PLACEMENTS = ('auto', 'device', 'stream')
+
+
+class Examples(NamedTuple):
+    """Images with their labels, as arrays of NumPy or JAX.
+
+    Attributes:
+      images: uint8 [..., H, W, C].
+      labels: int32 [...] in [0, number of classes), or None where nobody asked for them.
+    """
+
+    images: Any
+    labels: Any = None
 
 
 class Records(Protocol):
@@ -70,14 +85,20 @@ class ImageSource:
     Attributes:
       name: Name and version, 'cifar10/3.0.2'.
       split: Split as given, 'train' or 'test[:100]'.
-      image_shape: (H, W, C), H == W, C as stored (1 for grey images).
-      records: Record i is a dict with 'image': uint8 [H, W, C].
+      image_shape: (H, W, C) of what is read, H == W, C as stored (1 for grey images).
+      records: Record i is a dict with 'image': uint8 [H, W, C] as stored, and with 'label' where
+        there are classes.
+      num_classes: Classes that the labels tell apart; 0 where images have no labels.
+      image_size: Stored images are cropped to their central square and resized to this many pixels
+        a side; 0: they are squares of one size and stay as they are.
     """
 
     name: str
     split: str
     image_shape: tuple[int, int, int]
     records: Records = dataclasses.field(repr=False)
+    num_classes: int = 0
+    image_size: int = 0
 
     def __len__(self) -> int:
         return len(self.records)
@@ -87,43 +108,88 @@ class ImageSource:
         """Size of all the images as uint8."""
         return len(self) * math.prod(self.image_shape)
 
-    def read(self, indices: np.ndarray) -> np.ndarray:
+    def require_labels(self) -> None:
+        """Raises a UserError if the images have no labels."""
+        if not self.num_classes:
+            raise UserError(
+                f'{self.name} has no labels (no feature `label` of classes): '
+                'set conditional=False, or use a data set with labels'
+            )
+
+    def read(self, indices: np.ndarray, labels: bool = False) -> Examples:
         """Reads the images of `indices` [N], in that order, repeats allowed.
 
+        Args:
+          indices: Which images, in [0, len(self)).
+          labels: Whether to read their labels too.
+
         Returns:
-          uint8 [N, H, W, C].
+          Images uint8 [N, H, W, C]; labels int32 [N], or None if not asked for.
 
         Raises:
-          UserError: An image has another shape than the first one of the split.
+          UserError: An image has another shape than the first one of the split, or labels are asked
+            for and there are none.
         """
+        if labels:
+            self.require_labels()
         images = np.empty((len(indices), *self.image_shape), np.uint8)
-        records = self.records.__getitems__(np.asarray(indices).tolist())
-        for row, (index, record) in enumerate(zip(indices, records, strict=True)):
-            image = record['image']
-            if image.shape != self.image_shape:
-                raise UserError(
-                    f'{self.name} {self.split}: image {index} has shape {image.shape}, the first '
-                    f'one {self.image_shape}: use a data set whose images are all of one size'
-                )
-            images[row] = image
-        return images
+        classes = np.empty(len(indices), np.int32) if labels else None
+        # One by one where stored images may be large: a thousand photographs fill the memory.
+        bulk = 1 if self.image_size else max(1, len(indices))
+        for start in range(0, len(indices), bulk):
+            part = np.asarray(indices[start : start + bulk]).tolist()
+            found = self.records.__getitems__(part)
+            for row, (index, record) in enumerate(zip(part, found, strict=True), start):
+                images[row] = self._as_read(index, record['image'])
+                if labels:
+                    classes[row] = self._class(index, record['label'])
+        return Examples(images, classes)
+
+    def _as_read(self, index: int, image: np.ndarray) -> np.ndarray:
+        stored = image.shape
+        if self.image_size:
+            image = centre_square(image, self.image_size)
+        if image.shape != self.image_shape:
+            same = f'use images of {self.image_shape[-1]} channels' if self.image_size else _RESIZE
+            raise UserError(
+                f'{self.name} {self.split}: image {index} has shape {stored}, which does not go '
+                f'with {self.image_shape}, as the first one is read: {same}'
+            )
+        return image
+
+    def _class(self, index: int, label: int) -> int:
+        if not 0 <= label < self.num_classes:  # TFDS marks images without a label by -1.
+            raise UserError(
+                f'{self.name} {self.split}: image {index} has the label {label}, not one of 0 to '
+                f'{self.num_classes - 1}: set conditional=False, or use a split whose images all '
+                'have labels'
+            )
+        return label
 
 
-def open_source(name: str, split: str = 'train', data_dir: str | None = None) -> ImageSource:
+def open_source(
+    name: str, split: str = 'train', data_dir: str | None = None, image_size: int = 0
+) -> ImageSource:
     """Opens a split, preparing the data set first where that is possible.
 
     Whatever is prepared in the data directory is used. Else `cifar10` and `shapes` are prepared by
-    this package's builders, and other data sets by TFDS, which needs TensorFlow for that.
+    this package's builders, and other data sets by TFDS, which needs TensorFlow for that. `folder`
+    is the picture files below `data_dir` (see `datasets.folder`), all of them its split 'train'.
 
     Args:
-      name: TFDS name, 'cifar10', with a version if need be, 'cifar10:3.0.2'.
+      name: TFDS name, 'cifar10', with a version if need be, 'cifar10:3.0.2'; or 'folder'.
       split: TFDS split, 'train', 'test' or a part such as 'train[:1000]'.
       data_dir: Folder that holds the data sets; by default $TFDS_DATA_DIR, else
-        ~/tensorflow_datasets, which is created if need be.
+        ~/tensorflow_datasets, which is created if need be. Or the folder that is the data set.
+      image_size: Images are cropped to their central square and resized to this many pixels a
+        side; 0: they stay as they are, and must be square.
 
     Raises:
-      UserError: The data set can't be found, prepared or read, or its images aren't square uint8.
+      UserError: The data set can't be found, prepared or read, or its images aren't uint8, or
+        neither square nor to be cropped.
     """
+    if name == 'folder':
+        return _open_folder(data_dir, split, image_size)
     root = _data_root(data_dir)
     try:
         builder = _find_prepared(name, root)
@@ -132,12 +198,36 @@ def open_source(name: str, split: str = 'train', data_dir: str | None = None) ->
             builder = _find_prepared(name, root)
         if builder is None:
             raise UserError(f'{root / _base_name(name)} is incomplete: delete it, then start again')
-        return _open_split(builder, split)
+        return _open_split(builder, split, image_size)
     except ImportError as error:
         raise UserError(
             f'{name} needs a package that is missing ({_first_line(error)}): '
             'pip install -r requirements.txt'
         ) from error
+
+
+def _open_folder(data_dir: str | None, split: str, image_size: int) -> ImageSource:
+    if not data_dir:
+        raise UserError('config.dataset=folder needs config.data_dir, the folder of the images')
+    pictures = ImageFolder(data_dir)
+    info = tfds.core.SplitInfo(name='train', shard_lengths=[len(pictures)], num_bytes=0)
+    try:
+        parts = tfds.core.ReadInstruction.from_spec(split).to_absolute({'train': info})
+    except ValueError as error:
+        raise UserError(f'{pictures.name} {split} cannot be read: {_first_line(error)}') from error
+    everything = np.arange(len(pictures))
+    indices = np.concatenate([everything[part.from_ : part.to] for part in parts])
+    if not len(indices):
+        raise UserError(f'{pictures.name} {split} has no images: use another split')
+    side = image_size or pictures.side(_RESIZE)
+    return ImageSource(
+        name=pictures.name,
+        split=split,
+        image_shape=(side, side, pictures.channels),
+        records=_Selection(pictures, indices),
+        num_classes=len(pictures.classes),
+        image_size=image_size,
+    )
 
 
 def _data_root(data_dir: str | None) -> epath.Path:
@@ -204,11 +294,12 @@ def _unknown(name: str) -> UserError:
     hint = f'did you mean {" or ".join(close)}? ' if close else ''
     return UserError(
         f'unknown data set {name!r}: {hint}Built in are {" and ".join(_BUILDERS)}; '
-        'any other must be an image data set of TFDS, or be prepared in data_dir'
+        'any other must be an image data set of TFDS, or be prepared in data_dir; '
+        "'folder' is the picture files below data_dir"
     )
 
 
-def _open_split(builder: tfds.core.DatasetBuilder, split: str) -> ImageSource:
+def _open_split(builder: tfds.core.DatasetBuilder, split: str, image_size: int) -> ImageSource:
     name = builder.info.full_name
     features = dict(builder.info.features)
     feature = features.get('image')
@@ -221,14 +312,25 @@ def _open_split(builder: tfds.core.DatasetBuilder, split: str) -> ImageSource:
         if builder.info.splits[split].num_examples == 0:
             raise UserError(f'{name} {split} has no images: use another split')
         records = _open_records(builder, split)
-        shape = records.__getitems__([0])[0]['image'].shape
+        height, width, channels = records.__getitems__([0])[0]['image'].shape
     except UserError:
         raise
     except (ValueError, OSError, RuntimeError) as error:
         raise UserError(f'{name} {split} cannot be read: {_first_line(error)}') from error
-    if shape[0] != shape[1]:
-        raise UserError(f'{name} {split} has images of shape {shape}: only square ones can be used')
-    return ImageSource(name, split, shape, records)
+    if image_size:
+        height = width = image_size
+    if height != width:
+        raise UserError(
+            f'{name} {split} has images of shape {(height, width, channels)}: '
+            f'only squares can be used, so {_RESIZE}'
+        )
+    shape = height, width, channels
+    return ImageSource(name, split, shape, records, _num_classes(builder), image_size)
+
+
+def _num_classes(builder: tfds.core.DatasetBuilder) -> int:
+    label = dict(builder.info.features).get('label')
+    return label.num_classes or 0 if isinstance(label, tfds.features.ClassLabel) else 0
 
 
 def _open_records(builder: tfds.core.DatasetBuilder, split: str) -> Records:
@@ -265,12 +367,13 @@ def _select(records: Records, builder: tfds.core.DatasetBuilder, split: str) -> 
 
 
 def _read_with_tensorflow(builder: tfds.core.DatasetBuilder, split: str) -> Records:
-    """Reads a whole split, images only, into memory; TensorFlow is kept off the accelerator."""
+    """Reads a split's images and labels into memory; TensorFlow is kept off the accelerator."""
     import tensorflow as tf
 
     tf.config.set_visible_devices([], 'GPU')
+    wanted = {'image': True} | ({'label': True} if _num_classes(builder) else {})
     dataset = builder.as_dataset(
-        split, decoders=tfds.decode.PartialDecoding({'image': True}), shuffle_files=False
+        split, decoders=tfds.decode.PartialDecoding(wanted), shuffle_files=False
     )
     return _InMemory(tfds.as_numpy(dataset))
 
@@ -330,16 +433,28 @@ def fits_on_device(source: ImageSource, placement: str, limit_bytes: int) -> boo
     return placement == 'device' or (placement == 'auto' and source.nbytes <= limit_bytes)
 
 
-def load_split(source: ImageSource) -> np.ndarray:
-    """Reads the whole split into host memory: uint8 [N, H, W, C] in record order."""
+def load_split(source: ImageSource, labels: bool = False) -> Examples:
+    """Reads the whole split into host memory, in record order.
+
+    Args:
+      source: The split.
+      labels: Whether to read the labels too.
+
+    Returns:
+      Images uint8 [N, H, W, C]; labels int32 [N], or None if not asked for.
+    """
     images = np.empty((len(source), *source.image_shape), np.uint8)
+    classes = np.empty(len(source), np.int32) if labels else None
     description = f'Reading {source.name} {source.split}'
     with tqdm.tqdm(total=len(source), desc=description, delay=3, disable=None) as bar:
         for start in range(0, len(source), _CHUNK):
             indices = np.arange(start, min(start + _CHUNK, len(source)))
-            images[indices] = source.read(indices)
+            part = source.read(indices, labels)
+            images[indices] = part.images
+            if labels:
+                classes[indices] = part.labels
             bar.update(len(indices))
-    return images
+    return Examples(images, classes)
 
 
 def stream(
@@ -349,7 +464,8 @@ def stream(
     batch_size: int,
     rows: slice = slice(None),
     num_threads: int = 2,
-) -> Generator[np.ndarray, None, None]:
+    labels: bool = False,
+) -> Generator[Examples, None, None]:
     """Yields the batches of steps [first, end) for each of `ranges`, read ahead by threads (Grain).
 
     The element of (first, end) holds the images `batch_indices(seed, first, batch_size,
@@ -364,14 +480,16 @@ def stream(
       batch_size: Images a batch, over all processes.
       rows: The rows of each batch that this process reads.
       num_threads: Threads that read ahead, by one element or by two batches each.
+      labels: Whether to read the labels too.
 
     Yields:
-      uint8 [end - first, number of rows, H, W, C].
+      Images uint8 [end - first, number of rows, H, W, C]; labels int32 [end - first, number of
+      rows], or None if not asked for.
     """
     import grain  # here, because it takes a second and only streams need it
 
-    def read(step: int) -> np.ndarray:
-        return source.read(batch_indices(seed, step, batch_size, len(source))[0, rows])
+    def read(step: int) -> Examples:
+        return source.read(batch_indices(seed, step, batch_size, len(source))[0, rows], labels)
 
     if not ranges:
         return
@@ -381,6 +499,10 @@ def stream(
     batches = iter(steps.map(read).to_iter_dataset(options))
     try:
         for first, end in ranges:
-            yield np.stack([next(batches) for _ in range(first, end)])
+            parts = [next(batches) for _ in range(first, end)]
+            yield Examples(
+                np.stack([part.images for part in parts]),
+                np.stack([part.labels for part in parts]) if labels else None,
+            )
     finally:
         batches.close()  # a stream that is dropped half-way must not leave threads behind

@@ -4,17 +4,17 @@ import contextlib
 from collections.abc import Generator, Sequence
 
 import jax
-import numpy as np
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from dcgan_jax import data
 from dcgan_jax import mesh as mesh_lib
+from dcgan_jax.data import Examples
 
 
 def feed(
     config: ConfigDict, mesh: Mesh, source: data.ImageSource, ranges: Sequence[tuple[int, int]]
-) -> tuple[jax.Array | None, Generator[jax.Array, None, None]]:
+) -> tuple[Examples | None, Generator[jax.Array | Examples, None, None]]:
     """What `compiled.train_call` takes beside the state, for the calls of `ranges`.
 
     Args:
@@ -24,28 +24,40 @@ def feed(
         ranges: (first step, end) of each call.
 
     Returns:
-        The split uint8 `[N, H, W, C]` on every device with batches int32 `[K, B]`, or None with
-        batches uint8 `[K, B, H, W, C]`; the same images either way. Close the batches to end
+        The split, images uint8 `[N, H, W, C]`, on every device with batches int32 `[K, B]` of
+        indices into it, or None with batches of images uint8 `[K, B, H, W, C]`; the same images
+        either way. B is all that a step takes: `batch_size` times `discriminator_steps`. Labels
+        int32 `[N]` or `[K, B]` come with the images of conditional runs. Close the batches to end
         before the last.
+
+    Raises:
+        UserError: labels are needed, and the split has none.
     """
+    if config.conditional:
+        source.require_labels()
+    taken = config.batch_size * config.discriminator_steps
     placed = mesh_lib.sharded(mesh, axis=1)
     if data.fits_on_device(source, config.data.placement, config.data.device_limit_bytes):
-        split = jax.device_put(data.load_split(source), mesh_lib.replicated(mesh))
+        split = jax.device_put(
+            data.load_split(source, config.conditional), mesh_lib.replicated(mesh)
+        )
         indices = (
-            data.batch_indices(config.seed, first, config.batch_size, len(source), end - first)
+            data.batch_indices(config.seed, first, taken, len(source), end - first)
             for first, end in ranges
         )
         return split, (jax.device_put(batch, placed) for batch in indices)
     # Each process reads the rows of its own devices.
-    share = config.batch_size // jax.process_count()
+    share = taken // jax.process_count()
     rows = slice(jax.process_index() * share, (jax.process_index() + 1) * share)
-    pixels = data.stream(source, config.seed, ranges, config.batch_size, rows)
-    return None, _place(pixels, placed)
+    batches = data.stream(source, config.seed, ranges, taken, rows, labels=config.conditional)
+    return None, _place(batches, placed)
 
 
 def _place(
-    pixels: Generator[np.ndarray, None, None], placed: jax.sharding.Sharding
-) -> Generator[jax.Array, None, None]:
-    with contextlib.closing(pixels):  # Its threads end with it.
-        for rows in pixels:
-            yield jax.make_array_from_process_local_data(placed, rows)
+    batches: Generator[Examples, None, None], placed: jax.sharding.Sharding
+) -> Generator[Examples, None, None]:
+    with contextlib.closing(batches):  # Its threads end with it.
+        for batch in batches:
+            yield jax.tree.map(
+                lambda rows: jax.make_array_from_process_local_data(placed, rows), batch
+            )

@@ -51,9 +51,9 @@ def train_and_evaluate(config: ConfigDict, workdir: epath.PathLike) -> GANState:
     config_lib.validate(config)
     mesh = mesh_lib.create(config.batch_size)
     workdir = run_dir.check_writable(workdir)
-    source = data.open_source(config.dataset, 'train', config.data_dir)
-    networks = models.build(config, source.image_shape)
-    run = Run(config, source.image_shape)
+    source = data.open_source(config.dataset, 'train', config.data_dir, config.data.image_size)
+    run = Run(config, source.image_shape, source.num_classes)
+    networks = models.build(*run)
     run_dir.enter(workdir, run)
 
     # 2. The state: the last checkpoint's, or that of step 0.

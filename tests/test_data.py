@@ -5,6 +5,7 @@ import time
 from pathlib import Path
 from typing import ClassVar
 
+import jax
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
@@ -18,16 +19,22 @@ SHARED_TEST_SHA256 = '3a9a3752963dccd5df9ce7aa774c72568c8ad5d4eef8808be23bf0d56f
 
 
 class Tiny(tfds.core.GeneratorBasedBuilder, skip_registration=True):
-    """Ten images of the given shapes, in turn: a data set that TFDS has no code for."""
+    """Ten images of the given shapes, in turn: a data set that TFDS has no code for.
+
+    Image i is of grey value 20 * i; its label, where the data set has labels, is label(i).
+    """
 
     VERSION = tfds.core.Version('1.2.0')
     shapes = ((6, 6, 1),)
+    label = None
 
     def _info(self):
         image = tfds.features.Image(shape=(None, None, self.shapes[0][-1]))
-        return tfds.core.DatasetInfo(
-            builder=self, features=tfds.features.FeaturesDict({'image': image})
-        )
+        features = {'image': image}
+        if self.label:  # As CIFAR-100 has them: `label` is one of several.
+            features['coarse_label'] = tfds.features.ClassLabel(names=['even', 'odd'])
+            features['label'] = tfds.features.ClassLabel(names=['apple', 'bear', 'can', 'dolphin'])
+        return tfds.core.DatasetInfo(builder=self, features=tfds.features.FeaturesDict(features))
 
     def _split_generators(self, dl_manager):
         return {'train': self._generate_examples()}
@@ -37,14 +44,17 @@ class Tiny(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
         for i in range(10):
             pixels = np.full(self.shapes[i % len(self.shapes)], 20 * i, np.uint8)
-            yield i, {'image': PIL.Image.fromarray(pixels.squeeze())}
+            record = {'image': PIL.Image.fromarray(pixels.squeeze())}
+            if self.label:
+                record |= {'coarse_label': i % 2, 'label': type(self).label(i)}
+            yield i, record
 
 
-def prepare_tiny(root, shapes, file_format='array_record'):
+def prepare_tiny(root, shapes, file_format='array_record', label=None):
     class Builder(Tiny, skip_registration=True):
         name = 'tiny'
 
-    Builder.shapes = shapes
+    Builder.shapes, Builder.label = shapes, label
     Builder(data_dir=root, file_format=file_format).download_and_prepare()
 
 
@@ -60,22 +70,70 @@ def grey(tmp_path_factory):
     return root
 
 
+@pytest.fixture(scope='module')
+def labelled_dir(tmp_path_factory):
+    """Image i, of grey value 20 * i, has the label i % 4."""
+    root = tmp_path_factory.mktemp('labelled')
+    prepare_tiny(root, [(6, 6, 1)], label=lambda i: i % 4)
+    return root
+
+
+@pytest.fixture
+def labelled(labelled_dir):
+    return data.open_source('tiny', 'train', str(labelled_dir))
+
+
 @pytest.fixture
 def source(grey):
     return data.open_source('tiny', 'train', str(grey))
 
 
 def test_source_reads_in_the_order_asked_for(source):
-    images = source.read(np.array([3, 0, 3, 9]))
+    images, labels = source.read(np.array([3, 0, 3, 9]))
+    assert labels is None
     assert source.name == 'tiny/1.2.0'
     assert len(source) == 10
     assert source.image_shape == (6, 6, 1)
     assert source.nbytes == 360
     assert images.shape == (4, 6, 6, 1)
     assert images.dtype == np.uint8
-    everything = data.load_split(source)
+    everything, labels = data.load_split(source)
+    assert labels is None
     np.testing.assert_array_equal(images, everything[[3, 0, 3, 9]])
     assert sorted(everything[:, 0, 0, 0]) == [20 * i for i in range(10)]
+
+
+def test_labels_stay_with_their_images(labelled):
+    assert labelled.num_classes == 4
+    images, labels = data.load_split(labelled, labels=True)
+    assert labels.dtype == np.int32
+    np.testing.assert_array_equal(labels, images[:, 0, 0, 0] // 20 % 4)
+    assert sorted(labels.tolist()) == [0, 0, 0, 1, 1, 1, 2, 2, 3, 3]
+    indices = np.array([7, 7, 2])
+    some = labelled.read(indices, labels=True)
+    np.testing.assert_array_equal(some.labels, labels[indices])
+    np.testing.assert_array_equal(some.images, images[indices])
+    assert data.load_split(labelled).labels is None
+
+
+def test_labels_where_there_are_none(source):
+    assert source.num_classes == 0
+    for read in (
+        source.require_labels,
+        lambda: data.load_split(source, labels=True),
+        lambda: next(data.stream(source, 0, [(0, 1)], 2, labels=True)),
+    ):
+        with pytest.raises(UserError, match=r'tiny/1.2.0 has no labels .*set conditional=False'):
+            read()
+
+
+def test_an_image_without_its_label(tmp_path):
+    """As in STL-10's unlabelled split: TFDS stores -1."""
+    prepare_tiny(tmp_path, [(6, 6, 1)], label=lambda i: -1 if i == 4 else 0)
+    source = data.open_source('tiny', 'train', str(tmp_path))
+    assert len(data.load_split(source).images) == 10
+    with pytest.raises(UserError, match=r'image \d has the label -1, not one of 0 to 3'):
+        data.load_split(source, labels=True)
 
 
 def test_environment_names_the_data_dir(grey, monkeypatch):
@@ -97,14 +155,35 @@ def test_default_data_dir_is_created(tmp_path, monkeypatch):
 def test_one_size_only(tmp_path):
     prepare_tiny(tmp_path, [(6, 6, 1), (8, 8, 1)])
     source = data.open_source('tiny', 'train', str(tmp_path))
-    with pytest.raises(UserError, match=r'tiny/1.2.0 train: image \d+ has shape'):
+    message = r'tiny/1.2.0 train: image \d+ has shape .* set config\.data\.image_size'
+    with pytest.raises(UserError, match=message):
         data.load_split(source)
 
 
 def test_square_only(tmp_path):
     prepare_tiny(tmp_path, [(6, 8, 3)])
-    with pytest.raises(UserError, match=r'\(6, 8, 3\): only square'):
+    message = r'\(6, 8, 3\): only squares .* set config\.data\.image_size'
+    with pytest.raises(UserError, match=message):
         data.open_source('tiny', 'train', str(tmp_path))
+
+
+@pytest.mark.parametrize('channels', [1, 3])
+def test_images_of_any_size_are_read_at_one(tmp_path, channels):
+    """CelebA is 218x178 everywhere; LSUN's sizes differ; 4x4 is smaller than asked for."""
+    shapes = [(9, 7, channels), (6, 12, channels), (5, 5, channels), (4, 4, channels)]
+    prepare_tiny(tmp_path, shapes, label=lambda i: i % 4)
+    source = data.open_source('tiny', 'train', str(tmp_path), image_size=5)
+    assert source.image_shape == (5, 5, channels)
+    assert source.nbytes == 10 * 25 * channels
+    images, labels = data.load_split(source, labels=True)
+    assert images.shape == (10, 5, 5, channels)
+    assert images.flags.c_contiguous
+    # Images are of one value each.
+    np.testing.assert_array_equal(images, np.broadcast_to(images[:, :1, :1, :1], images.shape))
+    np.testing.assert_array_equal(labels, images[:, 0, 0, 0] // 20 % 4)
+    streamed = list(data.stream(source, 0, [(0, 1)], batch_size=10, labels=True))
+    indices = data.batch_indices(0, 0, 10, 10)
+    np.testing.assert_array_equal(streamed[0].images, images[indices])
 
 
 def test_unknown_name_lists_close_ones(tmp_path):
@@ -149,24 +228,24 @@ def test_tfrecord_without_tensorflow(tfrecord_dir, monkeypatch):
 
 def test_tfrecord_with_tensorflow(tmp_path):
     pytest.importorskip('tensorflow')
-    images = []
+    splits = []
     for file_format in ('array_record', 'tfrecord'):
-        prepare_tiny(tmp_path / file_format, [(6, 6, 1)], file_format)
+        prepare_tiny(tmp_path / file_format, [(6, 6, 1)], file_format, label=lambda i: i % 4)
         source = data.open_source('tiny', 'train[2:]', str(tmp_path / file_format))
-        images.append(data.load_split(source))
-    np.testing.assert_array_equal(*images)
+        splits.append(data.load_split(source, labels=True))
+    jax.tree.map(np.testing.assert_array_equal, *splits)
 
 
 @pytest.mark.parametrize('file_format', ['array_record', 'parquet'])
 def test_parts_of_a_split(tmp_path, file_format):
     prepare_tiny(tmp_path, [(6, 6, 1)], file_format)
-    whole = data.load_split(data.open_source('tiny', 'train', str(tmp_path)))
+    whole = data.load_split(data.open_source('tiny', 'train', str(tmp_path))).images
     for split, part in {
         'train[:3]': [0, 1, 2],
         'train[50%:]': [5, 6, 7, 8, 9],
         'train[8:]+train[2:4]': [8, 9, 2, 3],
     }.items():
-        images = data.load_split(data.open_source('tiny', split, str(tmp_path)))
+        images = data.load_split(data.open_source('tiny', split, str(tmp_path))).images
         np.testing.assert_array_equal(images, whole[part])
 
 
@@ -261,14 +340,16 @@ def test_placement(source):
     assert not data.fits_on_device(source, 'stream', 10**9)
 
 
-def test_stream_equals_the_array(source):
-    images = data.load_split(source)
+def test_stream_equals_the_array(labelled):
+    split = data.load_split(labelled, labels=True)
     ranges = [(0, 3), (3, 6), (6, 10), (10, 11)]
-    elements = list(data.stream(source, 5, ranges, batch_size=4))
+    elements = list(data.stream(labelled, 5, ranges, batch_size=4, labels=True))
     for (first, end), element in zip(ranges, elements, strict=True):
-        indices = data.batch_indices(5, first, 4, len(source), num_batches=end - first)
-        assert element.dtype == np.uint8
-        np.testing.assert_array_equal(element, images[indices])
+        indices = data.batch_indices(5, first, 4, len(labelled), num_batches=end - first)
+        assert (element.images.dtype, element.labels.dtype) == (np.uint8, np.int32)
+        np.testing.assert_array_equal(element.images, split.images[indices])
+        np.testing.assert_array_equal(element.labels, split.labels[indices])
+    assert next(data.stream(labelled, 5, ranges, batch_size=4)).labels is None
 
 
 class Spy(data.ImageSource):
@@ -276,32 +357,36 @@ class Spy(data.ImageSource):
 
     reads: ClassVar[list[int]] = []
 
-    def read(self, indices):
+    def read(self, indices, labels=False):
         time.sleep(0.01)
         self.reads.append(len(indices))
-        return super().read(indices)
+        return super().read(indices, labels)
 
 
 @pytest.fixture
-def spy(source):
+def spy(labelled):
     Spy.reads.clear()
-    return Spy(source.name, source.split, source.image_shape, source.records)
+    return Spy(
+        labelled.name, labelled.split, labelled.image_shape, labelled.records, labelled.num_classes
+    )
 
 
-def test_stream_resumes_without_reading_what_came_before(source, spy):
+def test_stream_resumes_without_reading_what_came_before(labelled, spy):
     ranges = [(first, first + 2) for first in range(0, 12, 2)]
-    whole = list(data.stream(source, 5, ranges, batch_size=4))
-    resumed = list(data.stream(spy, 5, ranges[4:], batch_size=4))
-    np.testing.assert_array_equal(resumed, whole[4:])
+    whole = list(data.stream(labelled, 5, ranges, batch_size=4, labels=True))
+    resumed = list(data.stream(spy, 5, ranges[4:], batch_size=4, labels=True))
+    jax.tree.map(np.testing.assert_array_equal, resumed, whole[4:])
     assert spy.reads == [4, 4, 4, 4]
 
 
-def test_rows_of_the_processes_make_up_the_batch(source):
+def test_rows_of_the_processes_make_up_the_batch(labelled):
     def rows(part):
-        return np.concatenate(list(data.stream(source, 5, [(0, 2), (2, 6)], 4, rows=part)))
+        batches = data.stream(labelled, 5, [(0, 2), (2, 6)], 4, rows=part, labels=True)
+        return jax.tree.map(lambda *arrays: np.concatenate(arrays), *batches)
 
-    whole = rows(slice(None))
-    np.testing.assert_array_equal(np.concatenate([rows(slice(0, 3)), rows(slice(3, 4))], 1), whole)
+    parts = rows(slice(0, 3)), rows(slice(3, 4))
+    together = jax.tree.map(lambda *arrays: np.concatenate(arrays, 1), *parts)
+    jax.tree.map(np.testing.assert_array_equal, together, rows(slice(None)))
 
 
 def test_dropped_stream_stops_reading_and_leaves_no_thread(spy):
@@ -327,6 +412,7 @@ def test_real_cifar10():
     if not SHARED.is_dir():
         pytest.skip(f'no CIFAR-10 in {SHARED}')
     test = data.open_source('cifar10', 'test', str(SHARED))
-    images = data.load_split(test)
+    images, labels = data.load_split(test, labels=True)
     assert images.shape == (10_000, 32, 32, 3)
+    np.testing.assert_array_equal(np.bincount(labels), np.full(test.num_classes, 1000))
     assert hashlib.sha256(images).hexdigest() == SHARED_TEST_SHA256

@@ -60,7 +60,10 @@ def test_prepared_records(records):
         assert record['label'] == mode
         assert mode == 100 * record['shape'] + 10 * record['foreground'] + record['background']
         np.testing.assert_array_equal(record['image'], image)
-    np.testing.assert_array_equal(source.read(np.arange(50)), [r['image'] for r in records[:50]])
+    images, read = source.read(np.arange(50), labels=True)
+    np.testing.assert_array_equal(images, [record['image'] for record in records[:50]])
+    np.testing.assert_array_equal(read, labels[:50])
+    assert source.num_classes == 1000
 
 
 def test_label_matches_picture(records):

@@ -1,4 +1,5 @@
 import numpy as np
+import pytest
 from PIL import Image
 
 from dcgan_jax import images
@@ -31,3 +32,40 @@ def test_write_png_round_trips_colour_and_grey(tmp_path):
         read = np.asarray(Image.open(path)).reshape(5, 7, channels)
         np.testing.assert_array_equal(read, picture)
     assert [p.suffix for p in (tmp_path / 'new').iterdir()] == ['.png', '.png']
+
+
+def lanczos_weights(size, new):
+    """Weights [new, size] of Lanczos's kernel sinc(x) sinc(x / 3), widened by the ratio."""
+    ratio = size / new
+    places = (np.arange(size) + 0.5)[None] - ((np.arange(new) + 0.5) * ratio)[:, None]
+    x = places / max(ratio, 1.0)
+    weights = np.where(abs(x) < 3, np.sinc(x) * np.sinc(x / 3), 0.0)
+    return weights / weights.sum(1, keepdims=True)
+
+
+@pytest.mark.parametrize('channels', [1, 3])
+@pytest.mark.parametrize(('side', 'size'), [(178, 64), (96, 32), (20, 33)])
+def test_centre_square_against_the_filter_written_out(side, size, channels):
+    rng = np.random.default_rng(0)
+    image = np.repeat(np.repeat(rng.integers(0, 256, (20, 20, channels)), 9, 0), 9, 1)
+    image = image[:side, :side].astype(np.uint8)
+    weights = lanczos_weights(side, size)
+    expected = np.einsum('iy,jx,yxc->ijc', weights, weights, image.astype(float))
+    found = images.centre_square(image, size)
+    assert (found.dtype, found.shape) == (np.uint8, (size, size, channels))
+    # Pillow rounds between its two passes, clipping too.
+    within = np.abs(found - np.clip(expected, 0, 255)) <= 2
+    assert within.mean() > 0.97
+
+
+@pytest.mark.parametrize(
+    ('shape', 'rows', 'columns'),
+    [
+        ((5, 9, 3), slice(0, 5), slice(2, 7)),
+        ((8, 5, 1), slice(1, 6), slice(0, 5)),
+        ((5, 5, 4), slice(0, 5), slice(0, 5)),
+    ],
+)
+def test_centre_square_of_the_right_size_is_a_crop(shape, rows, columns):
+    image = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
+    np.testing.assert_array_equal(images.centre_square(image, 5), image[rows, columns])

@@ -1,0 +1,60 @@
+"""The same images, and labels, whether the split lies on the device or is streamed."""
+
+import contextlib
+
+import jax
+import numpy as np
+import pytest
+from ml_collections import ConfigDict
+
+from dcgan_jax import data, feed
+from dcgan_jax import mesh as mesh_lib
+from dcgan_jax.errors import UserError
+
+RANGES = [(2, 4), (4, 7)]
+
+
+class Numbered(list):
+    """Ten 2x2 images: image i has the value i everywhere and the label 9 - i."""
+
+    def __init__(self):
+        super().__init__(
+            {'image': np.full((2, 2, 3), i, np.uint8), 'label': np.int64(9 - i)} for i in range(10)
+        )
+
+    def __getitems__(self, indices):
+        return [self[index] for index in indices]
+
+
+def fed(placement, num_classes=10, **fields):
+    """What each call is given, the split's images taken out by their indices."""
+    config = ConfigDict({'seed': 3, 'batch_size': 4, **fields})
+    config.data = {'placement': placement, 'device_limit_bytes': 0}
+    source = data.ImageSource('numbered', 'train', (2, 2, 3), Numbered(), num_classes)
+    split, batches = feed.feed(config, mesh_lib.create(4), source, RANGES)
+    with contextlib.closing(batches):
+        batches = list(batches)
+    if split is None:
+        return jax.tree.map(np.asarray, batches)
+    assert all(batch.dtype == np.int32 for batch in batches)
+    return [jax.tree.map(lambda leaf, rows=batch: leaf[rows], split) for batch in batches]
+
+
+@pytest.mark.parametrize('steps', [1, 3])
+@pytest.mark.parametrize('placement', ['device', 'stream'])
+def test_batches_follow_the_order_of_the_run(placement, steps):
+    for (first, end), batch in zip(
+        RANGES, fed(placement, conditional=True, discriminator_steps=steps), strict=True
+    ):
+        expected = data.batch_indices(3, first, 4 * steps, 10, num_batches=end - first)
+        assert (batch.images.dtype, batch.labels.dtype) == (np.uint8, np.int32)
+        assert batch.images.shape == (end - first, 4 * steps, 2, 2, 3)
+        np.testing.assert_array_equal(batch.images[..., 0, 0, 0], expected)
+        np.testing.assert_array_equal(batch.labels, 9 - expected)
+
+
+@pytest.mark.parametrize('placement', ['device', 'stream'])
+def test_labels_come_on_request_only(placement):
+    assert all(batch.labels is None for batch in fed(placement))
+    with pytest.raises(UserError, match='numbered has no labels'):
+        fed(placement, num_classes=0, conditional=True)
