@@ -15,6 +15,7 @@ from dcgan_jax.errors import UserError
 from dcgan_jax.train_state import GANState
 
 FOLDER = 'checkpoints'
+BEST_FOLDER = 'best_checkpoint'
 DAMAGED_FOLDER = 'damaged_checkpoints'
 
 
@@ -23,29 +24,46 @@ class DamagedError(Exception):
 
 
 class Checkpoints:
-    """Saves a run's states under `workdir/checkpoints/STEP`."""
+    """Saves a run's states under `workdir/FOLDER/STEP`."""
 
-    def __init__(self, workdir: epath.PathLike, keep: int, metadata: dict[str, Any]):
+    def __init__(
+        self, workdir: epath.PathLike, keep: int, metadata: dict[str, Any], folder: str = FOLDER
+    ):
         """Opens the folder for saving; removes what an interrupted save left.
 
         Args:
             workdir: of the run.
             keep: how many of the latest checkpoints stay.
             metadata: saved in each, for those who find a checkpoint alone; JSON.
+            folder: in `workdir`.
         """
         self._metadata = metadata
         self._manager = _manager(
-            epath.Path(workdir).absolute() / FOLDER, max_to_keep=keep, cleanup_tmp_directories=True
+            epath.Path(workdir).absolute() / folder, max_to_keep=keep, cleanup_tmp_directories=True
         )
 
     def latest_step(self) -> int | None:
         """The step of the last whole checkpoint, or None."""
         return self._manager.latest_step()
 
-    def save(self, state: GANState) -> None:
+    def latest_metadata(self) -> dict[str, Any]:
+        """What was saved with the last checkpoint; empty where there is none, or it is damaged."""
+        step = self.latest_step()
+        if step is None:
+            return {}
+        try:
+            return self._manager.restore(
+                step, args=ocp.args.Composite(metadata=ocp.args.JsonRestore())
+            )['metadata']
+        except Exception as error:  # Orbax raises what it likes.
+            logging.warning('metadata of checkpoint %d can not be read (%s)', step, error)
+            return {}
+
+    def save(self, state: GANState, **metadata: Any) -> None:
         """Copies the state to the host, then writes it in the background.
 
-        A save that failed in the background raises at the next call, or at `close`.
+        A save that failed in the background raises at the next call, or at `close`. `metadata` is
+        added to that of all.
         """
         step = int(state.step)
         tree = _named(state)
@@ -55,7 +73,7 @@ class Checkpoints:
             args=ocp.args.Composite(
                 state=ocp.args.StandardSave(tree),
                 checksums=ocp.args.JsonSave(checksums),
-                metadata=ocp.args.JsonSave({'step': step, **self._metadata}),
+                metadata=ocp.args.JsonSave({'step': step, **self._metadata, **metadata}),
             ),
         )
 
@@ -67,12 +85,15 @@ class Checkpoints:
             self._manager.close()
 
 
-def restore_latest(workdir: epath.PathLike, like: GANState) -> tuple[GANState | None, list[int]]:
+def restore_latest(
+    workdir: epath.PathLike, like: GANState, folder: str = FOLDER
+) -> tuple[GANState | None, list[int]]:
     """Reads the last checkpoint that is whole, going back over damaged ones, and changes nothing.
 
     Args:
         workdir: of the run.
         like: a state of `jax.ShapeDtypeStruct` with shardings.
+        folder: `FOLDER`, or `BEST_FOLDER`.
 
     Returns:
         The state (None where no checkpoint was ever finished) and the steps of damaged ones.
@@ -80,7 +101,7 @@ def restore_latest(workdir: epath.PathLike, like: GANState) -> tuple[GANState | 
     Raises:
         UserError: a checkpoint holds other arrays than `like`, or all of them are damaged.
     """
-    folder = epath.Path(workdir).absolute() / FOLDER
+    folder = epath.Path(workdir).absolute() / folder
     if not folder.exists():
         return None, []
     manager = _manager(folder, create=False)

@@ -53,6 +53,8 @@ def train_and_evaluate(config: ConfigDict, workdir: epath.PathLike) -> GANState:
     workdir = run_dir.check_writable(workdir)
     source = data.open_source(config.dataset, 'train', config.data_dir, config.data.image_size)
     run = Run(config, source.image_shape, source.num_classes)
+    if config.conditional:
+        source.require_labels()
     networks = models.build(*run)
     run_dir.enter(workdir, run)
 

@@ -34,7 +34,12 @@ class TinyImages(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     VERSION = tfds.core.Version('1.0.0')
 
     def _info(self):
-        features = tfds.features.FeaturesDict({'image': tfds.features.Image(shape=(8, 8, 3))})
+        features = tfds.features.FeaturesDict(
+            {
+                'image': tfds.features.Image(shape=(8, 8, 3)),
+                'label': tfds.features.ClassLabel(num_classes=3),
+            }
+        )
         return tfds.core.DatasetInfo(builder=self, features=features)
 
     def _split_generators(self, dl_manager):
@@ -45,7 +50,7 @@ class TinyImages(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         for index in range(40):
             image = rng.integers(0, 64, (8, 8, 3), np.uint8)
             image[2:6, 2:6, index % 3] += 150
-            yield index, {'image': PIL.Image.fromarray(image)}
+            yield index, {'image': PIL.Image.fromarray(image), 'label': index % 3}
 
 
 @pytest.fixture(scope='session')

@@ -11,9 +11,13 @@ from dcgan_jax.models import Networks
 from dcgan_jax.run_dir import Run
 from dcgan_jax.train_state import GANState
 
+FOLDERS = {'latest': checkpoint.FOLDER, 'best': checkpoint.BEST_FOLDER}
 
-def restore(workdir: epath.PathLike) -> tuple[Run, Networks, GANState]:
+
+def restore(workdir: epath.PathLike, which: str = 'latest') -> tuple[Run, Networks, GANState]:
     """Reads the last whole checkpoint of the run in `workdir` onto the first local device.
+
+    `which` is 'latest', or 'best' for the one that `config.evaluation.best` chose.
 
     Raises:
         UserError: there is no run, or none of its checkpoints is whole.
@@ -28,7 +32,12 @@ def restore(workdir: epath.PathLike) -> tuple[Run, Networks, GANState]:
     like = jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=device), shapes
     )
-    state, _ = checkpoint.restore_latest(workdir, like)
+    state, _ = checkpoint.restore_latest(workdir, like, FOLDERS[which])
+    if state is None and which == 'best':
+        raise UserError(
+            f'{workdir} holds no best checkpoint: train with config.evaluation.every, or take '
+            '--checkpoint=latest'
+        )
     if state is None:
         raise UserError(f'{workdir} holds no checkpoint yet: train it first')
     return run, networks, state

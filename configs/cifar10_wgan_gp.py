@@ -1,0 +1,28 @@
+"""WGAN-GP (Gulrajani et al. 2017, arXiv:1704.00028, algorithm 1) on the networks of `cifar10.py`.
+
+    python main.py --config=configs/cifar10_wgan_gp.py --workdir=/tmp/wgan_gp
+
+The critic has layer normalisation, because BatchNorm would mix the gradients of its penalty; five
+updates of it a step. Published: FID 19.8 with a CNN (pytorch-gan-collections, 50k/train). Hardware:
+one GPU or TPU; ours is not measured there yet.
+"""
+
+from ml_collections import ConfigDict
+
+from configs import cifar10
+
+
+def get_config() -> ConfigDict:
+    """Wasserstein loss, gradient penalty of 10, five updates of D a step."""
+    config = cifar10.get_config()
+    config.batch_size = 64
+    config.num_steps = 100_000
+    config.loss.name = 'wasserstein'
+    config.penalty.wgan_gp = 10.0
+    config.discriminator_steps = 5
+    config.discriminator.norm = 'layer'
+    config.discriminator.use_bias = True
+    for optimizer in config.optimizer.values():
+        optimizer.learning_rate = 1e-4
+        optimizer.b1, optimizer.b2 = 0.0, 0.9
+    return config
