@@ -83,7 +83,7 @@ class ImageSource:
     """One split of a prepared data set, readable in any order.
 
     Attributes:
-      name: Name and version, 'cifar10/3.0.2'.
+      name: Name and version, 'cifar10/3.0.2', or 'folder/NAME-HASH'.
       split: Split as given, 'train' or 'test[:100]'.
       image_shape: (H, W, C) of what is read, H == W, C as stored (1 for grey images).
       records: Record i is a dict with 'image': uint8 [H, W, C] as stored, and with 'label' where
@@ -113,7 +113,7 @@ class ImageSource:
         if not self.num_classes:
             raise UserError(
                 f'{self.name} has no labels (no feature `label` of classes): '
-                'set conditional=False, or use a data set with labels'
+                'set config.conditional=False, or use a data set with labels'
             )
 
     def read(self, indices: np.ndarray, labels: bool = False) -> Examples:
@@ -161,8 +161,8 @@ class ImageSource:
         if not 0 <= label < self.num_classes:  # TFDS marks images without a label by -1.
             raise UserError(
                 f'{self.name} {self.split}: image {index} has the label {label}, not one of 0 to '
-                f'{self.num_classes - 1}: set conditional=False, or use a split whose images all '
-                'have labels'
+                f'{self.num_classes - 1}: set config.conditional=False, or use a split whose '
+                'images all have labels'
             )
         return label
 

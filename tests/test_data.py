@@ -123,7 +123,9 @@ def test_labels_where_there_are_none(source):
         lambda: data.load_split(source, labels=True),
         lambda: next(data.stream(source, 0, [(0, 1)], 2, labels=True)),
     ):
-        with pytest.raises(UserError, match=r'tiny/1.2.0 has no labels .*set conditional=False'):
+        with pytest.raises(
+            UserError, match=r'tiny/1.2.0 has no labels .*set config\.conditional=False'
+        ):
             read()
 
 
