@@ -1,0 +1,20 @@
+"""Metrics of images: functions of features and logits in float64, and what extracts those.
+
+Nothing here knows what made the images.
+"""
+
+from dcgan_jax.metrics.frechet import Moments, Statistics, frechet_distance, statistics
+from dcgan_jax.metrics.inception_score import inception_score
+from dcgan_jax.metrics.kernel import kernel_distance
+from dcgan_jax.metrics.manifold import Manifold, precision_recall
+
+__all__ = [
+    'Manifold',
+    'Moments',
+    'Statistics',
+    'frechet_distance',
+    'inception_score',
+    'kernel_distance',
+    'precision_recall',
+    'statistics',
+]
