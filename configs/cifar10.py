@@ -95,4 +95,22 @@ def get_config() -> ConfigDict:
     config.ema.rampup_ratio = 0.05  # The halflife is at most this share of the images seen.
     config.ema.standing_batches = 16  # Batches that re-estimate BatchNorm's statistics for it.
 
+    config.evaluation = ConfigDict()  # Of samples against a split of the data set.
+    config.evaluation.every = 0  # Steps; 0: not while training.
+    config.evaluation.num_samples = 10_000
+    config.evaluation.extractor = (
+        'inception'  # FID's; 'inception_pytorch_fid', or a file that jax.export serialized.
+    )
+    config.evaluation.inception_weights = ''  # A file; empty: downloaded once (91 MiB).
+    config.evaluation.metrics = (
+        'frechet_distance',
+        'kernel_distance',
+        'inception_score',
+        'precision_recall',
+    )
+    config.evaluation.split = 'train'  # That samples are compared with, the whole of it ...
+    config.evaluation.num_real = 10_000  # ... or, but for the Fréchet distance, so many images.
+    config.evaluation.reference = ''  # A file of statistics instead, for the Fréchet distance.
+    config.evaluation.batch_size = 64  # Images in a call of the extractor.
+
     return config

@@ -12,6 +12,7 @@ from ml_collections import ConfigDict
 
 from dcgan_jax import data
 from dcgan_jax.errors import UserError
+from dcgan_jax.evaluation import METRICS
 from dcgan_jax.losses import LOSSES
 from dcgan_jax.models import dcgan, lowering
 
@@ -151,12 +152,24 @@ SCHEMA = {
         'rampup_ratio': Number(0),
         'standing_batches': whole(1),
     },
+    'evaluation': {
+        'every': whole(0),
+        'num_samples': whole(2, 1_000_000),
+        'extractor': Text(filled=True),
+        'inception_weights': Text(),
+        'metrics': Each(Choice(METRICS), least=1),
+        'split': Text(filled=True),
+        'num_real': whole(2, 1_000_000),
+        'reference': Text(),
+        'batch_size': whole(1, 4096),
+    },
 }
 
 # Fields that a run may change when it goes on: they change how long, where and how often, not what.
 CHANGEABLE = (
     'data_dir', 'data.placement', 'data.device_limit_bytes', 'num_steps', 'log_every',
     'sample_every', 'checkpoint_every', 'keep_checkpoints', 'profile',
+    *(f'evaluation.{name}' for name in SCHEMA['evaluation']),
 )  # fmt: skip
 
 
