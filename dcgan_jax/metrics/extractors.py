@@ -1,10 +1,11 @@
 """Feature extractors: images to features and logits, by name or from a `jax.export` artifact."""
 
 import concurrent.futures
+import functools
 import hashlib
 import os
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -13,11 +14,12 @@ from absl import logging
 from etils import epath
 
 from dcgan_jax.errors import UserError
+from dcgan_jax.metrics import inception
 
-# uint8 [b, H, W, 3] -> (features float32 [b, D], logits float32 [b, K])
-Function = Callable[[jax.Array], tuple[jax.Array, jax.Array]]
+# Variables, uint8 [b, H, W, 3] -> features float32 [b, D], logits float32 [b, K].
+Function = Callable[[Any, jax.Array], tuple[jax.Array, jax.Array]]
 
-INCEPTIONS = ('inception', 'inception_pytorch_fid')
+INCEPTIONS = tuple(inception.RESIZES)
 _CPU_BATCHES = 2  # computed at once: one leaves most of a second core idle
 
 
@@ -42,6 +44,7 @@ class Extractor:
     def __init__(
         self,
         function: Function,
+        variables: Any,
         *,
         name: str,
         sha256: str,
@@ -52,7 +55,8 @@ class Extractor:
         """Wraps a function, which is compiled at the first call.
 
         Args:
-            function: uint8 `[b, H, W, 3]` -> (float32 `[b, D]`, float32 `[b, K]`), by jax.
+            function: see `Function`.
+            variables: its first argument, arrays.
             name: see above.
             sha256: see above.
             resize: see above.
@@ -61,11 +65,12 @@ class Extractor:
         """
         self.name, self.sha256, self.resize = name, sha256, resize
         self._function = jax.jit(function)
+        self._variables = jax.device_put(variables)
         self._batch_size = batch_size
         self._size = size
         example = jax.ShapeDtypeStruct((batch_size, *(size or (32, 32)), 3), np.uint8)
         self.dimension, self._classes = (
-            out.shape[1] for out in jax.eval_shape(self._function, example)
+            out.shape[1] for out in jax.eval_shape(self._function, variables, example)
         )
         self._told_of_grey = False
 
@@ -130,7 +135,7 @@ class Extractor:
         """Pads one batch to the compiled size."""
         padded = np.zeros((self._batch_size, *images.shape[1:]), np.uint8)
         padded[: len(images)] = images
-        features, logits = jax.device_get(self._function(padded))
+        features, logits = jax.device_get(self._function(self._variables, padded))
         return features[: len(images)], logits[: len(images)]
 
 
@@ -141,13 +146,15 @@ def load(name_or_path: epath.PathLike, weights: str = '', batch_size: int = 64) 
 
     Args:
         name_or_path: 'inception', 'inception_pytorch_fid', or a file that `jax.export` serialized,
-            of the signature of `Function`, its H and W fixed or free.
+            whose function maps uint8 [b, H, W, 3] as `Function` does, its H and W fixed or free.
         weights: file with Inception's weights; '' downloads the published ones once.
         batch_size: images a compiled call.
 
     Raises:
         UserError: there is no such extractor, its file can't be used, or the download failed.
     """
+    if name_or_path in INCEPTIONS:
+        return _load_inception(name_or_path, weights, batch_size)
     path = epath.Path(name_or_path).expanduser()
     if not path.is_file():
         raise UserError(
@@ -155,6 +162,18 @@ def load(name_or_path: epath.PathLike, weights: str = '', batch_size: int = 64) 
             f'{", ".join(INCEPTIONS)} nor a file (made by jax.export): correct it'
         )
     return _load_artifact(path, batch_size)
+
+
+def _load_inception(name: str, weights: str, batch_size: int) -> Extractor:
+    variables, sha256 = inception.load_weights(weights)
+    return Extractor(
+        functools.partial(inception.apply, name=name),
+        variables,
+        name=name,
+        sha256=sha256,
+        resize=inception.RESIZES[name],
+        batch_size=batch_size,
+    )
 
 
 def _load_artifact(path: epath.Path, batch_size: int) -> Extractor:
@@ -181,7 +200,8 @@ def _load_artifact(path: epath.Path, batch_size: int) -> Extractor:
     height, width = exported.in_avals[0].shape[1:3]
     fixed = isinstance(height, int) and isinstance(width, int)
     return Extractor(
-        exported.call,
+        lambda _, images: exported.call(images),
+        (),
         name=path.stem,
         sha256=hashlib.sha256(content).hexdigest(),
         resize='as in the artifact',
