@@ -85,6 +85,9 @@ def _parse(argv: list[str]) -> list[str]:
         if len(rest) > 1:
             raise UserError(f'unknown argument {rest[1]!r}: flags are --NAME=VALUE, see --help')
         return rest
+    except flags.UnrecognizedFlagError as error:
+        hint = '; to change fields, give a --config=FILE too' if 'config.' in str(error) else ''
+        _exit(f'{error}{hint}', 2)
     except (flags.Error, TypeError, ValueError, SyntaxError, ImportError) as error:
         _exit(error, 2)
     except (AttributeError, KeyError) as error:

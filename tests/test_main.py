@@ -71,6 +71,7 @@ def assert_refused(result, *words):
         (['--mode=sample', '--workdir={tmp}/w'], ['holds no run']),
         (['--mode=sample', '--workdir={tmp}/w', '--num=0'], ['--num=0']),
         (['--mode=evaluate', '--workdir={tmp}/w'], ['holds no run']),
+        (['--mode=evaluate', '--config.evaluation.every=3'], ['every', 'give a --config=FILE too']),
         (['--mode=evaluate', '--images={tmp}/none'], ['--workdir is missing']),
         ([*TINY, '--mode=evaluate', '--images={tmp}/none'], ['none', 'can not be read']),
         ([*TINY, '--mode=evaluate', '--images={tmp}/broken'], ['broken', 'no .png, .jpg']),

@@ -22,11 +22,11 @@ class Reference(NamedTuple):
     """Features of real images.
 
     Attributes:
-        statistics: of `statistics.n` images.
+        statistics: of the whole split; None where only features were asked for.
         features: float32 `[N, D]` of N of them.
     """
 
-    statistics: Statistics
+    statistics: Statistics | None
     features: np.ndarray
 
 
@@ -39,7 +39,7 @@ def of_source(
         source: the split.
         extractor: of the features.
         num_features: how many features are kept, of images spread evenly over the split.
-        whole: the statistics are of all images of the split; else of those only.
+        whole: take the statistics of all images of the split too.
     """
     num_features = min(num_features, len(source))
     kept = np.arange(num_features) * len(source) // num_features
@@ -51,7 +51,8 @@ def of_source(
         'extractor': extractor.name,
         'extractor_sha256': extractor.sha256,
         'resize': extractor.resize,
-        'images': len(source) if whole else num_features,
+        'images': len(source),
+        'whole': whole,
         'features': num_features,
     }
     key = hashlib.sha256(json.dumps(described).encode()).hexdigest()[:16]
@@ -109,11 +110,12 @@ def _compute(source: ImageSource, extractor: Extractor, kept: np.ndarray, whole:
         for start in range(0, len(indices), extractor.piece):
             piece = indices[start : start + extractor.piece]
             extracted, _ = extractor(source.read(piece))
-            moments.add(extracted)
+            if whole:
+                moments.add(extracted)
             rows = row_of[piece]
             features[rows[rows >= 0]] = extracted[rows >= 0]
             bar.update(len(piece))
-    return Reference(moments.statistics(), features)
+    return Reference(moments.statistics() if whole else None, features)
 
 
 def _read(path: epath.Path, described: dict, dimension: int) -> Reference | None:
@@ -123,14 +125,18 @@ def _read(path: epath.Path, described: dict, dimension: int) -> Reference | None
     try:
         arrays = read_npz(path)
         found = json.loads(str(arrays['described']))
-        statistics = Statistics(arrays['mu'], arrays['sigma'], int(arrays['n']))
         features = arrays['features']
+        statistics = None
+        if described['whole']:
+            statistics = Statistics(arrays['mu'], arrays['sigma'], int(arrays['n']))
     except (OSError, ValueError, TypeError, KeyError) as error:
         logging.warning('%s is damaged (%s) and computed anew', path, error)
         return None
-    shapes = statistics.mu.shape, statistics.sigma.shape, features.shape
-    wanted = (dimension,), (dimension, dimension), (described['features'], dimension)
-    if found != described or shapes != wanted or statistics.n != described['images']:
+    good = found == described and features.shape == (described['features'], dimension)
+    if good and statistics:
+        shapes = statistics.mu.shape, statistics.sigma.shape
+        good = shapes == ((dimension,), (dimension, dimension))
+    if not good:
         logging.warning('%s holds something else and is computed anew', path)
         return None
     return Reference(statistics, features)
@@ -143,7 +149,7 @@ def _write(path: epath.Path, described: dict, reference: Reference) -> None:
         arrays,
         described=json.dumps(described),
         features=reference.features,
-        **reference.statistics._asdict(),
+        **(reference.statistics._asdict() if reference.statistics else {}),
     )
     try:
         write_whole(path, arrays.getvalue())
