@@ -139,7 +139,7 @@ class Extractor:
         return features[: len(images)], logits[: len(images)]
 
 
-def load(name_or_path: epath.PathLike, weights: str = '', batch_size: int = 64) -> Extractor:
+def load(name_or_path: epath.PathLike, weights: str = '', batch_size: int = 16) -> Extractor:
     """Makes an extractor.
 
     An artifact is a program that runs here: take it from those you trust only.
