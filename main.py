@@ -22,11 +22,28 @@ _CONFIG = config_flags.DEFINE_config_file(
     lock_config=True,
 )
 _WORKDIR = flags.DEFINE_string('workdir', None, 'Folder of the run; a started run goes on there.')
-_MODE = flags.DEFINE_enum('mode', 'train', ['train', 'sample'], 'What to do.')
+_MODE = flags.DEFINE_enum('mode', 'train', ['train', 'sample', 'evaluate'], 'What to do.')
 _OUT = flags.DEFINE_string('out', None, 'Folder for results; a folder in --workdir by default.')
-_NUM = flags.DEFINE_integer('num', 64, 'Samples to draw.', lower_bound=1, upper_bound=1_000_000)
+_NUM = flags.DEFINE_integer(
+    'num',
+    None,
+    'Samples to draw; 64 by default, config.evaluation.num_samples in --mode=evaluate.',
+    lower_bound=1,
+    upper_bound=1_000_000,
+)
 _SEED = flags.DEFINE_integer(
     'seed', 0, 'Seed of the samples.', lower_bound=0, upper_bound=2**32 - 1
+)
+_IMAGES = flags.DEFINE_string(
+    'images', None, 'Folder or npz file of images that --mode=evaluate scores instead of samples.'
+)
+
+
+_CHECKPOINT = flags.DEFINE_enum(
+    'checkpoint',
+    'latest',
+    ['latest', 'best'],
+    'Which of the run; the best is what config.evaluation.best chose.',
 )
 
 
@@ -41,7 +58,22 @@ def _train() -> None:
 def _sample() -> None:
     from dcgan_jax.tasks.sample import sample
 
-    print(f'samples: {sample(_WORKDIR.value, _OUT.value, _NUM.value, _SEED.value)}')
+    path = sample(_WORKDIR.value, _OUT.value, _NUM.value or 64, _SEED.value, _CHECKPOINT.value)
+    print(f'samples: {path}')
+
+
+def _evaluate() -> None:
+    from dcgan_jax import evaluation
+    from dcgan_jax.tasks import evaluate
+
+    given = None if _CONFIG.value is None else _config()
+    if _IMAGES.value is None:
+        result = evaluate.evaluate_run(
+            _WORKDIR.value, given, _OUT.value, _NUM.value, _SEED.value, _CHECKPOINT.value
+        )
+    else:
+        result = evaluate.evaluate_images(_IMAGES.value, _WORKDIR.value, given, _OUT.value)
+    print(evaluation.line(result))
 
 
 def _config() -> ConfigDict:
@@ -64,6 +96,9 @@ def _parse(argv: list[str]) -> list[str]:
         if len(rest) > 1:
             raise UserError(f'unknown argument {rest[1]!r}: flags are --NAME=VALUE, see --help')
         return rest
+    except flags.UnrecognizedFlagError as error:
+        hint = '; to change fields, give a --config=FILE too' if 'config.' in str(error) else ''
+        _exit(f'{error}{hint}', 2)
     except (flags.Error, TypeError, ValueError, SyntaxError, ImportError) as error:
         _exit(error, 2)
     except (AttributeError, KeyError) as error:
@@ -126,10 +161,11 @@ def main(argv: list[str]) -> None:
     absl_logging.get_absl_handler().addFilter(_is_ours)
     del argv  # All is in the flags.
     try:
-        if _WORKDIR.value is None:
+        images_alone = _MODE.value == 'evaluate' and _IMAGES.value and _CONFIG.value is not None
+        if _WORKDIR.value is None and not images_alone:
             raise UserError('--workdir is missing: give the folder of the run')
         _keep_compiled_programs()
-        {'train': _train, 'sample': _sample}[_MODE.value]()
+        {'train': _train, 'sample': _sample, 'evaluate': _evaluate}[_MODE.value]()
     except UserError as error:
         _exit(error, 2)
     except TrainingError as error:

@@ -142,4 +142,23 @@ def get_config() -> ConfigDict:
     )
     config.ema.standing_batches = 16  # Batches that re-estimate them.
 
+    config.evaluation = ConfigDict()  # Of samples against a split of the data set.
+    config.evaluation.every = 0  # Steps, at the end of a call; 0: not while training.
+    config.evaluation.best = 'frechet_distance'  # Its best state is kept, see --checkpoint=best.
+    config.evaluation.num_samples = 10_000
+    config.evaluation.extractor = (
+        'inception'  # FID's; 'inception_pytorch_fid', or a file that jax.export serialized.
+    )
+    config.evaluation.inception_weights = ''  # A file; empty: downloaded once (91 MiB).
+    config.evaluation.metrics = (
+        'frechet_distance',
+        'kernel_distance',
+        'inception_score',
+        'precision_recall',
+    )
+    config.evaluation.split = 'train'  # That samples are compared with, the whole of it ...
+    config.evaluation.num_real = 10_000  # ... or, but for the Fréchet distance, so many images.
+    config.evaluation.reference = ''  # A file of statistics instead, for the Fréchet distance.
+    config.evaluation.batch_size = 16  # Images in a call; 64 take Inception 4 GiB on CPUs.
+
     return config

@@ -13,6 +13,7 @@ from ml_collections import ConfigDict
 
 from dcgan_jax import augment, data, optimizers, penalties
 from dcgan_jax.errors import UserError
+from dcgan_jax.evaluation import METRIC_OF, METRICS
 from dcgan_jax.losses import LOSSES
 from dcgan_jax.models import lowering, norms, stages
 
@@ -189,12 +190,25 @@ SCHEMA = {
         'batch_stats': Choice(('standing', 'average')),
         'standing_batches': whole(1),
     },
+    'evaluation': {
+        'every': whole(0),
+        'best': Choice(tuple(METRIC_OF)),
+        'num_samples': whole(2, 1_000_000),
+        'extractor': Text(filled=True),
+        'inception_weights': Text(),
+        'metrics': Each(Choice(METRICS), least=1),
+        'split': Text(filled=True),
+        'num_real': whole(2, 1_000_000),
+        'reference': Text(),
+        'batch_size': whole(1, 4096),
+    },
 }
 
 # Fields that a run may change when it goes on: they change how long, where and how often, not what.
 CHANGEABLE = (
     'data_dir', 'data.placement', 'data.device_limit_bytes', 'num_steps', 'log_every',
     'sample_every', 'checkpoint_every', 'keep_checkpoints', 'profile',
+    *(f'evaluation.{name}' for name in SCHEMA['evaluation']),
 )  # fmt: skip
 
 
@@ -272,6 +286,12 @@ def _conflicts(config: ConfigDict) -> Iterator[tuple[str, str]]:
                 f'decay_start={optimizer.decay_start}',
                 'set it to the last step of the run',
             )
+    metric = METRIC_OF[config.evaluation.best]
+    if config.evaluation.every and metric not in config.evaluation.metrics:
+        yield (
+            f'config.evaluation.best={config.evaluation.best!r} is not measured',
+            f'add {metric!r} to config.evaluation.metrics, or choose another',
+        )
     if config.augment.adaptive_target and not config.augment.policy:
         yield (
             'config.augment.adaptive_target adapts nothing',

@@ -28,6 +28,7 @@ from dcgan_jax.metric_log import MetricLog
 from dcgan_jax.models import Generator
 from dcgan_jax.run_dir import Run
 from dcgan_jax.sampling import Sampler
+from dcgan_jax.scoring import Progress, SampleScorer
 from dcgan_jax.train_state import GANState
 
 GRID_SIZE = 64  # Pictures in a grid, always of the same latents.
@@ -53,9 +54,8 @@ def train_and_evaluate(config: ConfigDict, workdir: epath.PathLike) -> GANState:
     workdir = run_dir.check_writable(workdir)
     source = data.open_source(config.dataset, 'train', config.data_dir, config.data.image_size)
     run = Run(config, source.image_shape, source.num_classes)
-    if config.conditional:
-        source.require_labels()
     networks = models.build(*run)
+    scorer = sample_scorer(config, networks.generator) if config.evaluation.every else None
     run_dir.enter(workdir, run)
 
     # 2. The state: the last checkpoint's, or that of step 0.
@@ -78,14 +78,20 @@ def train_and_evaluate(config: ConfigDict, workdir: epath.PathLike) -> GANState:
     train_call = compiled.train_call(config, mesh)
 
     # 4. The loop. The devices are one call ahead of the host, which logs, saves and draws.
-    with (
-        contextlib.closing(batches),
-        contextlib.closing(
-            checkpoint.Checkpoints(workdir, config.keep_checkpoints, run_dir.describe(run))
-        ) as checkpoints,
-        contextlib.closing(writers.create(workdir, start)) as writer,
-        tqdm(total=config.num_steps, initial=start, unit='step', disable=None) as bar,
-    ):
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(contextlib.closing(batches))
+        writer = stack.enter_context(contextlib.closing(writers.create(workdir, start)))
+        described = run_dir.describe(run)
+        checkpoints = checkpoint.Checkpoints(workdir, config.keep_checkpoints, described)
+        stack.enter_context(contextlib.closing(checkpoints))
+        evaluate = None
+        if scorer is not None:
+            best = checkpoint.Checkpoints(workdir, 1, described, checkpoint.BEST_FOLDER)
+            stack.enter_context(contextlib.closing(best))
+            evaluate = Progress(config, scorer, workdir, writer, best)
+        bar = stack.enter_context(
+            tqdm(total=config.num_steps, initial=start, unit='step', disable=None)
+        )
         describe(config, state, writer)
         grids = SampleGrids(networks.generator, config, workdir, writer)
         log = MetricLog(config.batch_size, checkpoints.latest_step)
@@ -111,10 +117,20 @@ def train_and_evaluate(config: ConfigDict, workdir: epath.PathLike) -> GANState:
                     grids.draw(state)
                 if due(config.checkpoint_every):
                     checkpoints.save(state)
+                if evaluate is not None and due(config.evaluation.every):
+                    tqdm.write(f'step {end}: {evaluate(state)}')
         if not grid_path(workdir, int(state.step)).exists():
             grids.draw(state)
     logging.info('%s: done at step %d', workdir, int(state.step))
     return state
+
+
+def sample_scorer(config: ConfigDict, generator: Generator) -> SampleScorer:
+    """Compares with `config.evaluation.split`."""
+    source = data.open_source(
+        config.dataset, config.evaluation.split, config.data_dir, config.data.image_size
+    )
+    return SampleScorer(config, generator, source)
 
 
 def is_due(first: int, end: int, last: int, every: int) -> bool:

@@ -28,7 +28,8 @@ class Numbered(list):
 
 def fed(placement, num_classes=10, **fields):
     """What each call is given, the split's images taken out by their indices."""
-    config = ConfigDict({'seed': 3, 'batch_size': 4, **fields})
+    config = ConfigDict({'seed': 3, 'batch_size': 4, 'conditional': False})
+    config.update({'discriminator_steps': 1, **fields})
     config.data = {'placement': placement, 'device_limit_bytes': 0}
     source = data.ImageSource('numbered', 'train', (2, 2, 3), Numbered(), num_classes)
     split, batches = feed.feed(config, mesh_lib.create(4), source, RANGES)

@@ -4,21 +4,15 @@ TFDS 4.9.10 extracts the archive, reads it and encodes its images by TensorFlow.
 all three without, and writes DATA_DIR/cifar10/3.0.2, which `tfds.data_source('cifar10')` reads too.
 """
 
-import hashlib
-import http.client
-import os
 import tarfile
-import urllib.request
-import uuid
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO
 
 import numpy as np
 import PIL.Image
 import tensorflow_datasets as tfds
-import tqdm
 
+from dcgan_jax import download
 from dcgan_jax.errors import UserError
 
 ARCHIVE_URL = 'https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz'
@@ -34,45 +28,6 @@ _FILES = {
 }
 _SIZE = 32  # pixels a side
 _RECORD_BYTES = 1 + 3 * _SIZE * _SIZE  # the label, then the red, green and blue planes
-_BLOCK_BYTES = 1 << 20
-_TIMEOUT_S = 60
-
-
-def _copy(source: IO[bytes], target: IO[bytes], total: int | None) -> None:
-    """Copies `source` to `target`, `total` bytes if known, with a progress bar on a terminal."""
-    with tqdm.tqdm(total=total, unit='B', unit_scale=True, desc='CIFAR-10', disable=None) as bar:
-        while block := source.read(_BLOCK_BYTES):
-            target.write(block)
-            bar.update(len(block))
-
-
-def _sha256(path: Path) -> str:
-    with path.open('rb') as file:
-        return hashlib.file_digest(file, 'sha256').hexdigest()
-
-
-def _download(path: Path) -> None:
-    """Downloads the archive to `path`, which appears only once its checksum is right."""
-    remedy = f'try again, or put the archive at {path}, or set data_dir to a prepared directory'
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f'{path.name}.{uuid.uuid4().hex}.part')
-    try:
-        with (
-            partial.open('wb') as target,
-            urllib.request.urlopen(ARCHIVE_URL, timeout=_TIMEOUT_S) as source,
-        ):
-            size = source.headers.get('Content-Length')
-            _copy(source, target, int(size) if size else None)
-        if (found := _sha256(partial)) != ARCHIVE_SHA256:
-            raise UserError(
-                f'{ARCHIVE_URL} gave {partial.stat().st_size} bytes (expected {size or "unknown"}) '
-                f'with SHA-256 {found}, not {ARCHIVE_SHA256}: {remedy}'
-            )
-        os.replace(partial, path)
-    except (OSError, http.client.HTTPException) as error:
-        raise UserError(f'cannot download {ARCHIVE_URL} ({error}): {remedy}') from error
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def fetch_archive(path: Path) -> None:
@@ -83,13 +38,8 @@ def fetch_archive(path: Path) -> None:
     Raises:
       UserError: The download failed, or what was found or downloaded has a wrong checksum.
     """
-    if not path.exists():
-        _download(path)
-    elif (found := _sha256(path)) != ARCHIVE_SHA256:
-        raise UserError(
-            f'{path} has SHA-256 {found}, not {ARCHIVE_SHA256}: '
-            f'delete it, or replace it by {ARCHIVE_URL}'
-        )
+    remedy = f'try again, or put the archive at {path}, or set data_dir to a prepared directory'
+    download.fetch(ARCHIVE_URL, path, ARCHIVE_SHA256, remedy)
 
 
 def read_archive(path: Path) -> dict[str, tuple[np.ndarray, np.ndarray]]:

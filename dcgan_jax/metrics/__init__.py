@@ -1,0 +1,23 @@
+"""Metrics of images: functions of features and logits in float64, and what extracts those.
+
+Nothing here knows what made the images.
+"""
+
+from dcgan_jax.metrics.frechet import Moments, Statistics, frechet_distance, statistics
+from dcgan_jax.metrics.inception_score import inception_score
+from dcgan_jax.metrics.kernel import kernel_distance
+from dcgan_jax.metrics.manifold import Manifold, precision_recall
+from dcgan_jax.metrics.modes import ModeCoverage, mode_coverage
+
+__all__ = [
+    'Manifold',
+    'ModeCoverage',
+    'Moments',
+    'Statistics',
+    'frechet_distance',
+    'inception_score',
+    'kernel_distance',
+    'mode_coverage',
+    'precision_recall',
+    'statistics',
+]

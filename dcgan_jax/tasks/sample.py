@@ -13,7 +13,13 @@ from dcgan_jax.tasks.restore import restore
 MOST_IN_GRID = 1024  # A larger picture is hard to open.
 
 
-def sample(workdir: epath.PathLike, out: epath.PathLike | None, num: int, seed: int) -> epath.Path:
+def sample(
+    workdir: epath.PathLike,
+    out: epath.PathLike | None,
+    num: int,
+    seed: int,
+    which: str = 'latest',
+) -> epath.Path:
     """Draws `num` images from the run in `workdir`.
 
     Args:
@@ -23,6 +29,7 @@ def sample(workdir: epath.PathLike, out: epath.PathLike | None, num: int, seed: 
             `workdir/samples` when None.
         num: how many, at least 1.
         seed: of the latents.
+        which: checkpoint, see `restore`.
 
     Returns:
         The grid's path.
@@ -30,7 +37,7 @@ def sample(workdir: epath.PathLike, out: epath.PathLike | None, num: int, seed: 
     Raises:
         UserError: no run or no whole checkpoint in `workdir`, or `out` isn't writable.
     """
-    run, networks, state = restore(workdir)
+    run, networks, state = restore(workdir, which)
     out = run_dir.check_writable(out or epath.Path(workdir) / 'samples', '--out')
     sampler = Sampler(networks.generator, run.config)
     latents = sampler.latents(seed, num)

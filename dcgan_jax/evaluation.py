@@ -1,0 +1,248 @@
+"""Scores images against a data set: samples of a generator, or anybody's."""
+
+import functools
+import json
+from collections.abc import Iterable, Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+from etils import epath
+from ml_collections import ConfigDict
+from tqdm import tqdm
+
+from dcgan_jax.data import ImageSource
+from dcgan_jax.errors import UserError
+from dcgan_jax.files import write_whole
+from dcgan_jax.metrics import (
+    Statistics,
+    extractors,
+    frechet_distance,
+    inception_score,
+    kernel_distance,
+    mode_coverage,
+    precision_recall,
+    reference,
+    statistics,
+)
+from dcgan_jax.metrics.kernel import SUBSET_SIZE
+from dcgan_jax.metrics.manifold import NEIGHBOURS
+
+# The fewest samples that each can be computed of; fakes and, where they are compared, reals.
+_LEAST = {
+    'frechet_distance': 2,
+    'kernel_distance': SUBSET_SIZE,
+    'inception_score': 10,
+    'precision_recall': NEIGHBOURS + 1,
+    'mode_coverage': 1,
+}
+METRICS = tuple(_LEAST)
+_OF_FEATURES = {'kernel_distance', 'precision_recall'}  # these compare with features of reals
+_MODES_OF = 'shapes'  # the data set whose modes are known
+# Of the figures of `Evaluation.values`, those that are better when smaller.
+SMALLER_IS_BETTER = ('frechet_distance', 'kernel_distance', 'modes_kl', 'modes_unrecognised')
+# The metric that each figure comes from.
+METRIC_OF = {
+    'frechet_distance': 'frechet_distance',
+    'kernel_distance': 'kernel_distance',
+    'inception_score': 'inception_score',
+    **dict.fromkeys(('precision', 'recall', 'density', 'coverage'), 'precision_recall'),
+    **dict.fromkeys(('modes', 'modes_kl', 'modes_unrecognised'), 'mode_coverage'),
+}
+
+
+class Evaluation(NamedTuple):
+    """What was measured and how.
+
+    Attributes:
+        values: figures by name: 'frechet_distance', 'kernel_distance' (and '..._std'),
+            'inception_score' (and '..._std'), 'precision', 'recall', 'density', 'coverage',
+            'modes', 'modes_kl', 'modes_unrecognised'.
+        labels: what each of these is called; 'FID', say.
+        protocol: all that the figures depend on.
+    """
+
+    values: dict[str, float]
+    labels: dict[str, str]
+    protocol: dict[str, Any]
+
+
+class Evaluator:
+    """Compares images with those of a split, which are read and extracted at most once."""
+
+    def __init__(self, config: ConfigDict, source: ImageSource):
+        """Loads the extractor and checks what can be checked before images are drawn.
+
+        Args:
+            config: `config.evaluation` of a run.
+            source: the split to compare with.
+
+        Raises:
+            UserError: extractor, reference or split don't allow the metrics.
+        """
+        self._config, self._source = config, source
+        self._asked = set(config.metrics)
+        if 'mode_coverage' in self._asked and source.name.split('/')[0] != _MODES_OF:
+            raise UserError(
+                f'config.evaluation.metrics: mode_coverage knows the modes of {_MODES_OF!r}, not '
+                f'those of {source.name}: leave it out'
+            )
+        self._extractor = self._given = None
+        if self._asked != {'mode_coverage'}:
+            self._extractor = extractors.load(
+                config.extractor, config.inception_weights, config.batch_size
+            )
+            self._extractor.check(source.image_shape)
+            if config.reference:
+                self._given = reference.read_statistics(config.reference, self._extractor)
+        for metric in _OF_FEATURES & self._asked:
+            self._check_count(
+                metric, min(config.num_real, len(source)), 'config.evaluation.num_real'
+            )
+
+    def __call__(
+        self, batches: Iterable[np.ndarray], count: int, protocol: dict[str, Any]
+    ) -> Evaluation:
+        """Extracts the images' features and computes the metrics of `config.metrics`.
+
+        Args:
+            batches: uint8 `[b, H, W, C]` each, of any b.
+            count: images in all of them.
+            protocol: what the caller knows of the images: step, seed, say; JSON.
+
+        Raises:
+            UserError: they are too few for a metric, or don't fit the extractor.
+        """
+        for metric in self._config.metrics:
+            self._check_count(metric, count, 'the number of samples')
+        kept: list[np.ndarray] = []
+        if 'mode_coverage' in self._asked:
+            batches = _keeping(batches, kept)
+        values, labels = {}, {}
+        if self._extractor is None:
+            for _ in batches:
+                pass
+        else:
+            values, labels = self._compare(*self._extract(batches, count))
+        if kept:
+            modes = mode_coverage(np.concatenate(kept))
+            values |= {
+                'modes': modes.modes,
+                'modes_kl': modes.kl,
+                'modes_unrecognised': modes.unrecognised,
+            }
+            labels |= {
+                'modes': f'modes of {len(modes.counts):,}',
+                'modes_kl': 'KL to uniform',
+                'modes_unrecognised': 'unrecognised',
+            }
+        return Evaluation(values, labels, self._protocol() | {'n_fake': count} | protocol)
+
+    def _extract(self, batches: Iterable[np.ndarray], count: int) -> tuple[np.ndarray, np.ndarray]:
+        extracted = []
+        with tqdm(total=count, desc='Evaluating', unit='image', disable=None) as bar:
+            for piece in _rebatched(batches, self._extractor.piece):
+                extracted.append(self._extractor(piece))
+                bar.update(len(piece))
+        features, logits = zip(*extracted, strict=True)
+        return np.concatenate(features), np.concatenate(logits)
+
+    def _compare(
+        self, features: np.ndarray, logits: np.ndarray
+    ) -> tuple[dict[str, float], dict[str, str]]:
+        names = self._extractor.labels
+        values, labels = {}, {}
+        for metric in self._config.metrics:
+            if metric == 'frechet_distance':
+                fake, real = statistics(features), self._statistics
+                values[metric] = frechet_distance(fake.mu, fake.sigma, real.mu, real.sigma)
+                labels[metric] = names.frechet_distance
+            elif metric == 'mode_coverage':
+                continue  # of images, not of features
+            elif metric == 'precision_recall':
+                shares = precision_recall(self._real.features, features)._asdict()
+                values |= shares
+                labels |= {name: name for name in shares}
+            else:
+                mean, spread = (
+                    inception_score(logits)
+                    if metric == 'inception_score'
+                    else kernel_distance(features, self._real.features)
+                )
+                values |= {metric: mean, f'{metric}_std': spread}
+                label = getattr(names, metric)
+                labels |= {metric: label, f'{metric}_std': f'{label} std'}
+        return values, labels
+
+    @functools.cached_property
+    def _real(self) -> reference.Reference:
+        return reference.of_source(
+            self._source,
+            self._extractor,
+            num_features=self._config.num_real,
+            whole=self._given is None and 'frechet_distance' in self._asked,
+        )
+
+    @property
+    def _statistics(self) -> Statistics:
+        return self._given or self._real.statistics
+
+    def _protocol(self) -> dict[str, Any]:
+        protocol = {'data_set': self._source.name, 'split': self._source.split}
+        if self._extractor is not None:
+            protocol |= {
+                'extractor': self._extractor.name,
+                'extractor_sha256': self._extractor.sha256,
+                'resize': self._extractor.resize,
+            }
+        if 'frechet_distance' in self._asked:
+            protocol['n_real'] = self._statistics.n
+            protocol['reference'] = self._config.reference
+        if _OF_FEATURES & self._asked:
+            protocol['n_real_features'] = len(self._real.features)
+        return protocol
+
+    @staticmethod
+    def _check_count(metric: str, count: int, what: str) -> None:
+        if count < _LEAST[metric]:
+            raise UserError(
+                f'{what} is {count}, and {metric} needs at least {_LEAST[metric]}: '
+                'have more images, or leave it out of config.evaluation.metrics'
+            )
+
+
+def write(path: epath.PathLike, evaluation: Evaluation) -> epath.Path:
+    """Writes an evaluation as JSON, whole: the values, then `labels` and `protocol`."""
+    content = evaluation.values | {'labels': evaluation.labels, 'protocol': evaluation.protocol}
+    return write_whole(path, json.dumps(content, indent=2).encode())
+
+
+def line(evaluation: Evaluation) -> str:
+    """An evaluation in one line for the terminal."""
+    values, labels, protocol = evaluation
+    parts = []
+    for name, value in values.items():
+        if not name.endswith('_std'):
+            spread = f' ± {values[f"{name}_std"]:.2g}' if f'{name}_std' in values else ''
+            parts.append(f'{labels[name]} {value:.4g}{spread}')
+    against = f'{protocol["data_set"]} {protocol["split"]}'
+    return f'{" | ".join(parts)} ({protocol["n_fake"]:,} images against {against})'
+
+
+def _rebatched(batches: Iterable[np.ndarray], size: int) -> Iterator[np.ndarray]:
+    """The same images in pieces of `size`; the last may be smaller."""
+    left: list[np.ndarray] = []
+    for batch in batches:
+        left.append(batch)
+        while sum(map(len, left)) >= size:
+            joined = np.concatenate(left)
+            yield joined[:size]
+            left = [joined[size:]]
+    if sum(map(len, left)):
+        yield np.concatenate(left)
+
+
+def _keeping(batches: Iterable[np.ndarray], kept: list[np.ndarray]) -> Iterator[np.ndarray]:
+    """The same batches, each added to `kept` as it goes by."""
+    for batch in batches:
+        kept.append(batch)
+        yield batch

@@ -1,0 +1,278 @@
+"""The Inception network of the FID: TensorFlow's graph of 2015-12-05.
+
+It is Inception v3 (Szegedy et al. 2015, arXiv:1512.00567) with 1,008 outputs and two peculiarities,
+which its ports to PyTorch (pytorch-fid, torch-fidelity) have too: average pools leave out the
+padding, and the last block has a max pool in their place. Names of layers are those ports'.
+"""
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from dcgan_jax import cache, download
+from dcgan_jax.errors import UserError
+from dcgan_jax.metrics import torch_weights
+
+URL = (
+    'https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/'
+    'pt_inception-2015-12-05-6726825d.pth'
+)
+SHA256 = '6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2'
+
+SIZE = 299  # pixels a side of what the network sees
+FEATURES, CLASSES = 2048, 1008
+
+RESIZES = {
+    'inception': 'bilinear to 299x299 as TensorFlow 1 (no half-pixel shift, no antialias), '
+    '(x - 128) / 128',
+    'inception_pytorch_fid': 'bilinear to 299x299 as pytorch-fid (half-pixel centres, no '
+    'antialias), 2 x / 255 - 1',
+}
+
+
+class ConvNorm(nn.Module):
+    """Convolution, BatchNorm in evaluation, ReLU."""
+
+    features: int
+    kernel: tuple[int, int] = (1, 1)
+    strides: int = 1
+    padding: tuple[int, int] = (0, 0)
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """[B, H, W, C] to [B, H', W', features]."""
+        x = nn.Conv(
+            self.features,
+            self.kernel,
+            self.strides,
+            padding=[(pad, pad) for pad in self.padding],
+            use_bias=False,
+            precision=jax.lax.Precision.HIGHEST,
+            name='conv',
+        )(x)
+        return nn.relu(nn.BatchNorm(use_running_average=True, epsilon=1e-3, name='bn')(x))
+
+
+def _same(features: int, kernel: tuple[int, int], name: str) -> ConvNorm:
+    """A convolution that keeps height and width."""
+    return ConvNorm(features, kernel, padding=(kernel[0] // 2, kernel[1] // 2), name=name)
+
+
+def _chain(x: jax.Array, prefix: str, *layers: tuple[int, tuple[int, int]]) -> jax.Array:
+    for number, (features, kernel) in enumerate(layers, start=1):
+        x = _same(features, kernel, f'{prefix}_{number}')(x)
+    return x
+
+
+def _average(x: jax.Array) -> jax.Array:
+    return nn.avg_pool(x, (3, 3), (1, 1), ((1, 1), (1, 1)), count_include_pad=False)
+
+
+def _shrink(x: jax.Array) -> jax.Array:
+    return nn.max_pool(x, (3, 3), (2, 2))
+
+
+class BlockA(nn.Module):
+    """At 35x35."""
+
+    pool_features: int
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """[B, 35, 35, C] to [B, 35, 35, 224 + pool_features]."""
+        one = _same(64, (1, 1), 'branch1x1')(x)
+        five = _chain(x, 'branch5x5', (48, (1, 1)), (64, (5, 5)))
+        double = _chain(x, 'branch3x3dbl', (64, (1, 1)), (96, (3, 3)), (96, (3, 3)))
+        pool = _same(self.pool_features, (1, 1), 'branch_pool')(_average(x))
+        return jnp.concatenate([one, five, double, pool], -1)
+
+
+class BlockB(nn.Module):
+    """From 35x35 to 17x17."""
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """[B, 35, 35, 288] to [B, 17, 17, 768]."""
+        three = ConvNorm(384, (3, 3), 2, name='branch3x3')(x)
+        double = _chain(x, 'branch3x3dbl', (64, (1, 1)), (96, (3, 3)))
+        double = ConvNorm(96, (3, 3), 2, name='branch3x3dbl_3')(double)
+        return jnp.concatenate([three, double, _shrink(x)], -1)
+
+
+class BlockC(nn.Module):
+    """At 17x17."""
+
+    inner: int
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """[B, 17, 17, 768] to the same."""
+        inner, row, column = self.inner, (1, 7), (7, 1)
+        one = _same(192, (1, 1), 'branch1x1')(x)
+        seven = _chain(x, 'branch7x7', (inner, (1, 1)), (inner, row), (192, column))
+        double = _chain(
+            x,
+            'branch7x7dbl',
+            (inner, (1, 1)), (inner, column), (inner, row), (inner, column), (192, row),
+        )  # fmt: skip
+        pool = _same(192, (1, 1), 'branch_pool')(_average(x))
+        return jnp.concatenate([one, seven, double, pool], -1)
+
+
+class BlockD(nn.Module):
+    """From 17x17 to 8x8."""
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """[B, 17, 17, 768] to [B, 8, 8, 1280]."""
+        three = _chain(x, 'branch3x3', (192, (1, 1)))
+        three = ConvNorm(320, (3, 3), 2, name='branch3x3_2')(three)
+        seven = _chain(x, 'branch7x7x3', (192, (1, 1)), (192, (1, 7)), (192, (7, 1)))
+        seven = ConvNorm(192, (3, 3), 2, name='branch7x7x3_4')(seven)
+        return jnp.concatenate([three, seven, _shrink(x)], -1)
+
+
+class BlockE(nn.Module):
+    """At 8x8; the last one has a max pool."""
+
+    last: bool
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """[B, 8, 8, C] to [B, 8, 8, 2048]."""
+        one = _same(320, (1, 1), 'branch1x1')(x)
+        three = _same(384, (1, 1), 'branch3x3_1')(x)
+        double = _chain(x, 'branch3x3dbl', (448, (1, 1)), (384, (3, 3)))
+        pooled = nn.max_pool(x, (3, 3), (1, 1), ((1, 1), (1, 1))) if self.last else _average(x)
+        return jnp.concatenate(
+            [
+                one,
+                _same(384, (1, 3), 'branch3x3_2a')(three),
+                _same(384, (3, 1), 'branch3x3_2b')(three),
+                _same(384, (1, 3), 'branch3x3dbl_3a')(double),
+                _same(384, (3, 1), 'branch3x3dbl_3b')(double),
+                _same(192, (1, 1), 'branch_pool')(pooled),
+            ],
+            -1,
+        )
+
+
+class Inception(nn.Module):
+    """Float32 images [B, 299, 299, 3], about -1 to 1, to features [B, 2048], logits [B, 1008].
+
+    The logits are without the bias, as the Inception Score takes them.
+    """
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Applies the network."""
+        x = ConvNorm(32, (3, 3), 2, name='Conv2d_1a_3x3')(x)
+        x = ConvNorm(32, (3, 3), name='Conv2d_2a_3x3')(x)
+        x = _shrink(_same(64, (3, 3), 'Conv2d_2b_3x3')(x))
+        x = _same(80, (1, 1), 'Conv2d_3b_1x1')(x)
+        x = _shrink(ConvNorm(192, (3, 3), name='Conv2d_4a_3x3')(x))
+        for name, pool_features in (('Mixed_5b', 32), ('Mixed_5c', 64), ('Mixed_5d', 64)):
+            x = BlockA(pool_features, name=name)(x)
+        x = BlockB(name='Mixed_6a')(x)
+        for name, inner in (
+            ('Mixed_6b', 128), ('Mixed_6c', 160), ('Mixed_6d', 160), ('Mixed_6e', 192),
+        ):  # fmt: skip
+            x = BlockC(inner, name=name)(x)
+        x = BlockD(name='Mixed_7a')(x)
+        x = BlockE(last=False, name='Mixed_7b')(x)
+        features = BlockE(last=True, name='Mixed_7c')(x).mean((1, 2))
+        fc = nn.Dense(CLASSES, use_bias=False, precision=jax.lax.Precision.HIGHEST, name='fc')
+        return features, fc(features)
+
+
+def apply(variables: Any, images: jax.Array, name: str) -> tuple[jax.Array, jax.Array]:
+    """Features and logits of uint8 images `[B, H, W, 3]`, resized as extractor `name` does it."""
+    x = resize(images.astype(jnp.float32), name)
+    x = (x - 128) / 128 if name == 'inception' else 2 * (x / 255) - 1
+    return Inception().apply(variables, x)
+
+
+def resize(images: jax.Array, name: str) -> jax.Array:
+    """Float32 `[B, H, W, C]` to `[B, 299, 299, C]`, as extractor `name` does it."""
+    for axis in (2, 1):
+        before, after, share = _neighbours(images.shape[axis], name)
+        low, high = (jnp.take(images, index, axis=axis) for index in (before, after))
+        share = np.expand_dims(share, [other for other in range(4) if other != axis])
+        images = low + (high - low) * share
+    return images
+
+
+def _neighbours(size: int, name: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The two pixels that each new one lies between, and how far it is from the first."""
+    target = np.arange(SIZE, dtype=np.float32)
+    scale = np.float32(size / SIZE)
+    if name == 'inception':
+        source = target * scale
+    else:
+        source = np.maximum((target + np.float32(0.5)) * scale - np.float32(0.5), 0)
+    before = np.minimum(source.astype(int), size - 1)
+    return before, np.minimum(before + 1, size - 1), source - before.astype(np.float32)
+
+
+def load_weights(path: str) -> tuple[Any, str]:
+    """Reads the weights.
+
+    Args:
+        path: of a .pth file; '' takes the published one, which is downloaded once.
+
+    Returns:
+        The variables of `Inception`, and the file's SHA-256.
+
+    Raises:
+        UserError: the file isn't the FID Inception's, or can't be had.
+    """
+    file = Path(path).expanduser() if path else published_weights()
+    tensors = torch_weights.read(file)
+    shapes = jax.eval_shape(
+        lambda: Inception().init(jax.random.key(0), jnp.zeros((1, SIZE, SIZE, 3)))
+    )
+    variables = jax.tree_util.tree_map_with_path(
+        lambda keys, leaf: _weight(tensors, [key.key for key in keys], leaf.shape, file), shapes
+    )
+    return variables, hashlib.sha256(file.read_bytes()).hexdigest()
+
+
+def published_weights() -> Path:
+    """Where the published weights lie, after a download if need be."""
+    path = Path(cache.folder()) / URL.rsplit('/', 1)[-1]
+    remedy = (
+        f'try again, or put the file at {path}, or name another by '
+        'config.evaluation.inception_weights'
+    )
+    download.fetch(URL, path, SHA256, remedy)
+    return path
+
+
+_TORCH_NAMES = {
+    'kernel': 'weight',
+    'scale': 'weight',
+    'bias': 'bias',
+    'mean': 'running_mean',
+    'var': 'running_var',
+}
+
+
+def _weight(
+    tensors: dict[str, np.ndarray], keys: list[str], shape: tuple[int, ...], file: Path
+) -> np.ndarray:
+    """The array of one leaf: kernels are [out, in, ...] in PyTorch, and [..., in, out] in Flax."""
+    name = '.'.join([*keys[1:-1], _TORCH_NAMES[keys[-1]]])
+    wanted = (*shape[:-3:-1], *shape[:-2])
+    found = tensors[name].shape if name in tensors else 'missing'
+    if found != wanted:
+        raise UserError(
+            f"{file} holds no weights of FID's Inception: {name} is {found}, not {wanted}: give "
+            f'{URL}'
+        )
+    kernel = tensors[name].astype(np.float32)
+    return np.moveaxis(kernel, (0, 1), (-1, -2)) if kernel.ndim > 1 else kernel

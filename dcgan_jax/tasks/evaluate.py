@@ -1,0 +1,90 @@
+"""`--mode=evaluate`: figures for a trained generator, or for anybody's images."""
+
+from etils import epath
+from ml_collections import ConfigDict
+
+from dcgan_jax import config as config_lib
+from dcgan_jax import data, evaluation, image_files, run_dir
+from dcgan_jax.evaluation import Evaluation, Evaluator
+from dcgan_jax.scoring import FOLDER, SampleScorer
+from dcgan_jax.tasks.restore import restore
+
+
+def evaluate_run(
+    workdir: epath.PathLike,
+    given: ConfigDict | None = None,
+    out: epath.PathLike | None = None,
+    num: int | None = None,
+    seed: int = 0,
+    which: str = 'latest',
+) -> Evaluation:
+    """Scores samples of the run in `workdir` and writes `STEP.json`.
+
+    Args:
+        workdir: of a training run.
+        given: a config whose `evaluation` (and `data_dir`, if set) replace the run's.
+        out: folder for the result; `workdir/evaluation` when None.
+        num: samples; `config.evaluation.num_samples` when None.
+        seed: of the latents.
+        which: checkpoint, see `restore`.
+
+    Raises:
+        UserError: run, config or data set don't allow it.
+    """
+    run, networks, state = restore(workdir, which)
+    config = _with_given(run.config, given)
+    scorer = SampleScorer(config, networks.generator, _source(config))
+    out = run_dir.check_writable(out or epath.Path(workdir) / FOLDER, '--out')
+    result = scorer(state, num or config.evaluation.num_samples, seed)
+    step = int(state.step)
+    evaluation.write(out / f'{step:08d}.json', result)
+    return result
+
+
+def evaluate_images(
+    images: epath.PathLike,
+    workdir: epath.PathLike | None = None,
+    given: ConfigDict | None = None,
+    out: epath.PathLike | None = None,
+) -> Evaluation:
+    """Scores images of a folder or npz file and writes `images_NAME.json`.
+
+    Args:
+        images: see `image_files.open_images`.
+        workdir: of a run, for its data set and `config.evaluation`; None takes those of `given`.
+        given: as in `evaluate_run`; needed without `workdir`.
+        out: folder for the result; `workdir/evaluation` when None, and no file without both.
+
+    Raises:
+        UserError: images, config or data set don't allow it.
+    """
+    if workdir is None:
+        config_lib.validate(given)
+        config = given
+    else:
+        config = _with_given(run_dir.read(epath.Path(workdir).expanduser()).config, given)
+        out = out or epath.Path(workdir) / FOLDER
+    batches, count = image_files.open_images(images)
+    evaluator = Evaluator(config.evaluation, _source(config))
+    if out is not None:
+        out = run_dir.check_writable(out, '--out')
+    result = evaluator(batches, count, {'images': str(images)})
+    if out is not None:
+        evaluation.write(out / f'images_{epath.Path(images).stem}.json', result)
+    return result
+
+
+def _with_given(config: ConfigDict, given: ConfigDict | None) -> ConfigDict:
+    if given is None:
+        return config
+    config_lib.validate(given)
+    merged = config.copy_and_resolve_references().unlock()
+    merged.evaluation = given.evaluation
+    merged.data_dir = given.data_dir or config.data_dir
+    return merged.lock()
+
+
+def _source(config: ConfigDict) -> data.ImageSource:
+    return data.open_source(
+        config.dataset, config.evaluation.split, config.data_dir, config.data.image_size
+    )

@@ -1,0 +1,158 @@
+"""The metrics beside torch-fidelity and prdc, where these are installed, and by hand."""
+
+import logging
+
+import numpy as np
+import pytest
+from scipy import linalg
+
+from dcgan_jax import metrics
+from dcgan_jax.errors import UserError
+from dcgan_jax.metrics.kernel import squared_mmd
+from tests.peers import peer
+
+
+@pytest.fixture(scope='module')
+def real_and_fake():
+    """Correlated features of two kinds, float32 as an extractor gives them."""
+    rng = np.random.default_rng(0)
+    mix = rng.normal(size=(24, 24))
+    real = np.maximum(rng.normal(size=(1500, 24)) @ mix, 0)
+    fake = np.maximum(rng.normal(size=(1300, 24)) @ (mix + 0.1 * rng.normal(size=mix.shape)), 0)
+    return real.astype(np.float32), (0.3 + fake).astype(np.float32)
+
+
+def test_statistics_are_numpys_in_pieces_too(real_and_fake):
+    features = real_and_fake[0] + 1000  # far from 0, where sums of squares would cancel
+    moments = metrics.Moments()
+    for start in (0, 1, 400, 1000):
+        moments.add(features[start : {0: 1, 1: 400, 400: 1000, 1000: 1500}[start]])
+    for result in (moments.statistics(), metrics.statistics(features)):
+        wide = features.astype(np.float64)
+        np.testing.assert_allclose(result.mu, wide.mean(0), rtol=1e-13)
+        np.testing.assert_allclose(result.sigma, np.cov(wide, rowvar=False), rtol=1e-9, atol=1e-9)
+        assert result.n == 1500
+
+
+def test_frechet_distance_is_that_of_the_formula(real_and_fake):
+    (mu1, sigma1, _), (mu2, sigma2, _) = map(metrics.statistics, real_and_fake)
+    root = linalg.sqrtm(sigma1 @ sigma2)
+    expected = np.sum((mu1 - mu2) ** 2) + np.trace(sigma1 + sigma2 - 2 * root.real)
+    distance = metrics.frechet_distance(mu1, sigma1, mu2, sigma2)
+    assert distance == pytest.approx(expected, rel=1e-9)
+    assert metrics.frechet_distance(mu2, sigma2, mu1, sigma1) == pytest.approx(distance, rel=1e-9)
+    assert metrics.frechet_distance(mu1, sigma1, mu1, sigma1) == pytest.approx(0, abs=1e-9)
+
+
+def test_frechet_distance_of_gaussians_on_axes_by_hand():
+    # Diagonal covariances: sum of (difference of means)^2 + (difference of deviations)^2.
+    distance = metrics.frechet_distance([0, 1], np.diag([4, 9]), [3, 1], np.diag([1, 0]))
+    assert distance == pytest.approx(9 + (2 - 1) ** 2 + (3 - 0) ** 2)
+
+
+def test_frechet_distance_equals_torch_fidelitys(real_and_fake):
+    fidelity = peer('torch_fidelity.metric_fid')
+    first, second = (
+        {'mu': f.astype(np.float64).mean(0), 'sigma': np.cov(f.astype(np.float64), rowvar=False)}
+        for f in real_and_fake
+    )
+    expected = fidelity.fid_statistics_to_metric(first, second, False)
+    ours = [metrics.statistics(features)[:2] for features in real_and_fake]
+    assert metrics.frechet_distance(*ours[0], *ours[1]) == pytest.approx(
+        expected['frechet_inception_distance'], rel=1e-6
+    )
+
+
+def test_squared_mmd_by_hand(real_and_fake):
+    x, y = (features[:5].astype(np.float64) for features in real_and_fake)
+
+    def kernel(a, b):
+        return (a @ b / 24 + 1) ** 3
+
+    others = [(i, j) for i in range(5) for j in range(5) if i != j]
+    expected = np.mean([kernel(x[i], x[j]) + kernel(y[i], y[j]) for i, j in others])
+    expected -= 2 * np.mean([kernel(a, b) for a in x for b in y])
+    assert squared_mmd(x, y) == pytest.approx(expected, rel=1e-12)
+
+
+def test_kernel_distance_equals_torch_fidelitys(real_and_fake):
+    torch, fidelity = peer('torch'), peer('torch_fidelity.metric_kid')
+    expected = fidelity.kid_features_to_metric(
+        *(torch.from_numpy(features).double() for features in real_and_fake),
+        kid_subsets=20,
+        verbose=False,
+    )
+    mean, spread = metrics.kernel_distance(*real_and_fake, subsets=20)
+    assert mean == pytest.approx(expected['kernel_inception_distance_mean'], rel=1e-6)
+    assert spread == pytest.approx(expected['kernel_inception_distance_std'], rel=1e-6)
+
+
+def test_inception_score_by_hand():
+    sure = 50 * np.eye(4)[np.arange(400) % 4]
+    assert metrics.inception_score(sure, splits=1) == pytest.approx((4, 0), rel=1e-9)
+    assert metrics.inception_score(np.zeros((40, 4)))[0] == pytest.approx(1)
+    # Classes that no sample has, whose share is 0 even in float64, change nothing.
+    never = np.concatenate([sure, np.full((400, 2), -2000.0)], 1)
+    assert metrics.inception_score(never, splits=1) == pytest.approx((4, 0), rel=1e-9)
+
+
+def test_inception_score_equals_torch_fidelitys(real_and_fake):
+    torch, fidelity = peer('torch'), peer('torch_fidelity.metric_isc')
+    logits = real_and_fake[0][:1234]  # a number that 10 doesn't divide
+    expected = fidelity.isc_features_to_metric(torch.from_numpy(logits))
+    mean, spread = metrics.inception_score(logits)
+    assert mean == pytest.approx(expected['inception_score_mean'], rel=1e-6)
+    assert spread == pytest.approx(expected['inception_score_std'], rel=1e-6)
+
+
+def test_precision_recall_by_hand():
+    real, fake = np.array([[0.0], [1], [2], [10]]), np.array([[0.5], [2.5], [50], [51]])
+    # Radii with one neighbour: real 1, 1, 1, 8; fake 2, 2, 1, 1.
+    result = metrics.precision_recall(real, fake, neighbours=1)
+    assert result.precision == pytest.approx(2 / 4)  # 0.5 and 2.5
+    assert result.recall == pytest.approx(3 / 4)  # 0, 1, 2
+    assert result.density == pytest.approx((2 + 2) / 4)  # in balls of 0 and 1; of 2 and 10
+    assert result.coverage == pytest.approx(4 / 4)
+
+
+def test_precision_recall_of_equal_sets_is_full(real_and_fake):
+    np.testing.assert_allclose(metrics.precision_recall(real_and_fake[0], real_and_fake[0]), 1)
+
+
+@pytest.mark.parametrize('shift', [0, 2, 8])
+def test_precision_recall_equals_prdcs(real_and_fake, shift, capsys):
+    prdc = peer('prdc')
+    real, fake = (features.astype(np.float64) for features in real_and_fake)
+    expected = prdc.compute_prdc(real, fake + shift, nearest_k=5)
+    assert metrics.precision_recall(real, fake + shift)._asdict() == pytest.approx(expected)
+
+
+def test_too_few_samples_and_broken_features_are_refused(real_and_fake):
+    real, fake = real_and_fake
+    broken = fake.copy()
+    broken[3, 5] = np.nan
+    functions = {
+        lambda f: metrics.statistics(f): 1,
+        lambda f: metrics.kernel_distance(real, f): 999,
+        lambda f: metrics.inception_score(f): 9,
+        lambda f: metrics.precision_recall(real, f): 5,
+    }
+    for function, too_few in functions.items():
+        with pytest.raises(UserError, match='row 3'):
+            function(broken)
+        with pytest.raises(UserError, match=f'{too_few} .*at least {too_few + 1}'):
+            function(fake[:too_few])
+    with pytest.raises(UserError, match='24 and 23 dimensions'):
+        metrics.kernel_distance(real, fake[:, 1:])
+    with pytest.raises(UserError, match='not finite'):
+        metrics.frechet_distance([np.nan], [[1]], [0], [[1]])
+    with pytest.raises(UserError, match=r'means \[D\]'):
+        metrics.frechet_distance([0], [[1]], [0, 0], [[1]])
+
+
+def test_fewer_samples_than_dimensions_are_warned_of(real_and_fake, caplog):
+    with caplog.at_level(logging.WARNING, 'absl'):
+        metrics.statistics(real_and_fake[0])
+        assert not caplog.messages
+        metrics.statistics(real_and_fake[0][:24])
+    assert '24 samples for 24 feature dimensions' in caplog.messages[0]

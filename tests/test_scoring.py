@@ -1,0 +1,138 @@
+"""Figures while training, and the best state."""
+
+import json
+
+import numpy as np
+import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from dcgan_jax import data, evaluation, images, train
+from dcgan_jax.datasets import shapes
+from dcgan_jax.errors import UserError
+from dcgan_jax.tasks.restore import restore
+from dcgan_jax.tasks.sample import sample
+from tests.compare import assert_equal_states
+from tests.extractors import write_artifact
+
+
+@pytest.fixture
+def config(config, tmp_path, monkeypatch):
+    monkeypatch.setenv('DCGAN_JAX_CACHE', str(tmp_path / 'cache'))
+    config.evaluation.extractor = str(write_artifact(tmp_path / 'tiny.jaxexport'))
+    config.evaluation.update(
+        every=2, metrics=('frechet_distance', 'precision_recall'), num_samples=40, batch_size=16
+    )
+    return config
+
+
+def figures(workdir, name='frechet_distance'):
+    paths = sorted((workdir / 'evaluation').iterdir())
+    return {int(path.stem): json.loads(path.read_text())[name] for path in paths}
+
+
+def best_step(workdir):
+    (path,) = (workdir / 'best_checkpoint').iterdir()
+    return int(path.name)
+
+
+def test_a_run_is_evaluated_and_its_best_state_kept(config, tmp_path, capsys):
+    run = tmp_path / 'run'
+    train.train_and_evaluate(config, run)
+    by_step = figures(run)
+    assert list(by_step) == [2, 4, 6]
+    assert best_step(run) == min(by_step, key=by_step.get)
+    events = EventAccumulator(str(run)).Reload().Scalars('evaluation/frechet_distance')
+    assert {event.step: event.value for event in events} == pytest.approx(by_step, rel=1e-6)
+    assert capsys.readouterr().out.count('FD (tiny)') == 3
+
+    protocol = json.loads((run / 'evaluation' / '00000004.json').read_text())['protocol']
+    assert protocol['step'] == 4
+    assert protocol['n_fake'] == protocol['n_real'] == 40
+    _, _, state = restore(run, 'best')
+    assert int(state.step) == best_step(run)
+    sample(run, tmp_path / 'best', num=3, seed=0, which='best')
+    with np.load(tmp_path / 'best' / 'samples.npz', allow_pickle=False) as arrays:
+        assert arrays['step'] == best_step(run)
+
+
+def test_evaluating_changes_nothing_of_the_training(config, tmp_path):
+    evaluated = train.train_and_evaluate(config, tmp_path / 'run')
+    config.evaluation.every = 0
+    assert_equal_states(train.train_and_evaluate(config, tmp_path / 'other'), evaluated)
+    assert not (tmp_path / 'other' / 'evaluation').exists()
+
+
+@pytest.mark.parametrize(('better', 'kept'), [('recall', 4), ('frechet_distance', 2)])
+def test_the_best_outlives_a_resume_whichever_way_is_better(
+    config, tmp_path, monkeypatch, better, kept
+):
+    values = iter([3.0, 5.0, 4.0])
+
+    def fake_figures(self, batches, count, protocol):
+        list(batches)
+        return evaluation.Evaluation({better: next(values)}, {better: better}, protocol | FAKE)
+
+    monkeypatch.setattr(evaluation.Evaluator, '__call__', fake_figures)
+    config.evaluation.best = better
+    config.num_steps = 4
+    train.train_and_evaluate(config, tmp_path / 'run')
+    config.num_steps = 6
+    train.train_and_evaluate(config, tmp_path / 'run')
+    assert best_step(tmp_path / 'run') == kept
+
+
+FAKE = {'n_fake': 1, 'data_set': 'x', 'split': 'y'}
+
+
+def test_no_best_checkpoint_is_said_so(config, tmp_path):
+    config.evaluation.every = 0
+    train.train_and_evaluate(config, tmp_path / 'run')
+    with pytest.raises(UserError, match=r'no best checkpoint.*evaluation\.every'):
+        restore(tmp_path / 'run', 'best')
+
+
+def test_a_best_metric_that_is_not_measured_is_refused(config, tmp_path):
+    config.evaluation.best = 'inception_score'
+    with pytest.raises(UserError, match="add 'inception_score'"):
+        train.train_and_evaluate(config, tmp_path / 'run')
+    assert not (tmp_path / 'run').exists()
+
+
+def test_modes_are_counted_without_an_extractor(config):
+    modes = np.arange(30)
+    pictures = shapes.draw(
+        *shapes.split_mode(modes), shapes.random_pose(30, np.random.default_rng(0))
+    )
+    source = data.ImageSource('shapes/1.0.0', 'train', (32, 32, 3), records=None)
+    config.evaluation.update(extractor='nowhere', metrics=('mode_coverage',))
+    batches = iter([pictures[:10], pictures[10:]])
+    values, labels, protocol = evaluation.Evaluator(config.evaluation, source)(batches, 30, {})
+    expected = {'modes': 30, 'modes_kl': np.log(1000 / 30), 'modes_unrecognised': 0.0}
+    assert values == pytest.approx(expected)
+    assert labels['modes'] == 'modes of 1,000'
+    assert protocol == {'data_set': 'shapes/1.0.0', 'split': 'train', 'n_fake': 30}
+
+
+def test_modes_of_another_data_set_are_refused(config, tmp_path):
+    config.evaluation.update(metrics=('mode_coverage',), best='modes')
+    with pytest.raises(UserError, match="the modes of 'shapes', not those of tiny_images"):
+        train.train_and_evaluate(config, tmp_path / 'run')
+
+
+def test_grids_of_conditional_runs_show_the_classes_in_turn(config, tmp_path):
+    config.conditional, config.evaluation.every = True, 0
+    train.train_and_evaluate(config, tmp_path / 'run')
+    run, networks, state = restore(tmp_path / 'run')
+    assert (run.num_classes, networks.generator.num_classes) == (3, 3)
+    path = sample(tmp_path / 'run', tmp_path / 'out', num=6, seed=0)
+    with np.load(tmp_path / 'out' / 'samples.npz', allow_pickle=False) as arrays:
+        made, latents = arrays['images'], arrays['latents']
+    from dcgan_jax.sampling import Sampler
+
+    sampler = Sampler(networks.generator, run.config)
+    turned = sampler(state, latents, np.asarray([0, 1, 2, 0, 1, 2], np.int32))
+    np.testing.assert_array_equal(made, turned)
+    other = sampler(state, latents, np.asarray([1, 2, 0, 1, 2, 0], np.int32))
+    assert np.any(made != other)
+    assert path.exists()
+    assert images.grid(made).shape[-1] == 3
