@@ -18,6 +18,7 @@ from dcgan_jax.train_state import GANState
 
 IMAGE_SHAPE = (32, 32, 3)
 NUM_IMAGES = 50_000
+NUM_CLASSES = 10
 
 
 class Program(NamedTuple):
@@ -56,13 +57,15 @@ def build(
 ) -> Program:
     """Compiles the training call of a config for random images that stay on the device(s)."""
     mesh = mesh or mesh_lib.create(config.batch_size)
-    networks = models.build(config, IMAGE_SHAPE)
+    networks = models.build(config, IMAGE_SHAPE, NUM_CLASSES)
     create = functools.partial(train_state.create, config, networks, IMAGE_SHAPE)
     state = compiled.initial_state(create, mesh)
     rng = np.random.default_rng(0)
     pixels = rng.integers(0, 256, (num_images, *IMAGE_SHAPE), np.uint8)
-    split = jax.device_put(Examples(pixels), mesh_lib.replicated(mesh))
-    indices = rng.integers(0, num_images, (steps_per_call, config.batch_size)).astype(np.int32)
+    labels = np.arange(num_images, dtype=np.int32) % NUM_CLASSES if config.conditional else None
+    split = jax.device_put(Examples(pixels, labels), mesh_lib.replicated(mesh))
+    taken = config.batch_size * config.discriminator_steps
+    indices = rng.integers(0, num_images, (steps_per_call, taken)).astype(np.int32)
     batches = jax.device_put(indices, mesh_lib.sharded(mesh, axis=1))
     call = compiled.train_call(config, mesh).lower(state, split, batches).compile()
     return Program(config, mesh, networks, call, state, split, batches)
@@ -73,9 +76,10 @@ def arithmetic(config: ConfigDict) -> float:
     direct = config.copy_and_resolve_references()
     direct.lowering = 'xla'
     mesh = mesh_lib.create(config.batch_size)
-    networks = models.build(direct, IMAGE_SHAPE)
+    networks = models.build(direct, IMAGE_SHAPE, NUM_CLASSES)
     create = functools.partial(train_state.create, direct, networks, IMAGE_SHAPE)
     state = compiled.abstract_state(create, mesh)
-    split = Examples(jax.ShapeDtypeStruct((1, *IMAGE_SHAPE), np.uint8))
-    batches = jax.ShapeDtypeStruct((1, config.batch_size), np.int32)
+    labels = jax.ShapeDtypeStruct((1,), np.int32) if config.conditional else None
+    split = Examples(jax.ShapeDtypeStruct((1, *IMAGE_SHAPE), np.uint8), labels)
+    batches = jax.ShapeDtypeStruct((1, config.batch_size * config.discriminator_steps), np.int32)
     return compiled.train_call(direct, mesh).lower(state, split, batches).cost_analysis()['flops']
