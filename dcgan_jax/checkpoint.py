@@ -157,14 +157,16 @@ def _restore(
         restored = manager.restore(
             step,
             args=ocp.args.Composite(
-                state=ocp.args.StandardRestore(expected), checksums=ocp.args.JsonRestore()
+                state=ocp.args.StandardRestore(_filled(stored, expected)),
+                checksums=ocp.args.JsonRestore(),
             ),
         )
-    checksums = jax.device_get(_checksums(restored['state']))
+    state = _filled(expected, restored['state'])
+    checksums = jax.device_get(_checksums(state))
     for name, value in checksums.items():
         if int(value) != restored['checksums'].get(name):
             raise DamagedError(f'{path} is damaged (checksum of {name} differs)')
-    return flax.serialization.from_state_dict(like, restored['state'])
+    return flax.serialization.from_state_dict(like, state)
 
 
 @contextlib.contextmanager
@@ -188,6 +190,18 @@ def _check_arrays(stored: dict[str, Any], expected: dict[str, Any], path: epath.
                 f'{path} is of another architecture: {name} is {shapes[0]} there and {shapes[1]} '
                 'here: use the code and config that wrote it, or another --workdir'
             )
+
+
+def _filled(tree: dict[str, Any], leaves: dict[str, Any]) -> dict[str, Any]:
+    """`tree` with the leaves of another that differs from it in empty nodes alone.
+
+    An older state lacks fields that came later; those are empty where what they are for is unused.
+    """
+    flat = flax.traverse_util.flatten_dict(tree, keep_empty_nodes=True, sep='/')
+    values, empty = _flat(leaves), flax.traverse_util.empty_node
+    return flax.traverse_util.unflatten_dict(
+        {name: leaf if leaf is empty else values[name] for name, leaf in flat.items()}, sep='/'
+    )
 
 
 def _named(state: GANState) -> dict[str, Any]:
