@@ -72,6 +72,8 @@ def _evaluate() -> None:
             _WORKDIR.value, given, _OUT.value, _NUM.value, _SEED.value, _CHECKPOINT.value
         )
     else:
+        if _NUM.value is not None:
+            raise UserError('--num has no meaning with --images: all of them are scored')
         result = evaluate.evaluate_images(_IMAGES.value, _WORKDIR.value, given, _OUT.value)
     print(evaluation.line(result))
 

@@ -21,6 +21,7 @@ def get_config() -> ConfigDict:
     config.dataset = 'cifar10'
     config.data_dir = ''  # Holds prepared data sets; empty: TFDS_DATA_DIR, else TFDS's default.
     config.data = ConfigDict()
+    config.data.split = 'train'  # That is learnt; STL-10's 'unlabelled', say.
     config.data.placement = (
         'auto'  # The split as one array on the 'device', a 'stream', or by size.
     )
@@ -105,12 +106,12 @@ def get_config() -> ConfigDict:
     config.penalty.r2 = 0.0
     config.penalty.wgan_gp = 0.0
     config.penalty.dragan = 0.0
-    config.penalty.interval = 1  # Steps between them (lazy), the weights times as much.
+    config.penalty.interval = 1  # Updates of D from one to the next (lazy), times their weight.
 
     config.augment = ConfigDict()  # What D sees of an image, see dcgan_jax/augment.py.
     config.augment.horizontal_flip = False  # Of real images: twice as many.
     config.augment.policy = ()  # Of real and fake: 'color', 'translation', 'cutout' (DiffAugment).
-    config.augment.probability = 1.0  # Of each; at step 0 where it adapts.
+    config.augment.probability = 1.0  # Of each, unless it adapts: from 0 on.
     config.augment.adaptive_target = 0.0  # ADA's r_t, 0.6 say; 0: the probability stays.
     config.augment.adaptive_images = 500_000  # Real images until it went from 0 to 1.
     config.augment.instance_noise = 0.0  # Standard deviation at step 0, images in [-1, 1].

@@ -127,10 +127,12 @@ def adapt(
 ) -> jax.Array:
     """ADA's rule: p rises while r_t = E[sign(D(x))] is above its target, else it falls.
 
+    r_t is of one batch here, of four in the paper: p wavers by a batch's share more.
+
     Args:
         probability: float32 scalar p.
         real_logits: D's `[B, 1]` of real images.
-        images: real images of this step; p goes from 0 to 1 in `config.adaptive_images`.
+        images: real images of the batch; p goes from 0 to 1 in `config.adaptive_images`.
         config: `config.augment`.
 
     Returns:

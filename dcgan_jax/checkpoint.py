@@ -66,9 +66,13 @@ class Checkpoints:
         added to that of all.
         """
         step = int(state.step)
+        # Of a past that the run went back from; Orbax would keep them instead.
+        for later in [known for known in self._manager.all_steps() if known >= step]:
+            self._manager.wait_until_finished()
+            self._manager.delete(later)
         tree = _named(state)
         checksums = {name: int(value) for name, value in jax.device_get(_checksums(tree)).items()}
-        self._manager.save(
+        saved = self._manager.save(
             step,
             args=ocp.args.Composite(
                 state=ocp.args.StandardSave(tree),
@@ -76,6 +80,8 @@ class Checkpoints:
                 metadata=ocp.args.JsonSave({'step': step, **self._metadata, **metadata}),
             ),
         )
+        if not saved:
+            raise RuntimeError(f'Orbax did not save the checkpoint of step {step}')
 
     def close(self) -> None:
         """Waits until all is written."""

@@ -131,13 +131,14 @@ LAYERS = {
     'weight_init': Choice(tuple(stages.INITIALIZERS)),
     'weight_stddev': Number(0),
     'spectral_norm': FLAG,
-    'width': Number(0, 64),
+    'width': Number(1e-3, 64),
 }
 SCHEMA = {
     'seed': whole(0, 2**32 - 1),
     'dataset': Text(filled=True),
     'data_dir': Text(),
     'data': {
+        'split': Text(filled=True),
         'placement': Choice(data.PLACEMENTS),
         'device_limit_bytes': whole(0),
         'image_size': whole(0, 4096),
@@ -186,7 +187,7 @@ SCHEMA = {
     'optimizer': {'generator': OPTIMIZER, 'discriminator': OPTIMIZER},
     'ema': {
         'halflife_images': Number(0),
-        'rampup_ratio': Number(0),
+        'rampup_ratio': Number(1e-6),
         'batch_stats': Choice(('standing', 'average')),
         'standing_batches': whole(1),
     },
@@ -292,6 +293,30 @@ def _conflicts(config: ConfigDict) -> Iterator[tuple[str, str]]:
             f'config.evaluation.best={config.evaluation.best!r} is not measured',
             f'add {metric!r} to config.evaluation.metrics, or choose another',
         )
+    if config.augment.adaptive_target and config.loss.name not in ('non_saturating', 'hinge'):
+        yield (
+            'config.augment.adaptive_target needs logits whose sign tells real from fake, which '
+            f'those of config.loss.name={config.loss.name!r} are not',
+            "take 'non_saturating' or 'hinge', or set it to 0.0",
+        )
+    if config.conditional and config.generator.norm == 'none':
+        yield (
+            "config.conditional needs a config.generator.norm, which classes act by, not 'none'",
+            "take 'batch', say",
+        )
+    if config.penalty.wgan_gp and config.discriminator.pack > 1:
+        yield (
+            'config.penalty.wgan_gp and config.discriminator.pack exclude each other',
+            'take r1 for packed images',
+        )
+    for name, optimizer in config.optimizer.items():
+        for option in ('momentum', 'weight_decay'):
+            if optimizer[option] and option not in optimizers.options(optimizer.name):
+                yield (
+                    f'config.optimizer.{name}.{option}={optimizer[option]} means nothing to '
+                    f'{optimizer.name!r}',
+                    'set it to 0.0, or take another optimiser',
+                )
     if config.augment.adaptive_target and not config.augment.policy:
         yield (
             'config.augment.adaptive_target adapts nothing',

@@ -24,14 +24,15 @@ from dcgan_jax.metrics import (
     reference,
     statistics,
 )
-from dcgan_jax.metrics.kernel import SUBSET_SIZE
+from dcgan_jax.metrics.inception_score import SPLITS
+from dcgan_jax.metrics.kernel import SUBSET_SIZE, SUBSETS
 from dcgan_jax.metrics.manifold import NEIGHBOURS
 
 # The fewest samples that each can be computed of; fakes and, where they are compared, reals.
 _LEAST = {
     'frechet_distance': 2,
     'kernel_distance': SUBSET_SIZE,
-    'inception_score': 10,
+    'inception_score': SPLITS,
     'precision_recall': NEIGHBOURS + 1,
     'mode_coverage': 1,
 }
@@ -112,8 +113,7 @@ class Evaluator:
         Raises:
             UserError: they are too few for a metric, or don't fit the extractor.
         """
-        for metric in self._config.metrics:
-            self._check_count(metric, count, 'the number of samples')
+        self.check(count)
         kept: list[np.ndarray] = []
         if 'mode_coverage' in self._asked:
             batches = _keeping(batches, kept)
@@ -136,6 +136,15 @@ class Evaluator:
                 'modes_unrecognised': 'unrecognised',
             }
         return Evaluation(values, labels, self._protocol() | {'n_fake': count} | protocol)
+
+    def check(self, count: int) -> None:
+        """Refuses a number of images that is too small for a metric.
+
+        Raises:
+            UserError: names the metric.
+        """
+        for metric in self._config.metrics:
+            self._check_count(metric, count, 'the number of samples')
 
     def _extract(self, batches: Iterable[np.ndarray], count: int) -> tuple[np.ndarray, np.ndarray]:
         extracted = []
@@ -161,7 +170,7 @@ class Evaluator:
             elif metric == 'precision_recall':
                 shares = precision_recall(self._real.features, features)._asdict()
                 values |= shares
-                labels |= {name: name for name in shares}
+                labels |= {name: f'{name} ({self._extractor.name})' for name in shares}
             else:
                 mean, spread = (
                     inception_score(logits)
@@ -193,12 +202,19 @@ class Evaluator:
                 'extractor': self._extractor.name,
                 'extractor_sha256': self._extractor.sha256,
                 'resize': self._extractor.resize,
+                'grey_as_rgb': self._source.image_shape[2] == 1,
             }
         if 'frechet_distance' in self._asked:
             protocol['n_real'] = self._statistics.n
             protocol['reference'] = self._config.reference
         if _OF_FEATURES & self._asked:
             protocol['n_real_features'] = len(self._real.features)
+        if 'kernel_distance' in self._asked:
+            protocol['kernel_subsets'] = f'{SUBSETS} of {SUBSET_SIZE:,}'
+        if 'inception_score' in self._asked:
+            protocol['inception_score_splits'] = SPLITS
+        if 'precision_recall' in self._asked:
+            protocol['neighbours'] = NEIGHBOURS
         return protocol
 
     @staticmethod
@@ -210,8 +226,15 @@ class Evaluator:
             )
 
 
-def write(path: epath.PathLike, evaluation: Evaluation) -> epath.Path:
-    """Writes an evaluation as JSON, whole: the values, then `labels` and `protocol`."""
+def write(folder: epath.Path, name: str, evaluation: Evaluation) -> epath.Path:
+    """Writes an evaluation as JSON, whole: the values, then `labels` and `protocol`.
+
+    Its file's name tells what figures differ by, `NAME_EXTRACTOR_N.json`: another protocol
+    overwrites nothing.
+    """
+    protocol = evaluation.protocol
+    parts = [name, protocol.get('extractor', 'modes'), protocol['n_fake']]
+    path = folder / f'{"_".join(map(str, parts))}.json'
     content = evaluation.values | {'labels': evaluation.labels, 'protocol': evaluation.protocol}
     return write_whole(path, json.dumps(content, indent=2).encode())
 
@@ -224,7 +247,9 @@ def line(evaluation: Evaluation) -> str:
         if not name.endswith('_std'):
             spread = f' ± {values[f"{name}_std"]:.2g}' if f'{name}_std' in values else ''
             parts.append(f'{labels[name]} {value:.4g}{spread}')
-    against = f'{protocol["data_set"]} {protocol["split"]}'
+    against = protocol.get('reference') or f'{protocol["data_set"]} {protocol["split"]}'
+    if 'n_real' in protocol:
+        against = f'{protocol["n_real"]:,} of {against}'
     return f'{" | ".join(parts)} ({protocol["n_fake"]:,} images against {against})'
 
 

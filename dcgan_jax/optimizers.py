@@ -7,7 +7,10 @@ import jax.numpy as jnp
 import optax
 from ml_collections import ConfigDict
 
-NAMES = ('adam', 'adamw', 'adabelief', 'lion', 'nadam', 'radam', 'rmsprop', 'sgd')
+NAMES = (
+    *('adabelief', 'adagrad', 'adam', 'adamax', 'adamw', 'amsgrad', 'lamb', 'lion', 'nadam'),
+    *('nadamw', 'novograd', 'radam', 'rmsprop', 'sgd', 'yogi'),
+)
 SCHEDULES = ('constant', 'linear', 'cosine')
 _OPTIONS = ('b1', 'b2', 'eps', 'momentum', 'decay', 'weight_decay')
 
@@ -22,16 +25,20 @@ def create(config: ConfigDict, updates_per_step: int = 1) -> optax.GradientTrans
         config: `config.optimizer.generator` or `.discriminator`.
         updates_per_step: of this network; schedules count steps of the run.
     """
-    function = getattr(optax, config.name)
-    known = inspect.signature(function).parameters
-    options = {name: config[name] for name in _OPTIONS if name in known}
     rate = config.learning_rate
     if config.schedule != 'constant' or config.warmup_steps:
         rate = lambda count: learning_rate(count // updates_per_step, config)  # noqa: E731
-    optimizer = function(rate, **options)
+    given = {name: config[name] for name in options(config.name)}
+    optimizer = getattr(optax, config.name)(rate, **given)
     if config.clip_norm:
         return optax.chain(optax.clip_by_global_norm(config.clip_norm), optimizer)
     return optimizer
+
+
+def options(name: str) -> tuple[str, ...]:
+    """Those of the fields that an optimiser's function in optax has."""
+    known = inspect.signature(getattr(optax, name)).parameters
+    return tuple(option for option in _OPTIONS if option in known)
 
 
 def learning_rate(step: jax.Array, config: ConfigDict) -> jax.Array:

@@ -13,6 +13,8 @@ from dcgan_jax.models import Generator
 from dcgan_jax.train_state import GANState
 from dcgan_jax.train_step import sample_latents
 
+_POWER_ITERATIONS = 8  # from the live parameters' vectors to the average's, which are near
+
 
 def standing_statistics(
     generator: Generator,
@@ -43,9 +45,9 @@ def standing_statistics(
     # With momentum 0 the updated running statistics are the batch's own.
     own = generator.clone(norm_momentum=0.0)
 
-    def generate(latents_key: jax.Array, batch_stats: Any) -> Any:
-        latents = sample_latents(latents_key, batch_size, latent_dim)
-        labels = jnp.arange(batch_size) % max(generator.num_classes, 1)
+    def batch_statistics(index: jax.Array, batch_stats: Any) -> Any:
+        latents = sample_latents(jax.random.fold_in(key, index), batch_size, latent_dim)
+        labels = (index * batch_size + jnp.arange(batch_size)) % max(generator.num_classes, 1)
         _, updated = own.apply(
             {**variables, 'batch_stats': batch_stats},
             latents,
@@ -67,10 +69,28 @@ def standing_statistics(
         return zeros
 
     def add(total: Any, index: jax.Array) -> tuple[Any, None]:
-        return jax.tree.map(jnp.add, total, generate(jax.random.fold_in(key, index), zeros)), None
+        return jax.tree.map(jnp.add, total, batch_statistics(index, zeros)), None
 
     total, _ = jax.lax.scan(add, zeros, jnp.arange(batches))
     return jax.tree.map(lambda leaf: leaf / batches, total)
+
+
+def _with_own_spectral_stats(generator: Generator, state: GANState, latent_dim: int) -> Any:
+    """The average's parameters, and spectral vectors that follow them instead of the live ones."""
+    variables = {'params': state.ema_params, 'spectral_stats': state.generator.spectral_stats}
+    if not state.generator.spectral_stats:
+        return variables
+    latents, labels = jnp.zeros((1, latent_dim)), jnp.zeros(1, jnp.int32)
+    for _ in range(_POWER_ITERATIONS):
+        _, updated = generator.apply(
+            {**variables, 'batch_stats': state.generator.batch_stats},
+            latents,
+            labels,
+            train=False,
+            mutable=['spectral_stats'],
+        )
+        variables |= updated
+    return variables
 
 
 class Sampler:
@@ -93,9 +113,7 @@ class Sampler:
         averaged = config.ema.batch_stats == 'average'
 
         def variables(state: GANState, key: jax.Array) -> Any:
-            known = {
-                'params': state.ema_params, 'spectral_stats': state.generator.spectral_stats
-            }  # fmt: skip
+            known = _with_own_spectral_stats(generator, state, config.latent_dim)
             if averaged:
                 return known | {'batch_stats': state.ema_batch_stats}
             return known | {

@@ -1,12 +1,13 @@
 """Figures for a generator: of its samples, and of a run's states while it trains."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 from etils import epath
 from ml_collections import ConfigDict
 
-from dcgan_jax import checkpoint, evaluation
+from dcgan_jax import checkpoint, data, evaluation
 from dcgan_jax.clu_light import metric_writers
 from dcgan_jax.data import ImageSource
 from dcgan_jax.evaluation import Evaluation, Evaluator
@@ -15,6 +16,9 @@ from dcgan_jax.sampling import Sampler
 from dcgan_jax.train_state import GANState
 
 FOLDER = 'evaluation'
+# States are chosen by samples of a seed that nobody reports by accident.
+SELECTION_SEED = 2**32 - 1
+_OF_THE_STATE = ('step', 'seed')  # parts of a protocol that two comparable figures may differ in
 
 
 class SampleScorer:
@@ -26,19 +30,23 @@ class SampleScorer:
         Args:
             config: of the run.
             generator: the module.
-            source: the split to compare with.
+            source: the split to compare with, whose classes samples have as often as its images.
 
         Raises:
             UserError: see `Evaluator`.
         """
-        self._config = config
+        self._config, self._source = config, source
+        self._conditional = generator.num_classes > 0
         self._sampler = Sampler(generator, config)
         self._evaluator = Evaluator(config.evaluation, source)
+
+    def check(self, count: int) -> None:
+        """Refuses a number of samples that is too small for a metric (`UserError`)."""
+        self._evaluator.check(count)
 
     def __call__(self, state: GANState, count: int, seed: int) -> Evaluation:
         """Evaluates `count` samples of `seed`; how they were drawn is part of the protocol."""
         ema = self._config.ema
-        standing = f'statistics of {ema.standing_batches} batches of fresh latents'
         protocol = {
             'step': int(state.step),
             'seed': seed,
@@ -47,12 +55,25 @@ class SampleScorer:
                 if ema.halflife_images
                 else 'live'
             ),
-            'batch_norm': standing if ema.batch_stats == 'standing' else 'EMA of the statistics',
+            'batch_norm': self._batch_norm(state),
+            'dtype': self._config.dtype,
         }
+        if self._conditional:
+            protocol['classes'] = 'those of images drawn from the split'
         return self._evaluator(self._samples(state, count, seed), count, protocol)
+
+    def _batch_norm(self, state: GANState) -> str:
+        if not state.generator.batch_stats:
+            return 'none'
+        if self._config.ema.batch_stats == 'average':
+            return 'EMA of the statistics'
+        return f'statistics of {self._config.ema.standing_batches} batches of fresh latents'
 
     def _samples(self, state: GANState, count: int, seed: int) -> Iterator[np.ndarray]:
         latents, labels = self._sampler.latents(seed, count), self._sampler.labels(count)
+        if self._conditional:
+            drawn = data.batch_indices(seed, 0, count, len(self._source))[0]
+            labels = self._source.read(drawn, labels=True).labels
         yield from self._sampler.batches(state, latents, labels)
 
 
@@ -72,29 +93,39 @@ class Progress:
         Args:
             config: of the run.
             scorer: of its states.
-            workdir: gets `evaluation/STEP.json`.
+            workdir: gets `evaluation/*.json`.
             writer: gets the figures as scalars.
             best: where the best state is saved.
         """
         self._config = config.evaluation
         self._scorer, self._workdir, self._writer, self._best = scorer, workdir, writer, best
-        # A run that goes on by another metric starts its comparison afresh.
-        self._to_beat = best.latest_metadata().get(f'best_{self._config.best}')
+        self._to_beat = best.latest_metadata().get('best')
 
     def __call__(self, state: GANState) -> str:
         """Evaluates a state; returns its figures in a line."""
         step = int(state.step)
-        result = self._scorer(state, self._config.num_samples, seed=0)
-        evaluation.write(self._workdir / FOLDER / f'{step:08d}.json', result)
+        result = self._scorer(state, self._config.num_samples, SELECTION_SEED)
+        evaluation.write(self._workdir / FOLDER, f'{step:08d}', result)
+        group = '_'.join(['evaluation', *filter(None, [result.protocol.get('extractor')])])
         self._writer.write_scalars(
-            step, {f'evaluation/{name}': value for name, value in result.values.items()}
+            step, {f'{group}/{name}': value for name, value in result.values.items()}
         )
-        self._keep_best(state, result.values[self._config.best])
+        self._keep_best(state, result)
         return evaluation.line(result)
 
-    def _keep_best(self, state: GANState, value: float) -> None:
-        sign = 1 if self._config.best in evaluation.SMALLER_IS_BETTER else -1
-        if self._to_beat is not None and sign * value >= sign * self._to_beat:
+    def _keep_best(self, state: GANState, result: Evaluation) -> None:
+        figure = self._config.best
+        now = {'value': result.values[figure], 'measured': _comparable(figure, result.protocol)}
+        sign = 1 if figure in evaluation.SMALLER_IS_BETTER else -1
+        before = self._to_beat
+        # Figures of another metric or protocol can't be compared: the best is looked for afresh.
+        comparable = before is not None and before['measured'] == now['measured']
+        if comparable and sign * now['value'] >= sign * before['value']:
             return
-        self._to_beat = value
-        self._best.save(state, **{f'best_{self._config.best}': value})
+        self._to_beat = now
+        self._best.save(state, best=now)
+
+
+def _comparable(figure: str, protocol: dict[str, Any]) -> dict[str, Any]:
+    kept = {name: value for name, value in protocol.items() if name not in _OF_THE_STATE}
+    return {'figure': figure, **kept}

@@ -52,7 +52,9 @@ def train_and_evaluate(config: ConfigDict, workdir: epath.PathLike) -> GANState:
     config_lib.validate(config)
     mesh = mesh_lib.create(config.batch_size)
     workdir = run_dir.check_writable(workdir)
-    source = data.open_source(config.dataset, 'train', config.data_dir, config.data.image_size)
+    source = data.open_source(
+        config.dataset, config.data.split, config.data_dir, config.data.image_size
+    )
     run = Run(config, source.image_shape, source.num_classes)
     networks = models.build(*run)
     scorer = sample_scorer(config, networks.generator) if config.evaluation.every else None
@@ -126,11 +128,13 @@ def train_and_evaluate(config: ConfigDict, workdir: epath.PathLike) -> GANState:
 
 
 def sample_scorer(config: ConfigDict, generator: Generator) -> SampleScorer:
-    """Compares with `config.evaluation.split`."""
+    """Compares with `config.evaluation.split`; refuses what could not be measured later."""
     source = data.open_source(
         config.dataset, config.evaluation.split, config.data_dir, config.data.image_size
     )
-    return SampleScorer(config, generator, source)
+    scorer = SampleScorer(config, generator, source)
+    scorer.check(config.evaluation.num_samples)
+    return scorer
 
 
 def is_due(first: int, end: int, last: int, every: int) -> bool:

@@ -91,7 +91,7 @@ def create(config: ConfigDict, networks: Networks, image_shape: tuple[int, int, 
         ),
         ema_params=copy(generator['params']),
         ema_batch_stats=copy(generator.get('batch_stats', {})) if averaged else {},
-        augment_probability=jnp.float32(config.augment.probability) if adaptive else {},
+        augment_probability=jnp.float32(0.0) if adaptive else {},
     )
 
 

@@ -39,6 +39,7 @@ class Update:
         config: of the run.
         key: of the update.
         step: steps done before, int32 scalar.
+        count: updates of D done before, int32 scalar.
         labels: int32 `[B]`, of real and fake images alike; None without classes.
         probability: of each augmentation.
     """
@@ -46,6 +47,7 @@ class Update:
     config: ConfigDict
     key: jax.Array
     step: jax.Array
+    count: jax.Array
     labels: jax.Array | None
     probability: float | jax.Array
 
@@ -121,7 +123,8 @@ def train_step(
         # Strided, so that each device keeps its own part of the batch.
         batch, batch_labels = jax.tree.map(lambda x, first=index: x[first::updates], (real, labels))
         update_key = jax.random.fold_in(key, len(Stream) + index) if index else key
-        update = Update(config, update_key, state.step, batch_labels, probability)
+        count = state.step * updates + index
+        update = Update(config, update_key, state.step, count, batch_labels, probability)
         if config.augment.horizontal_flip:
             batch = augment.flip(update.stream(Stream.FLIP), batch)
         fake, generator_vjp, statistics = update.generate(generator, len(batch), Stream.LATENTS)
@@ -153,7 +156,7 @@ def train_step(
     }
     if adaptive:
         metrics['augment/probability'] = probability
-        probability = augment.adapt(probability, real_logits, real.shape[0], config.augment)
+        probability = augment.adapt(probability, real_logits, len(batch), config.augment)
     return GANState(
         step=step,
         generator=generator,
@@ -195,14 +198,16 @@ def _update_discriminator(
 ) -> tuple[NetworkState, jax.Array, Metrics]:
     """(D after its update, real logits, metrics). `fake` is constant here: nothing leaks to G."""
     config = update.config
-    real, fake = update.view(real, Stream.VIEW_REAL), update.view(fake, Stream.VIEW_FAKE)
+    real_view, fake_view = (
+        update.view(real, Stream.VIEW_REAL), update.view(fake, Stream.VIEW_FAKE)
+    )  # fmt: skip
 
     def loss_fn(params: Any) -> tuple[jax.Array, tuple[Any, jax.Array, jax.Array]]:
         real_logits, statistics = update.judge(
-            network, params, network.statistics, real, Stream.DROPOUT_REAL
+            network, params, network.statistics, real_view, Stream.DROPOUT_REAL
         )
         fake_logits, statistics = update.judge(
-            network, params, statistics, fake, Stream.DROPOUT_FAKE
+            network, params, statistics, fake_view, Stream.DROPOUT_FAKE
         )
         told = losses.flip_labels(
             update.stream(Stream.FLIP_LABELS), real_logits, fake_logits, config.loss.flip_labels
@@ -229,15 +234,18 @@ def _update_discriminator(
 def _penalty(
     network: NetworkState, real: jax.Array, fake: jax.Array, update: Update
 ) -> tuple[jax.Array, Any]:
-    """The weighted penalties and their gradient: every `interval` steps that many times, else 0.
+    """The weighted penalties and their gradient: every `interval` updates that many times, else 0.
 
-    So a lazy one weighs the same on average (Karras et al. 2020, arXiv:1912.04958, section 3.1).
+    So a lazy one weighs the same on average (Karras et al. 2020, arXiv:1912.04958, section 3.1;
+    their correction of Adam's rates is left out). Slopes are those in images before they are
+    augmented.
     """
     config = update.config.penalty
 
     def total(params: Any) -> jax.Array:
         def judge(images: jax.Array) -> jax.Array:
-            return update.judge(network, params, network.statistics, images, Stream.DROPOUT_REAL)[0]
+            seen = update.view(images, Stream.VIEW_REAL)
+            return update.judge(network, params, network.statistics, seen, Stream.DROPOUT_REAL)[0]
 
         key = update.stream(Stream.PENALTY)
         return config.interval * penalties.total(judge, real, fake, key, config)
@@ -245,7 +253,7 @@ def _penalty(
     if config.interval == 1:
         return jax.value_and_grad(total)(network.params)
     return jax.lax.cond(
-        update.step % config.interval == 0,
+        update.count % config.interval == 0,
         jax.value_and_grad(total),
         lambda params: (jnp.float32(0.0), jax.tree.map(jnp.zeros_like, params)),
         network.params,
@@ -257,7 +265,8 @@ def _generator_loss(
 ) -> jax.Array:
     """G's loss on its images, by a constant D."""
     config = update.config
-    # 'simultaneous' is one forward pass of D for both updates, unless latents are fresh.
+    # 'simultaneous' is one forward pass of D for both updates, unless latents are fresh or D has
+    # spectral normalisation, whose vectors move with each pass.
     alternating = config.update == 'alternating'
     view, dropout = (
         (Stream.VIEW_GENERATOR, Stream.DROPOUT_GENERATOR)

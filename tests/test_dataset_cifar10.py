@@ -108,7 +108,7 @@ def check_prepared(root):
         ours = data.open_source('cifar10', split, str(root))
         theirs = tfds.data_source('cifar10', split=split, data_dir=root)
         assert len(ours) == len(theirs) == PER_FILE * len(files)
-        np.testing.assert_array_equal(data.load_split(ours), [r['image'] for r in theirs])
+        np.testing.assert_array_equal(data.load_split(ours).images, [r['image'] for r in theirs])
         records = {record['id']: record for record in theirs}
         for index in range(len(theirs)):
             file, i = files[index // PER_FILE], index % PER_FILE

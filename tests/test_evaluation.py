@@ -127,7 +127,7 @@ def test_evaluating_a_run_is_evaluating_its_samples(config, tmp_path):
     run = tmp_path / 'run'
     train.train_and_evaluate(config, run)
     result = evaluate_run(run, seed=7)
-    written = json.loads((run / 'evaluation' / '00000006.json').read_text())
+    written = json.loads((run / 'evaluation' / '00000006_seed7_tiny_40.json').read_text())
     assert written == result.values | {'labels': result.labels, 'protocol': result.protocol}
     assert (written['protocol']['step'], written['protocol']['seed']) == (6, 7)
 
@@ -140,7 +140,7 @@ def test_evaluating_a_run_is_evaluating_its_samples(config, tmp_path):
     assert actual == pytest.approx(expected, rel=1e-3, abs=1e-6)
     scored = evaluate_images(tmp_path / 'out' / 'samples.npz', run)
     assert scored.values == pytest.approx(result.values, rel=1e-6)
-    assert (run / 'evaluation' / 'images_samples.json').exists()
+    assert (run / 'evaluation' / 'images_samples_tiny_40.json').exists()
 
     config.evaluation.metrics = ('inception_score',)
     config.data_dir = ''
@@ -148,11 +148,11 @@ def test_evaluating_a_run_is_evaluating_its_samples(config, tmp_path):
     fewer = evaluate_run(run, config, tmp_path / 'other', num=12)
     assert set(fewer.values) == {'inception_score', 'inception_score_std'}
     assert fewer.protocol['n_fake'] == 12
-    assert (tmp_path / 'other' / '00000006.json').exists()
+    assert (tmp_path / 'other' / '00000006_seed0_tiny_12.json').exists()
 
     text = evaluation.line(result)
     assert text.startswith(f'FD (tiny) {result.values["frechet_distance"]:.4g} | IS (tiny) ')
-    assert text.endswith('(40 images against tiny_images/1.0.0 train)')
+    assert text.endswith('(40 images against 40 of tiny_images/1.0.0 train)')
 
 
 def test_the_data_sets_own_images_are_at_distance_0(config, tmp_path):

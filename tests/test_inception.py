@@ -46,6 +46,14 @@ def weights(state_dict, tmp_path_factory):
     return path
 
 
+@pytest.fixture(autouse=True)
+def _these_weights_count(request, monkeypatch):
+    """As if the random weights were the published ones."""
+    if 'weights' in request.fixturenames:
+        content = request.getfixturevalue('weights').read_bytes()
+        monkeypatch.setattr(inception, 'SHA256', hashlib.sha256(content).hexdigest())
+
+
 def images(height, width, count=2):
     return np.random.default_rng(1).integers(0, 256, (count, height, width, 3), np.uint8)
 
@@ -84,7 +92,7 @@ def test_inception_equals_pytorch_fids(weights, state_dict, monkeypatch):
         (expected,) = theirs(channels_first(pixels) / 255)
     extractor = extractors.load('inception_pytorch_fid', str(weights), batch_size=2)
     assert_close(extractor(pixels)[0], expected[:, :, 0, 0])
-    assert extractor.labels == ('FID', 'KID', 'IS')
+    assert extractor.labels == ('FID (pytorch-fid)', 'KID (pytorch-fid)', 'IS (pytorch-fid)')
 
 
 @pytest.mark.parametrize('shape', [(32, 32), (31, 64), (299, 299), (400, 310), (1, 2)])
@@ -106,7 +114,7 @@ def test_resize_equals_the_ports(shape):
 
 
 def test_weights_of_another_network_are_refused(state_dict, tmp_path):
-    torch = peer('torch')
+    torch, state_dict = peer('torch'), dict(state_dict)
     torch.save(state_dict | {'fc.weight': torch.zeros(1000, 2048)}, tmp_path / 'imagenet.pth')
     with pytest.raises(UserError, match=r'fc.weight is \(1000, 2048\), not \(1008, 2048\)'):
         extractors.load('inception', str(tmp_path / 'imagenet.pth'))
@@ -114,6 +122,12 @@ def test_weights_of_another_network_are_refused(state_dict, tmp_path):
     torch.save(state_dict, tmp_path / 'part.pth')
     with pytest.raises(UserError, match=r'Mixed_7c.branch_pool.bn.running_var is missing'):
         extractors.load('inception', str(tmp_path / 'part.pth'))
+
+
+def test_weights_of_the_right_shapes_but_a_wrong_checksum_are_refused(state_dict, tmp_path):
+    peer('torch').save(state_dict, tmp_path / 'random.pth')
+    with pytest.raises(UserError, match=r'has SHA-256 .*, not 6726825d.*no FID'):
+        extractors.load('inception', str(tmp_path / 'random.pth'))
 
 
 def test_the_published_weights_are_downloaded_once(tmp_path, monkeypatch):

@@ -1,14 +1,17 @@
 """Figures while training, and the best state."""
 
+import contextlib
 import json
 
 import numpy as np
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from dcgan_jax import data, evaluation, images, train
+from dcgan_jax import checkpoint, data, evaluation, images, train
 from dcgan_jax.datasets import shapes
 from dcgan_jax.errors import UserError
+from dcgan_jax.sampling import Sampler
+from dcgan_jax.scoring import SampleScorer
 from dcgan_jax.tasks.restore import restore
 from dcgan_jax.tasks.sample import sample
 from tests.compare import assert_equal_states
@@ -27,7 +30,7 @@ def config(config, tmp_path, monkeypatch):
 
 def figures(workdir, name='frechet_distance'):
     paths = sorted((workdir / 'evaluation').iterdir())
-    return {int(path.stem): json.loads(path.read_text())[name] for path in paths}
+    return {int(path.stem[:8]): json.loads(path.read_text())[name] for path in paths}
 
 
 def best_step(workdir):
@@ -41,13 +44,14 @@ def test_a_run_is_evaluated_and_its_best_state_kept(config, tmp_path, capsys):
     by_step = figures(run)
     assert list(by_step) == [2, 4, 6]
     assert best_step(run) == min(by_step, key=by_step.get)
-    events = EventAccumulator(str(run)).Reload().Scalars('evaluation/frechet_distance')
+    events = EventAccumulator(str(run)).Reload().Scalars('evaluation_tiny/frechet_distance')
     assert {event.step: event.value for event in events} == pytest.approx(by_step, rel=1e-6)
     assert capsys.readouterr().out.count('FD (tiny)') == 3
 
-    protocol = json.loads((run / 'evaluation' / '00000004.json').read_text())['protocol']
+    protocol = json.loads((run / 'evaluation' / '00000004_tiny_40.json').read_text())['protocol']
     assert protocol['step'] == 4
     assert protocol['n_fake'] == protocol['n_real'] == 40
+    assert protocol['seed'] == 2**32 - 1  # not what users draw
     _, _, state = restore(run, 'best')
     assert int(state.step) == best_step(run)
     sample(run, tmp_path / 'best', num=3, seed=0, which='best')
@@ -79,6 +83,64 @@ def test_the_best_outlives_a_resume_whichever_way_is_better(
     config.num_steps = 6
     train.train_and_evaluate(config, tmp_path / 'run')
     assert best_step(tmp_path / 'run') == kept
+
+
+def test_a_best_by_another_protocol_is_no_rival(config, tmp_path, monkeypatch):
+    values = iter([1.0, 2.0, 3.0])
+
+    def fake_figures(self, batches, count, protocol):
+        list(batches)
+        figures = {'frechet_distance': next(values)}
+        return evaluation.Evaluation(figures, {'frechet_distance': 'FD'}, protocol | FAKE | {
+            'n_fake': count
+        })  # fmt: skip
+
+    monkeypatch.setattr(evaluation.Evaluator, '__call__', fake_figures)
+    config.num_steps = 4
+    train.train_and_evaluate(config, tmp_path / 'run')
+    assert best_step(tmp_path / 'run') == 2
+    config.num_steps, config.evaluation.num_samples = 6, 50
+    train.train_and_evaluate(config, tmp_path / 'run')
+    assert best_step(tmp_path / 'run') == 6
+
+
+def test_a_best_of_a_past_that_was_left_gives_way(config, tmp_path):
+    """The run went back before its best: what is best from there on is kept."""
+    run = tmp_path / 'run'
+    config.evaluation.best = 'recall'
+    state = train.train_and_evaluate(config, run)
+    with contextlib.closing(checkpoint.Checkpoints(run, 1, {}, 'best_checkpoint')) as best:
+        best.save(state.replace(step=state.step + 4), best={})
+        assert best.latest_step() == 10
+        best.save(state, best={'value': 0.5})
+        assert best.latest_step() == 6
+        assert best.latest_metadata()['best'] == {'value': 0.5}
+
+
+def test_too_few_samples_are_refused_before_training(config, tmp_path):
+    config.evaluation.num_samples = 3
+    with pytest.raises(UserError, match='precision_recall needs at least 6'):
+        train.train_and_evaluate(config, tmp_path / 'run')
+    assert not list((tmp_path / 'run').iterdir())
+
+
+def test_samples_are_scored_with_the_classes_of_the_split(config, tmp_path, monkeypatch):
+    config.conditional, config.evaluation.every = True, 0
+    train.train_and_evaluate(config, tmp_path / 'run')
+    run, networks, state = restore(tmp_path / 'run')
+    source = data.open_source('tiny_images', 'train', config.data_dir)
+    seen = []
+
+    def batches(self, state, latents, labels):
+        seen.append(labels)
+        yield np.zeros((len(latents), 8, 8, 3), np.uint8)
+
+    monkeypatch.setattr(Sampler, 'batches', batches)
+    scorer = SampleScorer(run.config, networks.generator, source)
+    result = scorer(state, 40, seed=5)
+    np.testing.assert_array_equal(np.bincount(seen[0]), [14, 13, 13])  # 40 images of 3 classes
+    assert np.any(seen[0] != np.arange(40) % 3)  # drawn, not in turn
+    assert result.protocol['classes']
 
 
 FAKE = {'n_fake': 1, 'data_set': 'x', 'split': 'y'}
@@ -127,8 +189,6 @@ def test_grids_of_conditional_runs_show_the_classes_in_turn(config, tmp_path):
     path = sample(tmp_path / 'run', tmp_path / 'out', num=6, seed=0)
     with np.load(tmp_path / 'out' / 'samples.npz', allow_pickle=False) as arrays:
         made, latents = arrays['images'], arrays['latents']
-    from dcgan_jax.sampling import Sampler
-
     sampler = Sampler(networks.generator, run.config)
     turned = sampler(state, latents, np.asarray([0, 1, 2, 0, 1, 2], np.int32))
     np.testing.assert_array_equal(made, turned)

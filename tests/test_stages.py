@@ -389,12 +389,50 @@ def test_each_convolution_may_have_a_kernel_size_of_its_own():
         ({'loss': {'name': 'hinge', 'real_label': 0.9}}, 'means nothing'),
         ({'penalty': {'wgan_gp': 10.0}}, 'layer'),
         ({'augment': {'adaptive_target': 0.6}}, 'adapts nothing'),
+        (
+            {
+                'augment': {'adaptive_target': 0.6, 'policy': ('color',)},
+                'loss': {'name': 'wasserstein'},
+            },
+            'sign tells real from fake',
+        ),
+        ({'optimizer': {'generator': {'momentum': 0.9}}}, "means nothing to 'adam'"),
+        ({'penalty': {'wgan_gp': 1.0}, 'discriminator': {'pack': 2, 'norm': 'none'}}, 'exclude'),
+        (
+            {
+                'discriminator': {'attention': (1,), 'strides': (2, 2), 'features': (4, 4)},
+                'generator': {
+                    'base_size': 1,
+                    'strides': (2, 2, 2),
+                    'features': (4, 4),
+                    'attention': (2,),
+                },
+            },
+            'from 0 to 1',
+        ),
+        (
+            {'discriminator': {'block': 'residual', 'features': (4,) * 4, 'strides': (2,) * 4}},
+            '16 times',
+        ),
     ],
     ids=str,
 )
 def test_what_does_not_go_together_is_refused(changes, words):
     with pytest.raises(UserError, match=words):
         tiny(**changes)
+
+
+def test_classes_need_a_norm_to_act_by():
+    with pytest.raises(UserError, match='which classes act by'):
+        tiny(conditional=True, generator={'norm': 'none'})
+
+
+def test_residual_discriminators_need_sides_that_can_be_halved():
+    config = residual_config()
+    config.generator.update(base_size=3, features=(256, 256), strides=(2, 2, 1))
+    config.discriminator.update(strides=(2, 2, 2, 1))
+    with pytest.raises(UserError, match='divisible by that, not 12'):
+        models.build(config, (12, 12, 3))
 
 
 def test_packing_classes_is_refused():

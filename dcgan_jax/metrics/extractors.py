@@ -77,8 +77,10 @@ class Extractor:
     @property
     def labels(self) -> Labels:
         """The figures' names."""
-        if self.name in INCEPTIONS:
+        if self.name == 'inception':
             return Labels('FID', 'KID', 'IS')
+        if self.name in INCEPTIONS:
+            return Labels(*(f'{short} (pytorch-fid)' for short in ('FID', 'KID', 'IS')))
         return Labels(*(f'{short} ({self.name})' for short in ('FD', 'KD', 'IS')))
 
     @property

@@ -233,13 +233,19 @@ def load_weights(path: str) -> tuple[Any, str]:
     """
     file = Path(path).expanduser() if path else published_weights()
     tensors = torch_weights.read(file)
+    sha256 = hashlib.sha256(file.read_bytes()).hexdigest()
     shapes = jax.eval_shape(
         lambda: Inception().init(jax.random.key(0), jnp.zeros((1, SIZE, SIZE, 3)))
     )
     variables = jax.tree_util.tree_map_with_path(
         lambda keys, leaf: _weight(tensors, [key.key for key in keys], leaf.shape, file), shapes
     )
-    return variables, hashlib.sha256(file.read_bytes()).hexdigest()
+    if sha256 != SHA256:  # Last: what another network's file lacks says more.
+        raise UserError(
+            f'{file} has SHA-256 {sha256}, not {SHA256}: figures of other weights are no FID; '
+            f'give {URL}, or export your network (config.evaluation.extractor)'
+        )
+    return variables, sha256
 
 
 def published_weights() -> Path:

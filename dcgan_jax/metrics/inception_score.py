@@ -4,8 +4,12 @@ import numpy as np
 
 from dcgan_jax.metrics import features as features_lib
 
+SPLITS = 10
 
-def inception_score(logits: np.ndarray, splits: int = 10, seed: int = 2020) -> tuple[float, float]:
+
+def inception_score(
+    logits: np.ndarray, splits: int = SPLITS, seed: int = 2020
+) -> tuple[float, float]:
     """exp(E[KL(p(y|x) || p(y))]): its mean and spread over parts of the samples.
 
     Args:

@@ -4,13 +4,14 @@ import numpy as np
 
 from dcgan_jax.metrics import features as features_lib
 
+SUBSETS = 100
 SUBSET_SIZE = 1000
 
 
 def kernel_distance(
     features1: np.ndarray,
     features2: np.ndarray,
-    subsets: int = 100,
+    subsets: int = SUBSETS,
     subset_size: int = SUBSET_SIZE,
     seed: int = 2020,
 ) -> tuple[float, float]:

@@ -15,6 +15,7 @@ from dcgan_jax.data import ImageSource
 from dcgan_jax.errors import UserError
 from dcgan_jax.files import read_npz, write_whole
 from dcgan_jax.metrics.extractors import Extractor
+from dcgan_jax.metrics.features import check
 from dcgan_jax.metrics.frechet import Moments, Statistics
 
 
@@ -111,7 +112,8 @@ def _compute(source: ImageSource, extractor: Extractor, kept: np.ndarray, whole:
             piece = indices[start : start + extractor.piece]
             extracted, _ = extractor(source.read(piece).images)
             if whole:
-                moments.add(extracted)
+                check(extracted, least=1, what=f'features of {source.name}')
+            moments.add(extracted)
             rows = row_of[piece]
             features[rows[rows >= 0]] = extracted[rows >= 0]
             bar.update(len(piece))

@@ -40,6 +40,13 @@ def build(config: ConfigDict, image_shape: tuple[int, int, int], num_classes: in
             f'config.discriminator.strides={tuple(config.discriminator.strides)} shrink a '
             f'{side}x{side} image {shrink} times: use fewer stages or strides of 1'
         )
+    if config.discriminator.block == 'residual' and side % shrink:
+        raise UserError(
+            f'config.discriminator.strides={tuple(config.discriminator.strides)} shrink images '
+            f"{shrink} times, and block='residual' needs a side that is divisible by that, not "
+            f'{side}: use fewer strides of 2'
+        )
+    _check_attention(config, side)
     if config.conditional and not num_classes:
         raise UserError(
             'config.conditional needs a data set with class labels: use another, or False'
@@ -53,3 +60,16 @@ def build(config: ConfigDict, image_shape: tuple[int, int, int], num_classes: in
         Generator(out_channels=channels, **config.generator, **shared),
         Discriminator(**config.discriminator, **shared),
     )
+
+
+def _check_attention(config: ConfigDict, side: int) -> None:
+    """Refuses self-attention on a map that can't be halved."""
+    for network, start in (('generator', config.generator.base_size), ('discriminator', side)):
+        size = start
+        for stage, stride in enumerate(config[network].strides):
+            size = size * stride if network == 'generator' else -(-size // stride)
+            if stage in config[network].attention and size % 2:
+                raise UserError(
+                    f'config.{network}.attention={tuple(config[network].attention)}: the map after '
+                    f'stage {stage} has {size}x{size} positions, and attention needs an even side'
+                )

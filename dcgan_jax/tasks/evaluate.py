@@ -18,7 +18,7 @@ def evaluate_run(
     seed: int = 0,
     which: str = 'latest',
 ) -> Evaluation:
-    """Scores samples of the run in `workdir` and writes `STEP.json`.
+    """Scores samples of the run in `workdir` and writes a file, see `evaluation.write`.
 
     Args:
         workdir: of a training run.
@@ -36,8 +36,7 @@ def evaluate_run(
     scorer = SampleScorer(config, networks.generator, _source(config))
     out = run_dir.check_writable(out or epath.Path(workdir) / FOLDER, '--out')
     result = scorer(state, num or config.evaluation.num_samples, seed)
-    step = int(state.step)
-    evaluation.write(out / f'{step:08d}.json', result)
+    evaluation.write(out, f'{int(state.step):08d}_seed{seed}', result)
     return result
 
 
@@ -47,7 +46,7 @@ def evaluate_images(
     given: ConfigDict | None = None,
     out: epath.PathLike | None = None,
 ) -> Evaluation:
-    """Scores images of a folder or npz file and writes `images_NAME.json`.
+    """Scores images of a folder or npz file and writes a file, see `evaluation.write`.
 
     Args:
         images: see `image_files.open_images`.
@@ -70,7 +69,7 @@ def evaluate_images(
         out = run_dir.check_writable(out, '--out')
     result = evaluator(batches, count, {'images': str(images)})
     if out is not None:
-        evaluation.write(out / f'images_{epath.Path(images).stem}.json', result)
+        evaluation.write(out, f'images_{epath.Path(images).stem}', result)
     return result
 
 

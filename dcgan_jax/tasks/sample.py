@@ -25,7 +25,8 @@ def sample(
     Args:
         workdir: of a training run.
         out: folder for `samples.png` (a grid of the first `MOST_IN_GRID`) and `samples.npz`
-            (`images` uint8 [num, H, W, C], `latents` float32 [num, latent_dim], `step`);
+            (`images` uint8 [num, H, W, C], `latents` float32 [num, latent_dim], `labels` int32
+            [num], zeros without classes, `step`);
             `workdir/samples` when None.
         num: how many, at least 1.
         seed: of the latents.
@@ -41,9 +42,10 @@ def sample(
     out = run_dir.check_writable(out or epath.Path(workdir) / 'samples', '--out')
     sampler = Sampler(networks.generator, run.config)
     latents = sampler.latents(seed, num)
-    pixels = sampler(state, latents)
+    labels = sampler.labels(num)
+    pixels = sampler(state, latents, labels)
 
     arrays = io.BytesIO()
-    np.savez_compressed(arrays, images=pixels, latents=latents, step=int(state.step))
+    np.savez_compressed(arrays, images=pixels, latents=latents, labels=labels, step=int(state.step))
     write_whole(out / 'samples.npz', arrays.getvalue())
     return images.write_png(out / 'samples.png', images.grid(pixels[:MOST_IN_GRID]))
