@@ -1,6 +1,7 @@
 """Scores images against a data set: samples of a generator, or anybody's."""
 
 import functools
+import hashlib
 import json
 from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
@@ -117,12 +118,15 @@ class Evaluator:
         kept: list[np.ndarray] = []
         if 'mode_coverage' in self._asked:
             batches = _keeping(batches, kept)
-        values, labels = {}, {}
+        values, labels, how = {}, {}, {}
         if self._extractor is None:
             for _ in batches:
                 pass
         else:
-            values, labels = self._compare(*self._extract(batches, count))
+            features, logits, how['grey_as_rgb'] = self._extract(batches, count)
+            values, labels = self._compare(features, logits)
+            if 'frechet_distance' in self._asked:
+                how['singular_covariance'] = count <= features.shape[1]  # Then FD is far too large.
         if kept:
             modes = mode_coverage(np.concatenate(kept))
             values |= {
@@ -133,9 +137,10 @@ class Evaluator:
             labels |= {
                 'modes': f'modes of {len(modes.counts):,}',
                 'modes_kl': 'KL to uniform',
-                'modes_unrecognised': 'unrecognised',
+                'modes_unrecognised': 'share unrecognised',
             }
-        return Evaluation(values, labels, self._protocol() | {'n_fake': count} | protocol)
+        how |= self._protocol() | {'n_fake': count} | protocol
+        return Evaluation(values, labels, how)
 
     def check(self, count: int) -> None:
         """Refuses a number of images that is too small for a metric.
@@ -146,14 +151,18 @@ class Evaluator:
         for metric in self._config.metrics:
             self._check_count(metric, count, 'the number of samples')
 
-    def _extract(self, batches: Iterable[np.ndarray], count: int) -> tuple[np.ndarray, np.ndarray]:
-        extracted = []
+    def _extract(
+        self, batches: Iterable[np.ndarray], count: int
+    ) -> tuple[np.ndarray, np.ndarray, bool]:
+        """(features, logits, whether the images are grey)."""
+        extracted, grey = [], False
         with tqdm(total=count, desc='Evaluating', unit='image', disable=None) as bar:
             for piece in _rebatched(batches, self._extractor.piece):
+                grey = piece.shape[3] == 1
                 extracted.append(self._extractor(piece))
                 bar.update(len(piece))
         features, logits = zip(*extracted, strict=True)
-        return np.concatenate(features), np.concatenate(logits)
+        return np.concatenate(features), np.concatenate(logits), grey
 
     def _compare(
         self, features: np.ndarray, logits: np.ndarray
@@ -196,17 +205,20 @@ class Evaluator:
         return self._given or self._real.statistics
 
     def _protocol(self) -> dict[str, Any]:
-        protocol = {'data_set': self._source.name, 'split': self._source.split}
+        protocol = {}
+        if _OF_FEATURES & self._asked or ('frechet_distance' in self._asked and not self._given):
+            protocol |= {'data_set': self._source.name, 'split': self._source.split}
         if self._extractor is not None:
             protocol |= {
                 'extractor': self._extractor.name,
                 'extractor_sha256': self._extractor.sha256,
                 'resize': self._extractor.resize,
-                'grey_as_rgb': self._source.image_shape[2] == 1,
             }
         if 'frechet_distance' in self._asked:
             protocol['n_real'] = self._statistics.n
-            protocol['reference'] = self._config.reference
+            if self._given is not None:
+                protocol['reference'] = epath.Path(self._config.reference).name
+                protocol['reference_sha256'] = _sha256(self._given)
         if _OF_FEATURES & self._asked:
             protocol['n_real_features'] = len(self._real.features)
         if 'kernel_distance' in self._asked:
@@ -229,11 +241,13 @@ class Evaluator:
 def write(folder: epath.Path, name: str, evaluation: Evaluation) -> epath.Path:
     """Writes an evaluation as JSON, whole: the values, then `labels` and `protocol`.
 
-    Its file's name tells what figures differ by, `NAME_EXTRACTOR_N.json`: another protocol
-    overwrites nothing.
+    Its file is `NAME_EXTRACTOR_N_HASH.json`, the hash that of metrics and protocol: another
+    evaluation overwrites nothing.
     """
     protocol = evaluation.protocol
-    parts = [name, protocol.get('extractor', 'modes'), protocol['n_fake']]
+    said = json.dumps([sorted(evaluation.values), protocol], sort_keys=True)
+    digest = hashlib.sha256(said.encode()).hexdigest()[:8]
+    parts = [name, protocol.get('extractor', 'modes'), protocol['n_fake'], digest]
     path = folder / f'{"_".join(map(str, parts))}.json'
     content = evaluation.values | {'labels': evaluation.labels, 'protocol': evaluation.protocol}
     return write_whole(path, json.dumps(content, indent=2).encode())
@@ -246,11 +260,18 @@ def line(evaluation: Evaluation) -> str:
     for name, value in values.items():
         if not name.endswith('_std'):
             spread = f' ± {values[f"{name}_std"]:.2g}' if f'{name}_std' in values else ''
-            parts.append(f'{labels[name]} {value:.4g}{spread}')
-    against = protocol.get('reference') or f'{protocol["data_set"]} {protocol["split"]}'
+            parts.append(f'{labels[name]}: {value:.4g}{spread}')
+    against = protocol.get('reference') or f'{protocol.get("data_set")} {protocol.get("split")}'
     if 'n_real' in protocol:
         against = f'{protocol["n_real"]:,} of {against}'
-    return f'{" | ".join(parts)} ({protocol["n_fake"]:,} images against {against})'
+    compared = f' against {against}' if 'reference' in protocol or 'data_set' in protocol else ''
+    return f'{" | ".join(parts)} ({protocol["n_fake"]:,} images{compared})'
+
+
+def _sha256(statistics: Statistics) -> str:
+    """Of the numbers, whatever file they were in."""
+    content = statistics.mu.tobytes() + statistics.sigma.tobytes() + str(statistics.n).encode()
+    return hashlib.sha256(content).hexdigest()
 
 
 def _rebatched(batches: Iterable[np.ndarray], size: int) -> Iterator[np.ndarray]:

@@ -18,7 +18,11 @@ from dcgan_jax.train_state import GANState
 FOLDER = 'evaluation'
 # States are chosen by samples of a seed that nobody reports by accident.
 SELECTION_SEED = 2**32 - 1
-_OF_THE_STATE = ('step', 'seed')  # parts of a protocol that two comparable figures may differ in
+_OF_THE_STATE = (
+    'step',
+    'seed',
+    'reference',
+)  # parts of a protocol that two comparable figures may differ in
 
 
 class SampleScorer:
@@ -51,7 +55,8 @@ class SampleScorer:
             'step': int(state.step),
             'seed': seed,
             'weights': (
-                f'EMA with a halflife of {ema.halflife_images:g} images'
+                f'EMA with a halflife of {ema.halflife_images:g} images, at most '
+                f'{ema.rampup_ratio:g} of those seen'
                 if ema.halflife_images
                 else 'live'
             ),

@@ -44,6 +44,11 @@ def config(config, tmp_path):
     return config
 
 
+def only(folder, pattern):
+    (path,) = folder.glob(f'{pattern}.json')
+    return path
+
+
 def of_features(fake, real, chosen):
     """The figures of images, from NumPy's features."""
     (fake_features, logits), (features, _) = extract(fake), extract(real)
@@ -99,7 +104,8 @@ def test_a_users_statistics_serve_the_frechet_distance(config, tmp_path):
     config.evaluation.reference = str(tmp_path / 's.npz')
     result = Evaluator(config.evaluation, source)([fake], len(fake), {})
     assert result.values == pytest.approx(full.values, rel=1e-3)
-    assert result.protocol['reference'] == str(tmp_path / 's.npz')
+    assert result.protocol['reference'] == 's.npz'
+    assert len(result.protocol['reference_sha256']) == 64
     assert result.protocol['n_real'] == 1100
 
 
@@ -127,7 +133,7 @@ def test_evaluating_a_run_is_evaluating_its_samples(config, tmp_path):
     run = tmp_path / 'run'
     train.train_and_evaluate(config, run)
     result = evaluate_run(run, seed=7)
-    written = json.loads((run / 'evaluation' / '00000006_seed7_tiny_40.json').read_text())
+    written = json.loads(only(run / 'evaluation', '00000006_seed7_tiny_40_*').read_text())
     assert written == result.values | {'labels': result.labels, 'protocol': result.protocol}
     assert (written['protocol']['step'], written['protocol']['seed']) == (6, 7)
 
@@ -140,7 +146,7 @@ def test_evaluating_a_run_is_evaluating_its_samples(config, tmp_path):
     assert actual == pytest.approx(expected, rel=1e-3, abs=1e-6)
     scored = evaluate_images(tmp_path / 'out' / 'samples.npz', run)
     assert scored.values == pytest.approx(result.values, rel=1e-6)
-    assert (run / 'evaluation' / 'images_samples_tiny_40.json').exists()
+    only(run / 'evaluation', 'images_samples_tiny_40_*')
 
     config.evaluation.metrics = ('inception_score',)
     config.data_dir = ''
@@ -148,10 +154,10 @@ def test_evaluating_a_run_is_evaluating_its_samples(config, tmp_path):
     fewer = evaluate_run(run, config, tmp_path / 'other', num=12)
     assert set(fewer.values) == {'inception_score', 'inception_score_std'}
     assert fewer.protocol['n_fake'] == 12
-    assert (tmp_path / 'other' / '00000006_seed0_tiny_12.json').exists()
+    only(tmp_path / 'other', '00000006_seed0_tiny_12_*')
 
     text = evaluation.line(result)
-    assert text.startswith(f'FD (tiny) {result.values["frechet_distance"]:.4g} | IS (tiny) ')
+    assert text.startswith(f'FD (tiny): {result.values["frechet_distance"]:.4g} | IS (tiny): ')
     assert text.endswith('(40 images against 40 of tiny_images/1.0.0 train)')
 
 

@@ -48,7 +48,9 @@ def test_a_run_is_evaluated_and_its_best_state_kept(config, tmp_path, capsys):
     assert {event.step: event.value for event in events} == pytest.approx(by_step, rel=1e-6)
     assert capsys.readouterr().out.count('FD (tiny)') == 3
 
-    protocol = json.loads((run / 'evaluation' / '00000004_tiny_40.json').read_text())['protocol']
+    protocol = json.loads(next((run / 'evaluation').glob('00000004_tiny_40_*.json')).read_text())[
+        'protocol'
+    ]
     assert protocol['step'] == 4
     assert protocol['n_fake'] == protocol['n_real'] == 40
     assert protocol['seed'] == 2**32 - 1  # not what users draw
@@ -172,7 +174,10 @@ def test_modes_are_counted_without_an_extractor(config):
     expected = {'modes': 30, 'modes_kl': np.log(1000 / 30), 'modes_unrecognised': 0.0}
     assert values == pytest.approx(expected)
     assert labels['modes'] == 'modes of 1,000'
-    assert protocol == {'data_set': 'shapes/1.0.0', 'split': 'train', 'n_fake': 30}
+    assert protocol == {'n_fake': 30}
+    line = evaluation.line(evaluation.Evaluation(values, labels, protocol))
+    expected = 'modes of 1,000: 30 | KL to uniform: 3.507 | share unrecognised: 0 (30 images)'
+    assert line == expected
 
 
 def test_modes_of_another_data_set_are_refused(config, tmp_path):
