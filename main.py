@@ -165,7 +165,8 @@ def main(argv: list[str]) -> None:
     try:
         images_alone = _MODE.value == 'evaluate' and _IMAGES.value and _CONFIG.value is not None
         if _WORKDIR.value is None and not images_alone:
-            raise UserError('--workdir is missing: give the folder of the run')
+            instead = ', or a --config for --images alone' if _IMAGES.value else ''
+            raise UserError(f'--workdir is missing: give the folder of the run{instead}')
         _keep_compiled_programs()
         {'train': _train, 'sample': _sample, 'evaluate': _evaluate}[_MODE.value]()
     except UserError as error:

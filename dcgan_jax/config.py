@@ -65,7 +65,8 @@ class Each:
     least: int = 0
 
     def __str__(self) -> str:
-        return f'a tuple of at least {self.least}, each {self.check}'
+        least = f' of at least {self.least}' if self.least else ''
+        return f'a tuple{least}, each {self.check}'
 
     def accepts(self, value: Any) -> bool:
         """Whether `value` is such a tuple (or list)."""

@@ -250,7 +250,7 @@ def write(folder: epath.Path, name: str, evaluation: Evaluation) -> epath.Path:
     parts = [name, protocol.get('extractor', 'modes'), protocol['n_fake'], digest]
     path = folder / f'{"_".join(map(str, parts))}.json'
     content = evaluation.values | {'labels': evaluation.labels, 'protocol': evaluation.protocol}
-    return write_whole(path, json.dumps(content, indent=2).encode())
+    return write_whole(path, f'{json.dumps(content, indent=2)}\n'.encode())
 
 
 def line(evaluation: Evaluation) -> str:

@@ -1,4 +1,4 @@
-"""Anybody's images: an npz file, or a local folder of PNG and JPEG files."""
+"""Anybody's images: an npz file, or a local folder of picture files."""
 
 import os
 import pathlib
@@ -6,14 +6,12 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image
 
+from dcgan_jax.datasets.folder import ImageFolder
 from dcgan_jax.errors import UserError
 from dcgan_jax.files import read_npz
 
-MOST_PIXELS = 2**24  # of one image: 4096 x 4096
 MOST_BYTES = 2**33  # of an npz file's arrays
-_SUFFIXES = ('.png', '.jpg', '.jpeg')
 _BATCH = 64
 
 
@@ -30,18 +28,16 @@ class Images(NamedTuple):
 
 
 def open_images(path: os.PathLike | str) -> Images:
-    """Opens an npz file (key `images`, or its only array) or a folder, read with its subfolders.
+    """Opens an npz file (key `images`, or its only array) or a folder, as data set 'folder' does.
 
     Raises:
-        UserError: there are no images, they are too large, or not uint8 and all of one size. A
-            folder's images are looked at when they are read.
+        UserError: there are no images, they are too large, or not uint8 and all of one size.
     """
     path = pathlib.Path(path).expanduser()
     if path.is_dir():
-        files = sorted(file for file in path.rglob('*') if file.suffix.lower() in _SUFFIXES)
-        if not files:
-            raise UserError(f'--images={path} has no {", ".join(_SUFFIXES)} files: give another')
-        return Images(_read_files(files), len(files))
+        folder = ImageFolder(path, '--images')
+        folder.check_sizes('give images of one size')
+        return Images(_read_folder(folder), len(folder))
     images = _read_array(path)
     pieces = (images[start : start + _BATCH] for start in range(0, len(images), _BATCH))
     return Images(pieces, len(images))
@@ -52,7 +48,7 @@ def _read_array(path: pathlib.Path) -> np.ndarray:
         arrays = read_npz(path, MOST_BYTES)
     except (OSError, ValueError) as error:
         raise UserError(
-            f'--images={path} can not be read ({error}): give a folder of PNG or JPEG files, or '
+            f'--images={path} can not be read ({error}): give a folder of picture files, or '
             'an npz file with an array `images`'
         ) from error
     name = next(iter(arrays)) if len(arrays) == 1 else 'images'
@@ -67,36 +63,7 @@ def _read_array(path: pathlib.Path) -> np.ndarray:
     return images
 
 
-def _read_files(files: list[pathlib.Path]) -> Iterator[np.ndarray]:
-    first = None
-    for start in range(0, len(files), _BATCH):
-        images = []
-        for file in files[start : start + _BATCH]:
-            image = _read_file(file)
-            first = image.shape if first is None else first
-            if image.shape != first:
-                raise UserError(
-                    f'--images: {file} has shape {image.shape}, and {files[0]} {first}: give '
-                    'images of one size'
-                )
-            images.append(image)
-        yield np.stack(images)
-
-
-def _read_file(file: pathlib.Path) -> np.ndarray:
-    """uint8 [H, W, C]; the size is known, and checked, before anything is decoded."""
-    try:
-        with file.open('rb') as content, Image.open(content, formats=['PNG', 'JPEG']) as image:
-            if image.width * image.height > MOST_PIXELS:
-                raise UserError(
-                    f'--images: {file} has {image.width}x{image.height} pixels, more than '
-                    f'{MOST_PIXELS:,} in all: give smaller images'
-                )
-            if image.mode not in ('L', 'RGB'):
-                raise UserError(
-                    f'--images: {file} is of mode {image.mode}: convert it to RGB, or to 8-bit grey'
-                )
-            pixels = np.asarray(image)
-    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
-        raise UserError(f'--images: {file} can not be read ({error}): remove it') from error
-    return pixels[..., None] if pixels.ndim == 2 else pixels
+def _read_folder(folder: ImageFolder) -> Iterator[np.ndarray]:
+    for start in range(0, len(folder), _BATCH):
+        indices = range(start, min(start + _BATCH, len(folder)))
+        yield np.stack([record['image'] for record in folder.__getitems__(list(indices))])

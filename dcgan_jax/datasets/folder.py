@@ -39,10 +39,11 @@ class ImageFolder:
       channels: C.
     """
 
-    def __init__(self, root: str | os.PathLike):
+    def __init__(self, root: str | os.PathLike, field: str = 'config.data_dir'):
         """Finds the pictures below `root` and looks at the header of each.
 
         Files with other endings and hidden ones are passed over; links to folders aren't followed.
+        `field` is where users name the folder, for messages.
 
         Raises:
           UserError: There is no such folder or no picture in it, or a file is damaged, larger than
@@ -50,12 +51,10 @@ class ImageFolder:
         """
         root = Path(root).expanduser().absolute()
         if not root.is_dir():
-            raise UserError(f'config.data_dir={root} is no folder: name one of {_KINDS} files')
+            raise UserError(f'{field}={root} is no folder: name one of {_KINDS} files')
         names = _find(root)
         if not names:
-            raise UserError(
-                f'config.data_dir={root} has no {_KINDS} files in it: name another folder'
-            )
+            raise UserError(f'{field}={root} has no {_KINDS} files in it: name another folder')
         self.files = [root / name for name in names]
         self.name = f'folder/{root.name}-{_digest(names, self.files)}'
         folders = [Path(name).parts[:-1] for name in names]
@@ -88,16 +87,21 @@ class ImageFolder:
         Raises:
           UserError: They aren't; it names a picture that isn't and ends with `remedy`.
         """
-        width, height = first = self._sizes[0]
+        width, height = self._sizes[0]
         if width != height:
             raise UserError(f'{self.files[0]} has {width}x{height} pixels, not a square: {remedy}')
+        self.check_sizes(remedy)
+        return width
+
+    def check_sizes(self, remedy: str) -> None:
+        """Refuses pictures of several sizes, as `side` does."""
+        first = self._sizes[0]
         for path, (width, height) in zip(self.files, self._sizes, strict=True):
             if (width, height) != first:
                 raise UserError(
                     f'{path} has {width}x{height} pixels, {self.files[0]} {first[0]}x{first[1]}: '
                     f'{remedy}'
                 )
-        return first[0]
 
 
 def _find(root: Path) -> list[str]:

@@ -191,7 +191,7 @@ def _load_artifact(path: epath.Path, batch_size: int) -> Extractor:
     except Exception as error:  # flatbuffers checks nothing, so damage shows in any way
         raise UserError(
             f'config.evaluation.extractor={path} is damaged, or no file that jax.export '
-            f'serialized ({type(error).__name__}): give another'
+            'serialized: give another'
         ) from error
     _check_signature(path, exported)
     if jax.default_backend() not in _backends(exported.platforms):

@@ -100,7 +100,7 @@ def classify(images: np.ndarray) -> np.ndarray:
     if images.shape[1:] != shape or images.dtype != np.uint8 or not len(images):
         raise UserError(
             f'modes are counted in uint8 images of shape {shape}, not in {images.dtype} images of '
-            f'shape {images.shape}: use samples of a model of the data set shapes'
+            f'shape {images.shape[1:]}: use samples of a model of the data set shapes'
         )
     explanations = [
         _explain(images[start : start + _CHUNK]) for start in range(0, len(images), _CHUNK)

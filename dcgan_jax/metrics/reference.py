@@ -84,8 +84,8 @@ def read_statistics(path: epath.PathLike, extractor: Extractor) -> Statistics:
         n, sha256 = int(arrays['n']), str(arrays['extractor_sha256'])
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise UserError(
-            f'{what} can not be read ({error}): give an npz file with mu, sigma, n and '
-            'extractor_sha256'
+            f'{what} can not be read ({type(error).__name__}: {error}): give an npz file with mu, '
+            'sigma, n and extractor_sha256'
         ) from error
     if sha256 != extractor.sha256:
         raise UserError(
