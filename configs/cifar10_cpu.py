@@ -1,10 +1,11 @@
-"""CIFAR-10 in half an hour on two CPU cores: objects, not texture.
+"""CIFAR-10 in half an hour on two CPU cores.
 
     python main.py --config=configs/cifar10_cpu.py --workdir=/tmp/cpu
 
 What a short run needs is updates: `cifar10.py` at a quarter of its width, batches of 16, rates five
 times (G) and two and a half times (D) as high, which fall to zero over the second half. It takes
-72,000 steps of about 23 ms. See docs/recipes.md for how it was found, README for its figures.
+72,000 steps of 18 ms, 22 minutes. FD (efficientnet_lite0) of 5,000 samples stands at 60 to 62 from
+the fifth minute on, so this recipe is not done: see docs/recipes.md.
 """
 
 from ml_collections import ConfigDict
