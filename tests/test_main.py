@@ -74,7 +74,7 @@ def assert_refused(result, *words):
         (['--mode=evaluate', '--config.evaluation.every=3'], ['every', 'give a --config=FILE too']),
         (['--mode=evaluate', '--images={tmp}/none'], ['--workdir is missing']),
         ([*TINY, '--mode=evaluate', '--images={tmp}/none'], ['none', 'can not be read']),
-        ([*TINY, '--mode=evaluate', '--images={tmp}/broken'], ['broken', 'no .png, .jpg']),
+        ([*TINY, '--mode=evaluate', '--images={tmp}/broken'], ['broken', 'no PNG, JPEG']),
         ([*TINY, '--workdir='], ['--workdir is empty']),
         ([*TINY, '--workdir={tmp}/w', '--config.generator.base_size=4'], ['makes 16x16 images']),
         (['--config={tmp}/syntax.py', '--workdir={tmp}/w'], ['syntax.py']),
