@@ -151,9 +151,9 @@ def _keep_compiled_programs() -> None:
     """Compiled programs outlive the process, in JAX_COMPILATION_CACHE_DIR ('': they don't)."""
     import jax
 
-    folder = os.environ.get(
-        'JAX_COMPILATION_CACHE_DIR', epath.Path('~/.cache/dcgan_jax').expanduser()
-    )
+    from dcgan_jax import cache
+
+    folder = os.environ.get('JAX_COMPILATION_CACHE_DIR', cache.folder())
     jax.config.update('jax_compilation_cache_dir', str(folder) or None)
     jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.1)
 

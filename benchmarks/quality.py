@@ -102,7 +102,7 @@ def main() -> None:
         reference=flags.reference,
     )
     config_lib.validate(config)
-    source = data.open_source(config.dataset, 'train', config.data_dir, config.data.image_size)
+    source = data.open_split(config, config.data.split)
     networks = models.build(config, source.image_shape, source.num_classes)
     marks = train(config, source, networks, [60 * float(m) for m in flags.minutes.split(',')])
 

@@ -288,6 +288,13 @@ def _conflicts(config: ConfigDict) -> Iterator[tuple[str, str]]:
                 f'decay_start={optimizer.decay_start}',
                 'set it to the last step of the run',
             )
+        for option in ('momentum', 'weight_decay'):
+            if optimizer[option] and option not in optimizers.options(optimizer.name):
+                yield (
+                    f'config.optimizer.{name}.{option}={optimizer[option]} means nothing to '
+                    f'{optimizer.name!r}',
+                    'set it to 0.0, or take another optimiser',
+                )
     metric = METRIC_OF[config.evaluation.best]
     if config.evaluation.every and metric not in config.evaluation.metrics:
         yield (
@@ -310,14 +317,6 @@ def _conflicts(config: ConfigDict) -> Iterator[tuple[str, str]]:
             'config.penalty.wgan_gp and config.discriminator.pack exclude each other',
             'take r1 for packed images',
         )
-    for name, optimizer in config.optimizer.items():
-        for option in ('momentum', 'weight_decay'):
-            if optimizer[option] and option not in optimizers.options(optimizer.name):
-                yield (
-                    f'config.optimizer.{name}.{option}={optimizer[option]} means nothing to '
-                    f'{optimizer.name!r}',
-                    'set it to 0.0, or take another optimiser',
-                )
     if config.augment.adaptive_target and not config.augment.policy:
         yield (
             'config.augment.adaptive_target adapts nothing',

@@ -22,6 +22,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 import tqdm
 from etils import epath
+from ml_collections import ConfigDict
 from tensorflow_datasets.core import read_only_builder
 
 from dcgan_jax.datasets.folder import ImageFolder
@@ -204,6 +205,11 @@ def open_source(
             f'{name} needs a package that is missing ({_first_line(error)}): '
             'pip install -r requirements.txt'
         ) from error
+
+
+def open_split(config: ConfigDict, split: str) -> ImageSource:
+    """Opens a split of a run's data set, as its images are read there; see `open_source`."""
+    return open_source(config.dataset, split, config.data_dir, config.data.image_size)
 
 
 def _open_folder(data_dir: str | None, split: str, image_size: int) -> ImageSource:

@@ -22,9 +22,9 @@ def squared_gradient_norms(judge: Judge, images: jax.Array) -> jax.Array:
             (PacGAN), whose norm is then over all m.
         images: where the gradients are taken.
     """
-    count = jax.eval_shape(judge, images).shape[0]
-    gradients = jax.grad(lambda x: jnp.sum(judge(x)))(images)
-    return jnp.sum(jnp.square(gradients.astype(jnp.float32).reshape(count, -1)), axis=1)
+    logits, slopes = jax.vjp(judge, images)
+    (gradients,) = slopes(jnp.ones_like(logits))
+    return jnp.sum(jnp.square(gradients.astype(jnp.float32).reshape(len(logits), -1)), axis=1)
 
 
 def r1(judge: Judge, real: jax.Array) -> jax.Array:

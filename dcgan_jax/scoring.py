@@ -18,11 +18,8 @@ from dcgan_jax.train_state import GANState
 FOLDER = 'evaluation'
 # States are chosen by samples of a seed that nobody reports by accident.
 SELECTION_SEED = 2**32 - 1
-_OF_THE_STATE = (
-    'step',
-    'seed',
-    'reference',
-)  # parts of a protocol that two comparable figures may differ in
+# What two comparable figures may differ in; a reference's content counts, not its file's name.
+_OF_THE_STATE = ('step', 'seed', 'reference')
 
 
 class SampleScorer:

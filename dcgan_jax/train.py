@@ -39,7 +39,8 @@ def train_and_evaluate(config: ConfigDict, workdir: epath.PathLike) -> GANState:
 
     Args:
         config: see `configs/cifar10.py`.
-        workdir: gets `config.json`, `checkpoints/`, `samples/` and TensorBoard's event files.
+        workdir: gets `config.json`, `checkpoints/`, `samples/` and TensorBoard's event files; where
+            `config.evaluation.every`, `evaluation/` and `best_checkpoint/` too.
 
     Returns:
         The state after `config.num_steps` steps.
@@ -52,9 +53,7 @@ def train_and_evaluate(config: ConfigDict, workdir: epath.PathLike) -> GANState:
     config_lib.validate(config)
     mesh = mesh_lib.create(config.batch_size)
     workdir = run_dir.check_writable(workdir)
-    source = data.open_source(
-        config.dataset, config.data.split, config.data_dir, config.data.image_size
-    )
+    source = data.open_split(config, config.data.split)
     run = Run(config, source.image_shape, source.num_classes)
     networks = models.build(*run)
     scorer = sample_scorer(config, networks.generator) if config.evaluation.every else None
@@ -129,9 +128,7 @@ def train_and_evaluate(config: ConfigDict, workdir: epath.PathLike) -> GANState:
 
 def sample_scorer(config: ConfigDict, generator: Generator) -> SampleScorer:
     """Compares with `config.evaluation.split`; refuses what could not be measured later."""
-    source = data.open_source(
-        config.dataset, config.evaluation.split, config.data_dir, config.data.image_size
-    )
+    source = data.open_split(config, config.evaluation.split)
     scorer = SampleScorer(config, generator, source)
     scorer.check(config.evaluation.num_samples)
     return scorer

@@ -109,3 +109,38 @@ def test_standing_statistics_of_bfloat16_networks_are_float32(config):
         networks.generator, variables, jax.random.key(0), batches=2, batch_size=8, latent_dim=4
     )
     assert {leaf.dtype for leaf in jax.tree.leaves(stats)} == {jnp.dtype('float32')}
+
+
+def test_standing_statistics_see_every_class(config):
+    """Three classes in batches of two: a class's scale and shift touch later layers' statistics."""
+    config.conditional = True
+    networks = models.build(config, (8, 8, 3), 3)
+    generator = networks.generator
+    state = jax.jit(lambda: train_state.create(config, networks, (8, 8, 3)))()
+    params = state.ema_params
+
+    def statistics(params):
+        return sampling.standing_statistics(
+            generator, {'params': params}, jax.random.key(0), batches=3, batch_size=2, latent_dim=4
+        )['norm_0']['mean']
+
+    before = statistics(params)
+    for label in range(3):
+        table = params['project_norm_shift']['embedding'].at[label].add(5.0)
+        moved = {**params, 'project_norm_shift': {'embedding': table}}
+        assert np.abs(statistics(moved) - before).max() > 1e-3, label
+
+
+def test_the_average_is_normalised_by_vectors_of_its_own(config):
+    """Spectral vectors of the live generator say nothing of an average that is far from it."""
+    config.generator.update(spectral_norm=True, norm='none', weight_init='he_normal')
+    networks = models.build(config, (8, 8, 3))
+    state = jax.jit(lambda: train_state.create(config, networks, (8, 8, 3)))()
+    rng = np.random.default_rng(0)
+    rows, columns = rng.normal(size=(4, 1)), rng.normal(size=(1, 32))
+    kernel = jnp.asarray(rows @ columns + 0.1 * rng.normal(size=(4, 32)), jnp.float32)
+    far = state.replace(ema_params={**state.ema_params, 'project': {'kernel': kernel}})
+    sampler = sampling.Sampler(networks.generator, config)
+    variables = sampler._variables(far, jax.random.key(0))
+    stretched = np.linalg.norm(kernel @ variables['spectral_stats']['project']['u'])
+    assert stretched == pytest.approx(np.linalg.svd(kernel)[1][0], rel=1e-3)

@@ -415,3 +415,33 @@ def test_flipped_labels_reach_the_loss():
     assert logit(flipped['discriminator/real']) == pytest.approx(
         logit(plain['discriminator/real']), abs=1e-5
     )
+
+
+def test_lazy_penalties_count_the_updates_of_d():
+    changes = {'penalty': {'r1': 0.7, 'interval': 3}, 'discriminator': {'norm': 'none'}}
+    config, _, state, real = tiny(discriminator_steps=2, **changes)
+    run = step(config)
+    # The last of two updates is number 2 * step + 1: due at steps 1 and 4.
+    for index, due in [(0, False), (1, True), (2, False), (3, False), (4, True)]:
+        _, metrics = run(state.replace(step=jnp.int32(index)), real, jax.random.key(0))
+        assert bool(metrics['discriminator/penalty'] > 0) == due
+
+
+def test_penalties_are_of_slopes_in_images_before_they_are_augmented():
+    """What augmentation cuts away has no slope."""
+    changes = {'penalty': {'r1': 1.0}, 'discriminator': {'norm': 'none'}}
+    config, _, state, real = tiny(augment={'policy': ('cutout',)}, **changes)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(augment.POLICIES, 'cutout', lambda key, images: 0.0 * images)
+        _, metrics = step(config)(state, real, jax.random.key(0))
+    assert metrics['discriminator/penalty'] == 0
+
+
+def test_schedules_of_d_count_the_runs_steps():
+    optimizer = {'name': 'sgd', 'learning_rate': 1.0, 'warmup_steps': 4}
+    _, _, state, _ = tiny(discriminator_steps=2, optimizer={'discriminator': optimizer})
+    update, params = state.discriminator.tx.update, {'w': jnp.zeros(1)}
+    opt_state = state.discriminator.tx.init(params)
+    for rate in (0.25, 0.25, 0.5, 0.5):
+        move, opt_state = update({'w': jnp.ones(1)}, opt_state, params)
+        assert move['w'][0] == pytest.approx(-rate)

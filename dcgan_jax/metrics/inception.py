@@ -5,7 +5,6 @@ which its ports to PyTorch (pytorch-fid, torch-fidelity) have too: average pools
 padding, and the last block has a max pool in their place. Names of layers are those ports'.
 """
 
-import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -233,7 +232,7 @@ def load_weights(path: str) -> tuple[Any, str]:
     """
     file = Path(path).expanduser() if path else published_weights()
     tensors = torch_weights.read(file)
-    sha256 = hashlib.sha256(file.read_bytes()).hexdigest()
+    sha256 = download.sha256(file)
     shapes = jax.eval_shape(
         lambda: Inception().init(jax.random.key(0), jnp.zeros((1, SIZE, SIZE, 3)))
     )

@@ -33,7 +33,9 @@ def evaluate_run(
     """
     run, networks, state = restore(workdir, which)
     config = _with_given(run.config, given)
-    scorer = SampleScorer(config, networks.generator, _source(config))
+    scorer = SampleScorer(
+        config, networks.generator, data.open_split(config, config.evaluation.split)
+    )
     out = run_dir.check_writable(out or epath.Path(workdir) / FOLDER, '--out')
     result = scorer(state, num or config.evaluation.num_samples, seed)
     evaluation.write(out, f'{int(state.step):08d}_seed{seed}', result)
@@ -64,7 +66,7 @@ def evaluate_images(
         config = _with_given(run_dir.read(epath.Path(workdir).expanduser()).config, given)
         out = out or epath.Path(workdir) / FOLDER
     batches, count = image_files.open_images(images)
-    evaluator = Evaluator(config.evaluation, _source(config))
+    evaluator = Evaluator(config.evaluation, data.open_split(config, config.evaluation.split))
     if out is not None:
         out = run_dir.check_writable(out, '--out')
     result = evaluator(batches, count, {'images': str(images)})
@@ -81,9 +83,3 @@ def _with_given(config: ConfigDict, given: ConfigDict | None) -> ConfigDict:
     merged.evaluation = given.evaluation
     merged.data_dir = given.data_dir or config.data_dir
     return merged.lock()
-
-
-def _source(config: ConfigDict) -> data.ImageSource:
-    return data.open_source(
-        config.dataset, config.evaluation.split, config.data_dir, config.data.image_size
-    )
