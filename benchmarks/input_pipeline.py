@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from benchmarks import measure, program
-from dcgan_jax import data, images
+from dcgan_jax import data, images, sources
 from dcgan_jax import mesh as mesh_lib
 from dcgan_jax.compiled import CallRanges
 
@@ -28,7 +28,7 @@ def main() -> None:
     flags = parser.parse_args()
 
     config = program.load_config(flags.config)
-    source = data.open_source(config.dataset, 'train', flags.data_dir)
+    source = sources.open_source(config.dataset, 'train', flags.data_dir)
     compiled = program.build(config, steps_per_call=1)
     gather = jax.jit(lambda split, batch: images.to_float(jnp.take(split.images, batch, axis=0)))
     placed = mesh_lib.sharded(compiled.mesh)

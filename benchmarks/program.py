@@ -12,8 +12,8 @@ from ml_collections import ConfigDict
 
 from dcgan_jax import compiled, models, train_state
 from dcgan_jax import mesh as mesh_lib
-from dcgan_jax.data import Examples
 from dcgan_jax.models import Networks
+from dcgan_jax.sources import Examples
 from dcgan_jax.train_state import GANState
 
 IMAGE_SHAPE = (32, 32, 3)

@@ -24,13 +24,13 @@ import jax
 from ml_collections import ConfigDict
 
 from benchmarks import measure, program
-from dcgan_jax import compiled, data, feed, images, models, train_state
+from dcgan_jax import compiled, feed, images, models, sources, train_state
 from dcgan_jax import config as config_lib
 from dcgan_jax import mesh as mesh_lib
-from dcgan_jax.data import ImageSource
 from dcgan_jax.models import Networks
 from dcgan_jax.sampling import Sampler
 from dcgan_jax.scoring import SampleScorer
+from dcgan_jax.sources import ImageSource
 from dcgan_jax.train_state import GANState
 
 _GRID = 100  # pictures
@@ -102,7 +102,7 @@ def main() -> None:
         reference=flags.reference,
     )
     config_lib.validate(config)
-    source = data.open_split(config, config.data.split)
+    source = sources.open_split(config, config.data.split)
     networks = models.build(config, source.image_shape, source.num_classes)
     marks = train(config, source, networks, [60 * float(m) for m in flags.minutes.split(',')])
 

@@ -10,8 +10,8 @@ from ml_collections import ConfigDict
 
 from dcgan_jax import images
 from dcgan_jax import mesh as mesh_lib
-from dcgan_jax.data import Examples
 from dcgan_jax.keys import Role, role_key
+from dcgan_jax.sources import Examples
 from dcgan_jax.train_state import GANState
 from dcgan_jax.train_step import Metrics, train_step
 

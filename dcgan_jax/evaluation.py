@@ -11,7 +11,6 @@ from etils import epath
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
-from dcgan_jax.data import ImageSource
 from dcgan_jax.errors import UserError
 from dcgan_jax.files import write_whole
 from dcgan_jax.metrics import (
@@ -28,6 +27,7 @@ from dcgan_jax.metrics import (
 from dcgan_jax.metrics.inception_score import SPLITS
 from dcgan_jax.metrics.kernel import SUBSET_SIZE, SUBSETS
 from dcgan_jax.metrics.manifold import NEIGHBOURS
+from dcgan_jax.sources import ImageSource
 
 # The fewest samples that each can be computed of; fakes and, where they are compared, reals.
 _LEAST = {

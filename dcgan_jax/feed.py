@@ -7,13 +7,13 @@ import jax
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from dcgan_jax import data
+from dcgan_jax import data, sources
 from dcgan_jax import mesh as mesh_lib
-from dcgan_jax.data import Examples
+from dcgan_jax.sources import Examples
 
 
 def feed(
-    config: ConfigDict, mesh: Mesh, source: data.ImageSource, ranges: Sequence[tuple[int, int]]
+    config: ConfigDict, mesh: Mesh, source: sources.ImageSource, ranges: Sequence[tuple[int, int]]
 ) -> tuple[Examples | None, Generator[jax.Array | Examples, None, None]]:
     """What `compiled.train_call` takes beside the state, for the calls of `ranges`.
 

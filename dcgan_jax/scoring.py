@@ -9,10 +9,10 @@ from ml_collections import ConfigDict
 
 from dcgan_jax import checkpoint, data, evaluation
 from dcgan_jax.clu_light import metric_writers
-from dcgan_jax.data import ImageSource
 from dcgan_jax.evaluation import Evaluation, Evaluator
 from dcgan_jax.models import Generator
 from dcgan_jax.sampling import Sampler
+from dcgan_jax.sources import ImageSource
 from dcgan_jax.train_state import GANState
 
 FOLDER = 'evaluation'

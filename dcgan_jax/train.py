@@ -12,11 +12,11 @@ from tqdm import tqdm
 from dcgan_jax import (
     checkpoint,
     compiled,
-    data,
     feed,
     images,
     models,
     run_dir,
+    sources,
     train_state,
     writers,
 )
@@ -53,7 +53,7 @@ def train_and_evaluate(config: ConfigDict, workdir: epath.PathLike) -> GANState:
     config_lib.validate(config)
     mesh = mesh_lib.create(config.batch_size)
     workdir = run_dir.check_writable(workdir)
-    source = data.open_split(config, config.data.split)
+    source = sources.open_split(config, config.data.split)
     run = Run(config, source.image_shape, source.num_classes)
     networks = models.build(*run)
     scorer = sample_scorer(config, networks.generator) if config.evaluation.every else None
@@ -128,7 +128,7 @@ def train_and_evaluate(config: ConfigDict, workdir: epath.PathLike) -> GANState:
 
 def sample_scorer(config: ConfigDict, generator: Generator) -> SampleScorer:
     """Compares with `config.evaluation.split`; refuses what could not be measured later."""
-    source = data.open_split(config, config.evaluation.split)
+    source = sources.open_split(config, config.evaluation.split)
     scorer = SampleScorer(config, generator, source)
     scorer.check(config.evaluation.num_samples)
     return scorer

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 
-from dcgan_jax import data
+from dcgan_jax import data, sources
 from dcgan_jax.datasets import cifar10
 from dcgan_jax.errors import UserError
 
@@ -105,7 +105,7 @@ def assert_nothing_prepared(root):
 def check_prepared(root):
     """Every image comes back with its pixels, label and id, through us and through plain TFDS."""
     for split, files in (('train', range(5)), ('test', [5])):
-        ours = data.open_source('cifar10', split, str(root))
+        ours = sources.open_source('cifar10', split, str(root))
         theirs = tfds.data_source('cifar10', split=split, data_dir=root)
         assert len(ours) == len(theirs) == PER_FILE * len(files)
         np.testing.assert_array_equal(data.load_split(ours).images, [r['image'] for r in theirs])
@@ -118,7 +118,7 @@ def check_prepared(root):
 
 
 def test_download_and_prepare(web, root, monkeypatch, capsys):
-    data.open_source('cifar10', 'train', str(root))
+    sources.open_source('cifar10', 'train', str(root))
     check_prepared(root)
     captured = capsys.readouterr()
     assert f'Preparing cifar10 in {root}' in captured.err
@@ -163,7 +163,7 @@ def test_wrong_archive_put_there_by_hand_is_refused_and_kept(web, root):
     archive.parent.mkdir()
     archive.write_bytes(b'something else')
     with pytest.raises(UserError, match=r'has SHA-256 .* delete it, or replace it') as error:
-        data.open_source('cifar10', 'train', str(root))
+        sources.open_source('cifar10', 'train', str(root))
     assert '\n' not in str(error.value)
     assert archive.read_bytes() == b'something else'
     assert_nothing_prepared(root)
@@ -174,7 +174,7 @@ def test_wrong_checksum(web, root, monkeypatch):
     with pytest.raises(
         UserError, match=f'gave .* bytes .* not {"0" * 64}: .*put the archive at'
     ) as e:
-        data.open_source('cifar10', 'train', str(root))
+        sources.open_source('cifar10', 'train', str(root))
     assert '\n' not in str(e.value)
     assert not (root / 'downloads' / ARCHIVE).exists()
     assert_nothing_prepared(root)
@@ -183,7 +183,7 @@ def test_wrong_checksum(web, root, monkeypatch):
 @pytest.mark.parametrize('web', [Truncating], indirect=True)
 def test_connection_that_breaks_off(web, root):
     with pytest.raises(UserError, match=r'try again, or put the archive at .*downloads/cifar-10'):
-        data.open_source('cifar10', 'train', str(root))
+        sources.open_source('cifar10', 'train', str(root))
     assert not (root / 'downloads' / ARCHIVE).exists()
     assert_nothing_prepared(root)
 
@@ -194,7 +194,7 @@ def test_no_network(root, monkeypatch):
         port = free.getsockname()[1]
     monkeypatch.setattr(cifar10, 'ARCHIVE_URL', f'http://127.0.0.1:{port}/{ARCHIVE}')
     with pytest.raises(UserError, match=r'cannot download .*refused.* set data_dir') as error:
-        data.open_source('cifar10', 'train', str(root))
+        sources.open_source('cifar10', 'train', str(root))
     assert '\n' not in str(error.value)
     assert_nothing_prepared(root)
 
@@ -214,7 +214,7 @@ def test_damaged_archive_with_the_right_checksum(tmp_path, root, monkeypatch, da
     damage(archive)
     expect(archive, monkeypatch)
     with pytest.raises(UserError, match=message):
-        data.open_source('cifar10', 'train', str(root))
+        sources.open_source('cifar10', 'train', str(root))
     assert_nothing_prepared(root)
 
 
@@ -228,7 +228,7 @@ def test_interrupted_preparation_starts_again(web, root, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(cifar10.Cifar10, '_generate_examples', interrupted)
         with pytest.raises(KeyboardInterrupt):
-            data.open_source('cifar10', 'train', str(root))
+            sources.open_source('cifar10', 'train', str(root))
     assert_nothing_prepared(root)
     # A process that was killed outright leaves TFDS's folder of unfinished files.
     (root / 'cifar10' / 'incomplete.ABCDEF_3.0.2').mkdir(parents=True)

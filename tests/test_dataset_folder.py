@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dcgan_jax import data
+from dcgan_jax import data, sources
 from dcgan_jax.errors import UserError
 
 
@@ -23,7 +23,7 @@ def write(root, name, picture=None, **options):
 
 
 def read(root, split='train', labels=False, **options):
-    return data.load_split(data.open_source('folder', split, str(root), **options), labels)
+    return data.load_split(sources.open_source('folder', split, str(root), **options), labels)
 
 
 def png_header(width, height, bits, colour):
@@ -45,7 +45,7 @@ def test_files_come_in_the_order_of_their_names(tmp_path):
     (tmp_path / '._a.png').write_bytes(b'left by a Mac')
     (tmp_path / '.cache').mkdir()
     (tmp_path / '.cache' / 'd.png').write_bytes(b'not looked at')
-    source = data.open_source('folder', 'train', str(tmp_path))
+    source = sources.open_source('folder', 'train', str(tmp_path))
     images, labels = data.load_split(source)
     assert source.image_shape == (4, 4, 3)
     assert source.num_classes == 0
@@ -61,7 +61,7 @@ def test_subfolders_are_classes_only_if_all_files_are_in_them(tmp_path):
     images, labels = read(tmp_path, labels=True)
     np.testing.assert_array_equal(images[:, 0, 0, 0], [1, 2, 0, 3])
     np.testing.assert_array_equal(labels, [0, 1, 1, 2])
-    assert data.open_source('folder', 'train[:1]', str(tmp_path)).num_classes == 3
+    assert sources.open_source('folder', 'train[:1]', str(tmp_path)).num_classes == 3
     write(tmp_path, 'top.png')
     with pytest.raises(UserError, match=r'folder/.* has no labels'):
         read(tmp_path, labels=True)
@@ -69,7 +69,7 @@ def test_subfolders_are_classes_only_if_all_files_are_in_them(tmp_path):
 
 def test_the_name_tells_contents_apart(tmp_path):
     def name():
-        return data.open_source('folder', 'train', str(tmp_path / 'set')).name
+        return sources.open_source('folder', 'train', str(tmp_path / 'set')).name
 
     path = write(tmp_path, 'set/a.png')
     first = name()
@@ -125,7 +125,7 @@ def test_sizes(tmp_path):
     write(tmp_path, 'b.jpg', flat((10, 0, 0), (6, 9)))
     with pytest.raises(UserError, match=r'b\.jpg has 6x9 pixels.*6x6: set config\.data\.image_siz'):
         read(tmp_path)
-    source = data.open_source('folder', 'train', str(tmp_path), image_size=3)
+    source = sources.open_source('folder', 'train', str(tmp_path), image_size=3)
     assert source.image_shape == (3, 3, 3)
     assert data.load_split(source).images.shape == (2, 3, 3, 3)
     (tmp_path / 'a.png').unlink()
@@ -140,7 +140,7 @@ def test_folders_without_pictures(tmp_path):
     with pytest.raises(UserError, match='has no PNG, JPEG, WebP or BMP files'):
         read(tmp_path)
     with pytest.raises(UserError, match=r'needs config\.data_dir'):
-        data.open_source('folder')
+        sources.open_source('folder')
     write(tmp_path, 'a.png')
     with pytest.raises(UserError, match=r"'test'.*\['train'\]"):
         read(tmp_path, 'test')

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 
-from dcgan_jax import data
+from dcgan_jax import sources
 from dcgan_jax.datasets import shapes
 
 CENTRED = shapes.Pose(np.array([[16.0, 16.0]]), np.array([10.0]), np.array([0.0]))
@@ -15,7 +15,7 @@ def records(tmp_path_factory):
     # Writing the whole train split would take seconds.
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(shapes.PER_MODE, 'train', 2)
-        source = data.open_source('shapes', 'test', str(root))
+        source = sources.open_source('shapes', 'test', str(root))
     return source, list(tfds.data_source('shapes', split='test', data_dir=root))
 
 

@@ -4,7 +4,7 @@ import json
 import numpy as np
 import pytest
 
-from dcgan_jax import data, evaluation, metrics, train
+from dcgan_jax import data, evaluation, metrics, sources, train
 from dcgan_jax.errors import UserError
 from dcgan_jax.evaluation import Evaluator
 from dcgan_jax.tasks.evaluate import evaluate_images, evaluate_run
@@ -16,7 +16,7 @@ NOT_KERNEL = ('frechet_distance', 'inception_score', 'precision_recall')
 
 
 class Source:
-    """1,100 images in memory, as `data.ImageSource`."""
+    """1,100 images in memory, as `sources.ImageSource`."""
 
     name, split, image_shape = 'random/1.0.0', 'train', (8, 8, 3)
 
@@ -27,7 +27,7 @@ class Source:
         return len(self.images)
 
     def read(self, indices):
-        return data.Examples(self.images[indices])
+        return sources.Examples(self.images[indices])
 
 
 @pytest.fixture(autouse=True)
@@ -139,7 +139,7 @@ def test_evaluating_a_run_is_evaluating_its_samples(config, tmp_path):
 
     sample(run, tmp_path / 'out', num=40, seed=7)
     with np.load(tmp_path / 'out' / 'samples.npz') as arrays:
-        real = data.load_split(data.open_source('tiny_images', 'train', config.data_dir)).images
+        real = data.load_split(sources.open_source('tiny_images', 'train', config.data_dir)).images
         expected = of_features(arrays['images'], real, np.arange(40))
     del expected['kernel_distance']
     actual = {name: result.values[name] for name in expected}
@@ -162,7 +162,7 @@ def test_evaluating_a_run_is_evaluating_its_samples(config, tmp_path):
 
 
 def test_the_data_sets_own_images_are_at_distance_0(config, tmp_path):
-    real = data.load_split(data.open_source('tiny_images', 'train', config.data_dir)).images
+    real = data.load_split(sources.open_source('tiny_images', 'train', config.data_dir)).images
     np.savez(tmp_path / 'real.npz', images=real)
     result = evaluate_images(tmp_path / 'real.npz', given=config)
     assert result.values['frechet_distance'] == pytest.approx(0, abs=1e-5)

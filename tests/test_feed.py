@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
-from dcgan_jax import data, feed
+from dcgan_jax import data, feed, sources
 from dcgan_jax import mesh as mesh_lib
 from dcgan_jax.errors import UserError
 
@@ -31,7 +31,7 @@ def fed(placement, num_classes=10, **fields):
     config = ConfigDict({'seed': 3, 'batch_size': 4, 'conditional': False})
     config.update({'discriminator_steps': 1, **fields})
     config.data = {'placement': placement, 'device_limit_bytes': 0}
-    source = data.ImageSource('numbered', 'train', (2, 2, 3), Numbered(), num_classes)
+    source = sources.ImageSource('numbered', 'train', (2, 2, 3), Numbered(), num_classes)
     split, batches = feed.feed(config, mesh_lib.create(4), source, RANGES)
     with contextlib.closing(batches):
         batches = list(batches)

@@ -3,7 +3,7 @@ import logging
 import numpy as np
 import pytest
 
-from dcgan_jax import data
+from dcgan_jax import data, sources
 from dcgan_jax.errors import UserError
 from dcgan_jax.metrics import extractors, reference
 from tests.extractors import DIMENSION, write_artifact
@@ -17,7 +17,7 @@ def extractor(tmp_path):
 
 @pytest.fixture
 def source(data_dir):
-    return data.open_source('tiny_images', 'train', str(data_dir))
+    return sources.open_source('tiny_images', 'train', str(data_dir))
 
 
 @pytest.fixture(autouse=True)
@@ -65,7 +65,7 @@ def test_it_is_computed_again_for_anything_else(source, extractor, data_dir, cac
     others = [
         (source, extractor, 8, True),
         (source, extractor, 7, False),
-        (data.open_source('tiny_images', 'train[:39]', str(data_dir)), extractor, 7, True),
+        (sources.open_source('tiny_images', 'train[:39]', str(data_dir)), extractor, 7, True),
     ]
     other = no_calls(extractor)
     other.sha256 = '0' * 64

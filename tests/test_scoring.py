@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from dcgan_jax import checkpoint, data, evaluation, images, train
+from dcgan_jax import checkpoint, evaluation, images, sources, train
 from dcgan_jax.datasets import shapes
 from dcgan_jax.errors import UserError
 from dcgan_jax.sampling import Sampler
@@ -130,7 +130,7 @@ def test_samples_are_scored_with_the_classes_of_the_split(config, tmp_path, monk
     config.conditional, config.evaluation.every = True, 0
     train.train_and_evaluate(config, tmp_path / 'run')
     run, networks, state = restore(tmp_path / 'run')
-    source = data.open_source('tiny_images', 'train', config.data_dir)
+    source = sources.open_source('tiny_images', 'train', config.data_dir)
     seen = []
 
     def batches(self, state, latents, labels):
@@ -167,7 +167,7 @@ def test_modes_are_counted_without_an_extractor(config):
     pictures = shapes.draw(
         *shapes.split_mode(modes), shapes.random_pose(30, np.random.default_rng(0))
     )
-    source = data.ImageSource('shapes/1.0.0', 'train', (32, 32, 3), records=None)
+    source = sources.ImageSource('shapes/1.0.0', 'train', (32, 32, 3), records=None)
     config.evaluation.update(extractor='nowhere', metrics=('mode_coverage',))
     batches = iter([pictures[:10], pictures[10:]])
     values, labels, protocol = evaluation.Evaluator(config.evaluation, source)(batches, 30, {})

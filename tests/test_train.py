@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dcgan_jax import compiled, data, images, models, train, train_state
+from dcgan_jax import compiled, data, images, models, sources, train, train_state
 from dcgan_jax import mesh as mesh_lib
 from dcgan_jax.errors import TrainingError, UserError
 from dcgan_jax.keys import Role, role_key
@@ -80,7 +80,7 @@ def test_a_call_makes_the_updates_of_train_step_with_a_key_of_its_own_each(confi
         norms.append(float(metrics['generator/gradient_norm']))
     state = compiled.initial_state(create, mesh)
     before = state.generator.params['project']['kernel']
-    state, metrics = compiled.train_call(config, mesh)(state, data.Examples(split), batches)
+    state, metrics = compiled.train_call(config, mesh)(state, sources.Examples(split), batches)
     assert_close_states(state, expected, rtol=1e-4, atol=1e-6)
     np.testing.assert_allclose(metrics['generator/gradient_norm'], norms, rtol=1e-4)
     assert before.is_deleted()  # donated

@@ -11,12 +11,12 @@ from etils import epath
 from tqdm import tqdm
 
 from dcgan_jax import cache
-from dcgan_jax.data import ImageSource
 from dcgan_jax.errors import UserError
 from dcgan_jax.files import read_npz, write_whole
 from dcgan_jax.metrics.extractors import Extractor
 from dcgan_jax.metrics.features import check
 from dcgan_jax.metrics.frechet import Moments, Statistics
+from dcgan_jax.sources import ImageSource
 
 
 class Reference(NamedTuple):

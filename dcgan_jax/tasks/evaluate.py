@@ -4,7 +4,7 @@ from etils import epath
 from ml_collections import ConfigDict
 
 from dcgan_jax import config as config_lib
-from dcgan_jax import data, evaluation, image_files, run_dir
+from dcgan_jax import evaluation, image_files, run_dir, sources
 from dcgan_jax.evaluation import Evaluation, Evaluator
 from dcgan_jax.scoring import FOLDER, SampleScorer
 from dcgan_jax.tasks.restore import restore
@@ -34,7 +34,7 @@ def evaluate_run(
     run, networks, state = restore(workdir, which)
     config = _with_given(run.config, given)
     scorer = SampleScorer(
-        config, networks.generator, data.open_split(config, config.evaluation.split)
+        config, networks.generator, sources.open_split(config, config.evaluation.split)
     )
     out = run_dir.check_writable(out or epath.Path(workdir) / FOLDER, '--out')
     result = scorer(state, num or config.evaluation.num_samples, seed)
@@ -66,7 +66,7 @@ def evaluate_images(
         config = _with_given(run_dir.read(epath.Path(workdir).expanduser()).config, given)
         out = out or epath.Path(workdir) / FOLDER
     batches, count = image_files.open_images(images)
-    evaluator = Evaluator(config.evaluation, data.open_split(config, config.evaluation.split))
+    evaluator = Evaluator(config.evaluation, sources.open_split(config, config.evaluation.split))
     if out is not None:
         out = run_dir.check_writable(out, '--out')
     result = evaluator(batches, count, {'images': str(images)})

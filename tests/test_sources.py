@@ -1,0 +1,241 @@
+import json
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from dcgan_jax import data, sources
+from dcgan_jax.errors import UserError
+from tests.tiny import prepare_tiny
+
+
+@pytest.fixture(scope='module')
+def grey(tmp_path_factory):
+    root = tmp_path_factory.mktemp('grey')
+    prepare_tiny(root, [(6, 6, 1)])
+    return root
+
+
+@pytest.fixture(scope='module')
+def labelled_dir(tmp_path_factory):
+    """Image i, of grey value 20 * i, has the label i % 4."""
+    root = tmp_path_factory.mktemp('labelled')
+    prepare_tiny(root, [(6, 6, 1)], label=lambda i: i % 4)
+    return root
+
+
+@pytest.fixture
+def labelled(labelled_dir):
+    return sources.open_source('tiny', 'train', str(labelled_dir))
+
+
+@pytest.fixture
+def source(grey):
+    return sources.open_source('tiny', 'train', str(grey))
+
+
+def test_source_reads_in_the_order_asked_for(source):
+    images, labels = source.read(np.array([3, 0, 3, 9]))
+    assert labels is None
+    assert source.name == 'tiny/1.2.0'
+    assert len(source) == 10
+    assert source.image_shape == (6, 6, 1)
+    assert source.nbytes == 360
+    assert images.shape == (4, 6, 6, 1)
+    assert images.dtype == np.uint8
+    everything, labels = data.load_split(source)
+    assert labels is None
+    np.testing.assert_array_equal(images, everything[[3, 0, 3, 9]])
+    assert sorted(everything[:, 0, 0, 0]) == [20 * i for i in range(10)]
+
+
+def test_labels_stay_with_their_images(labelled):
+    assert labelled.num_classes == 4
+    images, labels = data.load_split(labelled, labels=True)
+    assert labels.dtype == np.int32
+    np.testing.assert_array_equal(labels, images[:, 0, 0, 0] // 20 % 4)
+    assert sorted(labels.tolist()) == [0, 0, 0, 1, 1, 1, 2, 2, 3, 3]
+    indices = np.array([7, 7, 2])
+    some = labelled.read(indices, labels=True)
+    np.testing.assert_array_equal(some.labels, labels[indices])
+    np.testing.assert_array_equal(some.images, images[indices])
+    assert data.load_split(labelled).labels is None
+
+
+def test_labels_where_there_are_none(source):
+    assert source.num_classes == 0
+    for read in (
+        source.require_labels,
+        lambda: data.load_split(source, labels=True),
+        lambda: next(data.stream(source, 0, [(0, 1)], 2, labels=True)),
+    ):
+        with pytest.raises(
+            UserError, match=r'tiny/1.2.0 has no labels .*set config\.conditional=False'
+        ):
+            read()
+
+
+def test_an_image_without_its_label(tmp_path):
+    """As in STL-10's unlabelled split: TFDS stores -1."""
+    prepare_tiny(tmp_path, [(6, 6, 1)], label=lambda i: -1 if i == 4 else 0)
+    source = sources.open_source('tiny', 'train', str(tmp_path))
+    assert len(data.load_split(source).images) == 10
+    with pytest.raises(UserError, match=r'image \d has the label -1, not one of 0 to 3'):
+        data.load_split(source, labels=True)
+
+
+def test_environment_names_the_data_dir(grey, monkeypatch):
+    monkeypatch.setenv('TFDS_DATA_DIR', str(grey))
+    assert len(sources.open_source('tiny')) == 10
+    with pytest.raises(UserError, match='does not exist'):
+        sources.open_source('tiny', data_dir=str(grey / 'typo'))
+    assert not (grey / 'typo').exists()
+
+
+def test_default_data_dir_is_created(tmp_path, monkeypatch):
+    monkeypatch.delenv('TFDS_DATA_DIR', raising=False)
+    monkeypatch.setenv('HOME', str(tmp_path))
+    assert sources._data_root(None) == tmp_path / 'tensorflow_datasets'
+    with pytest.raises(UserError, match='unknown data set'):
+        sources.open_source('tinny')
+
+
+def test_one_size_only(tmp_path):
+    prepare_tiny(tmp_path, [(6, 6, 1), (8, 8, 1)])
+    source = sources.open_source('tiny', 'train', str(tmp_path))
+    message = r'tiny/1.2.0 train: image \d+ has shape .* set config\.data\.image_size'
+    with pytest.raises(UserError, match=message):
+        data.load_split(source)
+
+
+def test_square_only(tmp_path):
+    prepare_tiny(tmp_path, [(6, 8, 3)])
+    message = r'\(6, 8, 3\): only squares .* set config\.data\.image_size'
+    with pytest.raises(UserError, match=message):
+        sources.open_source('tiny', 'train', str(tmp_path))
+
+
+@pytest.mark.parametrize('channels', [1, 3])
+def test_images_of_any_size_are_read_at_one(tmp_path, channels):
+    """CelebA is 218x178 everywhere; LSUN's sizes differ; 4x4 is smaller than asked for."""
+    shapes = [(9, 7, channels), (6, 12, channels), (5, 5, channels), (4, 4, channels)]
+    prepare_tiny(tmp_path, shapes, label=lambda i: i % 4)
+    source = sources.open_source('tiny', 'train', str(tmp_path), image_size=5)
+    assert source.image_shape == (5, 5, channels)
+    assert source.nbytes == 10 * 25 * channels
+    images, labels = data.load_split(source, labels=True)
+    assert images.shape == (10, 5, 5, channels)
+    assert images.flags.c_contiguous
+    # Images are of one value each.
+    np.testing.assert_array_equal(images, np.broadcast_to(images[:, :1, :1, :1], images.shape))
+    np.testing.assert_array_equal(labels, images[:, 0, 0, 0] // 20 % 4)
+    streamed = list(data.stream(source, 0, [(0, 1)], batch_size=10, labels=True))
+    indices = data.batch_indices(0, 0, 10, 10)
+    np.testing.assert_array_equal(streamed[0].images, images[indices])
+
+
+def test_unknown_name_lists_close_ones(tmp_path):
+    with pytest.raises(UserError, match='did you mean cifar10 or') as error:
+        sources.open_source('cifr10', data_dir=str(tmp_path))
+    assert 'Built in are cifar10 and shapes' in str(error.value)
+    with pytest.raises(UserError, match='unknown data set'):
+        sources.open_source('../shapes', data_dir=str(tmp_path))
+    assert not list(tmp_path.iterdir())
+
+
+def test_unknown_split_lists_the_splits(grey):
+    with pytest.raises(UserError, match=r"nope.*\['train'\]"):
+        sources.open_source('tiny', 'nope', str(grey))
+    with pytest.raises(UserError, match='no images'):
+        sources.open_source('tiny', 'train[:0]', str(grey))
+
+
+def test_tfds_preparation_needs_tensorflow(tmp_path, monkeypatch):
+    monkeypatch.setattr(sources.importlib.util, 'find_spec', lambda name: None)
+    with pytest.raises(UserError, match=r'mnist is not prepared in .*TensorFlow only'):
+        sources.open_source('mnist', data_dir=str(tmp_path))
+
+
+@pytest.fixture
+def tfrecord_dir(tmp_path):
+    prepare_tiny(tmp_path, [(6, 6, 1)])
+    folder = tmp_path / 'tiny' / '1.2.0'
+    info = json.loads((folder / 'dataset_info.json').read_text())
+    info['fileFormat'] = 'tfrecord'
+    (folder / 'dataset_info.json').write_text(json.dumps(info))
+    for shard in folder.glob('*array_record*'):
+        shard.rename(str(shard).replace('array_record', 'tfrecord'))
+    return tmp_path
+
+
+def test_tfrecord_without_tensorflow(tfrecord_dir, monkeypatch):
+    monkeypatch.setattr(sources.importlib.util, 'find_spec', lambda name: None)
+    with pytest.raises(UserError, match=r'has the format tfrecord.*install tensorflow, or set'):
+        sources.open_source('tiny', 'train', str(tfrecord_dir))
+
+
+def test_tfrecord_with_tensorflow(tmp_path):
+    pytest.importorskip('tensorflow')
+    splits = []
+    for file_format in ('array_record', 'tfrecord'):
+        prepare_tiny(tmp_path / file_format, [(6, 6, 1)], file_format, label=lambda i: i % 4)
+        source = sources.open_source('tiny', 'train[2:]', str(tmp_path / file_format))
+        splits.append(data.load_split(source, labels=True))
+    jax.tree.map(np.testing.assert_array_equal, *splits)
+
+
+@pytest.mark.parametrize('file_format', ['array_record', 'parquet'])
+def test_parts_of_a_split(tmp_path, file_format):
+    prepare_tiny(tmp_path, [(6, 6, 1)], file_format)
+    whole = data.load_split(sources.open_source('tiny', 'train', str(tmp_path))).images
+    for split, part in {
+        'train[:3]': [0, 1, 2],
+        'train[50%:]': [5, 6, 7, 8, 9],
+        'train[8:]+train[2:4]': [8, 9, 2, 3],
+    }.items():
+        images = data.load_split(sources.open_source('tiny', split, str(tmp_path))).images
+        np.testing.assert_array_equal(images, whole[part])
+
+
+def test_lost_records_are_noticed(tmp_path):
+    prepare_tiny(tmp_path, [(6, 6, 1)], 'parquet')
+    info = tmp_path / 'tiny' / '1.2.0' / 'dataset_info.json'
+    info.write_text(info.read_text().replace('"10"', '"11"'))
+    with pytest.raises(UserError, match='holds 10 records, not 11'):
+        sources.open_source('tiny', 'train', str(tmp_path))
+
+
+def test_missing_shard(tmp_path):
+    prepare_tiny(tmp_path, [(6, 6, 1)])
+    for shard in (tmp_path / 'tiny' / '1.2.0').glob('*array_record*'):
+        shard.unlink()
+    with pytest.raises(UserError, match=r'tiny/1.2.0 train cannot be read'):
+        sources.open_source('tiny', 'train', str(tmp_path))
+
+
+def test_missing_decoder_is_named(grey, monkeypatch):
+    from tensorflow_datasets.core.features import image_feature
+
+    monkeypatch.setattr(image_feature, 'cv2', None)
+    monkeypatch.setattr(image_feature, 'PIL_Image', None)
+    with pytest.raises(UserError, match='OpenCV or PIL'):
+        sources.open_source('tiny', 'train', str(grey))
+
+
+@pytest.mark.skipif(not Path('/proc').is_dir(), reason='no folder that even root cannot write to')
+def test_preparing_needs_a_folder_that_can_be_written():
+    with pytest.raises(UserError, match=r'cannot prepare shapes in /proc .*set data_dir'):
+        sources.open_source('shapes', 'test', '/proc')
+
+
+def test_file_where_the_data_set_should_be(tmp_path):
+    (tmp_path / 'shapes').write_text('')
+    with pytest.raises(UserError, match=r'shapes in .* cannot be opened .*set data_dir'):
+        sources.open_source('shapes', 'test', str(tmp_path))
+
+
+def test_half_copied_data_set_is_not_used(tmp_path):
+    (tmp_path / 'shapes' / '1.0.0').mkdir(parents=True)
+    with pytest.raises(UserError, match='incomplete: delete it'):
+        sources.open_source('shapes', 'test', str(tmp_path))
