@@ -106,8 +106,8 @@ def main() -> None:
     networks = models.build(config, source.image_shape, source.num_classes)
     marks = train(config, source, networks, [60 * float(m) for m in flags.minutes.split(',')])
 
-    scorer = SampleScorer(config, networks.generator, source)
     sampler = Sampler(networks.generator, config)
+    scorer = SampleScorer(config, sampler, source)
     for mark in marks:
         step, minutes = int(mark.state.step), mark.seconds / 60
         if flags.out:

@@ -97,6 +97,9 @@ class Sampler:
     """Draws images from a generator's average, in batches of one compiled size.
 
     An image is a function of its latent (and class) alone, whatever else is in its batch.
+
+    Attributes:
+        num_classes: of the generator; 0 where it has none.
     """
 
     def __init__(self, generator: Generator, config: Any):
@@ -106,7 +109,7 @@ class Sampler:
             generator: the module.
             config: the run's; `ema`, `latent_dim`, `batch_size` and `seed` are read.
         """
-        self._generator = generator
+        self.num_classes = generator.num_classes
         self._batch_size = config.batch_size
         self._latent_dim = config.latent_dim
         self._key = role_key(config.seed, Role.STANDING)
@@ -144,7 +147,7 @@ class Sampler:
 
     def labels(self, count: int) -> np.ndarray:
         """The classes in turn, int32 `[count]`; zeros without classes."""
-        return np.arange(count, dtype=np.int32) % max(self._generator.num_classes, 1)
+        return np.arange(count, dtype=np.int32) % max(self.num_classes, 1)
 
     def __call__(
         self, state: GANState, latents: np.ndarray, labels: np.ndarray | None = None

@@ -10,7 +10,6 @@ from ml_collections import ConfigDict
 from dcgan_jax import checkpoint, data, evaluation
 from dcgan_jax.clu_light import metric_writers
 from dcgan_jax.evaluation import Evaluation, Evaluator
-from dcgan_jax.models import Generator
 from dcgan_jax.sampling import Sampler
 from dcgan_jax.sources import ImageSource
 from dcgan_jax.train_state import GANState
@@ -25,20 +24,19 @@ _OF_THE_STATE = ('step', 'seed', 'reference')
 class SampleScorer:
     """Draws samples from a state's averaged generator and evaluates them."""
 
-    def __init__(self, config: ConfigDict, generator: Generator, source: ImageSource):
+    def __init__(self, config: ConfigDict, sampler: Sampler, source: ImageSource):
         """Prepares for states of a run.
 
         Args:
             config: of the run.
-            generator: the module.
+            sampler: of its generator.
             source: the split to compare with, whose classes samples have as often as its images.
 
         Raises:
             UserError: see `Evaluator`.
         """
         self._config, self._source = config, source
-        self._conditional = generator.num_classes > 0
-        self._sampler = Sampler(generator, config)
+        self._sampler = sampler
         self._evaluator = Evaluator(config.evaluation, source)
 
     def check(self, count: int) -> None:
@@ -60,7 +58,7 @@ class SampleScorer:
             'batch_norm': self._batch_norm(state),
             'dtype': self._config.dtype,
         }
-        if self._conditional:
+        if self._sampler.num_classes:
             protocol['classes'] = 'those of images drawn from the split'
         return self._evaluator(self._samples(state, count, seed), count, protocol)
 
@@ -73,7 +71,7 @@ class SampleScorer:
 
     def _samples(self, state: GANState, count: int, seed: int) -> Iterator[np.ndarray]:
         latents, labels = self._sampler.latents(seed, count), self._sampler.labels(count)
-        if self._conditional:
+        if self._sampler.num_classes:
             drawn = data.batch_indices(seed, 0, count, len(self._source))[0]
             labels = self._source.read(drawn, labels=True).labels
         yield from self._sampler.batches(state, latents, labels)

@@ -25,7 +25,6 @@ from dcgan_jax import mesh as mesh_lib
 from dcgan_jax.clu_light import metric_writers, parameter_overview, periodic_actions
 from dcgan_jax.errors import UserError
 from dcgan_jax.metric_log import MetricLog
-from dcgan_jax.models import Generator
 from dcgan_jax.run_dir import Run
 from dcgan_jax.sampling import Sampler
 from dcgan_jax.scoring import Progress, SampleScorer
@@ -56,7 +55,8 @@ def train_and_evaluate(config: ConfigDict, workdir: epath.PathLike) -> GANState:
     source = sources.open_split(config, config.data.split)
     run = Run(config, source.image_shape, source.num_classes)
     networks = models.build(*run)
-    scorer = sample_scorer(config, networks.generator) if config.evaluation.every else None
+    sampler = Sampler(networks.generator, config)
+    scorer = sample_scorer(config, sampler) if config.evaluation.every else None
     run_dir.enter(workdir, run)
 
     # 2. The state: the last checkpoint's, or that of step 0.
@@ -94,7 +94,7 @@ def train_and_evaluate(config: ConfigDict, workdir: epath.PathLike) -> GANState:
             tqdm(total=config.num_steps, initial=start, unit='step', disable=None)
         )
         describe(config, state, writer)
-        grids = SampleGrids(networks.generator, config, workdir, writer)
+        grids = SampleGrids(sampler, config.seed, workdir, writer)
         log = MetricLog(config.batch_size, checkpoints.latest_step)
         progress = periodic_actions.ReportProgress(
             num_train_steps=config.num_steps, writer=writer, every_secs=30.0
@@ -126,10 +126,10 @@ def train_and_evaluate(config: ConfigDict, workdir: epath.PathLike) -> GANState:
     return state
 
 
-def sample_scorer(config: ConfigDict, generator: Generator) -> SampleScorer:
+def sample_scorer(config: ConfigDict, sampler: Sampler) -> SampleScorer:
     """Compares with `config.evaluation.split`; refuses what could not be measured later."""
     source = sources.open_split(config, config.evaluation.split)
-    scorer = SampleScorer(config, generator, source)
+    scorer = SampleScorer(config, sampler, source)
     scorer.check(config.evaluation.num_samples)
     return scorer
 
@@ -171,14 +171,14 @@ class SampleGrids:
 
     def __init__(
         self,
-        generator: Generator,
-        config: ConfigDict,
+        sampler: Sampler,
+        seed: int,
         workdir: epath.Path,
         writer: metric_writers.MetricWriter,
     ):
-        """Draws into `workdir/samples/STEP.png` and to `writer`."""
-        self._sampler = Sampler(generator, config)
-        self._latents = self._sampler.latents(config.seed, GRID_SIZE)
+        """Draws into `workdir/samples/STEP.png` and to `writer`, from latents of `seed`."""
+        self._sampler = sampler
+        self._latents = sampler.latents(seed, GRID_SIZE)
         self._workdir = workdir
         self._writer = writer
 

@@ -138,7 +138,7 @@ def test_samples_are_scored_with_the_classes_of_the_split(config, tmp_path, monk
         yield np.zeros((len(latents), 8, 8, 3), np.uint8)
 
     monkeypatch.setattr(Sampler, 'batches', batches)
-    scorer = SampleScorer(run.config, networks.generator, source)
+    scorer = SampleScorer(run.config, Sampler(networks.generator, run.config), source)
     result = scorer(state, 40, seed=5)
     np.testing.assert_array_equal(np.bincount(seen[0]), [14, 13, 13])  # 40 images of 3 classes
     assert np.any(seen[0] != np.arange(40) % 3)  # drawn, not in turn

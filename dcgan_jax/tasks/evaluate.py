@@ -6,6 +6,7 @@ from ml_collections import ConfigDict
 from dcgan_jax import config as config_lib
 from dcgan_jax import evaluation, image_files, run_dir, sources
 from dcgan_jax.evaluation import Evaluation, Evaluator
+from dcgan_jax.sampling import Sampler
 from dcgan_jax.scoring import FOLDER, SampleScorer
 from dcgan_jax.tasks.restore import restore
 
@@ -33,9 +34,8 @@ def evaluate_run(
     """
     run, networks, state = restore(workdir, which)
     config = _with_given(run.config, given)
-    scorer = SampleScorer(
-        config, networks.generator, sources.open_split(config, config.evaluation.split)
-    )
+    source = sources.open_split(config, config.evaluation.split)
+    scorer = SampleScorer(config, Sampler(networks.generator, config), source)
     out = run_dir.check_writable(out or epath.Path(workdir) / FOLDER, '--out')
     result = scorer(state, num or config.evaluation.num_samples, seed)
     evaluation.write(out, f'{int(state.step):08d}_seed{seed}', result)
