@@ -47,8 +47,9 @@ def cutout(key: jax.Array, images: jax.Array) -> jax.Array:
     inside = jnp.ones((images.shape[0], 1, 1, 1), bool)
     for axis, axis_key in zip((1, 2), jax.random.split(key), strict=True):
         side = images.shape[axis]
-        cut = side // 2
-        first = jax.random.randint(axis_key, (images.shape[0], 1), 0, side + 1) - cut // 2
+        cut = (side + 1) // 2
+        middle = jax.random.randint(axis_key, (images.shape[0], 1), 0, side + 1 - cut % 2)
+        first = middle - cut // 2
         position = jnp.arange(side)[None]
         within = (position >= first) & (position < first + cut)
         inside &= jnp.expand_dims(within, [a for a in (1, 2, 3) if a != axis])

@@ -4,6 +4,7 @@ import contextlib
 import json
 
 import numpy as np
+import PIL.Image
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -59,6 +60,23 @@ def test_a_run_is_evaluated_and_its_best_state_kept(config, tmp_path, capsys):
     sample(run, tmp_path / 'best', num=3, seed=0, which='best')
     with np.load(tmp_path / 'best' / 'samples.npz', allow_pickle=False) as arrays:
         assert arrays['step'] == best_step(run)
+
+
+def test_a_run_on_grey_pictures_is_measured_as_rgb(config, tmp_path):
+    pictures = tmp_path / 'pictures'
+    pictures.mkdir()
+    for index, pixels in enumerate(np.random.default_rng(0).integers(0, 256, (40, 8, 8), np.uint8)):
+        PIL.Image.fromarray(pixels).save(pictures / f'{index}.png')
+    config.dataset, config.data_dir = 'folder', str(pictures)
+    config.num_steps = 2
+    train.train_and_evaluate(config, tmp_path / 'run')
+    (path,) = (tmp_path / 'run' / 'evaluation').iterdir()
+    result = json.loads(path.read_text())
+    assert result['protocol']['grey_as_rgb']
+    assert np.isfinite(result['frechet_distance'])
+    sample(tmp_path / 'run', tmp_path / 'out', num=3, seed=0)
+    with np.load(tmp_path / 'out' / 'samples.npz', allow_pickle=False) as arrays:
+        assert arrays['images'].shape == (3, 8, 8, 1)
 
 
 def test_evaluating_changes_nothing_of_the_training(config, tmp_path):
