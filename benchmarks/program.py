@@ -59,7 +59,8 @@ def build(
     mesh = mesh or mesh_lib.create(config.batch_size)
     networks = models.build(config, IMAGE_SHAPE, NUM_CLASSES)
     create = functools.partial(train_state.create, config, networks, IMAGE_SHAPE)
-    state = compiled.initial_state(create, mesh)
+    like = compiled.abstract_state(create, mesh, config.sharding)
+    state = compiled.initial_state(create, like)
     rng = np.random.default_rng(0)
     pixels = rng.integers(0, 256, (num_images, *IMAGE_SHAPE), np.uint8)
     labels = np.arange(num_images, dtype=np.int32) % NUM_CLASSES if config.conditional else None
@@ -67,7 +68,7 @@ def build(
     taken = config.batch_size * config.discriminator_steps
     indices = rng.integers(0, num_images, (steps_per_call, taken)).astype(np.int32)
     batches = jax.device_put(indices, mesh_lib.sharded(mesh, axis=1))
-    call = compiled.train_call(config, mesh).lower(state, split, batches).compile()
+    call = compiled.train_call(config, mesh, like).lower(state, split, batches).compile()
     return Program(config, mesh, networks, call, state, split, batches)
 
 
@@ -78,8 +79,12 @@ def arithmetic(config: ConfigDict) -> float:
     mesh = mesh_lib.create(config.batch_size)
     networks = models.build(direct, IMAGE_SHAPE, NUM_CLASSES)
     create = functools.partial(train_state.create, direct, networks, IMAGE_SHAPE)
-    state = compiled.abstract_state(create, mesh)
+    state = compiled.abstract_state(create, mesh, config.sharding)
     labels = jax.ShapeDtypeStruct((1,), np.int32) if config.conditional else None
     split = Examples(jax.ShapeDtypeStruct((1, *IMAGE_SHAPE), np.uint8), labels)
     batches = jax.ShapeDtypeStruct((1, config.batch_size * config.discriminator_steps), np.int32)
-    return compiled.train_call(direct, mesh).lower(state, split, batches).cost_analysis()['flops']
+    return (
+        compiled.train_call(direct, mesh, state)
+        .lower(state, split, batches)
+        .cost_analysis()['flops']
+    )

@@ -52,10 +52,11 @@ def train(
     """
     mesh = mesh_lib.create(config.batch_size)
     create = functools.partial(train_state.create, config, networks, source.image_shape)
-    state = compiled.initial_state(create, mesh)
+    like = compiled.abstract_state(create, mesh, config.sharding)
+    state = compiled.initial_state(create, like)
     ranges = compiled.CallRanges(0, config.num_steps, compiled.steps_per_call(config))
     split, batches = feed.feed(config, mesh, source, ranges)
-    call = compiled.train_call(config, mesh)
+    call = compiled.train_call(config, mesh, like)
     reached, metrics, left = [], None, list(marks)
     with contextlib.closing(batches):
         for batch in batches:

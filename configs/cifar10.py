@@ -38,6 +38,7 @@ def get_config() -> ConfigDict:
     config.checkpoint_every = 1_000  # Steps between checkpoints; the last step has one always.
     config.keep_checkpoints = 3  # The latest ones.
     config.profile = False  # A profile of calls 3 to 6, for TensorBoard's profile plugin.
+    config.sharding = 'replicated'  # The state on each device, or 'fsdp': divided among them.
     config.dtype = 'float32'  # Of the computation; parameters, statistics and losses stay float32.
     config.lowering = 'auto'  # How convolutions are computed, see dcgan_jax/models/lowering.py.
 

@@ -12,19 +12,21 @@ from dcgan_jax import images
 from dcgan_jax import mesh as mesh_lib
 from dcgan_jax.keys import Role, role_key
 from dcgan_jax.sources import Examples
-from dcgan_jax.train_state import GANState
+from dcgan_jax.train_state import GANState, NetworkState
 from dcgan_jax.train_step import Metrics, train_step
 
 TrainCall = Callable[[GANState, Examples | None, jax.Array | Examples], tuple[GANState, Metrics]]
 
 
-def train_call(config: ConfigDict, mesh: Mesh) -> TrainCall:
+def train_call(config: ConfigDict, mesh: Mesh, like: GANState) -> TrainCall:
     """Compiles (at its first use) `call(state, split, batches) -> (state, metrics)`.
 
     `split` is the whole split, images uint8 `[N, H, W, C]`, with `batches` int32 `[K, B]` of
     indices into it, or None with `batches` of images uint8 `[K, B, H, W, C]`. The call makes K
-    updates; its metrics are float32 `[K]`. The state it is given is donated: use the one returned.
+    updates; its metrics are float32 `[K]`. The state, placed as `like` (see `abstract_state`), is
+    donated: use the one returned.
     """
+    placed = shardings(like)
     everywhere, shared = mesh_lib.replicated(mesh), mesh_lib.sharded(mesh)
 
     def update(
@@ -34,7 +36,16 @@ def train_call(config: ConfigDict, mesh: Mesh) -> TrainCall:
             batch = jax.tree.map(lambda leaf: jnp.take(leaf, batch, axis=0), split)
         batch = jax.lax.with_sharding_constraint(batch, shared)
         key = jax.random.fold_in(role_key(config.seed, Role.STEP), state.step)
-        return train_step(state, images.to_float(batch.images), batch.labels, key, config)
+        parallel = state.replace(
+            generator=_data_parallel(state.generator, mesh),
+            discriminator=_data_parallel(state.discriminator, mesh),
+        )
+        real = images.to_float(batch.images)
+        after, metrics = train_step(parallel, real, batch.labels, key, config)
+        return after.replace(
+            generator=after.generator.replace(apply_fn=state.generator.apply_fn),
+            discriminator=after.discriminator.replace(apply_fn=state.discriminator.apply_fn),
+        ), metrics
 
     def call(
         state: GANState, split: Examples | None, batches: jax.Array | Examples
@@ -48,9 +59,25 @@ def train_call(config: ConfigDict, mesh: Mesh) -> TrainCall:
     return jax.jit(
         call,
         donate_argnums=0,
-        in_shardings=(everywhere, everywhere, mesh_lib.sharded(mesh, axis=1)),
-        out_shardings=everywhere,
+        in_shardings=(placed, everywhere, mesh_lib.sharded(mesh, axis=1)),
+        out_shardings=(placed, everywhere),
     )
+
+
+def _data_parallel(network: NetworkState, mesh: Mesh) -> NetworkState:
+    """The network, with each device working on its part of a batch by whole parameters.
+
+    Left to itself the partitioner of XLA carries the division of parameters on into activations,
+    which is slow, and on CPUs wrong (jax 0.10: gradients of convolutions differ).
+    """
+    everywhere, shared = mesh_lib.replicated(mesh), mesh_lib.sharded(mesh)
+
+    def apply(variables: Any, inputs: jax.Array, *rest: Any, **options: Any) -> Any:
+        variables = jax.lax.with_sharding_constraint(variables, everywhere)
+        inputs = jax.lax.with_sharding_constraint(inputs, shared)
+        return network.apply_fn(variables, inputs, *rest, **options)
+
+    return network.replace(apply_fn=apply)
 
 
 class CallRanges(Sequence):
@@ -85,11 +112,16 @@ def steps_per_call(config: ConfigDict) -> int:
     return 1 if jax.default_backend() == 'cpu' else 50
 
 
-def initial_state(create: Callable[[], GANState], mesh: Mesh) -> GANState:
-    """Runs `create` compiled, its result replicated over the mesh."""
-    return jax.jit(create, out_shardings=mesh_lib.replicated(mesh))()
+def abstract_state(create: Callable[[], GANState], mesh: Mesh, sharding: str) -> Any:
+    """What `create` returns, as shapes and where they live; see `mesh.abstract`."""
+    return mesh_lib.abstract(mesh, jax.eval_shape(create), sharding)
 
 
-def abstract_state(create: Callable[[], GANState], mesh: Mesh) -> Any:
-    """What `initial_state` returns, as shapes and shardings."""
-    return mesh_lib.abstract(mesh, jax.eval_shape(create))
+def initial_state(create: Callable[[], GANState], like: GANState) -> GANState:
+    """Runs `create` compiled, its result placed as `like`."""
+    return jax.jit(create, out_shardings=shardings(like))()
+
+
+def shardings(like: GANState) -> Any:
+    """Where the leaves of an abstract state live."""
+    return jax.tree.map(lambda leaf: leaf.sharding, like)

@@ -11,7 +11,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from dcgan_jax import augment, data, optimizers, penalties
+from dcgan_jax import augment, data, mesh, optimizers, penalties
 from dcgan_jax.errors import UserError
 from dcgan_jax.evaluation import METRIC_OF, METRICS
 from dcgan_jax.losses import LOSSES
@@ -152,6 +152,7 @@ SCHEMA = {
     'checkpoint_every': whole(1),
     'keep_checkpoints': whole(1),
     'profile': FLAG,
+    'sharding': Choice(mesh.SHARDINGS),
     'dtype': Choice(('float32', 'bfloat16')),
     'lowering': Choice(tuple(lowering.LOWERINGS)),
     'latent_dim': whole(1, 2**14),
@@ -209,7 +210,7 @@ SCHEMA = {
 # Fields that a run may change when it goes on: they change how long, where and how often, not what.
 CHANGEABLE = (
     'data_dir', 'data.placement', 'data.device_limit_bytes', 'num_steps', 'log_every',
-    'sample_every', 'checkpoint_every', 'keep_checkpoints', 'profile',
+    'sample_every', 'checkpoint_every', 'keep_checkpoints', 'profile', 'sharding',
     *(f'evaluation.{name}' for name in SCHEMA['evaluation']),
 )  # fmt: skip
 

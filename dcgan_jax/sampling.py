@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from dcgan_jax import images
+from dcgan_jax import mesh as mesh_lib
 from dcgan_jax.keys import Role, role_key
 from dcgan_jax.models import Generator
 from dcgan_jax.train_state import GANState
@@ -96,7 +97,8 @@ def _with_own_spectral_stats(generator: Generator, state: GANState, latent_dim: 
 class Sampler:
     """Draws images from a generator's average, in batches of one compiled size.
 
-    An image is a function of its latent (and class) alone, whatever else is in its batch.
+    An image is a function of its latent (and class) alone, whatever else is in its batch. Batches
+    are divided among all devices; states are on all of them, or on one if there is but one.
 
     Attributes:
         num_classes: of the generator; 0 where it has none.
@@ -110,7 +112,8 @@ class Sampler:
             config: the run's; `ema`, `latent_dim`, `batch_size` and `seed` are read.
         """
         self.num_classes = generator.num_classes
-        self._batch_size = config.batch_size
+        mesh = mesh_lib.create()
+        self._batch_size = -(-config.batch_size // mesh.size) * mesh.size
         self._latent_dim = config.latent_dim
         self._key = role_key(config.seed, Role.STANDING)
         averaged = config.ema.batch_stats == 'average'
@@ -133,8 +136,11 @@ class Sampler:
         def generate(variables: Any, latents: jax.Array, labels: jax.Array) -> jax.Array:
             return images.to_uint8(generator.apply(variables, latents, labels, train=False))
 
-        self._variables = jax.jit(variables)
-        self._generate = jax.jit(generate)
+        everywhere, divided = mesh_lib.replicated(mesh), mesh_lib.sharded(mesh)
+        self._variables = jax.jit(variables, out_shardings=everywhere)
+        self._generate = jax.jit(
+            generate, in_shardings=(everywhere, divided, divided), out_shardings=everywhere
+        )
 
     def latents(self, seed: int, count: int) -> np.ndarray:
         """Latents float32 `[count, latent_dim]`, a function of (seed, index) alone."""
@@ -168,7 +174,7 @@ class Sampler:
     def batches(
         self, state: GANState, latents: np.ndarray, labels: np.ndarray
     ) -> Iterator[np.ndarray]:
-        """Yields what a call returns piece by piece, each of up to `config.batch_size` images."""
+        """Yields what a call returns piece by piece, each of about `config.batch_size` images."""
         variables = self._variables(state, self._key)
         for start in range(0, len(latents), self._batch_size):
             piece = slice(start, start + self._batch_size)

@@ -61,7 +61,8 @@ def train_and_evaluate(config: ConfigDict, workdir: epath.PathLike) -> GANState:
 
     # 2. The state: the last checkpoint's, or that of step 0.
     create = functools.partial(train_state.create, config, networks, source.image_shape)
-    state, damaged = checkpoint.restore_latest(workdir, compiled.abstract_state(create, mesh))
+    like = compiled.abstract_state(create, mesh, config.sharding)
+    state, damaged = checkpoint.restore_latest(workdir, like)
     checkpoint.set_aside(workdir, damaged)
     if state is None:
         if grid_path(workdir, 0).parent.exists() and not (workdir / checkpoint.FOLDER).exists():
@@ -69,14 +70,14 @@ def train_and_evaluate(config: ConfigDict, workdir: epath.PathLike) -> GANState:
                 f'{workdir} has samples of this run but no {checkpoint.FOLDER}/: restore it, or '
                 'start again in another --workdir'
             )
-        state = compiled.initial_state(create, mesh)
+        state = compiled.initial_state(create, like)
     start = int(state.step)
     logging.info('%s: from step %d to %d', workdir, start, max(start, config.num_steps))
 
     # 3. The data and the compiled program.
     ranges = compiled.CallRanges(start, config.num_steps, compiled.steps_per_call(config))
     split, batches = feed.feed(config, mesh, source, ranges)
-    train_call = compiled.train_call(config, mesh)
+    train_call = compiled.train_call(config, mesh, like)
 
     # 4. The loop. The devices are one call ahead of the host, which logs, saves and draws.
     with contextlib.ExitStack() as stack:

@@ -63,6 +63,11 @@ def data_dir(tmp_path_factory):
 
 @pytest.fixture
 def config(data_dir):
+    """See `tiny_config`."""
+    return tiny_config(data_dir)
+
+
+def tiny_config(data_dir):
     """A run of seconds: tiny networks and images, every part of the default config."""
     config = quickstart.get_config()
     config.dataset, config.data_dir = 'tiny_images', str(data_dir)

@@ -70,7 +70,8 @@ def test_a_call_makes_the_updates_of_train_step_with_a_key_of_its_own_each(confi
     create = functools.partial(train_state.create, config, networks, (8, 8, 3))
     split = np.random.default_rng(0).integers(0, 256, (40, 8, 8, 3), np.uint8)
     batches = data.batch_indices(config.seed, 0, config.batch_size, 40, num_batches=2)
-    expected = compiled.initial_state(create, mesh)
+    like = compiled.abstract_state(create, mesh, 'replicated')
+    expected = compiled.initial_state(create, like)
     step = jax.jit(lambda state, real, key: train_step(state, real, None, key, config))
     norms = []
     for index in range(2):
@@ -78,9 +79,11 @@ def test_a_call_makes_the_updates_of_train_step_with_a_key_of_its_own_each(confi
         pixels = (split[batches[index]].astype(np.float64) / 127.5 - 1).astype(np.float32)
         expected, metrics = step(expected, pixels, key)
         norms.append(float(metrics['generator/gradient_norm']))
-    state = compiled.initial_state(create, mesh)
+    state = compiled.initial_state(create, like)
     before = state.generator.params['project']['kernel']
-    state, metrics = compiled.train_call(config, mesh)(state, sources.Examples(split), batches)
+    state, metrics = compiled.train_call(config, mesh, like)(
+        state, sources.Examples(split), batches
+    )
     assert_close_states(state, expected, rtol=1e-4, atol=1e-6)
     np.testing.assert_allclose(metrics['generator/gradient_norm'], norms, rtol=1e-4)
     assert before.is_deleted()  # donated
@@ -167,8 +170,8 @@ def test_a_non_finite_loss_stops_the_run_and_keeps_the_checkpoints(config, tmp_p
     train.train_and_evaluate(config, tmp_path)
     config.num_steps = 6
 
-    def poisoned(config, mesh):
-        real_call = original(config, mesh)
+    def poisoned(*arguments):
+        real_call = original(*arguments)
 
         def call(state, split, batches):
             state, metrics = real_call(state, split, batches)

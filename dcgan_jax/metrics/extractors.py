@@ -13,6 +13,7 @@ import numpy as np
 from absl import logging
 from etils import epath
 
+from dcgan_jax import mesh as mesh_lib
 from dcgan_jax.errors import UserError
 from dcgan_jax.metrics import inception
 
@@ -20,7 +21,7 @@ from dcgan_jax.metrics import inception
 Function = Callable[[Any, jax.Array], tuple[jax.Array, jax.Array]]
 
 INCEPTIONS = tuple(inception.RESIZES)
-_CPU_BATCHES = 2  # computed at once: one leaves most of a second core idle
+_CPU_BATCHES = 2  # computed at once by one device: one leaves most of a second core idle
 
 
 class Labels(NamedTuple):
@@ -60,15 +61,24 @@ class Extractor:
             name: see above.
             sha256: see above.
             resize: see above.
-            batch_size: images a compiled call.
+            batch_size: images a compiled call, on each device.
             size: (H, W) of the images, None for any.
         """
         self.name, self.sha256, self.resize = name, sha256, resize
-        self._function = jax.jit(function)
-        self._variables = jax.device_put(variables)
-        self._batch_size = batch_size
+        mesh = mesh_lib.create()
+        # Not by sharding alone: a serialized program would run whole on every device.
+        divided = jax.shard_map(
+            function, mesh=mesh, in_specs=(mesh_lib.ALL, mesh_lib.PART), out_specs=mesh_lib.PART
+        )
+        everywhere = mesh_lib.replicated(mesh)
+        self._function = jax.jit(divided, out_shardings=everywhere)
+        self._variables = jax.device_put(variables, everywhere)
+        self._batch_size = batch_size * mesh.size
+        cores = os.cpu_count() if jax.default_backend() == 'cpu' else 1
+        # Programs over several devices must not overtake each other.
+        self._batches = _CPU_BATCHES if mesh.size == 1 and cores > 1 else 1
         self._size = size
-        example = jax.ShapeDtypeStruct((batch_size, *(size or (32, 32)), 3), np.uint8)
+        example = jax.ShapeDtypeStruct((self._batch_size, *(size or (32, 32)), 3), np.uint8)
         self.dimension, self._classes = (
             out.shape[1] for out in jax.eval_shape(self._function, variables, example)
         )
@@ -86,7 +96,7 @@ class Extractor:
     @property
     def piece(self) -> int:
         """Images that a call takes with the least waste; it takes any other number too."""
-        return _CPU_BATCHES * self._batch_size
+        return self._batches * self._batch_size
 
     def check(self, shape: tuple[int, int, int]) -> None:
         """Refuses images whose (H, W, C) it can't take.
@@ -124,11 +134,8 @@ class Extractor:
             images = np.repeat(images, 3, axis=3)
         starts = range(0, len(images), self._batch_size)
         batches = [images[start : start + self._batch_size] for start in starts]
-        if jax.default_backend() == 'cpu' and (os.cpu_count() or 1) > 1:
-            with concurrent.futures.ThreadPoolExecutor(_CPU_BATCHES) as threads:
-                results = list(threads.map(self._batch, batches))
-        else:
-            results = [self._batch(batch) for batch in batches]
+        with concurrent.futures.ThreadPoolExecutor(self._batches) as threads:
+            results = list(threads.map(self._batch, batches))
         features = [np.empty((0, self.dimension), np.float32), *(pair[0] for pair in results)]
         logits = [np.empty((0, self._classes), np.float32), *(pair[1] for pair in results)]
         return np.concatenate(features), np.concatenate(logits)

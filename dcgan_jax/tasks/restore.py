@@ -6,6 +6,7 @@ import jax
 from etils import epath
 
 from dcgan_jax import checkpoint, models, run_dir, train_state
+from dcgan_jax import mesh as mesh_lib
 from dcgan_jax.errors import UserError
 from dcgan_jax.models import Networks
 from dcgan_jax.run_dir import Run
@@ -15,7 +16,7 @@ FOLDERS = {'latest': checkpoint.FOLDER, 'best': checkpoint.BEST_FOLDER}
 
 
 def restore(workdir: epath.PathLike, which: str = 'latest') -> tuple[Run, Networks, GANState]:
-    """Reads the last whole checkpoint of the run in `workdir` onto the first local device.
+    """Reads the last whole checkpoint of the run in `workdir` onto every device.
 
     `which` is 'latest', or 'best' for the one that `config.evaluation.best` chose.
 
@@ -28,10 +29,7 @@ def restore(workdir: epath.PathLike, which: str = 'latest') -> tuple[Run, Networ
     shapes = jax.eval_shape(
         functools.partial(train_state.create, run.config, networks, run.image_shape)
     )
-    device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-    like = jax.tree.map(
-        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=device), shapes
-    )
+    like = mesh_lib.abstract(mesh_lib.create(), shapes)
     state, _ = checkpoint.restore_latest(workdir, like, FOLDERS[which])
     if state is None and which == 'best':
         raise UserError(

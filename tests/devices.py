@@ -1,0 +1,57 @@
+"""Runs of a few steps, for processes with other devices: `python -m tests.devices OUT DATA`."""
+
+import sys
+from pathlib import Path
+
+import tests.conftest as tiny  # strict promotion and quick compiling, as in other tests
+from configs import cifar10
+from dcgan_jax import train
+from tests.extractors import write_artifact
+
+CIFAR10 = Path(__file__).resolve().parents[2] / 'shared' / 'tfds'
+CASES = ('device', 'stream', 'fsdp', 'recipe', *(['cifar10'] if CIFAR10.is_dir() else []))
+
+
+def config(case, data_dir, extractor):
+    """A config for eight devices, or for one."""
+    if case == 'cifar10':
+        config = cifar10.get_config()
+        config.data_dir = str(CIFAR10)
+        config.num_steps = 20
+        config.generator.width = config.discriminator.width = 0.125
+    else:
+        config = tiny.tiny_config(data_dir)
+        config.num_steps = 4
+    config.log_every, config.sample_every, config.checkpoint_every = 1, 0, 100
+    if case == 'stream':
+        config.data.placement = 'stream'
+    elif case == 'fsdp':
+        config.sharding = 'fsdp'
+        config.generator.base_features = 256
+    elif case == 'recipe':
+        config.conditional, config.discriminator_steps = True, 2
+        config.discriminator.update(
+            spectral_norm=True, norm='none', minibatch_stddev=4, dropout_rate=0.3, use_bias=True
+        )
+        config.penalty.update(r1=0.1, dragan=0.1, interval=2)
+        config.augment.update(
+            horizontal_flip=True, policy=('color', 'translation', 'cutout'), adaptive_target=0.6,
+            instance_noise=0.1,
+        )  # fmt: skip
+        config.ema.batch_stats = 'average'
+        config.evaluation.update(
+            every=4, extractor=str(extractor), num_samples=40, batch_size=2,
+            metrics=('frechet_distance', 'precision_recall'),
+        )  # fmt: skip
+    return config
+
+
+def main(out, data_dir):
+    """Runs all cases, each in a folder of `out`."""
+    extractor = write_artifact(Path(out) / 'tiny.jaxexport')
+    for case in CASES:
+        train.train_and_evaluate(config(case, data_dir, extractor), Path(out) / case)
+
+
+if __name__ == '__main__':
+    main(*sys.argv[1:])
