@@ -11,7 +11,7 @@ from absl import logging as absl_logging
 from etils import epath
 from ml_collections import ConfigDict, config_flags
 
-from dcgan_jax.errors import TrainingError, UserError
+from dcgan_jax.errors import StoppedError, TrainingError, UserError
 
 _STARTED = 'DCGAN_JAX_STARTED'  # so that a process starts itself anew once, whatever glibc does
 
@@ -22,7 +22,7 @@ _CONFIG = config_flags.DEFINE_config_file(
     lock_config=True,
 )
 _WORKDIR = flags.DEFINE_string('workdir', None, 'Folder of the run; a started run goes on there.')
-_MODE = flags.DEFINE_enum('mode', 'train', ['train', 'sample', 'evaluate'], 'What to do.')
+_MODE = flags.DEFINE_enum('mode', 'train', ['train', 'sample', 'evaluate', 'export'], 'What to do.')
 _OUT = flags.DEFINE_string('out', None, 'Folder for results; a folder in --workdir by default.')
 _NUM = flags.DEFINE_integer(
     'num',
@@ -76,6 +76,12 @@ def _evaluate() -> None:
             raise UserError('--num has no meaning with --images: all of them are scored')
         result = evaluate.evaluate_images(_IMAGES.value, _WORKDIR.value, given, _OUT.value)
     print(evaluation.line(result))
+
+
+def _export() -> None:
+    from dcgan_jax.tasks.export import export
+
+    print(f'exported: {export(_WORKDIR.value, _OUT.value, _CHECKPOINT.value)}')
 
 
 def _config() -> ConfigDict:
@@ -158,6 +164,9 @@ def _keep_compiled_programs() -> None:
     jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.1)
 
 
+_MODES = {'train': _train, 'sample': _sample, 'evaluate': _evaluate, 'export': _export}
+
+
 def main(argv: list[str]) -> None:
     """Runs the mode; mistakes of the user end it with one line and code 2, lost runs with 1."""
     absl_logging.get_absl_handler().addFilter(_is_ours)
@@ -168,11 +177,14 @@ def main(argv: list[str]) -> None:
             instead = ', or a --config for --images alone' if _IMAGES.value else ''
             raise UserError(f'--workdir is missing: give the folder of the run{instead}')
         _keep_compiled_programs()
-        {'train': _train, 'sample': _sample, 'evaluate': _evaluate}[_MODE.value]()
+        _MODES[_MODE.value]()
     except UserError as error:
         _exit(error, 2)
     except TrainingError as error:
         _exit(error, 1)
+    except StoppedError as error:
+        print(error, file=sys.stderr)
+        sys.exit(128 + error.signal)
 
 
 if __name__ == '__main__':

@@ -39,6 +39,9 @@ def get_config() -> ConfigDict:
     config.keep_checkpoints = 3  # The latest ones.
     config.profile = False  # A profile of calls 3 to 6, for TensorBoard's profile plugin.
     config.sharding = 'replicated'  # The state on each device, or 'fsdp': divided among them.
+    config.on_nonfinite = 'stop'  # NaN or infinity: 'skip' the update, or 'rollback', see guard.py.
+    config.max_skipped = 100  # Updates in a row.
+    config.max_rollbacks = 3  # Of a run.
     config.dtype = 'float32'  # Of the computation; parameters, statistics and losses stay float32.
     config.lowering = 'auto'  # How convolutions are computed, see dcgan_jax/models/lowering.py.
 

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from dcgan_jax import images
+from dcgan_jax import guard, images
 from dcgan_jax import mesh as mesh_lib
 from dcgan_jax.keys import Role, role_key
 from dcgan_jax.sources import Examples
@@ -42,6 +42,8 @@ def train_call(config: ConfigDict, mesh: Mesh, like: GANState) -> TrainCall:
         )
         real = images.to_float(batch.images)
         after, metrics = train_step(parallel, real, batch.labels, key, config)
+        if config.on_nonfinite == 'skip':
+            after, metrics = guard.skip_nonfinite(parallel, after, metrics)
         return after.replace(
             generator=after.generator.replace(apply_fn=state.generator.apply_fn),
             discriminator=after.discriminator.replace(apply_fn=state.discriminator.apply_fn),

@@ -11,7 +11,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from dcgan_jax import augment, data, mesh, optimizers, penalties
+from dcgan_jax import augment, data, guard, mesh, optimizers, penalties
 from dcgan_jax.errors import UserError
 from dcgan_jax.evaluation import METRIC_OF, METRICS
 from dcgan_jax.losses import LOSSES
@@ -153,6 +153,9 @@ SCHEMA = {
     'keep_checkpoints': whole(1),
     'profile': FLAG,
     'sharding': Choice(mesh.SHARDINGS),
+    'on_nonfinite': Choice(guard.CHOICES),
+    'max_skipped': whole(0),
+    'max_rollbacks': whole(0),
     'dtype': Choice(('float32', 'bfloat16')),
     'lowering': Choice(tuple(lowering.LOWERINGS)),
     'latent_dim': whole(1, 2**14),
@@ -211,6 +214,7 @@ SCHEMA = {
 CHANGEABLE = (
     'data_dir', 'data.placement', 'data.device_limit_bytes', 'num_steps', 'log_every',
     'sample_every', 'checkpoint_every', 'keep_checkpoints', 'profile', 'sharding',
+    'on_nonfinite', 'max_skipped', 'max_rollbacks',
     *(f'evaluation.{name}' for name in SCHEMA['evaluation']),
 )  # fmt: skip
 

@@ -1,9 +1,13 @@
 """A run's folder: `config.json` says what runs there; see also `checkpoint` and `writers`."""
 
+import contextlib
+import fcntl
 import json
 import os
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
+from absl import logging
 from etils import epath
 from ml_collections import ConfigDict
 
@@ -14,6 +18,7 @@ from dcgan_jax.errors import UserError
 from dcgan_jax.files import write_whole
 
 CONFIG_FILE = 'config.json'
+LOCK_FILE = '.lock'
 
 
 class Run(NamedTuple):
@@ -79,6 +84,31 @@ def enter(workdir: epath.Path, run: Run) -> None:
             f'{workdir} holds checkpoints but no {CONFIG_FILE}: choose another --workdir'
         )
     write_whole(workdir / CONFIG_FILE, json.dumps(describe(run), indent=2).encode())
+
+
+@contextlib.contextmanager
+def alone(workdir: epath.Path) -> Iterator[None]:
+    """Keeps other processes from training in `workdir` within the block; the end of one counts.
+
+    Buckets (`gs://`), and file systems without locks, can't tell: there it is up to the user.
+
+    Raises:
+        UserError: another process trains there.
+    """
+    if '://' in os.fspath(workdir):
+        yield
+        return
+    with open(workdir / LOCK_FILE, 'ab') as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(
+                f'{workdir} is in use by another process: wait for its end, stop it, or choose '
+                'another --workdir'
+            ) from None
+        except OSError as error:
+            logging.warning('%s can not be locked (%s): start no other run there', workdir, error)
+        yield
 
 
 def describe(run: Run) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """Images from the generator's average: the right BatchNorm statistics, nothing from the batch."""
 
+import functools
 from collections.abc import Iterator
 from typing import Any
 
@@ -94,6 +95,13 @@ def _with_own_spectral_stats(generator: Generator, state: GANState, latent_dim: 
     return variables
 
 
+def generate(
+    generator: Generator, variables: Any, latents: jax.Array, labels: jax.Array | None
+) -> jax.Array:
+    """Images uint8 `[N, H, W, C]` of latents `[N, latent_dim]`, and of classes int32 `[N]`."""
+    return images.to_uint8(generator.apply(variables, latents, labels, train=False))
+
+
 class Sampler:
     """Draws images from a generator's average, in batches of one compiled size.
 
@@ -133,13 +141,12 @@ class Sampler:
                 )
             }
 
-        def generate(variables: Any, latents: jax.Array, labels: jax.Array) -> jax.Array:
-            return images.to_uint8(generator.apply(variables, latents, labels, train=False))
-
         everywhere, divided = mesh_lib.replicated(mesh), mesh_lib.sharded(mesh)
         self._variables = jax.jit(variables, out_shardings=everywhere)
         self._generate = jax.jit(
-            generate, in_shardings=(everywhere, divided, divided), out_shardings=everywhere
+            functools.partial(generate, generator),
+            in_shardings=(everywhere, divided, divided),
+            out_shardings=everywhere,
         )
 
     def latents(self, seed: int, count: int) -> np.ndarray:
@@ -150,6 +157,10 @@ class Sampler:
             return sample_latents(jax.random.fold_in(root, index), 1, self._latent_dim)[0]
 
         return np.asarray(jax.jit(jax.vmap(latent))(np.arange(count)))
+
+    def variables(self, state: GANState) -> Any:
+        """All collections of the generator's average, on every device: what images depend on."""
+        return self._variables(state, self._key)
 
     def labels(self, count: int) -> np.ndarray:
         """The classes in turn, int32 `[count]`; zeros without classes."""
@@ -175,7 +186,7 @@ class Sampler:
         self, state: GANState, latents: np.ndarray, labels: np.ndarray
     ) -> Iterator[np.ndarray]:
         """Yields what a call returns piece by piece, each of about `config.batch_size` images."""
-        variables = self._variables(state, self._key)
+        variables = self.variables(state)
         for start in range(0, len(latents), self._batch_size):
             piece = slice(start, start + self._batch_size)
             count = len(latents[piece])

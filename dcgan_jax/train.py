@@ -3,9 +3,11 @@
 import contextlib
 import functools
 import json
+from typing import NamedTuple
 
 from absl import logging
 from etils import epath
+from jax.sharding import Mesh
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
@@ -13,8 +15,10 @@ from dcgan_jax import (
     checkpoint,
     compiled,
     feed,
+    guard,
     images,
     models,
+    preemption,
     run_dir,
     sources,
     train_state,
@@ -23,13 +27,14 @@ from dcgan_jax import (
 from dcgan_jax import config as config_lib
 from dcgan_jax import mesh as mesh_lib
 from dcgan_jax.clu_light import metric_writers, parameter_overview, periodic_actions
-from dcgan_jax.errors import UserError
+from dcgan_jax.errors import StoppedError, TrainingError, UserError
 from dcgan_jax.metric_log import MetricLog
 from dcgan_jax.run_dir import Run
 from dcgan_jax.sampling import Sampler
 from dcgan_jax.scoring import Progress, SampleScorer
 from dcgan_jax.train_state import GANState
 
+NETWORKS = ('discriminator', 'generator')
 GRID_SIZE = 64  # Pictures in a grid, always of the same latents.
 
 
@@ -47,8 +52,45 @@ def train_and_evaluate(config: ConfigDict, workdir: epath.PathLike) -> GANState:
     Raises:
         UserError: config, data set, workdir or its checkpoints don't allow the run.
         TrainingError: a loss was not finite; earlier checkpoints stay.
+        StoppedError: SIGTERM or SIGINT came; the state was saved, and the same call goes on there.
     """
-    # 1. Refuse what can't work before anything is compiled.
+    prepared = prepare(config, workdir)
+    with run_dir.alone(prepared.workdir):
+        while True:
+            rollbacks = guard.rollbacks(prepared.workdir)
+            try:
+                return train(prepared, guard.seed_after(config.seed, len(rollbacks)))
+            except TrainingError as error:
+                if config.on_nonfinite != 'rollback' or len(rollbacks) >= config.max_rollbacks:
+                    raise
+                logging.warning('%s; from there on with other random numbers', error)
+                guard.add_rollback(prepared.workdir, str(error))
+
+
+class Prepared(NamedTuple):
+    """A run that nothing speaks against.
+
+    Attributes:
+        run: its config, and what its images are.
+        workdir: is its own.
+        mesh: over all devices.
+        source: the training split.
+        networks: both.
+        scorer: of its states; None if they are not evaluated.
+        sampler: from its generator.
+    """
+
+    run: Run
+    workdir: epath.Path
+    mesh: Mesh
+    source: sources.ImageSource
+    networks: models.Networks
+    scorer: SampleScorer | None
+    sampler: Sampler
+
+
+def prepare(config: ConfigDict, workdir: epath.PathLike) -> Prepared:
+    """Refuses what can't work before anything is compiled, then claims `workdir`."""
     config_lib.validate(config)
     mesh = mesh_lib.create(config.batch_size)
     workdir = run_dir.check_writable(workdir)
@@ -58,8 +100,22 @@ def train_and_evaluate(config: ConfigDict, workdir: epath.PathLike) -> GANState:
     sampler = Sampler(networks.generator, config)
     scorer = sample_scorer(config, sampler) if config.evaluation.every else None
     run_dir.enter(workdir, run)
+    return Prepared(run, workdir, mesh, source, networks, scorer, sampler)
 
-    # 2. The state: the last checkpoint's, or that of step 0.
+
+def train(prepared: Prepared, seed: int) -> GANState:
+    """Goes on from the last checkpoint, or from step 0, to the last step.
+
+    Args:
+        prepared: the run.
+        seed: of batches, latents and dropout; see `guard.seed_after`.
+
+    Returns:
+        See `train_and_evaluate`, also for what it raises.
+    """
+    run, workdir, mesh, source, networks, scorer, sampler = prepared
+    config = run.config
+    # 1. The state: the last checkpoint's, or that of step 0.
     create = functools.partial(train_state.create, config, networks, source.image_shape)
     like = compiled.abstract_state(create, mesh, config.sharding)
     state, damaged = checkpoint.restore_latest(workdir, like)
@@ -74,14 +130,17 @@ def train_and_evaluate(config: ConfigDict, workdir: epath.PathLike) -> GANState:
     start = int(state.step)
     logging.info('%s: from step %d to %d', workdir, start, max(start, config.num_steps))
 
-    # 3. The data and the compiled program.
+    # 2. The data and the compiled program.
+    drawn = config.copy_and_resolve_references()
+    drawn.seed = seed
     ranges = compiled.CallRanges(start, config.num_steps, compiled.steps_per_call(config))
-    split, batches = feed.feed(config, mesh, source, ranges)
-    train_call = compiled.train_call(config, mesh, like)
+    split, batches = feed.feed(drawn, mesh, source, ranges)
+    train_call = compiled.train_call(drawn, mesh, like)
 
-    # 4. The loop. The devices are one call ahead of the host, which logs, saves and draws.
+    # 3. The loop. The devices are one call ahead of the host, which logs, saves and draws.
     with contextlib.ExitStack() as stack:
         stack.enter_context(contextlib.closing(batches))
+        request = stack.enter_context(preemption.watch())
         writer = stack.enter_context(contextlib.closing(writers.create(workdir, start)))
         described = run_dir.describe(run)
         checkpoints = checkpoint.Checkpoints(workdir, config.keep_checkpoints, described)
@@ -96,11 +155,12 @@ def train_and_evaluate(config: ConfigDict, workdir: epath.PathLike) -> GANState:
         )
         describe(config, state, writer)
         grids = SampleGrids(sampler, config.seed, workdir, writer)
-        log = MetricLog(config.batch_size, checkpoints.latest_step)
+        log = MetricLog(config.batch_size, checkpoints.latest_step, config.max_skipped)
         progress = periodic_actions.ReportProgress(
             num_train_steps=config.num_steps, writer=writer, every_secs=30.0
         )
         profile = profiler(workdir, ranges) if config.profile else None
+        stop = False
         for (first, end), batch in zip(ranges, batches, strict=True):
             state, metrics = train_call(state, split, batch)
             log.add(first, end, metrics)
@@ -109,20 +169,29 @@ def train_and_evaluate(config: ConfigDict, workdir: epath.PathLike) -> GANState:
             if profile is not None:
                 profile(end)
 
+            stop = request.signal is not None and end < config.num_steps
             due = functools.partial(is_due, first, end, config.num_steps)
-            if due(config.log_every) or due(config.checkpoint_every):
+            if due(config.log_every) or due(config.checkpoint_every) or stop:
                 scalars = log.fetch()
                 writer.write_scalars(end, scalars)
-                bar.set_postfix(D=scalars['discriminator/loss'], G=scalars['generator/loss'])
+                bar.set_postfix({name: scalars.get(f'{name}/loss') for name in NETWORKS})
             with log.paused():
                 if due(config.sample_every):
                     grids.draw(state)
-                if due(config.checkpoint_every):
+                if due(config.checkpoint_every) or stop:
                     checkpoints.save(state)
+                if stop:
+                    break
                 if evaluate is not None and due(config.evaluation.every):
                     tqdm.write(f'step {end}: {evaluate(state)}')
-        if not grid_path(workdir, int(state.step)).exists():
+        if not stop and not grid_path(workdir, int(state.step)).exists():
             grids.draw(state)
+    if stop:
+        raise StoppedError(
+            request.signal,
+            f'{request.signal.name}: stopped at step {int(state.step)}, which is saved; '
+            'the same command goes on there',
+        )
     logging.info('%s: done at step %d', workdir, int(state.step))
     return state
 
@@ -159,7 +228,7 @@ def describe(config: ConfigDict, state: GANState, writer: metric_writers.MetricW
     """Writes the config and both networks' parameters to TensorBoard, the latter to the log too."""
     writer.write_hparams(config_lib.flatten(config.to_dict()))
     texts = {'config': f'```json\n{json.dumps(config.to_dict(), indent=2)}\n```'}
-    for name in ('generator', 'discriminator'):
+    for name in NETWORKS:
         params = getattr(state, name).params
         overview = parameter_overview.get_parameter_overview(params, include_stats=False)
         logging.info('%s:\n%s', name, overview)

@@ -144,3 +144,60 @@ def test_a_killed_process_goes_on_to_the_same_end(tmp_path, data_dir):
         assert sampled.stdout.strip() == f'samples: {out / "samples.png"}'
         arrays.append(np.load(out / 'samples.npz', allow_pickle=False)['images'])
     np.testing.assert_array_equal(*arrays)
+
+
+def test_a_second_process_in_a_workdir_is_refused_until_the_first_ends(tmp_path, data_dir):
+    flags = [*TINY, '--config.checkpoint_every=100000', f'--workdir={tmp_path}']
+    environment = {'TFDS_DATA_DIR': str(data_dir)}
+    first = subprocess.Popen(
+        command(*flags, '--config.num_steps=1000000', '--config.sample_every=50'),
+        cwd=ROOT,
+        env=os.environ | environment,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        deadline = time.monotonic() + 90
+        while not list(tmp_path.glob('samples/*.png')) and time.monotonic() < deadline:
+            time.sleep(0.01)
+        second = run(*flags, '--config.num_steps=2', **environment)
+        assert second.returncode == 2, second.stderr
+        assert 'is in use by another process' in second.stderr.splitlines()[-1]
+        assert first.poll() is None
+    finally:
+        first.kill()
+        first.wait()
+    (tmp_path / 'samples').rename(tmp_path / 'old_samples')  # it saved no checkpoint
+    third = run(*flags, '--config.num_steps=2', **environment)
+    assert third.returncode == 0, third.stderr
+
+
+@pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGINT])
+def test_a_process_asked_to_stop_saves_and_goes_on_to_the_same_end(number, tmp_path, data_dir):
+    flags = [*TINY, '--config.num_steps=3000', '--config.checkpoint_every=3000']
+    environment = {**os.environ, 'TFDS_DATA_DIR': str(data_dir)}
+    workdir = tmp_path / 'run'
+    process = subprocess.Popen(
+        command(*flags, '--config.sample_every=50', f'--workdir={workdir}'),
+        cwd=ROOT,
+        env=environment,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    deadline = time.monotonic() + 90
+    while not list(workdir.glob('samples/*.png')) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    process.send_signal(number)
+    _, told = process.communicate(timeout=60)
+    assert process.returncode == 128 + number, told
+    (step,) = checkpoints(workdir)
+    assert 50 <= step < 3000
+    last = told.strip().splitlines()[-1]
+    assert last.startswith(f'{number.name}: stopped at step {step},')
+
+    flags = [flag for flag in flags if 'num_steps' not in flag] + [f'--config.num_steps={step + 5}']
+    whole = tmp_path / 'whole'
+    for folder in (workdir, whole):
+        result = run(*flags, f'--workdir={folder}', TFDS_DATA_DIR=str(data_dir))
+        assert result.returncode == 0, result.stderr
+    pictures = [folder / 'samples' / f'{step + 5:08d}.png' for folder in (workdir, whole)]
+    assert pictures[0].read_bytes() == pictures[1].read_bytes()

@@ -245,6 +245,23 @@ def test_the_discriminator_computes_what_its_fields_say():
     np.testing.assert_allclose(actual, expected, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize('use_bias', [False, True])
+def test_a_discriminator_without_biases_is_blind_to_a_batchs_contrast(use_bias):
+    """BatchNorm takes away the scale that convolutions and LeakyReLU hand on."""
+    config = cifar10.get_config()
+    config.discriminator.update(features=(4, 4), strides=(2, 2), use_bias=use_bias)
+    config.generator.update(base_size=2, features=(2,), strides=(2, 2))
+    discriminator = models.build(config, (8, 8, 3)).discriminator
+    variables = random_variables(discriminator, (1, 8, 8, 3))
+    images = jnp.asarray(np.random.default_rng(0).uniform(-1, 1, (4, 8, 8, 3)), jnp.float32)
+
+    def judge(images):
+        return discriminator.apply(variables, images, train=True, mutable=['batch_stats'])[0]
+
+    difference = np.abs(judge(images / 2) - judge(images)).max()
+    assert difference > 0.1 if use_bias else difference < 1e-3
+
+
 def test_dropout_drops_its_share_while_training_only():
     config = cifar10.get_config()
     config.discriminator.update(features=(64,), strides=(1,), dropout_rate=0.3, norm='none')

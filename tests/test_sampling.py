@@ -141,6 +141,6 @@ def test_the_average_is_normalised_by_vectors_of_its_own(config):
     kernel = jnp.asarray(rows @ columns + 0.1 * rng.normal(size=(4, 32)), jnp.float32)
     far = state.replace(ema_params={**state.ema_params, 'project': {'kernel': kernel}})
     sampler = sampling.Sampler(networks.generator, config)
-    variables = sampler._variables(far, jax.random.key(0))
+    variables = sampler.variables(far)
     stretched = np.linalg.norm(kernel @ variables['spectral_stats']['project']['u'])
     assert stretched == pytest.approx(np.linalg.svd(kernel)[1][0], rel=1e-3)
