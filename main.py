@@ -1,6 +1,7 @@
 """Command line of dcgan_jax: flags, and one dispatch on --mode."""
 
 import contextlib
+import errno
 import logging
 import os
 import sys
@@ -39,6 +40,18 @@ _IMAGES = flags.DEFINE_string(
 )
 
 
+_COORDINATOR = flags.DEFINE_string(
+    'coordinator_address', None, "HOST:PORT of a run's first process, where there are several."
+)
+_NUM_PROCESSES = flags.DEFINE_integer('num_processes', None, 'How many.', lower_bound=1)
+_PROCESS_ID = flags.DEFINE_integer('process_id', None, 'Which this is, from 0.', lower_bound=0)
+_DISTRIBUTED = flags.DEFINE_bool(
+    'distributed',
+    False,
+    'One of several processes that the cluster tells of each other: Cloud TPU, SLURM, Open MPI.',
+)
+
+
 _CHECKPOINT = flags.DEFINE_enum(
     'checkpoint',
     'latest',
@@ -51,8 +64,17 @@ def _train() -> None:
     from dcgan_jax import train
 
     config = _config()
+    _join()
     state = train.train_and_evaluate(config, _WORKDIR.value)
     print(f'samples: {train.grid_path(_WORKDIR.value, int(state.step))}')
+
+
+def _join() -> None:
+    from dcgan_jax import processes
+
+    told = (_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value)
+    if _DISTRIBUTED.value or any(value is not None for value in told):
+        processes.start(*told)
 
 
 def _sample() -> None:
@@ -182,6 +204,10 @@ def main(argv: list[str]) -> None:
         _exit(error, 2)
     except TrainingError as error:
         _exit(error, 1)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        _exit(f'{error}: free some space, then the same command goes on', 1)
     except StoppedError as error:
         print(error, file=sys.stderr)
         sys.exit(128 + error.signal)

@@ -11,7 +11,8 @@ import orbax.checkpoint as ocp
 from absl import logging
 from etils import epath
 
-from dcgan_jax.errors import UserError
+from dcgan_jax import processes
+from dcgan_jax.errors import TrainingError, UserError
 from dcgan_jax.train_state import GANState
 
 FOLDER = 'checkpoints'
@@ -62,8 +63,8 @@ class Checkpoints:
     def save(self, state: GANState, **metadata: Any) -> None:
         """Copies the state to the host, then writes it in the background.
 
-        A save that failed in the background raises at the next call, or at `close`. `metadata` is
-        added to that of all.
+        A save that failed in the background raises at the next call, or at `close`: a
+        `TrainingError`. `metadata` is added to that of all.
         """
         step = int(state.step)
         # Of a past that the run went back from; Orbax would keep them instead.
@@ -72,23 +73,39 @@ class Checkpoints:
             self._manager.delete(later)
         tree = _named(state)
         checksums = {name: int(value) for name, value in jax.device_get(_checksums(tree)).items()}
-        saved = self._manager.save(
-            step,
-            args=ocp.args.Composite(
-                state=ocp.args.StandardSave(tree),
-                checksums=ocp.args.JsonSave(checksums),
-                metadata=ocp.args.JsonSave({'step': step, **self._metadata, **metadata}),
-            ),
-        )
+        with self._written():
+            saved = self._manager.save(
+                step,
+                args=ocp.args.Composite(
+                    state=ocp.args.StandardSave(tree),
+                    checksums=ocp.args.JsonSave(checksums),
+                    metadata=ocp.args.JsonSave({'step': step, **self._metadata, **metadata}),
+                ),
+            )
         if not saved:
             raise RuntimeError(f'Orbax did not save the checkpoint of step {step}')
 
     def close(self) -> None:
         """Waits until all is written."""
         try:
-            self._manager.wait_until_finished()
+            with self._written():
+                self._manager.wait_until_finished()
         finally:
             self._manager.close()
+
+    @contextlib.contextmanager
+    def _written(self) -> Iterator[None]:
+        """Tells what could not be written, be it in the background."""
+        try:
+            yield
+        except Exception as error:  # A full disk comes as OSError, or as TensorStore's ValueError.
+            last = max(self._manager.all_steps(read=True), default=None)
+            good = 'there is none' if last is None else f'the last whole one is of step {last}'
+            reason = next(iter(str(error).splitlines()), '')[:200]
+            raise TrainingError(
+                f'a checkpoint can not be written ({type(error).__name__}: {reason}): stopped, '
+                f'{good}; free some space, then the same command goes on from there'
+            ) from error
 
 
 def restore_latest(
@@ -114,11 +131,14 @@ def restore_latest(
     damaged = []
     try:
         for step in sorted(manager.all_steps(), reverse=True):
+            state = None
             try:
-                return _restore(manager, step, like, folder / str(step)), damaged
+                state = _restore(manager, step, like, folder / str(step))
             except DamagedError as error:
                 logging.warning('%s: going back to the checkpoint before it', error)
-                damaged.append(step)
+            if processes.all_true(state is not None):
+                return state, damaged
+            damaged.append(step)
     finally:
         manager.close()
     if damaged:

@@ -38,14 +38,16 @@ def feed(
     taken = config.batch_size * config.discriminator_steps
     placed = mesh_lib.sharded(mesh, axis=1)
     if data.fits_on_device(source, config.data.placement, config.data.device_limit_bytes):
-        split = jax.device_put(
-            data.load_split(source, config.conditional), mesh_lib.replicated(mesh)
+        everywhere = mesh_lib.replicated(mesh)
+        split = jax.tree.map(
+            lambda array: mesh_lib.place(array, everywhere),
+            data.load_split(source, config.conditional),
         )
         indices = (
             data.batch_indices(config.seed, first, taken, len(source), end - first)
             for first, end in ranges
         )
-        return split, (jax.device_put(batch, placed) for batch in indices)
+        return split, (mesh_lib.place(batch, placed) for batch in indices)
     # Each process reads the rows of its own devices.
     share = taken // jax.process_count()
     rows = slice(jax.process_index() * share, (jax.process_index() + 1) * share)

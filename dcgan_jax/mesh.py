@@ -40,6 +40,11 @@ def sharded(mesh: Mesh, axis: int = 0) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec(*[None] * axis, AXIS))
 
 
+def place(array: np.ndarray, sharding: NamedSharding) -> jax.Array:
+    """Puts an array that every process has where `sharding` says; nothing is sent."""
+    return jax.make_array_from_callback(array.shape, sharding, lambda part: array[part])
+
+
 def abstract(mesh: Mesh, shapes: Any, sharding: str = 'replicated') -> Any:
     """Shapes as `jax.ShapeDtypeStruct`s that say where the arrays live.
 

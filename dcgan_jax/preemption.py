@@ -5,12 +5,18 @@ Ctrl-C. A second SIGINT ends the process at once.
 """
 
 import contextlib
+import itertools
+import os
 import signal
 import threading
 from collections.abc import Iterator
 from types import FrameType
 
+import jax
+from jax.experimental import multihost_utils
+
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
+_calls = itertools.count(1)  # JAX's processes agree on a number that all of them come to.
 
 
 class Request:
@@ -23,6 +29,15 @@ class Request:
     def __init__(self):
         """Nothing was asked yet."""
         self.signal: signal.Signals | None = None
+
+    def due(self) -> bool:
+        """Whether to stop now; all processes ask after each call, and have the same answer."""
+        if jax.process_count() == 1:
+            return self.signal is not None
+        reached = multihost_utils.reached_preemption_sync_point(next(_calls))
+        if reached and self.signal is None:
+            self.signal = signal.SIGTERM
+        return reached
 
     def receive(self, number: int, frame: FrameType | None) -> None:
         """The handler of the signals."""
@@ -40,9 +55,18 @@ def watch() -> Iterator[Request]:
     if threading.current_thread() is not threading.main_thread():
         yield request
         return
-    before = {number: signal.signal(number, request.receive) for number in _SIGNALS}
+    if jax.process_count() > 1:  # JAX tells SIGTERM to all processes, and has its handler.
+        handlers = {signal.SIGINT: _as_sigterm}
+    else:
+        handlers = dict.fromkeys(_SIGNALS, request.receive)
+    before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
     try:
         yield request
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _as_sigterm(number: int, frame: FrameType | None) -> None:
+    del number, frame
+    os.kill(os.getpid(), signal.SIGTERM)

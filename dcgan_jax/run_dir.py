@@ -35,6 +35,17 @@ class Run(NamedTuple):
     num_classes: int = 0
 
 
+def folder(path: epath.PathLike, flag: str = '--workdir') -> epath.Path:
+    """The path of a folder that a flag names, `~` being the user's.
+
+    Raises:
+        UserError: it is empty.
+    """
+    if not os.fspath(path):
+        raise UserError(f'{flag} is empty: name a folder')
+    return epath.Path(path).expanduser()
+
+
 def check_writable(workdir: epath.PathLike, flag: str = '--workdir') -> epath.Path:
     """Makes `workdir` where it's not there, and tries to write in it.
 
@@ -48,9 +59,7 @@ def check_writable(workdir: epath.PathLike, flag: str = '--workdir') -> epath.Pa
     Raises:
         UserError: it's a file, or can't be made or written.
     """
-    if not os.fspath(workdir):
-        raise UserError(f'{flag} is empty: name a folder')
-    workdir = epath.Path(workdir).expanduser()
+    workdir = folder(workdir, flag)
     probe = workdir / f'.write_test_{os.getpid()}'
     try:
         workdir.mkdir(parents=True, exist_ok=True)

@@ -141,11 +141,11 @@ class Sampler:
                 )
             }
 
-        everywhere, divided = mesh_lib.replicated(mesh), mesh_lib.sharded(mesh)
+        everywhere, self._divided = mesh_lib.replicated(mesh), mesh_lib.sharded(mesh)
         self._variables = jax.jit(variables, out_shardings=everywhere)
         self._generate = jax.jit(
             functools.partial(generate, generator),
-            in_shardings=(everywhere, divided, divided),
+            in_shardings=(everywhere, self._divided, self._divided),
             out_shardings=everywhere,
         )
 
@@ -192,5 +192,8 @@ class Sampler:
             count = len(latents[piece])
             padding = (0, self._batch_size - count)
             padded = np.pad(latents[piece], (padding, (0, 0)))
-            pixels = self._generate(variables, padded, np.pad(labels[piece], padding))
+            inputs = (padded, np.pad(labels[piece], padding))
+            pixels = self._generate(
+                variables, *(mesh_lib.place(array, self._divided) for array in inputs)
+            )
             yield np.asarray(pixels)[:count]

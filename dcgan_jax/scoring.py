@@ -7,7 +7,7 @@ import numpy as np
 from etils import epath
 from ml_collections import ConfigDict
 
-from dcgan_jax import checkpoint, data, evaluation
+from dcgan_jax import checkpoint, data, evaluation, processes
 from dcgan_jax.clu_light import metric_writers
 from dcgan_jax.evaluation import Evaluation, Evaluator
 from dcgan_jax.sampling import Sampler
@@ -105,7 +105,8 @@ class Progress:
         """Evaluates a state; returns its figures in a line."""
         step = int(state.step)
         result = self._scorer(state, self._config.num_samples, SELECTION_SEED)
-        evaluation.write(self._workdir / FOLDER, f'{step:08d}', result)
+        if processes.is_first():
+            evaluation.write(self._workdir / FOLDER, f'{step:08d}', result)
         group = '_'.join(['evaluation', *filter(None, [result.protocol.get('extractor')])])
         self._writer.write_scalars(
             step, {f'{group}/{name}': value for name, value in result.values.items()}

@@ -19,6 +19,7 @@ from dcgan_jax import (
     images,
     models,
     preemption,
+    processes,
     run_dir,
     sources,
     train_state,
@@ -55,7 +56,7 @@ def train_and_evaluate(config: ConfigDict, workdir: epath.PathLike) -> GANState:
         StoppedError: SIGTERM or SIGINT came; the state was saved, and the same call goes on there.
     """
     prepared = prepare(config, workdir)
-    with run_dir.alone(prepared.workdir):
+    with processes.first_holds(run_dir.alone(prepared.workdir)):
         while True:
             rollbacks = guard.rollbacks(prepared.workdir)
             try:
@@ -64,7 +65,7 @@ def train_and_evaluate(config: ConfigDict, workdir: epath.PathLike) -> GANState:
                 if config.on_nonfinite != 'rollback' or len(rollbacks) >= config.max_rollbacks:
                     raise
                 logging.warning('%s; from there on with other random numbers', error)
-                guard.add_rollback(prepared.workdir, str(error))
+                processes.on_first(guard.add_rollback, prepared.workdir, str(error))
 
 
 class Prepared(NamedTuple):
@@ -93,13 +94,14 @@ def prepare(config: ConfigDict, workdir: epath.PathLike) -> Prepared:
     """Refuses what can't work before anything is compiled, then claims `workdir`."""
     config_lib.validate(config)
     mesh = mesh_lib.create(config.batch_size)
-    workdir = run_dir.check_writable(workdir)
+    workdir = run_dir.folder(workdir)
+    processes.on_first(run_dir.check_writable, workdir)
     source = sources.open_split(config, config.data.split)
     run = Run(config, source.image_shape, source.num_classes)
     networks = models.build(*run)
     sampler = Sampler(networks.generator, config)
     scorer = sample_scorer(config, sampler) if config.evaluation.every else None
-    run_dir.enter(workdir, run)
+    processes.on_first(run_dir.enter, workdir, run)
     return Prepared(run, workdir, mesh, source, networks, scorer, sampler)
 
 
@@ -119,7 +121,7 @@ def train(prepared: Prepared, seed: int) -> GANState:
     create = functools.partial(train_state.create, config, networks, source.image_shape)
     like = compiled.abstract_state(create, mesh, config.sharding)
     state, damaged = checkpoint.restore_latest(workdir, like)
-    checkpoint.set_aside(workdir, damaged)
+    processes.on_first(checkpoint.set_aside, workdir, damaged)
     if state is None:
         if grid_path(workdir, 0).parent.exists() and not (workdir / checkpoint.FOLDER).exists():
             raise UserError(
@@ -169,7 +171,7 @@ def train(prepared: Prepared, seed: int) -> GANState:
             if profile is not None:
                 profile(end)
 
-            stop = request.signal is not None and end < config.num_steps
+            stop = request.due() and end < config.num_steps
             due = functools.partial(is_due, first, end, config.num_steps)
             if due(config.log_every) or due(config.checkpoint_every) or stop:
                 scalars = log.fetch()
@@ -184,7 +186,8 @@ def train(prepared: Prepared, seed: int) -> GANState:
                     break
                 if evaluate is not None and due(config.evaluation.every):
                     tqdm.write(f'step {end}: {evaluate(state)}')
-        if not stop and not grid_path(workdir, int(state.step)).exists():
+        drawn = grid_path(workdir, int(state.step)).exists()
+        if not stop and not processes.all_true(drawn):
             grids.draw(state)
     if stop:
         raise StoppedError(
@@ -252,12 +255,13 @@ class SampleGrids:
         self._workdir = workdir
         self._writer = writer
 
-    def draw(self, state: GANState) -> epath.Path:
-        """Writes the grid of a state; returns the PNG's path."""
+    def draw(self, state: GANState) -> None:
+        """Writes the grid of a state."""
         step = int(state.step)
         picture = images.grid(self._sampler(state, self._latents))
         self._writer.write_images(step, {'samples': picture})
-        return images.write_png(grid_path(self._workdir, step), picture)
+        if processes.is_first():
+            images.write_png(grid_path(self._workdir, step), picture)
 
 
 def grid_path(workdir: epath.PathLike, step: int) -> epath.Path:

@@ -8,6 +8,7 @@ import tensorboardX
 from etils import epath
 from tensorboardX import summary
 
+from dcgan_jax import processes
 from dcgan_jax.clu_light import metric_writers
 
 
@@ -84,5 +85,6 @@ class TensorBoardWriter(metric_writers.MetricWriter):
 
 
 def create(workdir: epath.PathLike, first_step: int) -> metric_writers.MetricWriter:
-    """A writer to event files in `workdir` that does its work in a thread of its own."""
-    return metric_writers.AsyncMultiWriter([TensorBoardWriter(workdir, first_step)])
+    """A writer to event files in `workdir`, in a thread; only the first process writes."""
+    events = [TensorBoardWriter(workdir, first_step)] if processes.is_first() else []
+    return metric_writers.AsyncMultiWriter(events)

@@ -70,7 +70,7 @@ class Extractor:
         divided = jax.shard_map(
             function, mesh=mesh, in_specs=(mesh_lib.ALL, mesh_lib.PART), out_specs=mesh_lib.PART
         )
-        everywhere = mesh_lib.replicated(mesh)
+        everywhere, self._divided = mesh_lib.replicated(mesh), mesh_lib.sharded(mesh)
         self._function = jax.jit(divided, out_shardings=everywhere)
         self._variables = jax.device_put(variables, everywhere)
         self._batch_size = batch_size * mesh.size
@@ -144,7 +144,8 @@ class Extractor:
         """Pads one batch to the compiled size."""
         padded = np.zeros((self._batch_size, *images.shape[1:]), np.uint8)
         padded[: len(images)] = images
-        features, logits = jax.device_get(self._function(self._variables, padded))
+        placed = mesh_lib.place(padded, self._divided)
+        features, logits = jax.device_get(self._function(self._variables, placed))
         return features[: len(images)], logits[: len(images)]
 
 

@@ -10,7 +10,7 @@ from absl import logging
 from etils import epath
 from tqdm import tqdm
 
-from dcgan_jax import cache
+from dcgan_jax import cache, processes
 from dcgan_jax.errors import UserError
 from dcgan_jax.files import read_npz, write_whole
 from dcgan_jax.metrics.extractors import Extractor
@@ -60,7 +60,7 @@ def of_source(
     stem = f'{source.name}_{source.split}_{extractor.name}_{key}'
     path = cache.folder() / 'reference' / f'{"".join(map(_safe, stem))}.npz'
     cached = _read(path, described, extractor.dimension)
-    if cached is None:
+    if not processes.all_true(cached is not None):  # All compute, or none does.
         cached = _compute(source, extractor, kept, whole)
         _write(path, described, cached)
     return cached

@@ -1,0 +1,84 @@
+"""Several processes as one run, on one machine or many: each has some of the devices.
+
+All of them run the same program: what compiles and computes must happen in all, in the same order.
+What is written once, the first process writes.
+"""
+
+import contextlib
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+
+from dcgan_jax.errors import UserError
+
+HEARTBEAT_SECONDS = 30  # Until a process that is gone is missed.
+
+
+def start(coordinator: str | None, count: int | None, index: int | None) -> None:
+    """Joins the other processes of a run; before anything else uses a device.
+
+    Args:
+        coordinator: 'HOST:PORT' of the first process; None where the cluster tells (Cloud TPU
+            slices, SLURM, Open MPI, Kubernetes).
+        count: how many processes; None as above.
+        index: of this one, from 0; None as above.
+
+    Raises:
+        UserError: the others can't be found.
+    """
+    try:
+        jax.distributed.initialize(
+            coordinator, count, index, heartbeat_timeout_seconds=HEARTBEAT_SECONDS
+        )
+    except (RuntimeError, ValueError) as error:
+        raise UserError(
+            f'cannot join the processes of this run ({error}): give --coordinator_address, '
+            '--num_processes and --process_id to each'
+        ) from error
+
+
+def is_first() -> bool:
+    """Whether this process writes what is written once."""
+    return jax.process_index() == 0
+
+
+def on_first(function: Callable[..., Any], *arguments: Any) -> Any:
+    """Calls `function` in the first process while the others wait; a UserError is everyone's.
+
+    Returns:
+        What it returned, None in the others.
+
+    Raises:
+        UserError: `function` raised one.
+    """
+    result, refused = None, None
+    if is_first():
+        try:
+            result = function(*arguments)
+        except UserError as error:
+            refused = error
+    if jax.process_count() > 1:
+        failed = multihost_utils.broadcast_one_to_all(np.int32(refused is not None))
+        if failed and refused is None:
+            refused = UserError('the first process refused, and says why')
+    if refused is not None:
+        raise refused
+    return result
+
+
+def all_true(value: bool) -> bool:
+    """Whether it is true in every process."""
+    if jax.process_count() == 1:
+        return value
+    return bool(np.all(multihost_utils.process_allgather(np.bool_(value))))
+
+
+@contextlib.contextmanager
+def first_holds(context: contextlib.AbstractContextManager) -> Any:
+    """A block within which the first process, and it alone, holds `context`."""
+    with contextlib.ExitStack() as stack:
+        on_first(stack.enter_context, context)
+        yield
