@@ -50,8 +50,6 @@ _DISTRIBUTED = flags.DEFINE_bool(
     False,
     'One of several processes that the cluster tells of each other: Cloud TPU, SLURM, Open MPI.',
 )
-
-
 _CHECKPOINT = flags.DEFINE_enum(
     'checkpoint',
     'latest',
@@ -72,9 +70,13 @@ def _train() -> None:
 def _join() -> None:
     from dcgan_jax import processes
 
+    if _is_one_of_several():
+        processes.start(_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value)
+
+
+def _is_one_of_several() -> bool:
     told = (_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value)
-    if _DISTRIBUTED.value or any(value is not None for value in told):
-        processes.start(*told)
+    return _DISTRIBUTED.value or any(value is not None for value in told)
 
 
 def _sample() -> None:
@@ -198,6 +200,8 @@ def main(argv: list[str]) -> None:
         if _WORKDIR.value is None and not images_alone:
             instead = ', or a --config for --images alone' if _IMAGES.value else ''
             raise UserError(f'--workdir is missing: give the folder of the run{instead}')
+        if _is_one_of_several() and _MODE.value != 'train':
+            raise UserError(f'--mode={_MODE.value} is of one process: leave out what joins several')
         _keep_compiled_programs()
         _MODES[_MODE.value]()
     except UserError as error:

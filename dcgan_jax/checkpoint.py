@@ -104,7 +104,7 @@ class Checkpoints:
             reason = next(iter(str(error).splitlines()), '')[:200]
             raise TrainingError(
                 f'a checkpoint can not be written ({type(error).__name__}: {reason}): stopped, '
-                f'{good}; free some space, then the same command goes on from there'
+                f'{good}; mend that (free some space, say), then the same command goes on'
             ) from error
 
 

@@ -31,3 +31,7 @@ class TrainingError(RuntimeError):
 
     `main.py` prints it to stderr without a traceback and exits with code 1.
     """
+
+
+class NonFiniteError(TrainingError):
+    """A loss, a gradient or a parameter was NaN or infinite: what a rollback may get past."""

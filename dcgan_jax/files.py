@@ -12,6 +12,7 @@ def write_whole(path: epath.PathLike, content: bytes) -> epath.Path:
     """Writes a file whole or not at all, making its folder; returns its path."""
     path = epath.Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
+    # Processes of one run may write the same file to a cache at once.
     partial = path.parent / f'{path.name}.{os.getpid()}.partial'
     partial.write_bytes(content)
     return partial.replace(path)

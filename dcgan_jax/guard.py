@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from etils import epath
 
+from dcgan_jax.errors import UserError
 from dcgan_jax.files import write_whole
 from dcgan_jax.train_state import GANState
 from dcgan_jax.train_step import Metrics
@@ -40,9 +41,16 @@ def seed_after(seed: int, rollbacks: int) -> int:
 
 
 def rollbacks(workdir: epath.Path) -> list[str]:
-    """Why the run went back, each time it did."""
+    """Why the run went back, each time it did.
+
+    Raises:
+        UserError: the file that says so is damaged.
+    """
     path = workdir / FILE
-    return json.loads(path.read_text()) if path.exists() else []
+    try:
+        return json.loads(path.read_text()) if path.exists() else []
+    except ValueError as error:
+        raise UserError(f'{path} is damaged ({error}): restore it, or delete it') from error
 
 
 def add_rollback(workdir: epath.Path, why: str) -> None:

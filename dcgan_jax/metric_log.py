@@ -8,7 +8,7 @@ import jax
 import numpy as np
 from absl import logging
 
-from dcgan_jax.errors import TrainingError
+from dcgan_jax.errors import NonFiniteError, TrainingError
 from dcgan_jax.guard import SKIPPED
 from dcgan_jax.train_step import Metrics
 
@@ -24,7 +24,7 @@ class MetricLog:
         Args:
             batch_size: images a step, for images/s.
             last_checkpoint: its step, for the message of an error.
-            max_skipped: updates in a row.
+            max_skipped: how many updates in a row may be skipped.
         """
         self._batch_size = batch_size
         self._last_checkpoint = last_checkpoint
@@ -53,8 +53,8 @@ class MetricLog:
         Skipped updates are counted, and left out of the means; there is none if all were skipped.
 
         Raises:
-            TrainingError: a metric was not finite, which names it, its step and the last
-                checkpoint; or too many updates in a row were skipped.
+            NonFiniteError: a metric was not finite: names it, its step and the last checkpoint.
+            TrainingError: too many updates in a row were skipped.
         """
         first = self._calls[0][0]
         calls = jax.device_get([metrics for _, metrics in self._calls])
@@ -104,7 +104,7 @@ class MetricLog:
             return
         name = min(bad, key=bad.get)
         value, at = series[name][bad[name]], first + bad[name] + 1
-        raise TrainingError(
+        raise NonFiniteError(
             f'{name} is {value} at step {at}: stopped, {self._good()}; '
             'try a lower learning rate or another seed in another --workdir'
         )

@@ -1,7 +1,7 @@
 """SIGTERM and SIGINT end a run after the call under way, with a checkpoint.
 
-Preemptible machines send SIGTERM some seconds (30 on Cloud TPU VMs) before they stop; SIGINT is
-Ctrl-C. A second SIGINT ends the process at once.
+Preemptible machines send SIGTERM some seconds before they stop; SIGINT is Ctrl-C, and a second one
+ends the process at once. Of several processes each takes either for a SIGTERM to all.
 """
 
 import contextlib

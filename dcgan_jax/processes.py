@@ -46,26 +46,26 @@ def is_first() -> bool:
 
 
 def on_first(function: Callable[..., Any], *arguments: Any) -> Any:
-    """Calls `function` in the first process while the others wait; a UserError is everyone's.
+    """Calls `function` in the first process while the others wait; its failure is everyone's.
 
     Returns:
         What it returned, None in the others.
 
     Raises:
-        UserError: `function` raised one.
+        UserError: in the others, if it raised; in the first, what it raised.
     """
-    result, refused = None, None
+    result, failure = None, None
     if is_first():
         try:
             result = function(*arguments)
-        except UserError as error:
-            refused = error
+        except Exception as error:  # The others wait for an answer, whatever it is.
+            failure = error
     if jax.process_count() > 1:
-        failed = multihost_utils.broadcast_one_to_all(np.int32(refused is not None))
-        if failed and refused is None:
-            refused = UserError('the first process refused, and says why')
-    if refused is not None:
-        raise refused
+        failed = multihost_utils.broadcast_one_to_all(np.int32(failure is not None))
+        if failed and failure is None:
+            failure = UserError('the first process refused or failed, and says why')
+    if failure is not None:
+        raise failure
     return result
 
 

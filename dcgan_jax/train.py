@@ -28,7 +28,7 @@ from dcgan_jax import (
 from dcgan_jax import config as config_lib
 from dcgan_jax import mesh as mesh_lib
 from dcgan_jax.clu_light import metric_writers, parameter_overview, periodic_actions
-from dcgan_jax.errors import StoppedError, TrainingError, UserError
+from dcgan_jax.errors import NonFiniteError, StoppedError, UserError
 from dcgan_jax.metric_log import MetricLog
 from dcgan_jax.run_dir import Run
 from dcgan_jax.sampling import Sampler
@@ -52,16 +52,18 @@ def train_and_evaluate(config: ConfigDict, workdir: epath.PathLike) -> GANState:
 
     Raises:
         UserError: config, data set, workdir or its checkpoints don't allow the run.
-        TrainingError: a loss was not finite; earlier checkpoints stay.
+        TrainingError: a loss was not finite and `config.on_nonfinite` has no way on, or a
+            checkpoint can't be written; earlier checkpoints stay.
         StoppedError: SIGTERM or SIGINT came; the state was saved, and the same call goes on there.
     """
     prepared = prepare(config, workdir)
-    with processes.first_holds(run_dir.alone(prepared.workdir)):
+    alone = processes.first_holds(run_dir.alone(prepared.workdir))
+    with alone, preemption.watch() as request:
         while True:
             rollbacks = guard.rollbacks(prepared.workdir)
             try:
-                return train(prepared, guard.seed_after(config.seed, len(rollbacks)))
-            except TrainingError as error:
+                return train(prepared, guard.seed_after(config.seed, len(rollbacks)), request)
+            except NonFiniteError as error:
                 if config.on_nonfinite != 'rollback' or len(rollbacks) >= config.max_rollbacks:
                     raise
                 logging.warning('%s; from there on with other random numbers', error)
@@ -91,7 +93,7 @@ class Prepared(NamedTuple):
 
 
 def prepare(config: ConfigDict, workdir: epath.PathLike) -> Prepared:
-    """Refuses what can't work before anything is compiled, then claims `workdir`."""
+    """Refuses what can't work (`UserError`) before anything is compiled, then claims `workdir`."""
     config_lib.validate(config)
     mesh = mesh_lib.create(config.batch_size)
     workdir = run_dir.folder(workdir)
@@ -105,12 +107,13 @@ def prepare(config: ConfigDict, workdir: epath.PathLike) -> Prepared:
     return Prepared(run, workdir, mesh, source, networks, scorer, sampler)
 
 
-def train(prepared: Prepared, seed: int) -> GANState:
+def train(prepared: Prepared, seed: int, request: preemption.Request) -> GANState:
     """Goes on from the last checkpoint, or from step 0, to the last step.
 
     Args:
         prepared: the run.
         seed: of batches, latents and dropout; see `guard.seed_after`.
+        request: to stop early.
 
     Returns:
         See `train_and_evaluate`, also for what it raises.
@@ -133,16 +136,15 @@ def train(prepared: Prepared, seed: int) -> GANState:
     logging.info('%s: from step %d to %d', workdir, start, max(start, config.num_steps))
 
     # 2. The data and the compiled program.
-    drawn = config.copy_and_resolve_references()
-    drawn.seed = seed
+    seeded = config.copy_and_resolve_references()
+    seeded.seed = seed
     ranges = compiled.CallRanges(start, config.num_steps, compiled.steps_per_call(config))
-    split, batches = feed.feed(drawn, mesh, source, ranges)
-    train_call = compiled.train_call(drawn, mesh, like)
+    split, batches = feed.feed(seeded, mesh, source, ranges)
+    train_call = compiled.train_call(seeded, mesh, like)
 
     # 3. The loop. The devices are one call ahead of the host, which logs, saves and draws.
     with contextlib.ExitStack() as stack:
         stack.enter_context(contextlib.closing(batches))
-        request = stack.enter_context(preemption.watch())
         writer = stack.enter_context(contextlib.closing(writers.create(workdir, start)))
         described = run_dir.describe(run)
         checkpoints = checkpoint.Checkpoints(workdir, config.keep_checkpoints, described)
@@ -186,8 +188,8 @@ def train(prepared: Prepared, seed: int) -> GANState:
                     break
                 if evaluate is not None and due(config.evaluation.every):
                     tqdm.write(f'step {end}: {evaluate(state)}')
-        drawn = grid_path(workdir, int(state.step)).exists()
-        if not stop and not processes.all_true(drawn):
+        has_grid = grid_path(workdir, int(state.step)).exists()
+        if not stop and not processes.all_true(has_grid):
             grids.draw(state)
     if stop:
         raise StoppedError(

@@ -61,6 +61,15 @@ def test_cutout_zeroes_one_square_of_half_the_side():
     assert min(sizes) >= 4  # its middle may lie on the border
 
 
+def test_cutout_of_odd_sides_is_where_diffaugment_has_it():
+    """Side 5: squares of round(2.5) = 3, middles 0 to 4, so 2 or 3 rows are cut, never 1."""
+    images = jnp.ones((200, 5, 5, 1))
+    rows = (np.asarray(augment.cutout(KEY, images)) == 0).any(axis=(2, 3))
+    assert {tuple(np.flatnonzero(row)) for row in rows} == {
+        (0, 1), (0, 1, 2), (1, 2, 3), (2, 3, 4), (3, 4)
+    }  # fmt: skip
+
+
 def test_gradients_reach_what_is_left_of_an_image():
     gradients = jax.grad(
         lambda x: jnp.sum(augment.augment(KEY, x, ('translation', 'cutout'), 1.0))

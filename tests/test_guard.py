@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from dcgan_jax import compiled, guard, train
-from dcgan_jax.errors import TrainingError
+from dcgan_jax import checkpoint, compiled, guard, train
+from dcgan_jax.errors import TrainingError, UserError
 from tests.compare import assert_equal_states
 
 AT = 3  # steps done before the update that sees NaN
@@ -95,3 +95,20 @@ def test_seeds_of_rollbacks_are_distinct_and_the_first_is_the_runs_own():
     assert seeds[0] == 7
     assert len(set(seeds)) == 100
     assert all(0 <= seed < 2**32 for seed in seeds)
+
+
+def test_what_a_rollback_does_not_mend_ends_the_run(config, tmp_path, monkeypatch):
+    def save(self, state, **metadata):
+        raise TrainingError('a checkpoint can not be written')
+
+    monkeypatch.setattr(checkpoint.Checkpoints, 'save', save)
+    config.on_nonfinite = 'rollback'
+    with pytest.raises(TrainingError, match='can not be written'):
+        train.train_and_evaluate(config, tmp_path)
+    assert guard.rollbacks(tmp_path) == []
+
+
+def test_a_damaged_record_of_rollbacks_is_named(config, tmp_path):
+    (tmp_path / guard.FILE).write_text('[')
+    with pytest.raises(UserError, match=guard.FILE):
+        train.train_and_evaluate(config, tmp_path)

@@ -57,6 +57,7 @@ def assert_refused(result, *words):
     ('flags', 'words'),
     [
         (['--workdir={tmp}/w'], ['--config is missing']),
+        (['--workdir={tmp}/w', '--mode=sample', '--distributed'], ['--mode=sample', 'one process']),
         (['--config=configs/cifar10.py'], ['--workdir is missing']),
         (['--config=configs/nothing.py', '--workdir={tmp}/w'], ['nothing.py', 'can not be read']),
         (['--mode=paint', '--workdir={tmp}/w'], ['--mode=paint', 'train|sample|evaluate']),
