@@ -29,6 +29,7 @@ def get_config() -> ConfigDict:
     config.data.image_size = (
         0  # Crop images to their central square and resize it to this; 0: as stored.
     )
+    config.data.on_corrupt = 'stop'  # At records that can't be read; 'skip': take the next ones.
 
     config.batch_size = 128  # Over all devices.
     config.num_steps = 50_000  # Updates of D and G: 128 epochs of CIFAR-10.

@@ -11,7 +11,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from dcgan_jax import augment, data, guard, mesh, optimizers, penalties
+from dcgan_jax import augment, corrupt, data, guard, mesh, optimizers, penalties
 from dcgan_jax.errors import UserError
 from dcgan_jax.evaluation import METRIC_OF, METRICS
 from dcgan_jax.losses import LOSSES
@@ -143,6 +143,7 @@ SCHEMA = {
         'placement': Choice(data.PLACEMENTS),
         'device_limit_bytes': whole(0),
         'image_size': whole(0, 4096),
+        'on_corrupt': Choice(corrupt.CHOICES),
     },
     'batch_size': whole(1, 2**20),
     'num_steps': whole(0, 2**31 - 1),
@@ -212,8 +213,8 @@ SCHEMA = {
 
 # Fields that a run may change when it goes on: they change how long, where and how often, not what.
 CHANGEABLE = (
-    'data_dir', 'data.placement', 'data.device_limit_bytes', 'num_steps', 'log_every',
-    'sample_every', 'checkpoint_every', 'keep_checkpoints', 'profile', 'sharding',
+    'data_dir', 'data.placement', 'data.device_limit_bytes', 'data.on_corrupt', 'num_steps',
+    'log_every', 'sample_every', 'checkpoint_every', 'keep_checkpoints', 'profile', 'sharding',
     'on_nonfinite', 'max_skipped', 'max_rollbacks',
     *(f'evaluation.{name}' for name in SCHEMA['evaluation']),
 )  # fmt: skip

@@ -19,6 +19,7 @@ from etils import epath
 from ml_collections import ConfigDict
 from tensorflow_datasets.core import read_only_builder
 
+from dcgan_jax.corrupt import CheckedRecords
 from dcgan_jax.datasets.folder import ImageFolder
 from dcgan_jax.errors import UserError
 from dcgan_jax.images import centre_square
@@ -161,7 +162,11 @@ class ImageSource:
 
 
 def open_source(
-    name: str, split: str = 'train', data_dir: str | None = None, image_size: int = 0
+    name: str,
+    split: str = 'train',
+    data_dir: str | None = None,
+    image_size: int = 0,
+    on_corrupt: str = 'stop',
 ) -> ImageSource:
     """Opens a split, preparing the data set first where that is possible.
 
@@ -176,13 +181,14 @@ def open_source(
         ~/tensorflow_datasets, which is created if need be. Or the folder that is the data set.
       image_size: Images are cropped to their central square and resized to this many pixels a
         side; 0: they stay as they are, and must be square.
+      on_corrupt: 'stop' refuses records that can't be read; 'skip' takes the next one for each.
 
     Raises:
       UserError: The data set can't be found, prepared or read, or its images aren't uint8, or
         neither square nor to be cropped.
     """
     if name == 'folder':
-        return _open_folder(data_dir, split, image_size)
+        return _open_folder(data_dir, split, image_size, on_corrupt)
     root = _data_root(data_dir)
     try:
         builder = _find_prepared(name, root)
@@ -191,7 +197,7 @@ def open_source(
             builder = _find_prepared(name, root)
         if builder is None:
             raise UserError(f'{root / _base_name(name)} is incomplete: delete it, then start again')
-        return _open_split(builder, split, image_size)
+        return _open_split(builder, split, image_size, on_corrupt)
     except ImportError as error:
         raise UserError(
             f'{name} needs a package that is missing ({_first_line(error)}): '
@@ -201,13 +207,14 @@ def open_source(
 
 def open_split(config: ConfigDict, split: str) -> ImageSource:
     """Opens a split of a run's data set, as its images are read there; see `open_source`."""
-    return open_source(config.dataset, split, config.data_dir, config.data.image_size)
+    fields = config.data
+    return open_source(config.dataset, split, config.data_dir, fields.image_size, fields.on_corrupt)
 
 
-def _open_folder(data_dir: str | None, split: str, image_size: int) -> ImageSource:
+def _open_folder(data_dir: str | None, split: str, image_size: int, on_corrupt: str) -> ImageSource:
     if not data_dir:
         raise UserError('config.dataset=folder needs config.data_dir, the folder of the images')
-    pictures = ImageFolder(data_dir)
+    pictures = ImageFolder(data_dir, skip_corrupt=on_corrupt == 'skip')
     info = tfds.core.SplitInfo(name='train', shard_lengths=[len(pictures)], num_bytes=0)
     try:
         parts = tfds.core.ReadInstruction.from_spec(split).to_absolute({'train': info})
@@ -222,7 +229,9 @@ def _open_folder(data_dir: str | None, split: str, image_size: int) -> ImageSour
         name=pictures.name,
         split=split,
         image_shape=(side, side, pictures.channels),
-        records=_Selection(pictures, indices),
+        records=CheckedRecords(
+            _Selection(pictures, indices), f'{pictures.name} {split}', on_corrupt
+        ),
         num_classes=len(pictures.classes),
         image_size=image_size,
     )
@@ -297,7 +306,9 @@ def _unknown(name: str) -> UserError:
     )
 
 
-def _open_split(builder: tfds.core.DatasetBuilder, split: str, image_size: int) -> ImageSource:
+def _open_split(
+    builder: tfds.core.DatasetBuilder, split: str, image_size: int, on_corrupt: str
+) -> ImageSource:
     name = builder.info.full_name
     features = dict(builder.info.features)
     feature = features.get('image')
@@ -309,7 +320,7 @@ def _open_split(builder: tfds.core.DatasetBuilder, split: str, image_size: int) 
     try:
         if builder.info.splits[split].num_examples == 0:
             raise UserError(f'{name} {split} has no images: use another split')
-        records = _open_records(builder, split)
+        records = CheckedRecords(_open_records(builder, split), f'{name} {split}', on_corrupt)
         height, width, channels = records.__getitems__([0])[0]['image'].shape
     except UserError:
         raise

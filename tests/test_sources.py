@@ -1,11 +1,13 @@
 import json
+import logging
+import re
 from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
 
-from dcgan_jax import data, sources
+from dcgan_jax import data, images, sources
 from dcgan_jax.errors import UserError
 from tests.tiny import prepare_tiny
 
@@ -210,8 +212,10 @@ def test_missing_shard(tmp_path):
     prepare_tiny(tmp_path, [(6, 6, 1)])
     for shard in (tmp_path / 'tiny' / '1.2.0').glob('*array_record*'):
         shard.unlink()
-    with pytest.raises(UserError, match=r'tiny/1.2.0 train cannot be read'):
+    with pytest.raises(UserError, match=r'tiny/1.2.0 train: record 0 .*No such file'):
         sources.open_source('tiny', 'train', str(tmp_path))
+    with pytest.raises(UserError, match=r'10 records in a row from 0 on are corrupt'):
+        sources.open_source('tiny', 'train', str(tmp_path), on_corrupt='skip')
 
 
 def test_missing_decoder_is_named(grey, monkeypatch):
@@ -239,3 +243,52 @@ def test_half_copied_data_set_is_not_used(tmp_path):
     (tmp_path / 'shapes' / '1.0.0').mkdir(parents=True)
     with pytest.raises(UserError, match='incomplete: delete it'):
         sources.open_source('shapes', 'test', str(tmp_path))
+
+
+def shapes_with_a_flipped_byte(root):
+    """A data set of drawn shapes, prepared and then damaged; which record it is, and its split."""
+    whole = sources.open_source('shapes', 'test', str(root)).read(np.arange(2000), labels=True)
+    (path,) = Path(root).rglob('shapes-test.array_record*')
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 255
+    path.write_bytes(content)
+    return whole
+
+
+def test_a_corrupt_record_is_named_or_the_next_stands_in_for_it(tmp_path, caplog):
+    whole = shapes_with_a_flipped_byte(tmp_path)
+    with pytest.raises(UserError, match=r'shapes/1\.0\.0 test: record \d+ is corrupt .*on_corrupt'):
+        sources.open_source('shapes', 'test', str(tmp_path)).read(np.arange(2000))
+    caplog.set_level(logging.WARNING)
+    damaged = sources.open_source('shapes', 'test', str(tmp_path), on_corrupt='skip')
+    got = data.load_split(damaged, labels=True)
+    (warning,) = (record.getMessage() for record in caplog.records)
+    index = int(re.search(r'record (\d+) is corrupt', warning).group(1))
+    assert '1 so far' in warning
+    stands_in = np.arange(2000)
+    stands_in[index] += 1
+    np.testing.assert_array_equal(got.images, whole.images[stands_in])
+    np.testing.assert_array_equal(got.labels, whole.labels[stands_in])
+    again = damaged.read(np.array([index, 0, index]))
+    np.testing.assert_array_equal(again.images, whole.images[[index + 1, 0, index + 1]])
+    assert len(caplog.records) == 1, 'counted once'
+
+
+def test_damaged_pictures_of_a_folder_are_passed_over_if_told_so(tmp_path, caplog):
+    for value in range(4):
+        images.write_png(tmp_path / f'{value}.png', np.full((8, 8, 3), value, np.uint8))
+    whole = (tmp_path / '3.png').read_bytes()
+    (tmp_path / '3.png').write_bytes(whole[:50])  # Its header is fine.
+    (tmp_path / '1.png').write_bytes(b'nothing')
+    with pytest.raises(UserError, match=r'1\.png'):
+        sources.open_source('folder', data_dir=str(tmp_path))
+    source = sources.open_source('folder', data_dir=str(tmp_path), on_corrupt='skip')
+    assert source.image_shape == (8, 8, 3)
+    np.testing.assert_array_equal(data.load_split(source).images[:, 0, 0, 0], [0, 2, 2, 0])
+    assert '2 so far' in caplog.text
+
+
+def test_a_folder_of_damaged_pictures_alone_is_refused(tmp_path):
+    (tmp_path / '1.png').write_bytes(b'nothing')
+    with pytest.raises(UserError, match='only damaged'):
+        sources.open_source('folder', data_dir=str(tmp_path), on_corrupt='skip')

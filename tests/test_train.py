@@ -236,3 +236,19 @@ def test_is_due_at_multiples_inside_a_call_and_at_the_end():
     assert not train.is_due(100, 150, 1000, 100)
     assert train.is_due(950, 1000, 1000, 300)
     assert not train.is_due(100, 200, 1000, 0)
+
+
+def test_a_corrupt_record_ends_a_run_or_is_passed_over_alike_everywhere(config, data_dir, tmp_path):
+    shutil.copytree(data_dir, tmp_path / 'data')
+    (path,) = (tmp_path / 'data').rglob('*.array_record*')
+    content = bytearray(path.read_bytes())
+    content[content.index(b'IDAT', 1000) + 8] ^= 255
+    path.write_bytes(content)
+    config.data_dir = str(tmp_path / 'data')
+    config.data.placement = 'stream'
+    with pytest.raises(UserError, match=r'record \d+ is corrupt.*config.data.on_corrupt=skip'):
+        train.train_and_evaluate(config, tmp_path / 'stream')
+    config.data.on_corrupt = 'skip'  # It may change within a run, which goes on.
+    streamed = train.train_and_evaluate(config, tmp_path / 'stream')
+    config.data.placement = 'device'
+    assert_equal_states(streamed, train.train_and_evaluate(config, tmp_path / 'device'))

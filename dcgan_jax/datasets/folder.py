@@ -39,11 +39,20 @@ class ImageFolder:
       channels: C.
     """
 
-    def __init__(self, root: str | os.PathLike, field: str = 'config.data_dir'):
+    def __init__(
+        self,
+        root: str | os.PathLike,
+        field: str = 'config.data_dir',
+        skip_corrupt: bool = False,
+    ):
         """Finds the pictures below `root` and looks at the header of each.
 
         Files with other endings and hidden ones are passed over; links to folders aren't followed.
-        `field` is where users name the folder, for messages.
+
+        Args:
+          root: The folder.
+          field: Where users name it, for messages.
+          skip_corrupt: Whether files that can't be decoded are let in, to fail when they are read.
 
         Raises:
           UserError: There is no such folder or no picture in it, or a file is damaged, larger than
@@ -62,12 +71,18 @@ class ImageFolder:
         self.classes = sorted({parts[0] for parts in folders}) if sorted_out else []
         numbers = {name: number for number, name in enumerate(self.classes)}
         self._labels = [numbers[parts[0]] for parts in folders] if sorted_out else []
-        headers = [
-            _read_header(path)
-            for path in tqdm.tqdm(self.files, desc=f'Looking at {root}', delay=3, disable=None)
-        ]
-        self._sizes = [size for size, _ in headers]
-        self.channels = 1 if all(mode in _GREY_MODES for _, mode in headers) else 3
+        self._sizes, grey = {}, True
+        bar = tqdm.tqdm(self.files, desc=f'Looking at {root}', delay=3, disable=None)
+        for index, path in enumerate(bar):
+            try:
+                self._sizes[index], mode = _read_header(path)
+                grey = grey and mode in _GREY_MODES
+            except UserError:
+                if not skip_corrupt:
+                    raise
+        if not self._sizes:
+            raise UserError(f'{field}={root} has only damaged pictures: name another folder')
+        self.channels = 1 if grey else 3
 
     def __len__(self) -> int:
         return len(self.files)
@@ -75,6 +90,8 @@ class ImageFolder:
     def __getitems__(self, indices: list[int]) -> list[dict]:
         records = []
         for index in indices:
+            if index not in self._sizes:
+                _read_header(self.files[index])  # raises what is wrong with it
             record = {'image': _decode(self.files[index], 'L' if self.channels == 1 else 'RGB')}
             if self.classes:
                 record['label'] = self._labels[index]
@@ -87,20 +104,21 @@ class ImageFolder:
         Raises:
           UserError: They aren't; it names a picture that isn't and ends with `remedy`.
         """
-        width, height = self._sizes[0]
+        first, (width, height) = next(iter(self._sizes.items()))
         if width != height:
-            raise UserError(f'{self.files[0]} has {width}x{height} pixels, not a square: {remedy}')
+            path = self.files[first]
+            raise UserError(f'{path} has {width}x{height} pixels, not a square: {remedy}')
         self.check_sizes(remedy)
         return width
 
     def check_sizes(self, remedy: str) -> None:
         """Refuses pictures of several sizes, as `side` does."""
-        first = self._sizes[0]
-        for path, (width, height) in zip(self.files, self._sizes, strict=True):
-            if (width, height) != first:
+        first, size = next(iter(self._sizes.items()))
+        for index, (width, height) in self._sizes.items():
+            if (width, height) != size:
                 raise UserError(
-                    f'{path} has {width}x{height} pixels, {self.files[0]} {first[0]}x{first[1]}: '
-                    f'{remedy}'
+                    f'{self.files[index]} has {width}x{height} pixels, {self.files[first]} '
+                    f'{size[0]}x{size[1]}: {remedy}'
                 )
 
 
