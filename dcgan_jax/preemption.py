@@ -19,6 +19,10 @@ _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 _calls = itertools.count(1)  # JAX's processes agree on a number that all of them come to.
 
 
+class InterruptedByRequest(Exception):  # noqa: N818 (no error)
+    """A signal came within `Request.interrupts`."""
+
+
 class Request:
     """Whether, and by which signal, the run was asked to stop.
 
@@ -29,6 +33,7 @@ class Request:
     def __init__(self):
         """Nothing was asked yet."""
         self.signal: signal.Signals | None = None
+        self._interrupts = False
 
     def due(self) -> bool:
         """Whether to stop now; all processes ask after each call, and have the same answer."""
@@ -44,8 +49,25 @@ class Request:
         del frame
         if self.signal is None:
             self.signal = signal.Signals(number)
+            if self._interrupts:
+                raise InterruptedByRequest
         elif number == signal.SIGINT:
             raise KeyboardInterrupt
+
+    @contextlib.contextmanager
+    def interrupts(self) -> Iterator[None]:
+        """A block that may be given up, an evaluation say: one of one process ends at a signal.
+
+        Raises:
+            InterruptedByRequest: a signal came in the block, or had come before.
+        """
+        self._interrupts = True
+        try:
+            if self.signal is not None:
+                raise InterruptedByRequest
+            yield
+        finally:
+            self._interrupts = False
 
 
 @contextlib.contextmanager

@@ -6,8 +6,9 @@ from typing import Any
 import numpy as np
 from etils import epath
 from ml_collections import ConfigDict
+from tqdm import tqdm
 
-from dcgan_jax import checkpoint, data, evaluation, processes
+from dcgan_jax import checkpoint, data, evaluation, preemption, processes
 from dcgan_jax.clu_light import metric_writers
 from dcgan_jax.evaluation import Evaluation, Evaluator
 from dcgan_jax.sampling import Sampler
@@ -87,6 +88,7 @@ class Progress:
         workdir: epath.Path,
         writer: metric_writers.MetricWriter,
         best: checkpoint.Checkpoints,
+        request: preemption.Request,
     ):
         """Takes up where the run was: what it saved as its best is to be beaten.
 
@@ -96,15 +98,27 @@ class Progress:
             workdir: gets `evaluation/*.json`.
             writer: gets the figures as scalars.
             best: where the best state is saved.
+            request: to stop, which an evaluation gives way to.
         """
         self._config = config.evaluation
         self._scorer, self._workdir, self._writer, self._best = scorer, workdir, writer, best
+        self._request = request
         self._to_beat = best.latest_metadata().get('best')
 
-    def __call__(self, state: GANState) -> str:
-        """Evaluates a state; returns its figures in a line."""
+    def catch_up(self, state: GANState) -> bool:
+        """Evaluates a state that a run went on from, if that was given up; returns as a call."""
+        files = (self._workdir / FOLDER).glob(f'{int(state.step):08d}_*.json')
+        ours = any('_seed' not in path.name for path in files)  # Not of `--mode=evaluate`.
+        return processes.all_true(ours) or self(state)
+
+    def __call__(self, state: GANState) -> bool:
+        """Evaluates a state and prints its figures; False if a signal ended that."""
         step = int(state.step)
-        result = self._scorer(state, self._config.num_samples, SELECTION_SEED)
+        try:
+            with self._request.interrupts():
+                result = self._scorer(state, self._config.num_samples, SELECTION_SEED)
+        except preemption.InterruptedByRequest:
+            return False
         if processes.is_first():
             evaluation.write(self._workdir / FOLDER, f'{step:08d}', result)
         group = '_'.join(['evaluation', *filter(None, [result.protocol.get('extractor')])])
@@ -112,7 +126,8 @@ class Progress:
             step, {f'{group}/{name}': value for name, value in result.values.items()}
         )
         self._keep_best(state, result)
-        return evaluation.line(result)
+        tqdm.write(f'step {step}: {evaluation.line(result)}')
+        return True
 
     def _keep_best(self, state: GANState, result: Evaluation) -> None:
         figure = self._config.best

@@ -153,7 +153,7 @@ def train(prepared: Prepared, seed: int, request: preemption.Request) -> GANStat
         if scorer is not None:
             best = checkpoint.Checkpoints(workdir, 1, described, checkpoint.BEST_FOLDER)
             stack.enter_context(contextlib.closing(best))
-            evaluate = Progress(config, scorer, workdir, writer, best)
+            evaluate = Progress(config, scorer, workdir, writer, best, request)
         bar = stack.enter_context(
             tqdm(total=config.num_steps, initial=start, unit='step', disable=None)
         )
@@ -165,7 +165,13 @@ def train(prepared: Prepared, seed: int, request: preemption.Request) -> GANStat
         )
         profile = profiler(workdir, ranges) if config.profile else None
         stop = False
+        if evaluate is not None and start > 0:
+            before = start - compiled.steps_per_call(config)
+            if is_due(before, start, config.num_steps, config.evaluation.every):
+                stop = not evaluate.catch_up(state)
         for (first, end), batch in zip(ranges, batches, strict=True):
+            if stop:
+                break
             state, metrics = train_call(state, split, batch)
             log.add(first, end, metrics)
             bar.update(end - first)
@@ -184,10 +190,10 @@ def train(prepared: Prepared, seed: int, request: preemption.Request) -> GANStat
                     grids.draw(state)
                 if due(config.checkpoint_every) or stop:
                     checkpoints.save(state)
-                if stop:
-                    break
-                if evaluate is not None and due(config.evaluation.every):
-                    tqdm.write(f'step {end}: {evaluate(state)}')
+                if not stop and evaluate is not None and due(config.evaluation.every):
+                    stop = not evaluate(state)
+                    if stop and not due(config.checkpoint_every):
+                        checkpoints.save(state)
         has_grid = grid_path(workdir, int(state.step)).exists()
         if not stop and not processes.all_true(has_grid):
             grids.draw(state)

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import signal
 
 import numpy as np
 import PIL.Image
@@ -10,7 +11,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from dcgan_jax import checkpoint, evaluation, images, sources, train
 from dcgan_jax.datasets import shapes
-from dcgan_jax.errors import UserError
+from dcgan_jax.errors import StoppedError, UserError
 from dcgan_jax.sampling import Sampler
 from dcgan_jax.scoring import SampleScorer
 from dcgan_jax.tasks.restore import restore
@@ -30,7 +31,7 @@ def config(config, tmp_path, monkeypatch):
 
 
 def figures(workdir, name='frechet_distance'):
-    paths = sorted((workdir / 'evaluation').iterdir())
+    paths = sorted((workdir / 'evaluation').glob('*.json'))
     return {int(path.stem[:8]): json.loads(path.read_text())[name] for path in paths}
 
 
@@ -219,3 +220,29 @@ def test_grids_of_conditional_runs_show_the_classes_in_turn(config, tmp_path):
     assert np.any(made != other)
     assert path.exists()
     assert images.grid(made).shape[-1] == 3
+
+
+@pytest.mark.parametrize('at', [2, 4, 6])
+def test_an_evaluation_gives_way_to_a_signal_and_is_caught_up_with(
+    config, tmp_path, monkeypatch, at
+):
+    config.checkpoint_every = 3  # Steps 2 and 4 are saved only because the run is stopped there.
+    train.train_and_evaluate(config, tmp_path / 'whole')
+    score = SampleScorer.__call__
+
+    def stopped(self, state, *arguments):
+        if int(state.step) == at:
+            signal.raise_signal(signal.SIGTERM)
+        return score(self, state, *arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(SampleScorer, '__call__', stopped)
+        with pytest.raises(StoppedError, match=f'step {at}, which is saved'):
+            train.train_and_evaluate(config, tmp_path / 'parts')
+    assert list(figures(tmp_path / 'parts')) == list(range(2, at, 2))
+    train.train_and_evaluate(config, tmp_path / 'parts')
+    assert figures(tmp_path / 'parts') == figures(tmp_path / 'whole')
+    assert best_step(tmp_path / 'parts') == best_step(tmp_path / 'whole')
+    written = (tmp_path / 'parts' / 'evaluation').stat().st_mtime_ns
+    train.train_and_evaluate(config, tmp_path / 'parts')
+    assert (tmp_path / 'parts' / 'evaluation').stat().st_mtime_ns == written, 'once is enough'
