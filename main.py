@@ -5,6 +5,7 @@ import errno
 import logging
 import os
 import sys
+from collections.abc import Callable
 from typing import NoReturn
 
 from absl import app, flags
@@ -23,12 +24,29 @@ _CONFIG = config_flags.DEFINE_config_file(
     lock_config=True,
 )
 _WORKDIR = flags.DEFINE_string('workdir', None, 'Folder of the run; a started run goes on there.')
-_MODE = flags.DEFINE_enum('mode', 'train', ['train', 'sample', 'evaluate', 'export'], 'What to do.')
+_MODE = flags.DEFINE_enum(
+    'mode',
+    'train',
+    [
+        'train',
+        'sample',
+        'evaluate',
+        'export',
+        'super_resolve',
+        'inpaint',
+        'translate',
+        'explore',
+        'explain',
+        'detect_anomalies',
+    ],
+    'What to do.',
+)
 _OUT = flags.DEFINE_string('out', None, 'Folder for results; a folder in --workdir by default.')
 _NUM = flags.DEFINE_integer(
     'num',
     None,
-    'Samples to draw; 64 by default, config.evaluation.num_samples in --mode=evaluate.',
+    'Samples to draw (64 by default, config.evaluation.num_samples in --mode=evaluate), or images '
+    'of the data set to work on.',
     lower_bound=1,
     upper_bound=1_000_000,
 )
@@ -36,10 +54,21 @@ _SEED = flags.DEFINE_integer(
     'seed', 0, 'Seed of the samples.', lower_bound=0, upper_bound=2**32 - 1
 )
 _IMAGES = flags.DEFINE_string(
-    'images', None, 'Folder or npz file of images that --mode=evaluate scores instead of samples.'
+    'images',
+    None,
+    'Folder of images that a mode works on; --mode=evaluate scores those, or an npz file.',
 )
-
-
+_CLASSES = flags.DEFINE_list(
+    'classes', None, 'Classes that --mode=sample draws in turn, by name or number: cat,dog.'
+)
+_MASK = flags.DEFINE_string(
+    'mask', None, 'Picture of the holes, white where something is missing, for --mode=inpaint.'
+)
+_ARITHMETIC = flags.DEFINE_string(
+    'arithmetic',
+    None,
+    'Samples of --seed by number, A-B+C, each a list as 1,2,3: what --mode=explore adds up.',
+)
 _COORDINATOR = flags.DEFINE_string(
     'coordinator_address', None, "HOST:PORT of a run's first process, where there are several."
 )
@@ -82,7 +111,14 @@ def _is_one_of_several() -> bool:
 def _sample() -> None:
     from dcgan_jax.tasks.sample import sample
 
-    path = sample(_WORKDIR.value, _OUT.value, _NUM.value or 64, _SEED.value, _CHECKPOINT.value)
+    path = sample(
+        _WORKDIR.value,
+        _OUT.value,
+        _NUM.value or 64,
+        _SEED.value,
+        _CHECKPOINT.value,
+        _CLASSES.value,
+    )
     print(f'samples: {path}')
 
 
@@ -106,6 +142,56 @@ def _export() -> None:
     from dcgan_jax.tasks.export import export
 
     print(f'exported: {export(_WORKDIR.value, _OUT.value, _CHECKPOINT.value)}')
+
+
+def _super_resolve() -> None:
+    from dcgan_jax.tasks.super_resolve import super_resolve
+
+    _complete(super_resolve, _IMAGES.value)
+
+
+def _inpaint() -> None:
+    from dcgan_jax.tasks.inpaint import inpaint
+
+    _complete(inpaint, _IMAGES.value, _MASK.value)
+
+
+def _translate() -> None:
+    from dcgan_jax.tasks.translate import translate
+
+    _complete(translate, _IMAGES.value)
+
+
+def _detect_anomalies() -> None:
+    from dcgan_jax.tasks.detect_anomalies import detect_anomalies
+
+    _complete(detect_anomalies, _IMAGES.value)
+
+
+def _explore() -> None:
+    from dcgan_jax.tasks.explore import explore
+
+    path, found = explore(
+        _WORKDIR.value, _OUT.value, _NUM.value, _SEED.value, _ARITHMETIC.value, _CHECKPOINT.value
+    )
+    print(f'distance to the nearest training image: {found}\npictures: {path}')
+
+
+def _explain() -> None:
+    from dcgan_jax.tasks.explain import explain
+
+    path, found = explain(_WORKDIR.value, _OUT.value, _NUM.value, _SEED.value, _CHECKPOINT.value)
+    print(*filter(None, [found, f'pictures: {path}']), sep='\n')
+
+
+def _complete(task: Callable[..., tuple[epath.Path, str]], *told: str | None) -> None:
+    given = None if _CONFIG.value is None else _config()
+    if _IMAGES.value is not None and _NUM.value is not None:
+        raise UserError('--num has no meaning with --images: all of them are taken')
+    path, figures = task(
+        _WORKDIR.value, given, _OUT.value, *told, _NUM.value, _SEED.value, _CHECKPOINT.value
+    )
+    print(*filter(None, [figures, f'pictures: {path}']), sep='\n')
 
 
 def _config() -> ConfigDict:
@@ -188,7 +274,18 @@ def _keep_compiled_programs() -> None:
     jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.1)
 
 
-_MODES = {'train': _train, 'sample': _sample, 'evaluate': _evaluate, 'export': _export}
+_MODES = {
+    'train': _train,
+    'sample': _sample,
+    'evaluate': _evaluate,
+    'export': _export,
+    'super_resolve': _super_resolve,
+    'inpaint': _inpaint,
+    'translate': _translate,
+    'explore': _explore,
+    'explain': _explain,
+    'detect_anomalies': _detect_anomalies,
+}
 
 
 def main(argv: list[str]) -> None:

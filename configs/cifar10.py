@@ -22,6 +22,7 @@ def get_config() -> ConfigDict:
     config.data_dir = ''  # Holds prepared data sets; empty: TFDS_DATA_DIR, else TFDS's default.
     config.data = ConfigDict()
     config.data.split = 'train'  # That is learnt; STL-10's 'unlabelled', say.
+    config.data.classes = ()  # Only images of these, by number; (): all.
     config.data.placement = (
         'auto'  # The split as one array on the 'device', a 'stream', or by size.
     )
@@ -46,11 +47,17 @@ def get_config() -> ConfigDict:
     config.dtype = 'float32'  # Of the computation; parameters, statistics and losses stay float32.
     config.lowering = 'auto'  # How convolutions are computed, see dcgan_jax/models/lowering.py.
 
+    config.input = ConfigDict()  # What G gets, see dcgan_jax/inputs.py.
+    config.input.kind = 'latent'  # Or real images: 'low_resolution', 'masked', 'grey'.
+    config.input.scale = 2  # Of 'low_resolution'.
+    config.input.mask = 'centre'  # Of 'masked'; or 'half', 'pixels', 'free_form'.
+    config.input.missing = 0.8  # Share of 'pixels'.
+
     config.latent_dim = 100  # z ~ N(0, I)
     config.update = (
         'alternating'  # G learns from the D just updated; 'simultaneous': from the one before.
     )
-    config.discriminator_steps = 1  # Updates of D a step, each with a batch of its own.
+    config.discriminator_steps = 1  # Updates of D a step, each with a batch; 0 where G needs no D.
     config.conditional = False  # Generate and judge by class: conditional norms, projection.
     config.fresh_latents = False  # Draw other latents for G's update: one more forward pass of G.
 
@@ -104,6 +111,10 @@ def get_config() -> ConfigDict:
     config.loss = ConfigDict()
     config.loss.name = 'non_saturating'  # 'least_squares', 'wasserstein', 'hinge', 'relativistic'.
     config.loss.real_label = 1.0  # Below 1: one-sided smoothing of the first two.
+    config.loss.adversarial = 1.0  # Weight in G's loss; then those of pairs of images:
+    config.loss.content = 0.0  # how far they are from each other,
+    config.loss.content_norm = 'l2'  # or 'l1',
+    config.loss.feature_matching = 0.0  # and how far D's features of them are.
     config.loss.flip_labels = 0.0  # Share of pairs whose labels D is told the wrong way round.
 
     config.penalty = ConfigDict()  # Weights of D's gradient penalties, see dcgan_jax/penalties.py.
@@ -147,6 +158,18 @@ def get_config() -> ConfigDict:
         'standing'  # BatchNorm's statistics for it: re-estimated; or their 'average'.
     )
     config.ema.standing_batches = 16  # Batches that re-estimate them.
+
+    config.search = ConfigDict()  # Of latents whose images fit what is known of others.
+    config.search.steps = 300  # Of Adam.
+    config.search.restarts = 8  # Latents for each image; the one that fits best is taken.
+    config.search.learning_rate = 0.05
+    config.search.prior = 0.01  # Weight of D's opinion beside the mean distance.
+
+    config.anomaly = ConfigDict()  # What --mode=detect_anomalies does, see dcgan_jax/anomaly.py.
+    config.anomaly.scores = ('discriminator', 'mahalanobis', 'neighbours', 'encoder')  # 'search'
+    config.anomaly.neighbours = 5
+    config.anomaly.encoder_steps = 2_000  # Batches of 32.
+    config.anomaly.encoder_learning_rate = 1e-3
 
     config.evaluation = ConfigDict()  # Of samples against a split of the data set.
     config.evaluation.every = 0  # Steps, at the end of a call; 0: not while training.

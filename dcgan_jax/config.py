@@ -11,7 +11,17 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from dcgan_jax import augment, corrupt, data, guard, mesh, optimizers, penalties
+from dcgan_jax import (
+    anomaly,
+    augment,
+    corrupt,
+    data,
+    guard,
+    inputs,
+    mesh,
+    optimizers,
+    penalties,
+)
 from dcgan_jax.errors import UserError
 from dcgan_jax.evaluation import METRIC_OF, METRICS
 from dcgan_jax.losses import LOSSES
@@ -140,6 +150,7 @@ SCHEMA = {
     'data_dir': Text(),
     'data': {
         'split': Text(filled=True),
+        'classes': Each(whole(0)),
         'placement': Choice(data.PLACEMENTS),
         'device_limit_bytes': whole(0),
         'image_size': whole(0, 4096),
@@ -159,9 +170,15 @@ SCHEMA = {
     'max_rollbacks': whole(0),
     'dtype': Choice(('float32', 'bfloat16')),
     'lowering': Choice(tuple(lowering.LOWERINGS)),
+    'input': {
+        'kind': Choice(inputs.KINDS),
+        'scale': Choice((2, 4, 8)),
+        'mask': Choice(inputs.MASKS),
+        'missing': PART,
+    },
     'latent_dim': whole(1, 2**14),
     'update': Choice(('alternating', 'simultaneous')),
-    'discriminator_steps': whole(1, 64),
+    'discriminator_steps': whole(0, 64),
     'conditional': FLAG,
     'fresh_latents': FLAG,
     'generator': LAYERS
@@ -179,7 +196,15 @@ SCHEMA = {
         'head': Choice(('flatten', 'sum')),
         'dropout_rate': SHARE,
     },
-    'loss': {'name': Choice(tuple(LOSSES)), 'real_label': PART, 'flip_labels': PART},
+    'loss': {
+        'name': Choice(tuple(LOSSES)),
+        'real_label': PART,
+        'flip_labels': PART,
+        'adversarial': Number(0),
+        'content': Number(0),
+        'content_norm': Choice(('l1', 'l2')),
+        'feature_matching': Number(0),
+    },
     'penalty': {**{name: Number(0) for name in penalties.NAMES}, 'interval': whole(1)},
     'augment': {
         'horizontal_flip': FLAG,
@@ -197,6 +222,18 @@ SCHEMA = {
         'batch_stats': Choice(('standing', 'average')),
         'standing_batches': whole(1),
     },
+    'search': {
+        'steps': whole(1),
+        'restarts': whole(1, 2**12),
+        'learning_rate': Number(0),
+        'prior': Number(0),
+    },
+    'anomaly': {
+        'scores': Each(Choice(anomaly.SCORES), least=1),
+        'neighbours': whole(1, 1000),
+        'encoder_steps': whole(1),
+        'encoder_learning_rate': Number(0),
+    },
     'evaluation': {
         'every': whole(0),
         'best': Choice(tuple(METRIC_OF)),
@@ -212,11 +249,12 @@ SCHEMA = {
 }
 
 # Fields that a run may change when it goes on: they change how long, where and how often, not what.
+CHANGEABLE_GROUPS = ('evaluation', 'search', 'anomaly')  # Of what is done with a run.
 CHANGEABLE = (
     'data_dir', 'data.placement', 'data.device_limit_bytes', 'data.on_corrupt', 'num_steps',
     'log_every', 'sample_every', 'checkpoint_every', 'keep_checkpoints', 'profile', 'sharding',
     'on_nonfinite', 'max_skipped', 'max_rollbacks',
-    *(f'evaluation.{name}' for name in SCHEMA['evaluation']),
+    *(f'{group}.{name}' for group in CHANGEABLE_GROUPS for name in SCHEMA[group]),
 )  # fmt: skip
 
 
@@ -323,11 +361,55 @@ def _conflicts(config: ConfigDict) -> Iterator[tuple[str, str]]:
             'config.penalty.wgan_gp and config.discriminator.pack exclude each other',
             'take r1 for packed images',
         )
+    yield from _conflicts_of_pairs(config)
     if config.augment.adaptive_target and not config.augment.policy:
         yield (
             'config.augment.adaptive_target adapts nothing',
             "set config.augment.policy, ('color', 'translation', 'cutout') say",
         )
+
+
+def _conflicts_of_pairs(config: ConfigDict) -> Iterator[tuple[str, str]]:
+    """(what is wrong, what to do) where G gets images, or should."""
+    loss, kind = config.loss, config.input.kind
+    judged = loss.adversarial or loss.feature_matching
+    if not config.discriminator_steps and (judged or config.augment.adaptive_target):
+        yield (
+            'config.discriminator_steps=0 leaves D as it is, and it is asked for',
+            'set config.loss.adversarial, config.loss.feature_matching and '
+            'config.augment.adaptive_target to 0.0, or take 1',
+        )
+    if not inputs.are_images(config):
+        if not loss.adversarial or loss.content or loss.feature_matching:
+            yield (
+                "config.input.kind='latent' makes no pairs of images, so G learns from D alone",
+                'set config.loss.adversarial above 0.0, .content and .feature_matching to 0.0',
+            )
+        return
+    if not (judged or loss.content):
+        yield 'all weights of config.loss are 0.0: G has nothing to learn', 'set one above it'
+    if config.generator.strides and config.generator.strides[-1] != 1:
+        yield (
+            f'config.generator.strides={tuple(config.generator.strides)}: the last is that of the '
+            f'convolution to the image, which is 1 for config.input.kind={kind!r}',
+            'end with 1',
+        )
+    plain = {'block': 'conv', 'attention': (), 'stem_features': ()}
+    for field, value in plain.items():
+        given = config.generator[field]
+        if (tuple(given) if isinstance(given, list) else given) != value:
+            yield (
+                f'config.generator.{field} means nothing to config.input.kind={kind!r}',
+                f'set it to {value!r}',
+            )
+    if config.ema.batch_stats != 'average':
+        yield (
+            "config.ema.batch_stats='standing' draws latents, which there are none of with "
+            f'config.input.kind={kind!r}',
+            "take 'average'",
+        )
+    if config.conditional:
+        yield f'config.conditional and config.input.kind={kind!r} exclude each other', 'drop one'
 
 
 def differences(old: ConfigDict, new: ConfigDict) -> list[str]:

@@ -35,7 +35,7 @@ def feed(
     """
     if config.conditional:
         source.require_labels()
-    taken = config.batch_size * config.discriminator_steps
+    taken = config.batch_size * max(config.discriminator_steps, 1)
     placed = mesh_lib.sharded(mesh, axis=1)
     if data.fits_on_device(source, config.data.placement, config.data.device_limit_bytes):
         everywhere = mesh_lib.replicated(mesh)

@@ -1,4 +1,4 @@
-"""Pixels: floats in [-1, 1] inside, uint8 at the borders; crops, picture grids and PNG files."""
+"""Pixels: floats in [-1, 1] inside, uint8 at the borders; crops, grids, PNG and GIF files."""
 
 import io
 import math
@@ -79,4 +79,15 @@ def write_png(path: epath.PathLike, image: np.ndarray) -> epath.Path:
     """
     encoded = io.BytesIO()
     Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image).save(encoded, format='PNG')
+    return write_whole(path, encoded.getvalue())
+
+
+def write_gif(path: epath.PathLike, frames: np.ndarray, milliseconds: int) -> epath.Path:
+    """Writes uint8 `[N, H, W, C]` (C 1 or 3) as a GIF that repeats, `milliseconds` a frame."""
+    frames = frames[..., 0] if frames.shape[-1] == 1 else frames
+    pictures = [Image.fromarray(frame) for frame in frames]
+    encoded = io.BytesIO()
+    pictures[0].save(
+        encoded, 'GIF', save_all=True, append_images=pictures[1:], duration=milliseconds, loop=0
+    )
     return write_whole(path, encoded.getvalue())

@@ -12,6 +12,7 @@ class Role(enum.IntEnum):
     STEP = 1  # latents and dropout of an update, by step
     STANDING = 2  # latents that re-estimate BatchNorm's statistics
     SAMPLES = 3  # latents of samples, by index
+    SEARCH = 4  # latents that searches start from
 
 
 def role_key(seed: int, role: Role) -> jax.Array:

@@ -111,6 +111,20 @@ def relativistic_generator(real_logits: jax.Array | None, fake_logits: jax.Array
     return relativistic_discriminator(fake_logits, real_logits)
 
 
+def content(fake: jax.Array, real: jax.Array, norm: str) -> jax.Array:
+    """How far images `[B, H, W, C]` are from what they should be: 'l1' or 'l2', a mean over all."""
+    difference = fake.astype(jnp.float32) - real.astype(jnp.float32)
+    return jnp.mean(jnp.abs(difference) if norm == 'l1' else jnp.square(difference))
+
+
+def feature_matching(real: list[jax.Array], fake: list[jax.Array]) -> jax.Array:
+    """Mean |D_i(x) - D_i(G(x))| over pairs, positions and channels, then over D's stages i.
+
+    As in Wang et al. 2018 (arXiv:1711.11585, eq. 4), on maps `[B, h, w, c]`.
+    """
+    return sum(content(*maps, 'l1') for maps in zip(fake, real, strict=True)) / len(real)
+
+
 LOSSES = {
     'non_saturating': AdversarialLoss(
         non_saturating_discriminator, non_saturating_generator, labelled=True

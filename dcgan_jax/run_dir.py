@@ -27,12 +27,17 @@ class Run(NamedTuple):
     Attributes:
         config: of the run.
         image_shape: (H, W, C) of its images.
-        num_classes: of its data set; 0 without labels.
+        class_names: of its data set, by label; empty without labels.
     """
 
     config: ConfigDict
     image_shape: tuple[int, int, int]
-    num_classes: int = 0
+    class_names: tuple[str, ...] = ()
+
+    @property
+    def num_classes(self) -> int:
+        """Of the data set; 0 without labels."""
+        return len(self.class_names)
 
 
 def folder(path: epath.PathLike, flag: str = '--workdir') -> epath.Path:
@@ -126,6 +131,7 @@ def describe(run: Run) -> dict[str, Any]:
         'config': run.config.to_dict(),
         'image_shape': run.image_shape,
         'num_classes': run.num_classes,
+        'class_names': run.class_names,
     }
 
 
@@ -146,14 +152,16 @@ def read(workdir: epath.PathLike) -> Run:
         with config.ignore_type():
             config.update(_with_tuples(content['config']))
         height, width, channels = map(int, content['image_shape'])
-        num_classes = int(content.get('num_classes', 0))
+        # Runs of before names were kept have their number alone.
+        numbers = range(int(content.get('num_classes', 0)))
+        class_names = tuple(map(str, content.get('class_names', numbers)))
         config_lib.validate(config)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(
             f'{path} is damaged, or of another version ({error}): '
             'restore it or choose another --workdir'
         ) from error
-    return Run(config.lock(), (height, width, channels), num_classes)
+    return Run(config.lock(), (height, width, channels), class_names)
 
 
 def _with_tuples(tree):

@@ -8,12 +8,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dcgan_jax import images
+from dcgan_jax import data, images
+from dcgan_jax import inputs as inputs_lib
 from dcgan_jax import mesh as mesh_lib
+from dcgan_jax.inputs import sample_latents
 from dcgan_jax.keys import Role, role_key
 from dcgan_jax.models import Generator
+from dcgan_jax.sources import ImageSource
 from dcgan_jax.train_state import GANState
-from dcgan_jax.train_step import sample_latents
 
 _POWER_ITERATIONS = 8  # from the live parameters' vectors to the average's, which are near
 
@@ -102,6 +104,11 @@ def generate(
     return images.to_uint8(generator.apply(variables, latents, labels, train=False))
 
 
+def drawn(seed: int, count: int, source: ImageSource) -> np.ndarray:
+    """`count` images of a split in an order of `seed`, uint8 `[count, H, W, C]`."""
+    return source.read(data.batch_indices(seed, 0, count, len(source))[0]).images
+
+
 class Sampler:
     """Draws images from a generator's average, in batches of one compiled size.
 
@@ -123,6 +130,7 @@ class Sampler:
         mesh = mesh_lib.create()
         self._batch_size = -(-config.batch_size // mesh.size) * mesh.size
         self._latent_dim = config.latent_dim
+        self._config = config
         self._key = role_key(config.seed, Role.STANDING)
         averaged = config.ema.batch_stats == 'average'
 
@@ -158,22 +166,37 @@ class Sampler:
 
         return np.asarray(jax.jit(jax.vmap(latent))(np.arange(count)))
 
+    def inputs(self, seed: int, count: int, source: ImageSource) -> np.ndarray:
+        """What the generator makes `count` images of, a function of (seed, index) alone.
+
+        Latents; or what `config.input` leaves of `drawn(seed, count, source)`.
+        """
+        if not inputs_lib.are_images(self._config):
+            return self.latents(seed, count)
+        root = role_key(seed, Role.SAMPLES)
+
+        def given(index: jax.Array, real: jax.Array) -> jax.Array:
+            key = jax.random.fold_in(root, index)
+            return inputs_lib.draw(key, self._config, images.to_float(real)[None])[0]
+
+        return np.asarray(jax.jit(jax.vmap(given))(np.arange(count), drawn(seed, count, source)))
+
     def variables(self, state: GANState) -> Any:
         """All collections of the generator's average, on every device: what images depend on."""
         return self._variables(state, self._key)
 
-    def labels(self, count: int) -> np.ndarray:
-        """The classes in turn, int32 `[count]`; zeros without classes."""
-        return np.arange(count, dtype=np.int32) % max(self.num_classes, 1)
+    def labels(self, count: int, num_classes: int | None = None) -> np.ndarray:
+        """The classes (or the first of them) in turn, int32 `[count]`; zeros without classes."""
+        return np.arange(count, dtype=np.int32) % max(num_classes or self.num_classes, 1)
 
     def __call__(
         self, state: GANState, latents: np.ndarray, labels: np.ndarray | None = None
     ) -> np.ndarray:
-        """Generates one image a latent.
+        """Generates one image a latent (or other input).
 
         Args:
             state: of the run.
-            latents: float32 `[N, latent_dim]`.
+            latents: float32 `[N, latent_dim]`, or other inputs `[N, H, W, C + 1]`.
             labels: int32 `[N]`, of a generator with classes; in turn where None.
 
         Returns:
@@ -191,7 +214,7 @@ class Sampler:
             piece = slice(start, start + self._batch_size)
             count = len(latents[piece])
             padding = (0, self._batch_size - count)
-            padded = np.pad(latents[piece], (padding, (0, 0)))
+            padded = np.pad(latents[piece], (padding, *[(0, 0)] * (latents.ndim - 1)))
             inputs = (padded, np.pad(labels[piece], padding))
             pixels = self._generate(
                 variables, *(mesh_lib.place(array, self._divided) for array in inputs)

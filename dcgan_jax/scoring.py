@@ -8,7 +8,7 @@ from etils import epath
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
-from dcgan_jax import checkpoint, data, evaluation, preemption, processes
+from dcgan_jax import checkpoint, data, evaluation, inputs, preemption, processes
 from dcgan_jax.clu_light import metric_writers
 from dcgan_jax.evaluation import Evaluation, Evaluator
 from dcgan_jax.sampling import Sampler
@@ -59,6 +59,8 @@ class SampleScorer:
             'batch_norm': self._batch_norm(state),
             'dtype': self._config.dtype,
         }
+        if inputs.are_images(self._config):
+            protocol['inputs'] = {**self._config.input, 'images': 'drawn from the split'}
         if self._sampler.num_classes:
             protocol['classes'] = 'those of images drawn from the split'
         return self._evaluator(self._samples(state, count, seed), count, protocol)
@@ -71,11 +73,11 @@ class SampleScorer:
         return f'statistics of {self._config.ema.standing_batches} batches of fresh latents'
 
     def _samples(self, state: GANState, count: int, seed: int) -> Iterator[np.ndarray]:
-        latents, labels = self._sampler.latents(seed, count), self._sampler.labels(count)
+        given, labels = self._sampler.inputs(seed, count, self._source), self._sampler.labels(count)
         if self._sampler.num_classes:
             drawn = data.batch_indices(seed, 0, count, len(self._source))[0]
             labels = self._source.read(drawn, labels=True).labels
-        yield from self._sampler.batches(state, latents, labels)
+        yield from self._sampler.batches(state, given, labels)
 
 
 class Progress:

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import tensorflow_datasets as tfds
+import tqdm
 from etils import epath
 from ml_collections import ConfigDict
 from tensorflow_datasets.core import read_only_builder
@@ -29,6 +30,7 @@ _BUILDERS = {
     'cifar10': ('dcgan_jax.datasets.cifar10', 'Cifar10', '3.0.2'),
     'shapes': ('dcgan_jax.datasets.shapes', 'Shapes', '1.0.0'),
 }
+_LABELS_AT_ONCE = 64
 _DEFAULT_DATA_DIR = '~/tensorflow_datasets'
 _RESIZE = 'set config.data.image_size, to 64 say, to crop them to squares and resize those'
 
@@ -82,7 +84,7 @@ class ImageSource:
       image_shape: (H, W, C) of what is read, H == W, C as stored (1 for grey images).
       records: Record i is a dict with 'image': uint8 [H, W, C] as stored, and with 'label' where
         there are classes.
-      num_classes: Classes that the labels tell apart; 0 where images have no labels.
+      class_names: Names of the classes, by label; empty where images have no labels.
       image_size: Stored images are cropped to their central square and resized to this many pixels
         a side; 0: they are squares of one size and stay as they are.
     """
@@ -91,11 +93,16 @@ class ImageSource:
     split: str
     image_shape: tuple[int, int, int]
     records: Records = dataclasses.field(repr=False)
-    num_classes: int = 0
+    class_names: tuple[str, ...] = ()
     image_size: int = 0
 
     def __len__(self) -> int:
         return len(self.records)
+
+    @property
+    def num_classes(self) -> int:
+        """Classes that the labels tell apart; 0 where images have no labels."""
+        return len(self.class_names)
 
     @property
     def nbytes(self) -> int:
@@ -138,6 +145,18 @@ class ImageSource:
                 if labels:
                     classes[row] = self._class(index, record['label'])
         return Examples(images, classes)
+
+    def labels(self) -> np.ndarray:
+        """The labels of all images, int32 `[N]`; raises a UserError if there are none."""
+        self.require_labels()
+        found = []
+        bar = tqdm.tqdm(total=len(self), desc=f'Labels of {self.name}', delay=3, disable=None)
+        with bar:
+            for start in range(0, len(self), _LABELS_AT_ONCE):
+                part = list(range(start, min(start + _LABELS_AT_ONCE, len(self))))
+                found += [record['label'] for record in self.records.__getitems__(part)]
+                bar.update(len(part))
+        return np.asarray(found, np.int32)
 
     def _as_read(self, index: int, image: np.ndarray) -> np.ndarray:
         stored = image.shape
@@ -208,7 +227,30 @@ def open_source(
 def open_split(config: ConfigDict, split: str) -> ImageSource:
     """Opens a split of a run's data set, as its images are read there; see `open_source`."""
     fields = config.data
-    return open_source(config.dataset, split, config.data_dir, fields.image_size, fields.on_corrupt)
+    source = open_source(
+        config.dataset, split, config.data_dir, fields.image_size, fields.on_corrupt
+    )
+    return of_classes(source, fields.classes) if fields.classes else source
+
+
+def of_classes(source: ImageSource, classes: Sequence[int]) -> ImageSource:
+    """The images of some classes alone, in their order; all labels are read for that.
+
+    Raises:
+        UserError: there are no labels, or no images of these classes.
+    """
+    labels = source.labels()
+    indices = np.flatnonzero(np.isin(labels, classes))
+    if not len(indices) or max(classes) >= source.num_classes:
+        raise UserError(
+            f'config.data.classes={tuple(classes)}: {source.name} {source.split} has classes 0 to '
+            f'{source.num_classes - 1}: name some that it has images of'
+        )
+    return dataclasses.replace(
+        source,
+        split=f'{source.split}, classes {", ".join(map(str, classes))}',
+        records=_Selection(source.records, indices),
+    )
 
 
 def _open_folder(data_dir: str | None, split: str, image_size: int, on_corrupt: str) -> ImageSource:
@@ -232,7 +274,7 @@ def _open_folder(data_dir: str | None, split: str, image_size: int, on_corrupt: 
         records=CheckedRecords(
             _Selection(pictures, indices), f'{pictures.name} {split}', on_corrupt
         ),
-        num_classes=len(pictures.classes),
+        class_names=tuple(pictures.classes),
         image_size=image_size,
     )
 
@@ -334,12 +376,14 @@ def _open_split(
             f'only squares can be used, so {_RESIZE}'
         )
     shape = height, width, channels
-    return ImageSource(name, split, shape, records, _num_classes(builder), image_size)
+    return ImageSource(name, split, shape, records, _class_names(builder), image_size)
 
 
-def _num_classes(builder: tfds.core.DatasetBuilder) -> int:
+def _class_names(builder: tfds.core.DatasetBuilder) -> tuple[str, ...]:
     label = dict(builder.info.features).get('label')
-    return label.num_classes or 0 if isinstance(label, tfds.features.ClassLabel) else 0
+    if not isinstance(label, tfds.features.ClassLabel) or not label.num_classes:
+        return ()
+    return tuple(label.names)
 
 
 def _open_records(builder: tfds.core.DatasetBuilder, split: str) -> Records:
@@ -380,7 +424,7 @@ def _read_with_tensorflow(builder: tfds.core.DatasetBuilder, split: str) -> Reco
     import tensorflow as tf
 
     tf.config.set_visible_devices([], 'GPU')
-    wanted = {'image': True} | ({'label': True} if _num_classes(builder) else {})
+    wanted = {'image': True} | ({'label': True} if _class_names(builder) else {})
     dataset = builder.as_dataset(
         split, decoders=tfds.decode.PartialDecoding(wanted), shuffle_files=False
     )

@@ -5,6 +5,7 @@ import functools
 import json
 from typing import NamedTuple
 
+import numpy as np
 from absl import logging
 from etils import epath
 from jax.sharding import Mesh
@@ -99,8 +100,8 @@ def prepare(config: ConfigDict, workdir: epath.PathLike) -> Prepared:
     workdir = run_dir.folder(workdir)
     processes.on_first(run_dir.check_writable, workdir)
     source = sources.open_split(config, config.data.split)
-    run = Run(config, source.image_shape, source.num_classes)
-    networks = models.build(*run)
+    run = Run(config, source.image_shape, source.class_names)
+    networks = models.build(config, run.image_shape, run.num_classes)
     sampler = Sampler(networks.generator, config)
     scorer = sample_scorer(config, sampler) if config.evaluation.every else None
     processes.on_first(run_dir.enter, workdir, run)
@@ -158,7 +159,7 @@ def train(prepared: Prepared, seed: int, request: preemption.Request) -> GANStat
             tqdm(total=config.num_steps, initial=start, unit='step', disable=None)
         )
         describe(config, state, writer)
-        grids = SampleGrids(sampler, config.seed, workdir, writer)
+        grids = SampleGrids(sampler, config.seed, source, workdir, writer)
         log = MetricLog(config.batch_size, checkpoints.latest_step, config.max_skipped)
         progress = periodic_actions.ReportProgress(
             num_train_steps=config.num_steps, writer=writer, every_secs=30.0
@@ -248,25 +249,33 @@ def describe(config: ConfigDict, state: GANState, writer: metric_writers.MetricW
 
 
 class SampleGrids:
-    """Grids of pictures from the averaged generator, of the same latents at every step."""
+    """Grids of pictures from the averaged generator, of the same inputs at every step.
+
+    Where inputs are images, each stands before its picture.
+    """
 
     def __init__(
         self,
         sampler: Sampler,
         seed: int,
+        source: sources.ImageSource,
         workdir: epath.Path,
         writer: metric_writers.MetricWriter,
     ):
-        """Draws into `workdir/samples/STEP.png` and to `writer`, from latents of `seed`."""
+        """Draws into `workdir/samples/STEP.png` and to `writer`, from inputs of `seed`."""
         self._sampler = sampler
-        self._latents = sampler.latents(seed, GRID_SIZE)
+        self._inputs = sampler.inputs(seed, GRID_SIZE, source)
         self._workdir = workdir
         self._writer = writer
 
     def draw(self, state: GANState) -> None:
         """Writes the grid of a state."""
         step = int(state.step)
-        picture = images.grid(self._sampler(state, self._latents))
+        pixels = self._sampler(state, self._inputs)
+        if self._inputs.ndim > 2:
+            known = np.asarray(images.to_uint8(self._inputs[..., :-1]))
+            pixels = np.stack([known, pixels], axis=1).reshape(-1, *pixels.shape[1:])
+        picture = images.grid(pixels)
         self._writer.write_images(step, {'samples': picture})
         if processes.is_first():
             images.write_png(grid_path(self._workdir, step), picture)

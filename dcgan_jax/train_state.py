@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from flax.training import train_state
 from ml_collections import ConfigDict
 
-from dcgan_jax import optimizers
+from dcgan_jax import inputs, optimizers
 from dcgan_jax.keys import Role, role_key
 from dcgan_jax.models import Networks
 
@@ -71,10 +71,10 @@ def create(config: ConfigDict, networks: Networks, image_shape: tuple[int, int, 
     """
     generator_key, discriminator_key = jax.random.split(role_key(config.seed, Role.WEIGHTS))
     count = config.discriminator.pack
-    latents = jnp.zeros((1, config.latent_dim))
     images = jnp.zeros((count, *image_shape))
+    given = inputs.draw(generator_key, config, images[:1])
     labels = jnp.zeros(count, jnp.int32)
-    generator = networks.generator.init(generator_key, latents, labels[:1], train=False)
+    generator = networks.generator.init(generator_key, given, labels[:1], train=False)
     discriminator = networks.discriminator.init(discriminator_key, images, labels, train=False)
     copy = lambda tree: jax.tree.map(jnp.copy, tree)  # noqa: E731 (live buffers are donated)
     averaged = config.ema.batch_stats == 'average'
@@ -87,7 +87,7 @@ def create(config: ConfigDict, networks: Networks, image_shape: tuple[int, int, 
         discriminator=_network_state(
             networks.discriminator,
             discriminator,
-            optimizers.create(config.optimizer.discriminator, config.discriminator_steps),
+            optimizers.create(config.optimizer.discriminator, max(config.discriminator_steps, 1)),
         ),
         ema_params=copy(generator['params']),
         ema_batch_stats=copy(generator.get('batch_stats', {})) if averaged else {},

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import optax
 from ml_collections import ConfigDict
 
-from dcgan_jax import augment, losses, penalties
+from dcgan_jax import augment, inputs, losses, penalties
 from dcgan_jax.train_state import STATISTICS, GANState, NetworkState
 
 Metrics = dict[str, jax.Array]
@@ -56,13 +56,14 @@ class Update:
         return jax.random.fold_in(self.key, stream)
 
     def generate(
-        self, network: NetworkState, count: int, stream: Stream
+        self, network: NetworkState, real: jax.Array, stream: Stream
     ) -> tuple[jax.Array, Any, Any]:
         """(fakes, function from their gradient to the parameters', updated statistics)."""
-        latents = sample_latents(self.stream(stream), count, self.config.latent_dim)
+        given = inputs.draw(self.stream(stream), self.config, real)
 
         def forward(params: Any) -> tuple[jax.Array, Any]:
-            return self._apply(network, params, network.statistics, latents)
+            fake, updated = self._apply(network, params, network.statistics, given)
+            return fake, self._statistics(updated)
 
         return jax.vjp(forward, network.params, has_aux=True)
 
@@ -76,27 +77,46 @@ class Update:
         self, network: NetworkState, params: Any, statistics: Any, images: jax.Array, stream: Stream
     ) -> tuple[jax.Array, Any]:
         """(logits, updated statistics) of D in training mode, its dropout by `stream`."""
-        rngs = {'dropout': self.stream(stream)}
-        return self._apply(network, params, statistics, images, rngs=rngs)
+        logits, updated = self._apply(
+            network, params, statistics, images, rngs={'dropout': self.stream(stream)}
+        )
+        return logits, self._statistics(updated)
+
+    def features(self, network: NetworkState, images: jax.Array, stream: Stream) -> list[jax.Array]:
+        """The maps after D's stages, `[B, h, w, c]` each, in training mode."""
+        _, updated = self._apply(
+            network, network.params, network.statistics, images, 'intermediates',
+            rngs={'dropout': self.stream(stream)},
+        )  # fmt: skip
+        return jax.tree.leaves(updated['intermediates'])
 
     def _apply(
-        self, network: NetworkState, params: Any, statistics: Any, inputs: jax.Array, **options: Any
+        self,
+        network: NetworkState,
+        params: Any,
+        statistics: Any,
+        given: jax.Array,
+        *collections: str,
+        **options: Any,
     ) -> tuple[jax.Array, Any]:
-        outputs, updated = network.apply_fn(
+        return network.apply_fn(
             {'params': params, **statistics},
-            inputs,
+            given,
             self.labels,
             train=True,
-            mutable=STATISTICS,
+            mutable=(*STATISTICS, *collections),
             **options,
         )
-        return outputs, {name: updated.get(name, {}) for name in STATISTICS}
+
+    @staticmethod
+    def _statistics(updated: Any) -> dict[str, Any]:
+        return {name: updated.get(name, {}) for name in STATISTICS}
 
 
 def train_step(
     state: GANState, real: jax.Array, labels: jax.Array | None, key: jax.Array, config: ConfigDict
 ) -> tuple[GANState, Metrics]:
-    """`config.discriminator_steps` updates of D, then one of G, then of the EMA.
+    """`config.discriminator_steps` updates of D (none is fine), then one of G, then of the EMA.
 
     Real and fake batches go through D separately, so that its BatchNorm sees each alone. With
     `config.update` 'alternating' G learns from the D just updated (Goodfellow et al. 2014,
@@ -106,7 +126,7 @@ def train_step(
 
     Args:
         state: before the step.
-        real: images `[batch_size * discriminator_steps, H, W, C]`, float32 in [-1, 1].
+        real: images `[batch_size * max(discriminator_steps, 1), H, W, C]`, float32 in [-1, 1].
         labels: int32, one for each image, where `config.conditional`; else None.
         key: of this step.
         config: of the run.
@@ -116,30 +136,33 @@ def train_step(
         last update saw them, the norms of both gradients and of both networks' new parameters.
     """
     updates = config.discriminator_steps
+    parts = max(updates, 1)
     adaptive = config.augment.adaptive_target > 0
     probability = state.augment_probability if adaptive else config.augment.probability
     generator, discriminator = state.generator, state.discriminator
-    for index in range(updates):
+    metrics = {}
+    for index in range(parts):
         # Strided, so that each device keeps its own part of the batch.
-        batch, batch_labels = jax.tree.map(lambda x, first=index: x[first::updates], (real, labels))
+        batch, batch_labels = jax.tree.map(lambda x, first=index: x[first::parts], (real, labels))
         update_key = jax.random.fold_in(key, len(Stream) + index) if index else key
         count = state.step * updates + index
         update = Update(config, update_key, state.step, count, batch_labels, probability)
         if config.augment.horizontal_flip:
             batch = augment.flip(update.stream(Stream.FLIP), batch)
-        fake, generator_vjp, statistics = update.generate(generator, len(batch), Stream.LATENTS)
+        fake, generator_vjp, statistics = update.generate(generator, batch, Stream.LATENTS)
         generator = generator.replace(**statistics)
         judge = discriminator
-        discriminator, real_logits, metrics = _update_discriminator(judge, batch, fake, update)
+        if updates:
+            discriminator, real_logits, metrics = _update_discriminator(judge, batch, fake, update)
 
     if config.fresh_latents:
-        fake, generator_vjp, statistics = update.generate(
-            generator, len(batch), Stream.FRESH_LATENTS
-        )
+        fake, generator_vjp, statistics = update.generate(generator, batch, Stream.FRESH_LATENTS)
         generator = generator.replace(**statistics)
     if config.update == 'alternating':
         judge = discriminator
-    loss, images_grad = jax.value_and_grad(_generator_loss)(fake, batch, judge, update)
+    (loss, terms), images_grad = jax.value_and_grad(_generator_loss, has_aux=True)(
+        fake, batch, judge, update
+    )
     (generator_grads,) = generator_vjp(images_grad)
     generator = generator.apply_gradients(grads=generator_grads)
 
@@ -147,7 +170,7 @@ def train_step(
     decay = ema_decay(step, len(batch), config.ema)
     average = lambda new, old: optax.incremental_update(new, old, 1.0 - decay)  # noqa: E731
     averaged = config.ema.batch_stats == 'average'
-    metrics |= {
+    metrics |= terms | {
         'generator/loss': loss,
         'generator/gradient_norm': optax.tree.norm(generator_grads),
         # They say that the state after the step, which may be saved, is finite.
@@ -165,11 +188,6 @@ def train_step(
         ema_batch_stats=average(generator.batch_stats, state.ema_batch_stats) if averaged else {},
         augment_probability=probability if adaptive else {},
     ), metrics
-
-
-def sample_latents(key: jax.Array, count: int, latent_dim: int) -> jax.Array:
-    """Latents z ~ N(0, I), float32 `[count, latent_dim]`."""
-    return jax.random.normal(key, (count, latent_dim))
 
 
 def ema_decay(step: jax.Array, batch_size: int, config: ConfigDict) -> jax.Array:
@@ -262,8 +280,27 @@ def _penalty(
 
 def _generator_loss(
     fake: jax.Array, real: jax.Array, judge: NetworkState, update: Update
+) -> tuple[jax.Array, Metrics]:
+    """(G's loss on its images by a constant D, its parts where there are several)."""
+    weights = update.config.loss
+    parts = {}
+    if weights.adversarial:
+        parts['adversarial'] = _adversarial_loss(fake, real, judge, update)
+    if weights.content:
+        parts['content'] = losses.content(fake, real, weights.content_norm)
+    if weights.feature_matching:
+        # Pairs are compared as they are: a view of each would differ.
+        maps = [update.features(judge, images, Stream.VIEW_GENERATOR) for images in (real, fake)]
+        parts['feature_matching'] = losses.feature_matching(*maps)
+    total = sum(weights[name] * part for name, part in parts.items())
+    several = {f'generator/{name}': part for name, part in parts.items() if len(parts) > 1}
+    return total, several
+
+
+def _adversarial_loss(
+    fake: jax.Array, real: jax.Array, judge: NetworkState, update: Update
 ) -> jax.Array:
-    """G's loss on its images, by a constant D."""
+    """What D says of G's images, as a loss."""
     config = update.config
     # 'simultaneous' is one forward pass of D for both updates, unless latents are fresh or D has
     # spectral normalisation, whose vectors move with each pass.

@@ -31,7 +31,8 @@ def fed(placement, num_classes=10, **fields):
     config = ConfigDict({'seed': 3, 'batch_size': 4, 'conditional': False})
     config.update({'discriminator_steps': 1, **fields})
     config.data = {'placement': placement, 'device_limit_bytes': 0}
-    source = sources.ImageSource('numbered', 'train', (2, 2, 3), Numbered(), num_classes)
+    names = tuple(map(str, range(num_classes)))
+    source = sources.ImageSource('numbered', 'train', (2, 2, 3), Numbered(), names)
     split, batches = feed.feed(config, mesh_lib.create(4), source, RANGES)
     with contextlib.closing(batches):
         batches = list(batches)

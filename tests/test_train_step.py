@@ -8,7 +8,8 @@ import pytest
 
 from configs import quickstart
 from dcgan_jax import augment, models, train_state
-from dcgan_jax.train_step import Stream, ema_decay, sample_latents, train_step
+from dcgan_jax.inputs import sample_latents
+from dcgan_jax.train_step import Stream, ema_decay, train_step
 
 IMAGE_SHAPE = (8, 8, 3)
 BATCH = 8

@@ -6,14 +6,17 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
+from dcgan_jax import inputs
 from dcgan_jax.errors import UserError
+from dcgan_jax.models import translator
 from dcgan_jax.models.dcgan import Discriminator, Generator
+from dcgan_jax.models.translator import Translator
 
 
 class Networks(NamedTuple):
     """The two players, without parameters."""
 
-    generator: Generator
+    generator: Generator | Translator
     discriminator: Discriminator
 
 
@@ -26,14 +29,8 @@ def build(config: ConfigDict, image_shape: tuple[int, int, int], num_classes: in
         UserError: base size and strides don't lead to that image size, or a discriminator of that
             many stages would shrink it to nothing.
     """
-    height, width, channels = image_shape
-    side = config.generator.base_size * math.prod(config.generator.strides)
-    if (height, width) != (side, side):
-        raise UserError(
-            f'config.generator makes {side}x{side} images (base_size={config.generator.base_size}, '
-            f'strides={tuple(config.generator.strides)}), the data set has {height}x{width}: '
-            'change base_size or strides so that base_size * prod(strides) is the image size'
-        )
+    side, _, channels = image_shape
+    _check_generator(config, image_shape)
     shrink = math.prod(config.discriminator.strides)
     if shrink > side:
         raise UserError(
@@ -56,10 +53,41 @@ def build(config: ConfigDict, image_shape: tuple[int, int, int], num_classes: in
         'lowering': config.lowering,
         'dtype': jnp.dtype(config.dtype),
     }
+    kept, kind = dict(config.generator), Generator
+    if inputs.are_images(config):
+        kept, kind = translator.fields(kept), Translator
     return Networks(
-        Generator(out_channels=channels, **config.generator, **shared),
+        kind(out_channels=channels, **kept, **shared),
         Discriminator(**config.discriminator, **shared),
     )
+
+
+def _check_generator(config: ConfigDict, image_shape: tuple[int, int, int]) -> None:
+    """Refuses a generator that makes images of another size."""
+    height, width, channels = image_shape
+    times, strides = math.prod(config.generator.strides), tuple(config.generator.strides)
+    if not inputs.are_images(config):
+        side = config.generator.base_size * times
+        if (height, width) != (side, side):
+            raise UserError(
+                f'config.generator makes {side}x{side} images '
+                f'(base_size={config.generator.base_size}, strides={strides}), the data set has '
+                f'{height}x{width}: change base_size or strides so that base_size * prod(strides) '
+                'is the image size'
+            )
+        return
+    if height % times:
+        raise UserError(
+            f'config.generator.strides={strides} shrink images {times} times, which does not '
+            f'divide {height}x{width}: use fewer strides of 2'
+        )
+    kind, scale = config.input.kind, config.input.scale
+    if kind == 'low_resolution' and height % scale:
+        raise UserError(
+            f'config.input.scale={scale} does not divide images of {height}x{width}: take 2 or 4'
+        )
+    if kind == 'grey' and channels != 3:
+        raise UserError("config.input.kind='grey' needs images in colour: use another data set")
 
 
 def _check_attention(config: ConfigDict, side: int) -> None:

@@ -194,7 +194,7 @@ class Discriminator(nn.Module):
 
         Returns:
             Logits, float32 `[B / pack, 1]`; sigmoid(logit) is the probability that an image is
-            real.
+            real. The map after each stage, `[B / pack, h, w, c]`, is sown in 'intermediates'.
         """
         x = _pack(images, self.pack).astype(self.dtype)
         residual = self.block == 'residual'
@@ -210,6 +210,7 @@ class Discriminator(nn.Module):
                     x = normalise(self, x, None, train=train, name=f'norm_{index}')
                 x = self.activate(x)
             x = _attend(self, x, index)
+            self.sow('intermediates', f'stage_{index}', x)
             if self.dropout_rate:
                 x = nn.Dropout(self.dropout_rate, deterministic=not train)(x)
         if residual:

@@ -8,7 +8,7 @@ from dcgan_jax import evaluation, image_files, run_dir, sources
 from dcgan_jax.evaluation import Evaluation, Evaluator
 from dcgan_jax.sampling import Sampler
 from dcgan_jax.scoring import FOLDER, SampleScorer
-from dcgan_jax.tasks.restore import restore
+from dcgan_jax.tasks.restore import restore, with_given
 
 
 def evaluate_run(
@@ -33,7 +33,7 @@ def evaluate_run(
         UserError: run, config or data set don't allow it.
     """
     run, networks, state = restore(workdir, which)
-    config = _with_given(run.config, given)
+    config = with_given(run.config, given)
     source = sources.open_split(config, config.evaluation.split)
     scorer = SampleScorer(config, Sampler(networks.generator, config), source)
     out = run_dir.check_writable(out or epath.Path(workdir) / FOLDER, '--out')
@@ -63,7 +63,7 @@ def evaluate_images(
         config_lib.validate(given)
         config = given
     else:
-        config = _with_given(run_dir.read(epath.Path(workdir).expanduser()).config, given)
+        config = with_given(run_dir.read(epath.Path(workdir).expanduser()).config, given)
         out = out or epath.Path(workdir) / FOLDER
     batches, count = image_files.open_images(images)
     evaluator = Evaluator(config.evaluation, sources.open_split(config, config.evaluation.split))
@@ -73,13 +73,3 @@ def evaluate_images(
     if out is not None:
         evaluation.write(out, f'images_{epath.Path(images).stem}', result)
     return result
-
-
-def _with_given(config: ConfigDict, given: ConfigDict | None) -> ConfigDict:
-    if given is None:
-        return config
-    config_lib.validate(given)
-    merged = config.copy_and_resolve_references().unlock()
-    merged.evaluation = given.evaluation
-    merged.data_dir = given.data_dir or config.data_dir
-    return merged.lock()

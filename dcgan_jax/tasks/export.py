@@ -38,7 +38,7 @@ def export(
     Raises:
         UserError: no run or no whole checkpoint in `workdir`, or `out` isn't writable.
     """
-    run, networks, state = restore(workdir, which)
+    run, networks, state = restore(workdir, which, of_latents=True)
     out = run_dir.check_writable(out or epath.Path(workdir).expanduser() / 'export', '--out')
     variables = jax.device_get(Sampler(networks.generator, run.config).variables(state))
     program = functools.partial(generate, networks.generator, variables)

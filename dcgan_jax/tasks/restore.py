@@ -4,28 +4,43 @@ import functools
 
 import jax
 from etils import epath
+from ml_collections import ConfigDict
 
-from dcgan_jax import checkpoint, models, run_dir, train_state
+from dcgan_jax import checkpoint, inputs, models, run_dir, train_state
+from dcgan_jax import config as config_lib
 from dcgan_jax import mesh as mesh_lib
 from dcgan_jax.errors import UserError
 from dcgan_jax.models import Networks
 from dcgan_jax.run_dir import Run
 from dcgan_jax.train_state import GANState
 
+# What a run whose generator takes images is for.
+MODES = {'low_resolution': 'super_resolve', 'masked': 'inpaint', 'grey': 'translate'}
 FOLDERS = {'latest': checkpoint.FOLDER, 'best': checkpoint.BEST_FOLDER}
 
 
-def restore(workdir: epath.PathLike, which: str = 'latest') -> tuple[Run, Networks, GANState]:
+def restore(
+    workdir: epath.PathLike, which: str = 'latest', of_latents: bool = False
+) -> tuple[Run, Networks, GANState]:
     """Reads the last whole checkpoint of the run in `workdir` onto every device.
 
-    `which` is 'latest', or 'best' for the one that `config.evaluation.best` chose.
+    Args:
+        workdir: of a training run.
+        which: 'latest', or 'best' for the one that `config.evaluation.best` chose.
+        of_latents: whether its generator must take latents.
 
     Raises:
-        UserError: there is no run, or none of its checkpoints is whole.
+        UserError: there is no run, none of its checkpoints is whole, or it takes images.
     """
     workdir = epath.Path(workdir).expanduser()
     run = run_dir.read(workdir)
-    networks = models.build(*run)
+    if of_latents and inputs.are_images(run.config):
+        kind = run.config.input.kind
+        raise UserError(
+            f'{workdir} holds a run with config.input.kind={kind!r}, whose generator takes images '
+            f'and not latents: use --mode={MODES[kind]}'
+        )
+    networks = models.build(run.config, run.image_shape, run.num_classes)
     shapes = jax.eval_shape(
         functools.partial(train_state.create, run.config, networks, run.image_shape)
     )
@@ -39,3 +54,23 @@ def restore(workdir: epath.PathLike, which: str = 'latest') -> tuple[Run, Networ
     if state is None:
         raise UserError(f'{workdir} holds no checkpoint yet: train it first')
     return run, networks, state
+
+
+def with_given(config: ConfigDict, given: ConfigDict | None) -> ConfigDict:
+    """A run's config with what a task may have otherwise, from the config that its user gave.
+
+    That is `evaluation`, `search`, `anomaly`, `data_dir` if set, and `input` if G gets latents.
+
+    Raises:
+        UserError: `given` is no valid config.
+    """
+    if given is None:
+        return config
+    config_lib.validate(given)
+    merged = config.copy_and_resolve_references().unlock()
+    for group in config_lib.CHANGEABLE_GROUPS:
+        merged[group] = given[group]
+    merged.data_dir = given.data_dir or config.data_dir
+    if not inputs.are_images(config):
+        merged.input = given.input
+    return merged.lock()

@@ -1,11 +1,14 @@
 """`--mode=sample`: pictures from a trained generator."""
 
+import difflib
 import io
+from collections.abc import Sequence
 
 import numpy as np
 from etils import epath
 
 from dcgan_jax import images, run_dir
+from dcgan_jax.errors import UserError
 from dcgan_jax.files import write_whole
 from dcgan_jax.sampling import Sampler
 from dcgan_jax.tasks.restore import restore
@@ -19,6 +22,7 @@ def sample(
     num: int,
     seed: int,
     which: str = 'latest',
+    classes: Sequence[str] | None = None,
 ) -> epath.Path:
     """Draws `num` images from the run in `workdir`.
 
@@ -31,21 +35,52 @@ def sample(
         num: how many, at least 1.
         seed: of the latents.
         which: checkpoint, see `restore`.
+        classes: names (or numbers) of those to draw in turn; all when None.
 
     Returns:
         The grid's path.
 
     Raises:
-        UserError: no run or no whole checkpoint in `workdir`, or `out` isn't writable.
+        UserError: no run or no whole checkpoint in `workdir`, `out` isn't writable, or a class is
+            unknown.
     """
-    run, networks, state = restore(workdir, which)
+    run, networks, state = restore(workdir, which, of_latents=True)
+    chosen = numbers(run, classes)
     out = run_dir.check_writable(out or epath.Path(workdir) / 'samples', '--out')
     sampler = Sampler(networks.generator, run.config)
     latents = sampler.latents(seed, num)
-    labels = sampler.labels(num)
+    labels = chosen[sampler.labels(num, len(chosen))]
     pixels = sampler(state, latents, labels)
 
     arrays = io.BytesIO()
     np.savez_compressed(arrays, images=pixels, latents=latents, labels=labels, step=int(state.step))
     write_whole(out / 'samples.npz', arrays.getvalue())
     return images.write_png(out / 'samples.png', images.grid(pixels[:MOST_IN_GRID]))
+
+
+def numbers(run: run_dir.Run, classes: Sequence[str] | None) -> np.ndarray:
+    """The labels of classes by name or number, int32; all labels (or 0) when None.
+
+    Raises:
+        UserError: the run knows no classes, or not such a one.
+    """
+    if classes is None:
+        count = run.num_classes if run.config.conditional else 1
+        return np.arange(max(count, 1), dtype=np.int32)
+    if not run.config.conditional:
+        raise UserError(
+            '--classes: the run was trained without classes; train one with '
+            '--config.conditional=True'
+        )
+    names = list(run.class_names)
+    found = []
+    for given in classes:
+        if given in names:
+            found.append(names.index(given))
+        elif given.isdecimal() and int(given) < len(names):
+            found.append(int(given))
+        else:
+            close = difflib.get_close_matches(given, names, n=1)
+            hint = f'did you mean {close[0]}? ' if close else ''
+            raise UserError(f'--classes: {given!r} is unknown. {hint}There are {", ".join(names)}')
+    return np.asarray(found, np.int32)

@@ -1,0 +1,23 @@
+"""Holes in CIFAR-10 filled by a context encoder (Pathak et al. 2016, arXiv:1604.07379).
+
+    python main.py --config=configs/inpainting_cifar10.py --workdir=/tmp/inpaint
+    python main.py --mode=inpaint --workdir=/tmp/inpaint
+    ... --config.input.mask=free_form                       # or half, pixels; the default is centre
+
+A U-Net that goes down to 4x4 pixels, so that all of the image says what the hole holds. Measured on
+the test split, which training does not see.
+"""
+
+from ml_collections import ConfigDict
+
+from configs import super_resolution_cifar10
+
+
+def get_config() -> ConfigDict:
+    """The loss of super-resolution, a deeper network."""
+    config = super_resolution_cifar10.get_config()
+    config.input.kind = 'masked'
+    config.generator.update(
+        features=(64, 128, 256), strides=(2, 2, 2, 1), kernel_sizes=(4, 4, 4, 3), norm='none'
+    )
+    return config

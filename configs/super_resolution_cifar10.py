@@ -1,0 +1,39 @@
+"""CIFAR-10 from 16x16 (or 8x8) pixels to 32x32, after SRGAN (Ledig et al. 2017, arXiv:1609.04802).
+
+    python main.py --config=configs/super_resolution_cifar10.py --workdir=/tmp/x2
+    python main.py --mode=super_resolve --workdir=/tmp/x2
+    ... --config.input.scale=4                                              # from 8x8
+    ... --config.loss.adversarial=0.0 --config.loss.feature_matching=0.0 \
+        --config.discriminator_steps=0                       # the nearest images, blurred, no D
+
+A U-Net adds what the bicubic image lacks: content, adversarial and feature-matching loss. Measured
+on the test split, which training does not see.
+"""
+
+from ml_collections import ConfigDict
+
+from configs import cifar10
+
+
+def get_config() -> ConfigDict:
+    """A network of five stages beside a DCGAN's discriminator."""
+    config = cifar10.get_config()
+    config.input.kind = 'low_resolution'
+    config.batch_size = 32
+    config.num_steps = 10_000
+    config.generator.update(
+        features=(64, 64, 64, 64), strides=(2, 1, 1, 1, 1), kernel_sizes=(4, 3, 3, 3, 3),
+        norm='none', activation='leaky_relu', use_bias=True, weight_init='he_normal',
+    )  # fmt: skip
+    config.discriminator.width = 0.5
+    config.discriminator.use_bias = True
+    config.loss.content, config.loss.content_norm = 1.0, 'l1'
+    config.loss.adversarial = 0.01
+    config.loss.feature_matching = 0.1
+    config.augment.horizontal_flip = True
+    config.ema.batch_stats = 'average'
+    for optimizer in config.optimizer.values():
+        optimizer.update(learning_rate=5e-4, b1=0.9, b2=0.99, schedule='linear')
+        optimizer.update(decay_start=5_000, decay_end=10_000)
+    config.evaluation.split = 'test'
+    return config

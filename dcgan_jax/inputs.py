@@ -1,0 +1,147 @@
+"""What a generator gets: latents, or real images of which something is missing.
+
+Images come as `[B, H, W, C + 1]` float32: what is known of them, in [-1, 1], then a channel that is
+1 where the generator may change it and 0 where it may not.
+"""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from ml_collections import ConfigDict
+
+KINDS = ('latent', 'low_resolution', 'masked', 'grey')
+MASKS = ('centre', 'half', 'pixels', 'free_form')
+_STROKES = 4
+_LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, as Pillow's mode L
+
+
+def are_images(config: ConfigDict) -> bool:
+    """Whether `config.input` makes inputs of real images."""
+    return config.input.kind != 'latent'
+
+
+def draw(key: jax.Array, config: ConfigDict, real: jax.Array) -> jax.Array:
+    """One input for each of `real`, images `[B, H, W, C]` in [-1, 1]; see `config.input`."""
+    kind, scale = config.input.kind, config.input.scale
+    if kind == 'latent':
+        return sample_latents(key, len(real), config.latent_dim)
+    if kind == 'low_resolution':
+        return changeable(enlarge(levels(reduce(real, scale)), scale))
+    if kind == 'grey':
+        return changeable(levels(grey(real)))
+    return masked(real, MASK_OF[config.input.mask](key, real.shape, config.input.missing))
+
+
+def known_part(config: ConfigDict, images: jax.Array, given: jax.Array) -> jax.Array:
+    """What `draw` would leave of other images than those of `given`; differentiable.
+
+    Args:
+        config: of the run; `config.input.kind` isn't 'latent'.
+        images: `[B, H, W, C]`.
+        given: `[B, H, W, C + 1]`, whose holes count.
+
+    Returns:
+        `[B, H, W, C]`, equal to `given[..., :C]` (but for rounding to levels) where `images` are
+        those that `given` was drawn of.
+    """
+    if config.input.kind == 'low_resolution':
+        return enlarge(reduce(images, config.input.scale), config.input.scale)
+    if config.input.kind == 'grey':
+        return grey(images)
+    return images * (1.0 - given[..., -1:])
+
+
+def sample_latents(key: jax.Array, count: int, latent_dim: int) -> jax.Array:
+    """Latents z ~ N(0, I), float32 `[count, latent_dim]`."""
+    return jax.random.normal(key, (count, latent_dim))
+
+
+def changeable(base: jax.Array) -> jax.Array:
+    """Images all of which may change."""
+    return jnp.concatenate([base, jnp.ones_like(base[..., :1])], axis=-1)
+
+
+def masked(images: jax.Array, holes: jax.Array) -> jax.Array:
+    """Images `[B, H, W, C]` without their `holes`, `[B or 1, H, W, 1]` of 0 and 1: grey there."""
+    holes = jnp.broadcast_to(holes, (*images.shape[:3], 1))
+    return jnp.concatenate([images * (1.0 - holes), holes], axis=-1)
+
+
+def grey(images: jax.Array) -> jax.Array:
+    """The luma of `[B, H, W, 3]`, in all three channels."""
+    luma = jnp.sum(images * jnp.asarray(_LUMA).reshape(1, 1, 1, 3), axis=-1, keepdims=True)
+    return jnp.broadcast_to(luma, images.shape)
+
+
+def reduce(images: jax.Array, scale: int) -> jax.Array:
+    """`[B, H, W, C]` to `[B, H / scale, W / scale, C]` by an antialiased bicubic filter.
+
+    That of Keys 1981 with a = -0.5, as Pillow's BICUBIC.
+    """
+    batch, height, width, channels = images.shape
+    shape = (batch, height // scale, width // scale, channels)
+    return jax.image.resize(images, shape, 'cubic', antialias=True)
+
+
+def enlarge(images: jax.Array, scale: int) -> jax.Array:
+    """`[B, h, w, C]` at `scale` times their size, by the same filter, in [-1, 1]."""
+    batch, height, width, channels = images.shape
+    shape = (batch, height * scale, width * scale, channels)
+    return jnp.clip(jax.image.resize(images, shape, 'cubic'), -1.0, 1.0)
+
+
+def levels(images: jax.Array) -> jax.Array:
+    """The nearest of 256 levels in [-1, 1], as files have them."""
+    return jnp.round(jnp.clip(images, -1.0, 1.0) * 127.5 + 127.5) / 127.5 - 1.0
+
+
+def centre_holes(key: jax.Array, shape: tuple[int, ...], missing: float) -> jax.Array:
+    """The central square of half the side (Pathak et al. 2016, arXiv:1604.07379)."""
+    del key, missing
+    batch, height, width, _ = shape
+    rows, columns = (
+        (jnp.arange(side) >= side // 4) & (jnp.arange(side) < side // 4 + side // 2)
+        for side in (height, width)
+    )
+    hole = rows[:, None] & columns[None]
+    return jnp.broadcast_to(hole[None, :, :, None], (batch, height, width, 1)).astype(jnp.float32)
+
+
+def half_holes(key: jax.Array, shape: tuple[int, ...], missing: float) -> jax.Array:
+    """The right half."""
+    del key, missing
+    batch, height, width, _ = shape
+    hole = jnp.arange(width) >= width // 2
+    shape = (batch, height, width, 1)
+    return jnp.broadcast_to(hole[None, None, :, None], shape).astype(jnp.float32)
+
+
+def pixel_holes(key: jax.Array, shape: tuple[int, ...], missing: float) -> jax.Array:
+    """Each pixel with probability `missing` (Yeh et al. 2017, arXiv:1607.07539: 0.8)."""
+    return jax.random.bernoulli(key, missing, (*shape[:3], 1)).astype(jnp.float32)
+
+
+def free_form_holes(key: jax.Array, shape: tuple[int, ...], missing: float) -> jax.Array:
+    """Four strokes, straight and thick, from anywhere to anywhere."""
+    del missing
+    batch, height, width, _ = shape
+    ends_key, width_key = jax.random.split(key)
+    size = jnp.asarray([height, width], jnp.float32)
+    ends = jax.random.uniform(ends_key, (batch, _STROKES, 2, 2)) * size.reshape(1, 1, 1, 2)
+    radius = jax.random.uniform(width_key, (batch, _STROKES), minval=0.03, maxval=0.09)
+    grid = jnp.stack(jnp.meshgrid(jnp.arange(height), jnp.arange(width), indexing='ij'), axis=-1)
+    points = grid.astype(jnp.float32).reshape(1, 1, -1, 2) + 0.5
+    start, way = ends[:, :, :1], ends[:, :, 1:] - ends[:, :, :1]
+    along = jnp.sum((points - start) * way, axis=-1, keepdims=True) / (
+        jnp.sum(way * way, axis=-1, keepdims=True) + 1e-6
+    )
+    nearest = start + jnp.clip(along, 0.0, 1.0) * way
+    distance = jnp.linalg.norm(points - nearest, axis=-1)
+    hole = jnp.any(distance <= radius[..., None] * max(height, width), axis=1)
+    return hole.reshape(batch, height, width, 1).astype(jnp.float32)
+
+
+MASK_OF: dict[str, Callable[..., jax.Array]] = dict(
+    zip(MASKS, (centre_holes, half_holes, pixel_holes, free_form_holes), strict=True)
+)

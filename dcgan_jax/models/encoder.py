@@ -1,0 +1,43 @@
+"""Images to latents, the way back of a generator (f-AnoGAN: Schlegl et al. 2019)."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from dcgan_jax.models import layers
+
+
+class Encoder(nn.Module):
+    """Convolutions of stride 2 down to 4x4, then a dense layer; latents of norm sqrt(d).
+
+    Attributes:
+        latent_dim: d.
+        features: channels of the first stage; each next one has twice as many.
+        lowering: how convolutions are computed, see `layers`.
+    """
+
+    latent_dim: int
+    features: int = 64
+    lowering: str = 'auto'
+
+    @nn.compact
+    def __call__(self, images: jax.Array) -> jax.Array:
+        """Maps `[B, H, W, C]` in [-1, 1] to float32 `[B, latent_dim]`."""
+        x, stage = images, 0
+        init = nn.initializers.he_normal()
+        while x.shape[1] > 4 or stage == 0:
+            channels = self.features * 2**stage
+            x = layers.Conv(
+                channels, 4, 2, kernel_init=init, lowering=self.lowering, name=f'conv_{stage}'
+            )(x)
+            x = nn.GroupNorm(num_groups=None, group_size=min(16, channels), name=f'norm_{stage}')(x)
+            x, stage = nn.leaky_relu(x, 0.2), stage + 1
+        x = layers.Dense(self.latent_dim, name='latent')(x.reshape(len(x), -1))
+        return x * (self.latent_dim**0.5) / (jnp.linalg.norm(x, axis=-1, keepdims=True) + 1e-8)
+
+
+def fields(config: Any) -> dict[str, Any]:
+    """An encoder's fields for a run."""
+    return {'latent_dim': config.latent_dim, 'lowering': config.lowering}

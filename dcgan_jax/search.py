@@ -1,0 +1,139 @@
+"""Latents searched whose images fit what is known: uses that a generator wasn't made for.
+
+Inpainting (Yeh et al. 2017, arXiv:1607.07539), super-resolution (PULSE: Menon et al. 2020,
+arXiv:2003.03808) and AnoGAN (Schlegl et al. 2017, arXiv:1703.05921) differ in the objective only.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from ml_collections import ConfigDict
+from tqdm import tqdm
+
+from dcgan_jax import blend, images, inputs
+from dcgan_jax.keys import Role, role_key
+from dcgan_jax.models import Networks
+from dcgan_jax.sampling import Sampler
+from dcgan_jax.train_state import GANState
+
+_NEIGHBOURHOOD = 7  # pixels a side of Yeh et al.'s weights
+_IMAGES = 8  # searched for at once
+
+
+def minimise(
+    objective: Callable[[jax.Array], jax.Array],
+    latents: jax.Array,
+    steps: int,
+    learning_rate: float,
+) -> tuple[jax.Array, jax.Array]:
+    """Moves each latent to where the objective is small, by Adam.
+
+    Latents stay on the sphere of radius sqrt(d), where nearly all of N(0, I) lies (PULSE).
+
+    Args:
+        objective: latents float32 `[N, d]` to `[N]`, each a function of its own latent alone.
+        latents: where to start.
+        steps: of Adam.
+        learning_rate: its.
+
+    Returns:
+        The latents after the last step, and the objective there.
+    """
+    adam = optax.adam(learning_rate)
+
+    def step(carry: Any, _: None) -> tuple[Any, None]:
+        latents, state = carry
+        gradient = jax.grad(lambda z: jnp.sum(objective(z)))(latents)
+        with jax.numpy_dtype_promotion('standard'):  # Adam's b1**count.
+            change, state = adam.update(gradient, state)
+        return (on_sphere(latents + change), state), None
+
+    latents = on_sphere(latents)
+    (latents, _), _ = jax.lax.scan(step, (latents, adam.init(latents)), length=steps)
+    return latents, objective(latents)
+
+
+def on_sphere(latents: jax.Array) -> jax.Array:
+    """The nearest latents `[N, d]` of norm sqrt(d)."""
+    norms = jnp.linalg.norm(latents, axis=-1, keepdims=True)
+    return latents * (latents.shape[-1] ** 0.5) / (norms + 1e-8)
+
+
+class Completion:
+    """Completes images by a generator of latents: called as a `Sampler` of a trained one is."""
+
+    def __init__(self, networks: Networks, config: ConfigDict, sampler: Sampler, seed: int = 0):
+        """Compiles the search at its first use.
+
+        Args:
+            networks: of the run.
+            config: of the run, with the `input` to complete and `search`.
+            sampler: of its generator.
+            seed: of the latents to start from.
+        """
+        self._sampler, self._config = sampler, config
+        self._key = role_key(seed, Role.SEARCH)
+        self._search = jax.jit(functools.partial(_search, networks, config))
+
+    def __call__(self, state: GANState, given: np.ndarray) -> np.ndarray:
+        """Images uint8 `[N, H, W, C]` of inputs `[N, H, W, C + 1]`, see `dcgan_jax.inputs`."""
+        variables = self._sampler.variables(state)
+        judge = {'params': state.discriminator.params, **state.discriminator.statistics}
+        found = []
+        with tqdm(total=len(given), desc='Searching', unit='image', disable=None) as bar:
+            for start in range(0, len(given), _IMAGES):
+                piece = given[start : start + _IMAGES]
+                padded = np.pad(piece, ((0, _IMAGES - len(piece)), *[(0, 0)] * 3), mode='edge')
+                key = jax.random.fold_in(self._key, start)
+                found.append(np.asarray(self._search(variables, judge, padded, key))[: len(piece)])
+                bar.update(len(piece))
+        return np.concatenate(found)
+
+
+def _search(
+    networks: Networks, config: ConfigDict, variables: Any, judge: Any, given: jax.Array, key: Any
+) -> jax.Array:
+    count, restarts = len(given), config.search.restarts
+    labels = jnp.arange(count * restarts, dtype=jnp.int32) % max(networks.generator.num_classes, 1)
+    known = jnp.repeat(given, restarts, axis=0)
+    weights = _weights(known[..., -1:]) if config.input.kind == 'masked' else 1.0
+
+    def generate(latents: jax.Array) -> jax.Array:
+        made = networks.generator.apply(variables, latents, labels, train=False)
+        return made.astype(jnp.float32)
+
+    def objective(latents: jax.Array) -> jax.Array:
+        made = generate(latents)
+        apart = jnp.abs(inputs.known_part(config, made, known) - known[..., :-1])
+        logits = networks.discriminator.apply(judge, made, labels, train=False)
+        # Packed images share a logit.
+        logits = jnp.repeat(logits[:, 0], config.discriminator.pack)
+        context = jnp.mean(weights * apart, axis=(1, 2, 3))
+        return context + config.search.prior * jax.nn.softplus(-logits)
+
+    start = inputs.sample_latents(key, count * restarts, config.latent_dim)
+    latents, losses = minimise(objective, start, config.search.steps, config.search.learning_rate)
+    best = jnp.argmin(losses.reshape(count, restarts), axis=1)
+    made = generate(latents).reshape(count, restarts, *given.shape[1:3], -1)
+    made = jnp.take_along_axis(made, best.reshape(-1, 1, 1, 1, 1), axis=1)[:, 0]
+    if config.input.kind == 'masked':
+        made = blend.poisson(given[..., :-1], given[..., -1:], made)
+    return images.to_uint8(made)
+
+
+def _weights(holes: jax.Array) -> jax.Array:
+    """What known pixels count: the more, the more of those around are missing (Yeh et al., eq. 3).
+
+    Scaled so that their mean over the image is 1.
+    """
+    window = jnp.ones((_NEIGHBOURHOOD, _NEIGHBOURHOOD, 1, 1)) / _NEIGHBOURHOOD**2
+    near = jax.lax.conv_general_dilated(
+        holes, window, (1, 1), 'SAME', dimension_numbers=('NHWC', 'HWIO', 'NHWC')
+    )
+    weights = near * (1.0 - holes)
+    return weights / (jnp.mean(weights, axis=(1, 2, 3), keepdims=True) + 1e-8)

@@ -1,0 +1,149 @@
+"""`--mode=detect_anomalies`: which images are unlike those that a run learnt."""
+
+import csv
+import io
+import json
+
+import numpy as np
+from etils import epath
+from ml_collections import ConfigDict
+
+from dcgan_jax import anomaly, images, run_dir, sources
+from dcgan_jax.anomaly import Scored
+from dcgan_jax.data import load_split
+from dcgan_jax.errors import UserError
+from dcgan_jax.files import write_whole
+from dcgan_jax.metrics.roc import auroc
+from dcgan_jax.tasks import pairs
+from dcgan_jax.tasks.restore import restore, with_given
+
+_NORMAL = 5_000  # training images that features are compared with
+_SHOWN = 16  # the strangest images
+
+
+def detect_anomalies(
+    workdir: epath.PathLike,
+    given: ConfigDict | None,
+    out: epath.PathLike | None,
+    pictures: str | None,
+    num: int | None,
+    seed: int,
+    which: str = 'latest',
+) -> tuple[epath.Path, str]:
+    """Scores a folder of pictures, or the test split of the run's data set.
+
+    Args:
+        workdir: of a training run of latents, on `config.data.classes` say.
+        given: see `restore.with_given`; `anomaly` counts too.
+        out: folder for `scores.csv`, a line for each image, `figures.json` and heat maps;
+            `workdir/anomalies` when None.
+        pictures: folder of pictures of the run's size; None: the test split, where images of other
+            classes than the run's are the anomalies to be found.
+        num: images of the test split; all when None.
+        seed: of their choice, of the encoder and of latents.
+        which: checkpoint, see `restore`.
+
+    Returns:
+        The folder, and the AUROC of each score in a line (empty for a user's pictures).
+
+    Raises:
+        UserError: run, pictures or config don't allow it.
+    """
+    run, networks, state = restore(workdir, which, of_latents=True)
+    config = with_given(run.config, given)
+    strange = None
+    if pictures is not None:
+        read = pairs.read_pictures(pictures, run.image_shape[-1])
+        names, pixels = read.names, read.pixels
+        if pixels.shape[1:] != run.image_shape:
+            height, width, _ = run.image_shape
+            raise UserError(f'--images={pictures}: give pictures of {width}x{height}, as the run')
+    else:
+        names, pixels, strange = _test_split(config, num, seed)
+    source = sources.open_split(config, config.data.split)
+    normal = load_split(source).images[:_NORMAL]
+    out = run_dir.check_writable(out or epath.Path(workdir).expanduser() / 'anomalies', '--out')
+    scored = anomaly.score(anomaly.Trained(config, networks, state, normal, seed), pixels)
+    _write_csv(out, names, strange, scored)
+    for name, made in scored.made.items():
+        _write_heat(out, name, pixels, made, scored.scores[name])
+    if strange is None:
+        return out, ''
+    figures = {name: auroc(values, strange) for name, values in scored.scores.items()}
+    content = {
+        'auroc': figures,
+        'num': len(pixels),
+        'share_of_anomalies': float(np.mean(strange)),
+        'normal': f'{source.name} {source.split}',
+        'step': int(state.step),
+        'seed': seed,
+    }
+    write_whole(out / 'figures.json', f'{json.dumps(content, indent=2)}\n'.encode())
+    return out, 'AUROC ' + ', '.join(f'{name} {value:.4f}' for name, value in figures.items())
+
+
+def _test_split(
+    config: ConfigDict, num: int | None, seed: int
+) -> tuple[list[str], np.ndarray, np.ndarray]:
+    """(names, images, whether each is of a class that the run didn't learn)."""
+    if not config.data.classes:
+        raise UserError(
+            'the run learnt all classes of its data set, so none is strange: train one with '
+            '--config.data.classes=(0,), say, or give --images=FOLDER'
+        )
+    fields = config.data
+    source = sources.open_source(
+        config.dataset, 'test', config.data_dir, fields.image_size, fields.on_corrupt
+    )
+    chosen = np.arange(len(source))
+    if num is not None:
+        chosen = np.sort(np.random.default_rng(seed).permutation(len(source))[:num])
+    found = source.read(chosen, labels=True)
+    strange = ~np.isin(found.labels, fields.classes)
+    if strange.all() or not strange.any():
+        raise UserError(f'{source.name} test: normal and other classes are needed, take more --num')
+    return [str(index) for index in chosen], found.images, strange
+
+
+def _write_csv(
+    out: epath.Path, names: list[str], strange: np.ndarray | None, scored: Scored
+) -> None:
+    """A line for each image, its scores in columns."""
+    text = io.StringIO()
+    writer = csv.writer(text)
+    known = [] if strange is None else ['anomaly']
+    writer.writerow(['image', *known, *scored.scores])
+    for index, name in enumerate(names):
+        told = [] if strange is None else [int(strange[index])]
+        values = (f'{values[index]:.6g}' for values in scored.scores.values())
+        writer.writerow([name, *told, *values])
+    write_whole(out / 'scores.csv', text.getvalue().encode())
+
+
+def _write_heat(
+    out: epath.Path, name: str, pixels: np.ndarray, made: np.ndarray, scores: np.ndarray
+) -> None:
+    """`NAME.png`: the strangest images and the least strange, G's of them, and the difference."""
+    order = np.argsort(-scores)
+    shown = np.concatenate([order[:_SHOWN], order[-_SHOWN:]])
+    apart = np.abs(pixels[shown].astype(np.float32) - made[shown]).mean(axis=3) / 255.0
+    columns = [pixels[shown], made[shown], heat(apart, pixels.shape[3])]
+    rows = np.stack(columns, axis=1)
+    picture = images.grid(rows.reshape(-1, *rows.shape[2:]), columns=6)
+    images.write_png(out / f'{name}.png', picture)
+
+
+def heat(values: np.ndarray, channels: int) -> np.ndarray:
+    """Values in [0, 1] as colours from black over red and yellow to white, or as greys.
+
+    Args:
+        values: `[N, H, W]`.
+        channels: 3 or 1.
+
+    Returns:
+        uint8 `[N, H, W, channels]`.
+    """
+    if channels == 1:
+        return np.round(values[..., None] * 255).astype(np.uint8)
+    parts = [np.clip(3.0 * values - offset, 0.0, 1.0) for offset in range(3)]
+    return np.round(np.stack(parts, axis=-1) * 255).astype(np.uint8)

@@ -1,0 +1,190 @@
+"""`--mode=explain`: what a trained discriminator sees, and what a generator's units draw."""
+
+import json
+import re
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from etils import epath
+from flax import linen as nn
+
+from dcgan_jax import images, probe, run_dir, sources
+from dcgan_jax.data import load_split
+from dcgan_jax.files import write_whole
+from dcgan_jax.models import Discriminator, Networks
+from dcgan_jax.representation import Representation
+from dcgan_jax.sampling import Sampler
+from dcgan_jax.tasks.restore import restore
+from dcgan_jax.train_state import GANState
+
+_FILTERS = 8  # of the last stage
+_PATCHES = 8  # images that excite a filter most
+_UNITS = 8  # of G's first stage, dropped one by one
+_LOOKED_AT = 5_000  # training images that filters choose from
+_BATCH = 100
+_FIRST_STAGE = re.compile(r'(conv_0|block_0_(conv_0|shortcut))(_branch_\d+)?')
+
+
+def explain(
+    workdir: epath.PathLike,
+    out: epath.PathLike | None,
+    num: int | None,
+    seed: int,
+    which: str = 'latest',
+) -> tuple[epath.Path, str]:
+    """Draws what filters and units do, and classifies by D's features.
+
+    Args:
+        workdir: of a training run.
+        out: folder for the pictures and `explain.json`; `workdir/explain` when None.
+        num: training images of the probe; all when None.
+        seed: of the samples.
+        which: checkpoint, see `restore`.
+
+    Returns:
+        The folder, and the probe's accuracy in a line (empty without classes).
+
+    Raises:
+        UserError: there is no such run.
+    """
+    run, networks, state = restore(workdir, which, of_latents=True)
+    out = run_dir.check_writable(out or epath.Path(workdir).expanduser() / 'explain', '--out')
+    source = sources.open_split(run.config, run.config.data.split)
+    pixels = load_split(source).images
+    draw_filters(networks, state, pixels[:_LOOKED_AT], out)
+    drop_units(Sampler(networks.generator, run.config), state, seed, out)
+    found: dict[str, Any] = {'step': int(state.step)}
+    if source.num_classes and run.config.dataset != 'folder':
+        found['linear_probe'] = classify(run.config, networks, state, num)
+    write_whole(out / 'explain.json', f'{json.dumps(found, indent=2)}\n'.encode())
+    if 'linear_probe' not in found:
+        return out, ''
+    result = found['linear_probe']
+    return out, (
+        f'linear SVM on {result["num_features"]:,} features of D, {result["num_train"]:,} images: '
+        f'{result["accuracy"]:.2%} of {result["num_test"]:,} test images classified'
+    )
+
+
+def classify(config: Any, networks: Networks, state: GANState, num: int | None) -> dict[str, Any]:
+    """Radford et al. 2015, section 5.1: an L2-SVM on all stages of D, max-pooled to 4x4."""
+    see = Representation(networks, state)
+    train = load_split(sources.open_split(config, config.data.split), labels=True)
+    test = load_split(sources.open_split(config, 'test'), labels=True)
+    num_classes = sources.open_split(config, 'test').num_classes
+    features = see(train.images[:num], 'Features')
+    svm, penalty = probe.fit(features, train.labels[:num], num_classes)
+    return {
+        'accuracy': float(np.mean(svm(see(test.images, 'Features')) == test.labels)),
+        'penalty': penalty,
+        'num_features': features.shape[1],
+        'num_train': len(features),
+        'num_test': len(test.images),
+    }
+
+
+@jax.custom_vjp
+def guided(x: jax.Array, slope: float) -> jax.Array:
+    """LeakyReLU whose gradient passes where it is positive and the unit is on, else is 0."""
+    return nn.leaky_relu(x, slope)
+
+
+def _guided_forward(x: jax.Array, slope: float) -> tuple[jax.Array, jax.Array]:
+    return guided(x, slope), x
+
+
+def _guided_backward(x: jax.Array, gradient: jax.Array) -> tuple[jax.Array, None]:
+    return jnp.where((x > 0) & (gradient > 0), gradient, jnp.zeros_like(gradient)), None
+
+
+guided.defvjp(_guided_forward, _guided_backward)
+
+
+class GuidedDiscriminator(Discriminator):
+    """A discriminator through which gradients are guided (Springenberg et al. 2014, 1412.6806)."""
+
+    def activate(self, x: jax.Array) -> jax.Array:
+        """As in `Discriminator`, but for the gradient."""
+        return guided(x, self.leaky_slope)
+
+
+def draw_filters(networks: Networks, state: GANState, pixels: np.ndarray, out: epath.Path) -> None:
+    """`filters.png`: for each of some filters of D's last stage, what excites it, and why.
+
+    A row of the images of `pixels` that excite it most, each at its strongest position, and below
+    them the guided gradients (Radford et al. 2015, figure 5).
+    """
+    fields = {name: getattr(networks.discriminator, name) for name in Discriminator.__annotations__}
+    module = GuidedDiscriminator(**fields)
+    variables = {'params': state.discriminator.params, **state.discriminator.statistics}
+
+    def last_map(real: jax.Array) -> jax.Array:
+        real = jnp.repeat(real, module.pack, axis=0)
+        labels = jnp.zeros(len(real), jnp.int32)
+        _, seen = module.apply(variables, real, labels, train=False, mutable=['intermediates'])
+        stages = seen['intermediates']
+        (x,) = stages[max(stages, key=lambda name: int(name.removeprefix('stage_')))]
+        return x.astype(jnp.float32)
+
+    @jax.jit
+    def peaks(part: jax.Array) -> jax.Array:
+        return jnp.max(last_map(images.to_float(part)), axis=(1, 2))
+
+    @jax.jit
+    def gradients(part: jax.Array, index: jax.Array) -> jax.Array:
+        def strongest(real: jax.Array) -> jax.Array:
+            return jnp.sum(jnp.max(last_map(real)[..., index], axis=(1, 2)))
+
+        return jax.grad(strongest)(images.to_float(part))
+
+    excited = np.concatenate(
+        [np.asarray(peaks(pixels[i : i + _BATCH])) for i in range(0, len(pixels), _BATCH)]
+    )
+    rows = []
+    for index in np.argsort(-excited.std(axis=0))[:_FILTERS]:  # dead ones say nothing
+        best = pixels[np.argsort(-excited[:, index])[:_PATCHES]]
+        slopes = np.asarray(gradients(best, jnp.int32(index)))
+        strongest = np.abs(slopes).max(axis=(1, 2, 3), keepdims=True)
+        shown = np.asarray(images.to_uint8(slopes / np.maximum(strongest, 1e-12)))
+        rows += [best, shown]
+    picture = images.grid(np.concatenate(rows), columns=len(rows[0]))
+    images.write_png(out / 'filters.png', picture)
+
+
+def drop_units(sampler: Sampler, state: GANState, seed: int, out: epath.Path) -> None:
+    """`dropped_units.png`: samples, then the same with one channel of G's first stage silenced.
+
+    Those whose scale weighs most (Radford et al. 2015, section 6.3.1, drop windows so).
+    """
+    latents = sampler.latents(seed, _PATCHES)
+    rows = [sampler(state, latents)]
+    for unit in strongest_units(state.ema_params, _UNITS):
+        without = state.replace(ema_params=silenced(state.ema_params, unit))
+        rows.append(sampler(without, latents))
+    picture = images.grid(np.concatenate(rows), columns=_PATCHES)
+    images.write_png(out / 'dropped_units.png', picture)
+
+
+def strongest_units(params: Any, count: int) -> np.ndarray:
+    """The channels of the stem's map that the convolutions which read it weigh most."""
+    weights = [
+        np.square(np.asarray(leaf, np.float64)).sum(axis=(0, 1, 3))
+        for path, leaf in jax.tree_util.tree_leaves_with_path(params)
+        if _reads_the_stem(path)
+    ]
+    return np.argsort(-np.sum(weights, axis=0))[:count]
+
+
+def silenced(params: Any, unit: int) -> Any:
+    """The parameters with one channel of the stem's map read by nothing."""
+    return jax.tree_util.tree_map_with_path(
+        lambda path, leaf: leaf.at[:, :, unit].set(0.0) if _reads_the_stem(path) else leaf, params
+    )
+
+
+def _reads_the_stem(path: tuple[Any, ...]) -> bool:
+    """Whether a leaf of G's parameters is a kernel of its first stage, `[k, k, C_in, C_out]`."""
+    first, last = path[0].key, path[-1].key
+    return last == 'kernel' and _FIRST_STAGE.fullmatch(first) is not None

@@ -1,0 +1,116 @@
+"""`--mode=inpaint`: holes in images filled."""
+
+import importlib.util
+
+import numpy as np
+import PIL.Image
+from etils import epath
+from ml_collections import ConfigDict
+
+from dcgan_jax import images, inputs
+from dcgan_jax.errors import UserError
+from dcgan_jax.keys import Role, role_key
+from dcgan_jax.tasks import pairs
+
+KIND = 'masked'
+_TELEA_RADIUS = 3  # pixels
+
+
+def inpaint(
+    workdir: epath.PathLike,
+    given: ConfigDict | None,
+    out: epath.PathLike | None,
+    pictures: str | None,
+    mask: str | None,
+    num: int | None,
+    seed: int,
+    which: str = 'latest',
+) -> tuple[epath.Path, str]:
+    """Fills holes by a run trained for it (a context encoder), or by searching latents.
+
+    Args:
+        workdir: of a training run.
+        given: see `restore.with_given`; of a run of latents `input.mask` counts.
+        out: folder for results; `workdir/inpainting` when None.
+        pictures: folder of pictures of the run's size, each written without its hole; None: images
+            of `config.evaluation.split` are measured, beside mean fill and Telea 2004 (with
+            OpenCV).
+        mask: a picture of the holes, white where something is missing; None: `config.input.mask`.
+        num: images that are measured.
+        seed: of their order, of masks and of latents.
+        which: checkpoint, see `restore`.
+
+    Returns:
+        The path of the picture or folder, and the figures in a line.
+
+    Raises:
+        UserError: run, pictures, mask or config don't allow it.
+    """
+    task = pairs.open_task(workdir, given, KIND, which, seed)
+    holes = None if mask is None else read_mask(mask, task.image_shape[:2])
+    if pictures is not None:
+        read = pairs.read_pictures(pictures, task.image_shape[-1])
+        if read.pixels.shape[1:3] != task.image_shape[:2]:
+            height, width, _ = task.image_shape
+            raise UserError(f'--images={pictures}: give pictures of {width}x{height}, as the run')
+        real = images.to_float(read.pixels)
+        if holes is None:
+            draw = inputs.MASK_OF[task.config.input.mask]
+            key = role_key(seed, Role.SAMPLES)
+            holes = draw(key, real.shape, task.config.input.missing)
+        made = task.complete(np.asarray(inputs.masked(real, holes)))
+        return pairs.write_pictures(pairs.folder(out, workdir, 'inpainting'), read, made), ''
+    data = pairs.draw(task, num, seed)
+    if holes is not None:
+        data = data._replace(given=np.asarray(inputs.masked(images.to_float(data.real), holes)))
+    made = {'mean fill': mean_fill(data.given)}
+    if importlib.util.find_spec('cv2'):
+        made['Telea'] = telea(data.given)
+    made[task.method] = task.complete(data.given)
+    table = pairs.figures(task, data, made, holes=True)
+    name = f'{task.config.input.mask if mask is None else "file"}_{task.method}'
+    out = pairs.folder(out, workdir, 'inpainting')
+    return pairs.write(out, name, task, data, made, table), pairs.line(table)
+
+
+def read_mask(path: str, size: tuple[int, int]) -> np.ndarray:
+    """Holes float32 `[1, H, W, 1]` of a picture: 1 where it is white (above half), else 0.
+
+    Raises:
+        UserError: it can't be read, is of another size, or has no hole or nothing else.
+    """
+    try:
+        with PIL.Image.open(path, formats=('PNG', 'JPEG', 'WEBP', 'BMP')) as picture:
+            if (picture.height, picture.width) != size:
+                raise UserError(
+                    f'--mask={path} has {picture.width}x{picture.height} pixels, the images '
+                    f'{size[1]}x{size[0]}: give one of that size'
+                )
+            holes = np.asarray(picture.convert('L')) > 127
+    except (OSError, SyntaxError, ValueError) as error:
+        if isinstance(error, UserError):
+            raise
+        raise UserError(f'--mask={path} can not be read ({error}): give a picture') from error
+    if holes.all() or not holes.any():
+        what = 'is white all over: nothing is known' if holes.all() else 'has no white: no hole'
+        raise UserError(f'--mask={path} {what}; paint white what is missing, and nothing else')
+    return holes.astype(np.float32)[None, :, :, None]
+
+
+def mean_fill(given: np.ndarray) -> np.ndarray:
+    """Holes filled with the mean colour of what is known of the image."""
+    known, holes = given[..., :-1], given[..., -1:]
+    mean = known.sum(axis=(1, 2), keepdims=True) / (1.0 - holes).sum(axis=(1, 2), keepdims=True)
+    return np.asarray(images.to_uint8(known + holes * mean))
+
+
+def telea(given: np.ndarray) -> np.ndarray:
+    """Holes filled by OpenCV's fast marching (Telea 2004)."""
+    import cv2
+
+    holes = (given[..., -1] * 255).astype(np.uint8)
+    filled = [
+        cv2.inpaint(np.ascontiguousarray(pixels), hole, _TELEA_RADIUS, cv2.INPAINT_TELEA)
+        for pixels, hole in zip(pairs.known_pixels(given), holes, strict=True)
+    ]
+    return np.stack(filled).reshape(*given.shape[:3], -1)

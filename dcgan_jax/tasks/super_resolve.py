@@ -1,0 +1,82 @@
+"""`--mode=super_resolve`: images at twice or four times their size."""
+
+import numpy as np
+import PIL.Image
+from etils import epath
+from ml_collections import ConfigDict
+
+from dcgan_jax import images, inputs
+from dcgan_jax.errors import UserError
+from dcgan_jax.tasks import pairs
+
+KIND = 'low_resolution'
+
+
+def super_resolve(
+    workdir: epath.PathLike,
+    given: ConfigDict | None,
+    out: epath.PathLike | None,
+    pictures: str | None,
+    num: int | None,
+    seed: int,
+    which: str = 'latest',
+) -> tuple[epath.Path, str]:
+    """Enlarges images by a run trained for it, or by searching latents (PULSE).
+
+    Args:
+        workdir: of a training run.
+        given: see `restore.with_given`; of a run of latents `input.scale` counts.
+        out: folder for results; `workdir/super_resolution` when None.
+        pictures: folder of small pictures, each written larger; None: images of
+            `config.evaluation.split` are made small and measured, beside bicubic and Lanczos.
+        num: of those.
+        seed: of their order, and of latents.
+        which: checkpoint, see `restore`.
+
+    Returns:
+        The path of the picture or folder, and the figures in a line.
+
+    Raises:
+        UserError: run, pictures or config don't allow it.
+    """
+    task = pairs.open_task(workdir, given, KIND, which, seed)
+    scale = task.config.input.scale
+    if pictures is not None:
+        read = pairs.read_pictures(pictures, task.image_shape[-1])
+        large = np.asarray(inputs.enlarge(pairs.as_inputs(read.pixels), scale))
+        _check_size(task, large.shape[1:3])
+        made = task.complete(np.asarray(inputs.changeable(large)))
+        return pairs.write_pictures(pairs.folder(out, workdir, 'super_resolution'), read, made), ''
+    data = pairs.draw(task, num, seed)
+    made = {
+        'bicubic': pairs.known_pixels(data.given),
+        'lanczos': lanczos(data.real, scale),
+        task.method: task.complete(data.given),
+    }
+    table = pairs.figures(task, data, made)
+    name = f'x{scale}_{task.method}'
+    out = pairs.folder(out, workdir, 'super_resolution')
+    return pairs.write(out, name, task, data, made, table), pairs.line(table)
+
+
+def lanczos(real: np.ndarray, scale: int) -> np.ndarray:
+    """Images made small as `inputs.draw` does, then large by Pillow's Lanczos filter."""
+    small = np.asarray(images.to_uint8(inputs.reduce(images.to_float(real), scale)))
+    large = []
+    for pixels in small:
+        picture = PIL.Image.fromarray(pixels.squeeze())
+        size = (pixels.shape[1] * scale, pixels.shape[0] * scale)
+        large.append(np.asarray(picture.resize(size, PIL.Image.Resampling.LANCZOS)))
+    return np.stack(large).reshape(real.shape)
+
+
+def _check_size(task: pairs.Task, size: tuple[int, int]) -> None:
+    times = np.prod(task.config.generator.strides)
+    if task.method == 'trained' and all(side % times == 0 for side in size):
+        return
+    if size != task.image_shape[:2]:
+        height, width = (side // task.config.input.scale for side in task.image_shape[:2])
+        raise UserError(
+            f'--images are {size[1]}x{size[0]} when enlarged, which this run can not make: '
+            f'give pictures of {width}x{height}'
+        )

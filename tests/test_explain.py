@@ -1,0 +1,109 @@
+"""What filters and units do, and the probe."""
+
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from PIL import Image
+
+from dcgan_jax import images, models, probe, train
+from dcgan_jax.representation import Representation
+from dcgan_jax.tasks import explain
+from dcgan_jax.tasks.restore import restore
+from tests.conftest import tiny_config
+
+
+@pytest.fixture(scope='module')
+def workdir(data_dir, tmp_path_factory):
+    folder = tmp_path_factory.mktemp('run')
+    train.train_and_evaluate(tiny_config(data_dir), folder)
+    return folder
+
+
+def test_pictures_are_drawn_of_a_run(workdir, tmp_path, monkeypatch):
+    monkeypatch.setattr(explain, 'classify', lambda *_: {
+        'accuracy': 0.5, 'num_test': 40, 'num_features': 3, 'num_train': 40,
+    })  # fmt: skip
+    out, line = explain.explain(workdir, tmp_path, None, 0)
+    for name in ('filters', 'dropped_units'):
+        with Image.open(out / f'{name}.png') as picture:
+            assert picture.width == 8 * 10 + 2
+    assert '50.00% of 40 test images' in line
+    assert json.loads((out / 'explain.json').read_text())['step'] == 6
+
+
+def test_the_representation_is_the_pooled_maps(workdir, data_dir):
+    _, networks, state = restore(workdir)
+    pixels = np.random.default_rng(0).integers(0, 256, (7, 8, 8, 3), np.uint8)
+    _, seen = networks.discriminator.apply(
+        {'params': state.discriminator.params, **state.discriminator.statistics},
+        images.to_float(jnp.asarray(pixels)), train=False, mutable=['intermediates'],
+    )  # fmt: skip
+    maps = [np.asarray(x) for (x,) in seen['intermediates'].values()]
+    assert maps[0].shape[1] == 4
+    expected = []
+    for x in maps:
+        side = min(2, x.shape[1])
+        size = x.shape[1] // side
+        pooled = [
+            [x[:, i * size : (i + 1) * size, j * size : (j + 1) * size].max(axis=(1, 2))
+             for j in range(side)] for i in range(side)
+        ]  # fmt: skip
+        expected.append(np.moveaxis(np.asarray(pooled), 2, 0).reshape(7, -1))
+    got = Representation(networks, state, 2)(pixels)
+    np.testing.assert_allclose(got, np.concatenate(expected, axis=1), rtol=1e-5, atol=1e-6)
+
+
+def test_guided_gradients_pass_where_they_and_the_unit_are_positive():
+    x = jnp.asarray([-1.0, -1.0, 2.0, 2.0])
+    gradient = jnp.asarray([3.0, -3.0, 4.0, -4.0])
+    value, back = jax.vjp(lambda x: explain.guided(x, 0.2), x)
+    np.testing.assert_allclose(value, [-0.2, -0.2, 2, 2])
+    np.testing.assert_array_equal(back(gradient)[0], [0, 0, 4, 0])
+
+
+def test_a_silenced_unit_changes_nothing_that_it_does_not_draw(config):
+    generator = models.build(config, (8, 8, 3)).generator
+    latents = np.random.default_rng(0).normal(size=(4, 4)).astype(np.float32)
+    variables = generator.init(jax.random.key(0), latents, train=False)
+    params = variables['params']
+    units = explain.strongest_units(params, 8)
+    assert sorted(units) == list(range(8))
+    without = explain.silenced(params, 5)
+    kernel = without['conv_0']['kernel']
+    assert not kernel[:, :, 5].any()
+    np.testing.assert_array_equal(
+        np.delete(kernel, 5, axis=2), np.delete(params['conv_0']['kernel'], 5, axis=2)
+    )
+    # The same as a stem whose map is 0 there.
+    stem = params['project_norm']
+    zero = {**params, 'project_norm': {name: leaf.at[5].set(0.0) for name, leaf in stem.items()}}
+    made = [
+        generator.apply({**variables, 'params': changed}, latents, train=False)
+        for changed in (without, zero)
+    ]
+    np.testing.assert_allclose(*made, atol=1e-6)
+
+
+def test_the_svm_separates_what_is_separable_and_is_the_minimum():
+    rng = np.random.default_rng(0)
+    centres = 4 * rng.normal(size=(3, 5))
+    labels = rng.integers(0, 3, 600)
+    features = (centres[labels] + rng.normal(size=(600, 5))).astype(np.float32) * [1, 9, 1, 1, 0.1]
+    svm, penalty = probe.fit(features[:500], labels[:500], 3)
+    assert np.mean(svm(features[500:]) == labels[500:]) > 0.95
+    assert penalty in probe._PENALTIES
+    shuffled = rng.permutation(labels)
+    chance, _ = probe.fit(features[:500], shuffled[:500], 3)
+    assert np.mean(chance(features[500:]) == shuffled[500:]) < 0.5
+
+
+def test_the_svm_is_the_minimum_of_its_objective():
+    """In one dimension with two points it can be had by hand."""
+    features = np.asarray([[-1.0], [1.0]], np.float32)
+    svm = probe.LinearSVM(features, np.asarray([0, 1]), 2, penalty=1.0)
+    # Class 1: mean over both of (1 - w)^2, plus w^2: smallest at w = 1/2.
+    np.testing.assert_allclose(svm._weights[:, 1], [0.5, 0.0], atol=1e-4)
+    np.testing.assert_allclose(svm._weights[:, 0], [-0.5, 0.0], atol=1e-4)

@@ -1,0 +1,101 @@
+"""Walks through latents, and neighbours."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from dcgan_jax import train
+from dcgan_jax.errors import UserError
+from dcgan_jax.neighbours import nearest
+from dcgan_jax.representation import Representation
+from dcgan_jax.sampling import Sampler
+from dcgan_jax.tasks import explore
+from dcgan_jax.tasks.restore import restore
+
+
+@pytest.fixture(scope='module')
+def workdir(data_dir, tmp_path_factory):
+    from tests.conftest import tiny_config
+
+    folder = tmp_path_factory.mktemp('run')
+    train.train_and_evaluate(tiny_config(data_dir), folder)
+    return folder
+
+
+def test_all_pictures_are_drawn(workdir, tmp_path):
+    out, line = explore.explore(workdir, tmp_path, 12, 0, '0,1,2-3,4+5')
+    sizes = {}
+    for path in out.glob('*.png'):
+        with Image.open(path) as picture:
+            sizes[path.stem] = (picture.height // 10, picture.width // 10)  # 8 pixels and a gap
+    assert sizes == {
+        'interpolation': (8, 10), 'truncation': (6, 10), 'directions': (2 * 4, 7),
+        'arithmetic': (4, 4), 'neighbours': (8, 11),
+    }  # fmt: skip
+    with Image.open(out / 'interpolation.gif') as picture:
+        assert picture.n_frames > 300
+        assert picture.size == (8, 8)
+    found = json.loads((out / 'explore.json').read_text())
+    assert set(found['median_distance_to_training_images']) == {'pixels', 'features'}
+    assert 'of samples in pixels' in line
+
+
+def test_slerp_keeps_to_the_sphere_and_halves_the_angle():
+    a, b = np.array([3.0, 0.0, 0.0]), np.array([0.0, 3.0, 0.0])
+    np.testing.assert_allclose(explore.slerp(a, b, 0.5), [3 / 2**0.5, 3 / 2**0.5, 0])
+    np.testing.assert_allclose(explore.slerp(a, b, 1 / 3), [3 * np.cos(np.pi / 6), 1.5, 0])
+    np.testing.assert_allclose(explore.slerp(a, 2 * b, 1.0), 2 * b, atol=1e-12)
+    np.testing.assert_allclose(explore.slerp(a, 2 * a, 0.5), 1.5 * a)
+
+
+def test_directions_move_the_first_layer_most():
+    rng = np.random.default_rng(0)
+    kernel = rng.normal(size=(6, 40)) * np.array([1, 5, 1, 3, 1, 1])[:, None]
+    found = explore.directions({'project': {'kernel': kernel}}, 2)
+    np.testing.assert_allclose(np.linalg.norm(found, axis=1), 1.0)
+    left, values, _ = np.linalg.svd(kernel)
+    for index in range(2):
+        assert abs(found[index] @ left[:, index]) == pytest.approx(1.0)
+        assert np.linalg.norm(found[index] @ kernel) == pytest.approx(values[index])
+
+
+def test_nearest_is_brute_force():
+    rng = np.random.default_rng(0)
+    queries = rng.normal(size=(7, 5)).astype(np.float32)
+    known = rng.normal(size=(9000, 5)).astype(np.float32)  # several blocks
+    distances, indices = nearest(queries, known, 4)
+    apart = np.linalg.norm(queries[:, None].astype(np.float64) - known[None], axis=2)
+    np.testing.assert_array_equal(indices, np.argsort(apart, axis=1)[:, :4])
+    np.testing.assert_allclose(distances, np.sort(apart, axis=1)[:, :4], rtol=1e-3, atol=1e-3)
+
+
+def test_a_training_image_is_its_own_neighbour(workdir):
+    run, networks, state = restore(workdir)
+    made = Sampler(networks.generator, run.config)
+    pixels = made(state, made.latents(0, 5))
+    see = Representation(networks, state)
+    features = see(np.concatenate([pixels, pixels[::-1]]))
+    distances, indices = nearest(features[5:], features[:5], 1)
+    np.testing.assert_array_equal(indices[:, 0], [4, 3, 2, 1, 0])
+    np.testing.assert_allclose(distances, 0, atol=1e-2)
+
+
+def test_arithmetic_is_of_means(workdir, tmp_path):
+    """A - A + B is B."""
+    run, networks, state = restore(workdir)
+    sampler = Sampler(networks.generator, run.config)
+    made = explore.Explored(run, networks, state, sampler, 3)
+    explore.calculate(made, tmp_path, [[1, 2], [1, 2], [7]])
+    with Image.open(tmp_path / 'arithmetic.png') as picture:
+        pixels = np.asarray(picture)
+    expected = made.draw(sampler.latents(3, 8)[7:])
+    got = pixels[-10:-2, -10:-2].reshape(1, 8, 8, 3)
+    assert np.abs(got.astype(int) - expected).max() <= 1
+
+
+@pytest.mark.parametrize('text', ['', '1', '1-2', '1+2-3', '1,-2+3', 'a-b+c', '1-2+1000000'])
+def test_other_arithmetic_is_refused(text):
+    with pytest.raises(UserError, match='--arithmetic='):
+        explore.parse(text)

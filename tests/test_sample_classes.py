@@ -1,0 +1,53 @@
+"""Classes by name."""
+
+import numpy as np
+import pytest
+
+from dcgan_jax import train
+from dcgan_jax.errors import UserError
+from dcgan_jax.tasks.sample import sample
+
+
+@pytest.fixture(scope='module')
+def workdir(tmp_path_factory):
+    from tests.conftest import tiny_config
+    from tests.tiny import prepare_tiny
+
+    data_dir = tmp_path_factory.mktemp('fruit')
+    prepare_tiny(data_dir, [(8, 8, 3)], label=lambda i: i % 4)
+    config = tiny_config(data_dir)
+    config.dataset, config.conditional, config.num_steps = 'tiny', True, 2
+    folder = tmp_path_factory.mktemp('run')
+    train.train_and_evaluate(config, folder)
+    return folder
+
+
+def labels(out):
+    with np.load(out / 'samples.npz', allow_pickle=False) as arrays:
+        return arrays['labels'].tolist()
+
+
+@pytest.mark.parametrize(
+    ('classes', 'expected'),
+    [
+        (None, [0, 1, 2, 3, 0]),
+        (['can', 'apple'], [2, 0, 2, 0, 2]),
+        (['3'], [3] * 5),
+    ],
+)
+def test_classes_are_drawn_in_turn(workdir, tmp_path, classes, expected):
+    sample(workdir, tmp_path, 5, 0, classes=classes)
+    assert labels(tmp_path) == expected
+
+
+def test_unknown_classes_are_refused(workdir, tmp_path):
+    with pytest.raises(UserError, match=r"'aple' is unknown. did you mean apple\? There are apple"):
+        sample(workdir, tmp_path / 'out', 5, 0, classes=['aple'])
+    assert not (tmp_path / 'out').exists()
+
+
+def test_a_run_without_classes_has_none(config, tmp_path):
+    config.num_steps = 2
+    train.train_and_evaluate(config, tmp_path)
+    with pytest.raises(UserError, match='without classes'):
+        sample(tmp_path, tmp_path / 'out', 5, 0, classes=['1'])
