@@ -274,7 +274,7 @@ def test_dropout_drops_its_share_while_training_only():
             variables, images, train=train, rngs={'dropout': jax.random.key(1)},
             capture_intermediates=lambda module, _: isinstance(module, nn.Dropout),
         )  # fmt: skip
-        (after,) = jax.tree.leaves(seen['intermediates'])
+        (after,) = jax.tree.leaves(seen['intermediates']['Dropout_0'])
         return float(jnp.mean(after == 0))
 
     assert dropped(train=True) == pytest.approx(0.3, abs=0.01)
