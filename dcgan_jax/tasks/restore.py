@@ -23,7 +23,7 @@ def restore(workdir: epath.PathLike, which: str = 'latest') -> tuple[Run, Networ
     Raises:
         UserError: there is no run, or none of its checkpoints is whole.
     """
-    workdir = epath.Path(workdir).expanduser()
+    workdir = run_dir.folder(workdir)
     run = run_dir.read(workdir)
     networks = models.build(*run)
     shapes = jax.eval_shape(
