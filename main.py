@@ -219,6 +219,8 @@ def _parse(argv: list[str]) -> list[str]:
         _exit(f'{error}{hint}', 2)
     except (flags.Error, TypeError, ValueError, SyntaxError, ImportError) as error:
         _exit(error, 2)
+    except OSError as error:  # From ml_collections, where fields of such a config are changed.
+        _exit(f'--config can not be read ({error}): give a file of configs/', 2)
     except (AttributeError, KeyError) as error:
         # From ml_collections: an unknown field, its name and words quoted twice, or a config file
         # without get_config.

@@ -53,12 +53,13 @@ class Checkpoints:
         if step is None:
             return {}
         try:
-            return self._manager.restore(
+            metadata = self._manager.restore(
                 step, args=ocp.args.Composite(metadata=ocp.args.JsonRestore())
             )['metadata']
         except Exception as error:  # Orbax raises what it likes.
             logging.warning('metadata of checkpoint %d can not be read (%s)', step, error)
             return {}
+        return metadata if isinstance(metadata, dict) else {}
 
     def save(self, state: GANState, **metadata: Any) -> None:
         """Copies the state to the host, then writes it in the background.
@@ -168,7 +169,9 @@ def _manager(folder: epath.Path, **options: Any) -> ocp.CheckpointManager:
             'checksums': ocp.JsonCheckpointHandler(),
             'metadata': ocp.JsonCheckpointHandler(),
         },
-        options=ocp.CheckpointManagerOptions(**options),
+        # It reads no step's metadata before that step is asked for: one that is damaged would keep
+        # the others from being found.
+        options=ocp.CheckpointManagerOptions(lightweight_initialize=True, **options),
     )
 
 

@@ -24,8 +24,11 @@ from dcgan_jax import (
 )
 from dcgan_jax.errors import UserError
 from dcgan_jax.evaluation import METRIC_OF, METRICS
+from dcgan_jax.files import is_unicode
 from dcgan_jax.losses import LOSSES
 from dcgan_jax.models import lowering, norms, stages
+
+_LARGEST = 3.4e38  # Of float32; what is larger would be infinite.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,13 +36,13 @@ class Number:
     """A number in [low, high], or in [low, high) where `below`; an integer where `integer`."""
 
     low: float
-    high: float = math.inf
+    high: float = _LARGEST
     integer: bool = False
     below: bool = False
 
     def __str__(self) -> str:
         kind = 'an integer' if self.integer else 'a number'
-        if self.high == math.inf:
+        if self.high == _LARGEST:
             return f'{kind} of at least {self.low}'
         return f'{kind} from {self.low} to {self.high}' + (' (not included)' if self.below else '')
 
@@ -48,7 +51,7 @@ class Number:
         kinds = int if self.integer else (int, float)
         if isinstance(value, bool) or not isinstance(value, kinds):
             return False
-        if not math.isfinite(value):
+        if isinstance(value, float) and not math.isfinite(value):
             return False
         return self.low <= value < self.high if self.below else self.low <= value <= self.high
 
@@ -71,7 +74,7 @@ class Choice:
 class Each:
     """A tuple whose elements each pass `check`, with at least `least` of them."""
 
-    check: Number | Choice
+    check: 'Number | Choice | Text'
     least: int = 0
 
     def __str__(self) -> str:
@@ -97,12 +100,14 @@ class Text:
         return 'a non-empty string' if self.filled else 'a string'
 
     def accepts(self, value: Any) -> bool:
-        """Whether `value` is such a string."""
-        return isinstance(value, str) and bool(value or not self.filled)
+        """Whether `value` is such a string, and one that files and their names can hold."""
+        if not isinstance(value, str) or '\0' in value or not is_unicode(value):
+            return False
+        return bool(value or not self.filled)
 
 
-def whole(low: int, high: float = math.inf) -> Number:
-    """An integer in [low, high]."""
+def whole(low: int, high: int = 2**31 - 1) -> Number:
+    """An integer in [low, high]; programs compute with 32 bits."""
     return Number(low, high, integer=True)
 
 
@@ -152,7 +157,7 @@ SCHEMA = {
         'split': Text(filled=True),
         'classes': Each(whole(0)),
         'placement': Choice(data.PLACEMENTS),
-        'device_limit_bytes': whole(0),
+        'device_limit_bytes': whole(0, 2**63 - 1),
         'image_size': whole(0, 4096),
         'on_corrupt': Choice(corrupt.CHOICES),
     },

@@ -247,10 +247,15 @@ def write(folder: epath.Path, name: str, evaluation: Evaluation) -> epath.Path:
     protocol = evaluation.protocol
     said = json.dumps([sorted(evaluation.values), protocol], sort_keys=True)
     digest = hashlib.sha256(said.encode()).hexdigest()[:8]
-    parts = [name, protocol.get('extractor', 'modes'), protocol['n_fake'], digest]
-    path = folder / f'{"_".join(map(str, parts))}.json'
+    # A file's name has at most 255 bytes, be those of users as long.
+    stem, extractor = (_short(part) for part in (name, protocol.get('extractor', 'modes')))
+    path = folder / f'{stem}_{extractor}_{protocol["n_fake"]}_{digest}.json'
     content = evaluation.values | {'labels': evaluation.labels, 'protocol': evaluation.protocol}
     return write_whole(path, f'{json.dumps(content, indent=2)}\n'.encode())
+
+
+def _short(name: str) -> str:
+    return name.encode(errors='replace')[:80].decode(errors='ignore')
 
 
 def line(evaluation: Evaluation) -> str:

@@ -48,9 +48,12 @@ def rollbacks(workdir: epath.Path) -> list[str]:
     """
     path = workdir / FILE
     try:
-        return json.loads(path.read_text()) if path.exists() else []
-    except ValueError as error:
+        found = json.loads(path.read_text()) if path.exists() else []
+        if not isinstance(found, list) or not all(isinstance(why, str) for why in found):
+            raise ValueError('it is no list of strings')
+    except (ValueError, RecursionError) as error:
         raise UserError(f'{path} is damaged ({error}): restore it, or delete it') from error
+    return found
 
 
 def add_rollback(workdir: epath.Path, why: str) -> None:

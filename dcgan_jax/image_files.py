@@ -33,8 +33,9 @@ def open_images(path: os.PathLike | str) -> Images:
     Raises:
         UserError: there are no images, they are too large, or not uint8 and all of one size.
     """
-    path = pathlib.Path(path).expanduser()
-    if path.is_dir():
+    # pathlib raises for users that are not known, and for names that are too long.
+    path = pathlib.Path(os.path.expanduser(path))
+    if os.path.isdir(path):
         folder = ImageFolder(path, '--images')
         folder.check_sizes('give images of one size')
         return Images(_read_folder(folder), len(folder))

@@ -15,10 +15,12 @@ from configs import cifar10
 from dcgan_jax import checkpoint
 from dcgan_jax import config as config_lib
 from dcgan_jax.errors import UserError
-from dcgan_jax.files import write_whole
+from dcgan_jax.files import reachable, write_whole
 
 CONFIG_FILE = 'config.json'
 LOCK_FILE = '.lock'
+_SHAPE = config_lib.Each(config_lib.whole(1, 4096))
+_CLASSES, _NAMES = config_lib.whole(0, 100_000), config_lib.Each(config_lib.Text())
 
 
 class Run(NamedTuple):
@@ -44,11 +46,11 @@ def folder(path: epath.PathLike, flag: str = '--workdir') -> epath.Path:
     """The path of a folder that a flag names, `~` being the user's.
 
     Raises:
-        UserError: it is empty.
+        UserError: it is empty, or can't be reached.
     """
     if not os.fspath(path):
         raise UserError(f'{flag} is empty: name a folder')
-    return epath.Path(path).expanduser()
+    return reachable(path, flag)
 
 
 def check_writable(workdir: epath.PathLike, flag: str = '--workdir') -> epath.Path:
@@ -151,17 +153,20 @@ def read(workdir: epath.PathLike) -> Run:
         config = cifar10.get_config()
         with config.ignore_type():
             config.update(_with_tuples(content['config']))
-        height, width, channels = map(int, content['image_shape'])
+        shape, num_classes = content['image_shape'], content.get('num_classes', 0)
+        if not _SHAPE.accepts(shape) or len(shape) != 3 or not _CLASSES.accepts(num_classes):
+            raise ValueError(f'image_shape={shape!r:.99}, num_classes={num_classes!r:.99}')
         # Runs of before names were kept have their number alone.
-        numbers = range(int(content.get('num_classes', 0)))
-        class_names = tuple(map(str, content.get('class_names', numbers)))
+        names = content.get('class_names', [str(number) for number in range(num_classes)])
+        if not _NAMES.accepts(names) or len(names) != num_classes:
+            raise ValueError(f'class_names={names!r:.99}')
         config_lib.validate(config)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise UserError(
             f'{path} is damaged, or of another version ({error}): '
             'restore it or choose another --workdir'
         ) from error
-    return Run(config.lock(), (height, width, channels), class_names)
+    return Run(config.lock(), tuple(shape), tuple(names))
 
 
 def _with_tuples(tree):

@@ -105,7 +105,8 @@ class Progress:
         self._config = config.evaluation
         self._scorer, self._workdir, self._writer, self._best = scorer, workdir, writer, best
         self._request = request
-        self._to_beat = best.latest_metadata().get('best')
+        saved = best.latest_metadata().get('best')
+        self._to_beat = saved if _is_figure(saved) else None
 
     def catch_up(self, state: GANState) -> bool:
         """Evaluates a state that a run went on from, if that was given up; returns as a call."""
@@ -142,6 +143,15 @@ class Progress:
             return
         self._to_beat = now
         self._best.save(state, best=now)
+
+
+def _is_figure(saved: Any) -> bool:
+    """Whether it is what `_keep_best` saves; metadata have no checksum."""
+    return (
+        isinstance(saved, dict)
+        and isinstance(saved.get('value'), (int, float))
+        and 'measured' in saved
+    )
 
 
 def _comparable(figure: str, protocol: dict[str, Any]) -> dict[str, Any]:

@@ -23,6 +23,7 @@ from tensorflow_datasets.core import read_only_builder
 from dcgan_jax.corrupt import CheckedRecords
 from dcgan_jax.datasets.folder import ImageFolder
 from dcgan_jax.errors import UserError
+from dcgan_jax.files import reachable
 from dcgan_jax.images import centre_square
 
 # Imported only when a data set has to be prepared: {name: (module, class, version)}.
@@ -281,7 +282,7 @@ def _open_folder(data_dir: str | None, split: str, image_size: int, on_corrupt: 
 
 def _data_root(data_dir: str | None) -> epath.Path:
     given = data_dir or os.environ.get('TFDS_DATA_DIR')
-    root = epath.Path(given or _DEFAULT_DATA_DIR).expanduser()
+    root = reachable(given or _DEFAULT_DATA_DIR, 'data directory')
     if given and not root.is_dir():
         raise UserError(f'data directory {root} does not exist: correct it or create it (mkdir)')
     return root

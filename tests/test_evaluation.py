@@ -170,3 +170,11 @@ def test_the_data_sets_own_images_are_at_distance_0(config, tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == [
         'cache', 'real.npz', 'tiny.jaxexport'
     ]  # fmt: skip
+
+
+def test_names_of_users_files_may_be_as_long_as_files_names_can_be(tmp_path):
+    protocol = {'n_fake': 10, 'extractor': 'ü' * 120}
+    path = evaluation.write(
+        tmp_path, f'images_{"é" * 120}', evaluation.Evaluation({}, {}, protocol)
+    )
+    assert json.loads(path.read_text())['protocol'] == protocol

@@ -58,8 +58,9 @@ class ImageFolder:
           UserError: There is no such folder or no picture in it, or a file is damaged, larger than
             64 megapixels, or of more than 8 bits a channel.
         """
-        root = Path(root).expanduser().absolute()
-        if not root.is_dir():
+        # pathlib raises for users that are not known, and for names that are too long.
+        root = Path(os.path.expanduser(root)).absolute()
+        if not os.path.isdir(root):
             raise UserError(f'{field}={root} is no folder: name one of {_KINDS} files')
         names = _find(root)
         if not names:

@@ -15,6 +15,7 @@ from etils import epath
 
 from dcgan_jax import mesh as mesh_lib
 from dcgan_jax.errors import UserError
+from dcgan_jax.files import reachable
 from dcgan_jax.metrics import inception
 
 # Variables, uint8 [b, H, W, 3] -> features float32 [b, D], logits float32 [b, K].
@@ -165,7 +166,7 @@ def load(name_or_path: epath.PathLike, weights: str = '', batch_size: int = 16) 
     """
     if name_or_path in INCEPTIONS:
         return _load_inception(name_or_path, weights, batch_size)
-    path = epath.Path(name_or_path).expanduser()
+    path = reachable(name_or_path, 'config.evaluation.extractor')
     if not path.is_file():
         raise UserError(
             f'config.evaluation.extractor={os.fspath(name_or_path)} is neither one of '
@@ -184,6 +185,10 @@ def _load_inception(name: str, weights: str, batch_size: int) -> Extractor:
         resize=inception.RESIZES[name],
         batch_size=batch_size,
     )
+
+
+# What JAX raises for programs that contradict themselves; XLA's own errors are RuntimeErrors.
+_FAILURES = (RuntimeError, ValueError, TypeError, LookupError, AssertionError)
 
 
 def _load_artifact(path: epath.Path, batch_size: int) -> Extractor:
@@ -209,15 +214,25 @@ def _load_artifact(path: epath.Path, batch_size: int) -> Extractor:
         )
     height, width = exported.in_avals[0].shape[1:3]
     fixed = isinstance(height, int) and isinstance(width, int)
-    return Extractor(
-        lambda _, images: exported.call(images),
-        (),
-        name=path.stem,
-        sha256=hashlib.sha256(content).hexdigest(),
-        resize='as in the artifact',
-        batch_size=batch_size,
-        size=(height, width) if fixed else None,
-    )
+    try:
+        extractor = Extractor(
+            lambda _, images: exported.call(images),
+            (),
+            name=path.stem,
+            sha256=hashlib.sha256(content).hexdigest(),
+            resize='as in the artifact',
+            batch_size=batch_size,
+            size=(height, width) if fixed else None,
+        )
+        # Damage to the program itself shows only when it is compiled: now, not after hours.
+        extractor(np.zeros((1, *((height, width) if fixed else (32, 32)), 3), np.uint8))
+    except _FAILURES as error:
+        reason = next(iter(str(error).splitlines()), '')[:200]
+        raise UserError(
+            f'config.evaluation.extractor={path} does not run ({type(error).__name__}: {reason}): '
+            'export it anew'
+        ) from error
+    return extractor
 
 
 def _backends(platforms: tuple[str, ...]) -> set[str]:

@@ -104,7 +104,7 @@ def frechet_distance(
         The distance, at least 0 but for rounding.
 
     Raises:
-        UserError: the shapes don't fit together, or a number is not finite.
+        UserError: the shapes don't fit together, or a number is not finite or too large.
     """
     mu1, sigma1, mu2, sigma2 = (np.asarray(a, np.float64) for a in (mu1, sigma1, mu2, sigma2))
     shapes = [array.shape for array in (mu1, sigma1, mu2, sigma2)]
@@ -113,8 +113,14 @@ def frechet_distance(
         raise UserError(f'means [D] and covariances [D, D] expected, got {shapes}')
     if not all(np.isfinite(array).all() for array in (mu1, sigma1, mu2, sigma2)):
         raise UserError('a mean or covariance is not finite: the features it comes from are broken')
-    values, vectors = np.linalg.eigh(sigma1)
-    root = (vectors * np.sqrt(np.clip(values, 0, None))) @ vectors.T
-    product = np.linalg.eigvalsh(root @ sigma2 @ root)
+    try:
+        values, vectors = np.linalg.eigh(sigma1)
+        root = (vectors * np.sqrt(np.clip(values, 0, None))) @ vectors.T
+        product = np.linalg.eigvalsh(root @ sigma2 @ root)
+    except np.linalg.LinAlgError as error:  # Their product is not finite.
+        raise UserError(
+            f'covariances of up to {max(np.abs(sigma1).max(), np.abs(sigma2).max()):.2g} have no '
+            f'root ({error}): the features that they come from are broken'
+        ) from error
     overlap = np.sqrt(np.clip(product, 0, None)).sum()
     return float(np.square(mu1 - mu2).sum() + np.trace(sigma1) + np.trace(sigma2) - 2 * overlap)

@@ -5,6 +5,7 @@ which its ports to PyTorch (pytorch-fid, torch-fidelity) have too: average pools
 padding, and the last block has a max pool in their place. Names of layers are those ports'.
 """
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -230,7 +231,7 @@ def load_weights(path: str) -> tuple[Any, str]:
     Raises:
         UserError: the file isn't the FID Inception's, or can't be had.
     """
-    file = Path(path).expanduser() if path else published_weights()
+    file = Path(os.path.expanduser(path)) if path else published_weights()
     tensors = torch_weights.read(file)
     sha256 = download.sha256(file)
     shapes = jax.eval_shape(

@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from dcgan_jax import cache, processes
 from dcgan_jax.errors import UserError
-from dcgan_jax.files import read_npz, write_whole
+from dcgan_jax.files import reachable, read_npz, write_whole
 from dcgan_jax.metrics.extractors import Extractor
 from dcgan_jax.metrics.features import check
 from dcgan_jax.metrics.frechet import Moments, Statistics
@@ -78,11 +78,12 @@ def read_statistics(path: epath.PathLike, extractor: Extractor) -> Statistics:
         UserError: the file can't be read, or its statistics come from another extractor.
     """
     what = f'config.evaluation.reference={path}'
+    path = reachable(path, 'config.evaluation.reference')
     try:
-        arrays = read_npz(epath.Path(path).expanduser())
+        arrays = read_npz(path, _most_bytes(extractor.dimension))
         mu, sigma = (arrays[name].astype(np.float64) for name in ('mu', 'sigma'))
         n, sha256 = int(arrays['n']), str(arrays['extractor_sha256'])
-    except (OSError, ValueError, TypeError, KeyError) as error:
+    except (OSError, ValueError, TypeError, KeyError, OverflowError) as error:
         raise UserError(
             f'{what} can not be read ({type(error).__name__}: {error}): give an npz file with mu, '
             'sigma, n and extractor_sha256'
@@ -98,6 +99,11 @@ def read_statistics(path: epath.PathLike, extractor: Extractor) -> Statistics:
     if not (np.isfinite(mu).all() and np.isfinite(sigma).all()):
         raise UserError(f'{what} has numbers that are not finite: make it anew')
     return Statistics(mu, sigma, n)
+
+
+def _most_bytes(dimension: int, features: int = 0) -> int:
+    """Of a file of statistics and of so many features."""
+    return 8 * dimension * (dimension + 1) + 4 * features * dimension + 2**20
 
 
 def _compute(source: ImageSource, extractor: Extractor, kept: np.ndarray, whole: bool) -> Reference:
@@ -125,13 +131,13 @@ def _read(path: epath.Path, described: dict, dimension: int) -> Reference | None
     if not path.exists():
         return None
     try:
-        arrays = read_npz(path)
+        arrays = read_npz(path, _most_bytes(dimension, described['features']))
         found = json.loads(str(arrays['described']))
         features = arrays['features']
         statistics = None
         if described['whole']:
             statistics = Statistics(arrays['mu'], arrays['sigma'], int(arrays['n']))
-    except (OSError, ValueError, TypeError, KeyError) as error:
+    except (OSError, ValueError, TypeError, KeyError, OverflowError, RecursionError) as error:
         logging.warning('%s is damaged (%s) and computed anew', path, error)
         return None
     good = found == described and features.shape == (described['features'], dimension)

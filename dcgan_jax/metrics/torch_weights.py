@@ -6,6 +6,7 @@ PyTorch 1.6) one after the other in one file. The unpickler knows only what a st
 
 import io
 import pickle
+import pickletools
 import zipfile
 from collections.abc import Callable
 from typing import IO, Any, NamedTuple
@@ -136,7 +137,7 @@ def _read_zip(content: bytes) -> tuple[Any, dict[str, bytes]]:
         order = f'{folder}byteorder'
         if order in names and archive.read(order) != b'little':
             raise ValueError('it is not little-endian')
-        tensors = _Unpickler(io.BytesIO(archive.read(pickled))).load()
+        tensors = _load(io.BytesIO(archive.read(pickled)))
         prefix = f'{folder}data/'
         storages = {
             name.removeprefix(prefix): archive.read(name)
@@ -149,13 +150,12 @@ def _read_zip(content: bytes) -> tuple[Any, dict[str, bytes]]:
 def _read_legacy(content: bytes) -> tuple[Any, dict[str, bytes]]:
     """The same from the older format: five pickles, then the storages in the order of the fifth."""
     file = io.BytesIO(content)
-    magic, protocol, system = (_Unpickler(file).load() for _ in range(3))
+    magic, protocol, system = (_load(file) for _ in range(3))
     if (magic, protocol) != (_LEGACY_MAGIC, _LEGACY_PROTOCOL):
         raise ValueError('it has none of the two formats')
     if not system['little_endian']:
         raise ValueError('it is not little-endian')
-    tensors = _Unpickler(file).load()
-    keys = _Unpickler(file).load()
+    tensors, keys = _load(file), _load(file)
     sizes = {tensor.storage.key: tensor.storage for tensor in tensors.values()}
     storages = {}
     for key in keys:
@@ -164,6 +164,19 @@ def _read_legacy(content: bytes) -> tuple[Any, dict[str, bytes]]:
             raise ValueError(f'storage {key} has {count} elements, not {sizes[key].size}')
         storages[key] = _exactly(file, count * sizes[key].dtype.itemsize)
     return tensors, storages
+
+
+def _load(file: io.BytesIO) -> Any:
+    """The next object of a file, once it's certain that it asks for no more memory than it fills.
+
+    `Unpickler` makes room for as many remembered objects, or bytes, as a pickle says it has.
+    """
+    start = file.tell()
+    for opcode, argument, position in pickletools.genops(file):
+        if opcode.name in ('PUT', 'LONG_BINPUT') and argument > position:
+            raise pickle.UnpicklingError(f'it remembers an object as number {argument}')
+    file.seek(start)
+    return _Unpickler(file).load()
 
 
 def _exactly(file: IO[bytes], count: int) -> bytes:

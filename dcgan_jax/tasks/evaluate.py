@@ -63,7 +63,7 @@ def evaluate_images(
         config_lib.validate(given)
         config = given
     else:
-        config = with_given(run_dir.read(epath.Path(workdir).expanduser()).config, given)
+        config = with_given(run_dir.read(run_dir.folder(workdir)).config, given)
         out = out or epath.Path(workdir) / FOLDER
     batches, count = image_files.open_images(images)
     evaluator = Evaluator(config.evaluation, sources.open_split(config, config.evaluation.split))

@@ -32,7 +32,7 @@ def restore(
     Raises:
         UserError: there is no run, none of its checkpoints is whole, or it takes images.
     """
-    workdir = epath.Path(workdir).expanduser()
+    workdir = run_dir.folder(workdir)
     run = run_dir.read(workdir)
     if of_latents and inputs.are_images(run.config):
         kind = run.config.input.kind

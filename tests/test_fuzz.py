@@ -1,0 +1,558 @@
+"""Wild flags, configs, pictures and damaged files: each works, or is refused in one clear line."""
+
+import contextlib
+import functools
+import io
+import json
+import os
+import shutil
+import sys
+import types
+import zipfile
+
+import jax
+import numpy as np
+import PIL.Image
+import pytest
+from absl.testing import flagsaver
+from etils import epath
+from hypothesis import strategies as st
+
+import main
+from dcgan_jax import (
+    checkpoint,
+    compiled,
+    download,
+    guard,
+    image_files,
+    models,
+    processes,
+    run_dir,
+    scoring,
+    sources,
+    train,
+    train_state,
+)
+from dcgan_jax import config as config_lib
+from dcgan_jax import mesh as mesh_lib
+from dcgan_jax.errors import UserError
+from dcgan_jax.evaluation import Evaluation
+from dcgan_jax.metrics import extractors, frechet_distance, reference, torch_weights
+from tests.conftest import tiny_config
+from tests.extractors import write_artifact
+from tests.fuzzing import (
+    FLOATS,
+    INTEGERS,
+    TEXTS,
+    changed,
+    damaged,
+    dumped,
+    fuzz,
+    guarded,
+    refusal,
+    size_of,
+)
+from tests.test_main import ROOT, TINY
+from tests.test_torch_weights import tensor_pickle
+from tests.test_torch_weights import write as write_weights
+
+pytestmark = [
+    # Orbax drops its other reads when one fails, and Python tells of each.
+    pytest.mark.filterwarnings('ignore::pytest.PytestUnraisableExceptionWarning'),
+    # Of the bytes of a file, where a case fails.
+    pytest.mark.filterwarnings('ignore:Generating overly large repr'),
+]
+
+
+@pytest.fixture(
+    params=[pytest.param(0.4, id='some'), pytest.param(1, id='all', marks=pytest.mark.slow)]
+)
+def share(request):
+    """Of the cases: all are about 2,000."""
+    return request.param
+
+
+QUICKSTART = f'--config={ROOT}/configs/quickstart.py'
+TINY_RUN = [QUICKSTART, *TINY[1:], '--workdir=w']
+FLAGS = (
+    *('mode', 'workdir', 'out', 'num', 'seed', 'images', 'config', 'checkpoint', 'distributed'),
+    *('coordinator_address', 'num_processes', 'process_id', 'flagfile', 'undefok'),
+)
+# Arguments hold no NUL; what begins with '/' or '..' would be written where the flag says.
+VALUES = st.one_of(
+    TEXTS.filter(lambda text: '\0' not in text and not text.startswith(('/', '..'))),
+    st.one_of(INTEGERS, FLOATS).filter(size_of).map(str),
+    st.sampled_from(['w', 'file', 'file/x', 'broken', 'none', 'w/../x', '.']),
+    st.sampled_from(['train', 'sample', 'evaluate', 'export', 'best', 'latest', 'true', 'false']),
+)
+# What some field or other may be.
+WORDS = (
+    *('batch', 'none', 'layer', 'group', 'residual', 'conv', 'hinge', 'relativistic', 'adamw'),
+    *('cosine', 'stream', 'fsdp', 'bfloat16', 'average', 'sum', 'mode_coverage', 'folder'),
+    *('True', 'False', "('color',)", "('mode_coverage',)", '(0,)', '(8,)', '(2, 2)', '1e-3'),
+)
+
+
+@pytest.fixture
+def command_line(tmp_path, data_dir, monkeypatch):
+    """`run(*arguments)`: main.py in this process, up to what would compile, without a network."""
+
+    def prepare(config, workdir):
+        run = train.prepare(config, workdir).run
+        create = functools.partial(
+            train_state.create, config, models.build(*run[:2], run.num_classes), run.image_shape
+        )
+        jax.eval_shape(create)
+        return types.SimpleNamespace(step=0)
+
+    def refuse(*_):
+        raise UserError('this test joins no processes')
+
+    def fail(*_):
+        raise OSError('this test has no network')
+
+    here = tmp_path / 'here'
+    (here / 'broken').mkdir(parents=True)
+    (here / 'broken' / 'config.json').write_text('{"config": 3')
+    (here / 'file').write_text('')
+    monkeypatch.chdir(here)
+    monkeypatch.setenv('TFDS_DATA_DIR', str(data_dir))
+    monkeypatch.setenv('DCGAN_JAX_CACHE', str(tmp_path / 'cache'))
+    monkeypatch.setattr(train, 'train_and_evaluate', prepare)
+    monkeypatch.setattr(processes, 'start', refuse)
+    monkeypatch.setattr(download, '_download', fail)
+    sources.open_source('tiny_images')  # Libraries define flags as they are imported.
+
+    def run(*arguments):
+        """The exit code and what was told, which is one line of an error or none."""
+        argv = ['main.py', *arguments]
+        out = io.TextIOWrapper(io.BytesIO(), 'utf-8', 'strict')
+        told = io.TextIOWrapper(io.BytesIO(), 'utf-8', 'backslashreplace')
+        code = 0
+        with (
+            guarded(tmp_path),
+            flagsaver.flagsaver(),
+            pytest.MonkeyPatch.context() as patch,
+            contextlib.redirect_stdout(out),
+            contextlib.redirect_stderr(told),
+        ):
+            patch.setattr(sys, 'argv', argv)
+            try:
+                main._parse(argv)
+                main.main([])
+            except SystemExit as stop:
+                code = stop.code
+        told.flush()
+        lines = told.buffer.getvalue().decode().splitlines()
+        if code:
+            assert code == 2
+            assert len(lines) == 1, lines
+            assert lines[0].startswith('error: '), lines
+        shutil.rmtree(here / 'w', ignore_errors=True)
+        return code, lines
+
+    return run
+
+
+def test_wild_command_lines_run_or_are_refused(command_line, share):
+    assert command_line(*TINY_RUN)[0] == 0
+    data = [*TINY_RUN, '--config.dataset=folder']
+    for path in ('~no-such-user/x', 'x' * 300, 'gs://b/x', 'ftp://h/x', '\udcff', 'a\nb', ''):
+        for flags in (
+            [*TINY_RUN, f'--workdir={path}', '--config.dataset=none'],
+            ['--mode=sample', f'--workdir={path}'],
+            [*TINY_RUN[:-1], '--mode=evaluate', f'--images={path}/x'],
+            [f'--config={path}', '--config.seed=1', '--workdir=w'],
+            [*data, f'--config.data_dir={path}'],
+            [*TINY_RUN, f'--config.data_dir={path}/x'],
+            [*TINY_RUN, '--config.evaluation.every=1', f'--config.evaluation.extractor={path}'],
+        ):
+            assert command_line(*flags)[0] == 2
+    flag = st.builds('--{}={}'.format, st.sampled_from(FLAGS), VALUES)
+    unknown = st.builds('--{}={}'.format, st.text(max_size=5), VALUES)
+    wild = st.one_of(flag, flag, flag, unknown, VALUES)
+    starts = st.sampled_from([[], TINY_RUN[-1:], TINY_RUN, [*TINY_RUN, '--mode=evaluate']])
+
+    def check(start, rest):
+        command_line(*start, *rest)
+
+    fuzz(check, 300 * share, start=starts, rest=st.lists(wild, min_size=1, max_size=3))
+
+
+def test_wild_overrides_of_every_field_run_or_are_refused(command_line, share):
+    fields = sorted(config_lib.flatten(config_lib.SCHEMA))
+    numbers = st.one_of(INTEGERS, FLOATS).filter(size_of)
+    tuples = st.lists(st.one_of(st.integers(-1, 9), numbers, TEXTS), max_size=4).map(tuple)
+    values = st.one_of(numbers.map(str), tuples.map(repr), VALUES, st.sampled_from(WORDS))
+    values = values.filter(lambda text: '\0' not in text)
+
+    def check(changes):
+        command_line(*TINY_RUN, *(f'--config.{name}={value}' for name, value in changes))
+
+    for index, field in enumerate(fields):
+        check([(field, ('-1', 'nan', '1e999', '()', '9' * 400)[index % 5])])
+    change = st.tuples(st.sampled_from(fields), values)
+    fuzz(check, 400 * share, changes=st.lists(change, min_size=1, max_size=3))
+
+
+def accepted(check):
+    """Values that a check of the schema accepts, its limits among them."""
+    if isinstance(check, config_lib.Choice):
+        return st.sampled_from(check.values)
+    if isinstance(check, config_lib.Each):
+        return st.lists(accepted(check.check), min_size=check.least, max_size=4).map(tuple)
+    if isinstance(check, config_lib.Text):
+        return TEXTS.filter(check.accepts)
+    if check.integer:
+        inside = st.integers(check.low, check.high)
+        return st.one_of(inside, st.just(check.high), st.just(check.low))
+    return st.floats(check.low, check.high, exclude_max=check.below)
+
+
+def test_an_update_of_all_that_the_schema_accepts_can_be_traced_or_is_refused(tmp_path, share):
+    fields = config_lib.flatten(config_lib.SCHEMA)
+    shape, mesh = (8, 8, 3), mesh_lib.create()
+
+    def trace(config):
+        config_lib.validate(config)
+        networks = models.build(config, shape, 3)
+        create = functools.partial(train_state.create, config, networks, shape)
+        like = compiled.abstract_state(create, mesh, config.sharding)
+        count = 1, config.batch_size * config.discriminator_steps
+        images = jax.ShapeDtypeStruct((*count, *shape), np.uint8)
+        batch = sources.Examples(images, jax.ShapeDtypeStruct(count, np.int32))
+        jax.eval_shape(compiled.train_call(config, mesh, like), like, None, batch)
+
+    def check(changes):
+        config = tiny_config('').unlock()
+        with config.ignore_type():
+            config.update_from_flattened_dict(dict(changes))
+        told.append(refusal(trace, config, folder=tmp_path))
+
+    told = []
+
+    high = fields['optimizer.generator.decay_end'].high
+    rate = {'schedule': 'cosine', 'decay_start': high - 1, 'decay_end': high, 'warmup_steps': high}
+    largest = {f'optimizer.generator.{name}': value for name, value in rate.items()}
+    largest |= {'augment.instance_noise': 0.1, 'augment.instance_noise_steps': high}
+    check([*largest.items(), ('penalty.r1', 1.0), ('penalty.interval', high)])
+    assert not told[0]
+    change = st.sampled_from(sorted(fields)).flatmap(
+        lambda name: st.tuples(st.just(name), accepted(fields[name]))
+    )
+    fuzz(check, 20 * share, changes=st.lists(change, min_size=1, max_size=8))
+
+
+def pictures():
+    """Picture files of all formats and kinds of pixels that are usual, 6x6."""
+    colours = PIL.Image.fromarray(np.random.default_rng(0).integers(0, 256, (6, 6, 4), np.uint8))
+    deep = PIL.Image.fromarray(np.full((6, 6), 40_000, np.uint16))
+    turned = PIL.Image.Exif()
+    turned[0x0112] = 6
+    files = []
+
+    def add(kind, mode, **options):
+        picture = deep if mode == 'I;16' else colours.convert('RGB').convert(mode)
+        if mode in ('RGBA', 'LA'):
+            picture = colours.convert(mode)
+        file = io.BytesIO()
+        picture.save(file, kind, **options)
+        files.append(file.getvalue())
+
+    for kind, modes in {
+        'PNG': ['RGB', 'RGBA', 'L', 'LA', '1', 'P', 'I;16'],
+        'JPEG': ['RGB', 'L', 'CMYK'],
+        'BMP': ['RGB', 'L', '1', 'P'],
+        'WEBP': ['RGB', 'RGBA'],
+        'GIF': ['P'],
+        'TIFF': ['RGB'],
+    }.items():
+        for mode in modes:
+            add(kind, mode)
+    add('JPEG', 'RGB', exif=turned, progressive=True)
+    add('PNG', 'P', transparency=3)
+    add('WEBP', 'RGBA', lossless=True)
+    return files
+
+
+def test_damaged_pictures_are_read_or_refused(tmp_path, share):
+    folder = tmp_path / 'class'
+    folder.mkdir()
+
+    def read_images():
+        batches, count = image_files.open_images(tmp_path)
+        assert sum(map(len, batches)) == count == 1
+
+    def read_source():
+        source = sources.open_source('folder', 'train', str(tmp_path), image_size=8)
+        assert source.read(np.zeros(1, int), labels=True).images.shape == (1, *source.image_shape)
+
+    told = []
+
+    def check(content, name):
+        path = folder / name
+        path.write_bytes(content)
+        told.extend(refusal(read, folder=tmp_path) for read in (read_images, read_source))
+        path.unlink()
+
+    files = pictures()
+    for content in files:
+        check(content, 'a.png')
+    names = st.sampled_from(['a.png', 'a.jpg', 'a.webp', 'a.BMP', 'a\n.jpeg'])
+    fuzz(check, 300 * share, content=damaged(*files), name=names)
+    assert None in told
+    assert any('cannot be decoded' in words for words in told if words)
+
+
+def npz(compressed=False, **arrays):
+    file = io.BytesIO()
+    (np.savez_compressed if compressed else np.savez)(file, **arrays)
+    return file.getvalue()
+
+
+def declared(shape, dtype='|u1', content=b'', name='images.npy', how=zipfile.ZIP_STORED):
+    """An npz file of an array that has `content`, whatever its header says."""
+    member, file = io.BytesIO(), io.BytesIO()
+    header = {'shape': shape, 'fortran_order': False, 'descr': dtype}
+    np.lib.format.write_array_header_1_0(member, header)
+    with zipfile.ZipFile(file, 'w', how) as archive:
+        archive.writestr(name, member.getvalue() + content)
+    return file.getvalue()
+
+
+def npz_files():
+    images = np.random.default_rng(0).integers(0, 256, (3, 4, 4, 3), np.uint8)
+    shape = images.shape
+    odd = [
+        *(np.array([{}, os.system], object), np.array(['a']), np.zeros(3, [('é', 'i4')])),
+        *(images.astype(np.float16), images.astype('M8[s]'), np.zeros((0, 4, 4, 3), np.uint8)),
+    ]
+    return [
+        *(npz(images=images), npz(True, images=images), npz(a=images, images=images), npz()),
+        *(npz(True, images=array) for array in odd),
+        *(declared(size) for size in [(2**40, 4, 4, 3), (2**62, 4, 4, 3), (-1, 4, 4, 3), (True,)]),
+        *(declared((2**40,), kind) for kind in ('|V0', '|S0', '|U0', '|b1')),
+        *(declared(shape, content=images.tobytes(), name=name) for name in ('images', '../a.npy')),
+        *(
+            declared(shape, content=images.tobytes(), how=how)
+            for how in (zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA)
+        ),
+    ]
+
+
+def test_damaged_npz_files_are_read_or_refused(tmp_path, share):
+    path = tmp_path / f'{"long" * 50}.npz'
+    told = []
+
+    def read():
+        batches, count = image_files.open_images(path)
+        assert sum(map(len, batches)) == count
+
+    def check(content):
+        path.write_bytes(content)
+        told.append(refusal(read, folder=tmp_path))
+
+    for content in npz_files():
+        check(content)
+    assert None in told
+    fuzz(check, 200 * share, content=damaged(*npz_files()))
+
+
+def test_damaged_references_are_read_or_refused(tmp_path, share):
+    extractor = types.SimpleNamespace(name='x', sha256='0' * 64, dimension=4)
+    good = {'mu': np.zeros(4), 'sigma': np.eye(4), 'n': 10, 'extractor_sha256': '0' * 64}
+    odd = [
+        *(np.inf, np.nan, -1, 2**62, 2.5, 1j, 'x', b'\xff', True, np.datetime64('2020')),
+        *(np.zeros((4, 4, 4)), np.full((4, 4), np.nan), np.full((4, 4), 1e308), [1, 2]),
+        *(np.zeros(4, [('a', 'f4')]), np.zeros((2**12, 2**12), np.uint8)),
+    ]
+    files = [npz(**good), npz(True, **good), npz(True, **good | {'mu': np.zeros(2**28, np.uint8)})]
+    for name in good:
+        files.append(npz(**{key: value for key, value in good.items() if key != name}))
+        files += [npz(True, **good | {name: value}) for value in odd]
+    path = tmp_path / 'r.npz'
+
+    def read():
+        mu, sigma, _ = reference.read_statistics(path, extractor)
+        frechet_distance(mu, sigma, mu, np.eye(4))
+
+    def check(content):
+        path.write_bytes(content)
+        return refusal(read, folder=tmp_path)
+
+    assert check(files[0]) is None
+    for content in files:
+        check(content)
+    fuzz(check, 120 * share, content=damaged(*files[:2], *files[3:6]))
+
+
+def test_damaged_pytorch_weights_are_read_or_refused(tmp_path, share):
+    path = tmp_path / 'w.pth'
+    pickled = tensor_pickle()
+    files = [write_weights(path, pickled, zipped).read_bytes() for zipped in (True, False)]
+    greedy = [  # Each asks for gigabytes in a few bytes.
+        b'\x80\x02}r\xff\xff\xff\x7f.',
+        b'\x80\x02}p99999999999\n.',
+        b'\x80\x04\x8e' + (2**40).to_bytes(8, 'little'),
+        b'\x80\x05\x96' + (2**40).to_bytes(8, 'little'),
+        b'\x80\x02\x8b\xff\xff\xff\x7f.',
+        b'\x80\x02' + b'(' * 10_000 + b'.',
+    ]
+
+    def check(content):
+        path.write_bytes(content)
+        return refusal(torch_weights.read, path, folder=tmp_path)
+
+    def check_pickle(content, zipped):
+        return check(write_weights(path, content, zipped).read_bytes())
+
+    assert check(files[0]) is None
+    for content in greedy:
+        assert check_pickle(content, zipped=True)
+        assert check_pickle(content, zipped=False)
+    fuzz(check, 120 * share, content=damaged(*files))
+    fuzz(check_pickle, 100 * share, content=damaged(pickled, *greedy), zipped=st.booleans())
+
+
+def test_damaged_artifacts_are_used_or_refused(tmp_path, share):
+    path = write_artifact(tmp_path / 'tiny.jaxexport')
+    content = path.read_bytes()
+    told = []
+
+    def read():
+        extractors.load(path, batch_size=2)(np.zeros((2, 8, 8, 3), np.uint8))
+
+    def check(content):
+        path.write_bytes(content)
+        told.append(refusal(read, folder=tmp_path))
+
+    check(content)
+    fuzz(check, 100 * share, content=damaged(content))
+    assert told[0] is None
+    assert any('is damaged' in words for words in told if words)
+    assert any('does not run' in words for words in told if words)
+
+
+@pytest.fixture(scope='module')
+def run(data_dir, tmp_path_factory):
+    """(folder, abstract state) of a run that saved steps 2 and 4, the latter as its best too."""
+    workdir = epath.Path(tmp_path_factory.mktemp('run'))
+    run = run_dir.Run(tiny_config(data_dir), (8, 8, 3), ('a', 'b', 'c'))
+    run_dir.enter(workdir, run)
+    create = functools.partial(
+        train_state.create, run.config, models.build(*run[:2], run.num_classes), run.image_shape
+    )
+    like = compiled.abstract_state(create, mesh_lib.create(), 'replicated')
+    state = compiled.initial_state(create, like)
+    best = {'value': 1.0, 'measured': scoring._comparable('frechet_distance', {'n_fake': 9})}
+    for folder in (checkpoint.FOLDER, checkpoint.BEST_FOLDER):
+        with contextlib.closing(checkpoint.Checkpoints(workdir, 2, {}, folder)) as checkpoints:
+            for step in (2, 4):
+                checkpoints.save(state.replace(step=jax.numpy.int32(step)), best=best)
+    return workdir, like
+
+
+def test_damaged_configs_of_runs_are_read_or_refused(run, tmp_path, share):
+    content = (run[0] / run_dir.CONFIG_FILE).read_bytes()
+    tree = json.loads(content)
+
+    def read():
+        run = run_dir.read(tmp_path)
+        networks = models.build(*run)
+        jax.eval_shape(functools.partial(train_state.create, run.config, networks, run.image_shape))
+        json.dumps(run_dir.describe(run)).encode()
+
+    def check(content):
+        content = content if isinstance(content, bytes) else dumped(content)
+        (tmp_path / run_dir.CONFIG_FILE).write_bytes(content)
+        return refusal(read, folder=tmp_path)
+
+    assert check(content) is None
+    for shape in ([8, 8, -3], [8, 8, 10**30], [8, 8, float('inf')], [8, 8], '883'):
+        assert 'is damaged' in check(tree | {'image_shape': shape})
+    for count in (-1, 10**30, float('nan'), None):
+        assert 'is damaged' in check(tree | {'num_classes': count})
+    fuzz(check, 300 * share, content=st.one_of(changed(tree), damaged(content)))
+
+
+def test_damaged_rollbacks_are_read_or_refused(tmp_path, share):
+    workdir = epath.Path(tmp_path)
+
+    def read():
+        count = len(guard.rollbacks(workdir))
+        guard.seed_after(0, count)
+        guard.add_rollback(workdir, 'x')
+        assert len(guard.rollbacks(workdir)) == count + 1
+
+    def check(content):
+        (workdir / guard.FILE).write_bytes(dumped(content))
+        refusal(read, folder=tmp_path)
+
+    fuzz(check, 80 * share, content=changed(['a', 'b']))
+
+
+def copied(run, folder, tmp_path):
+    shutil.copytree(run[0] / folder, tmp_path / folder)
+    return sorted(
+        (path for path in (tmp_path / folder).rglob('*') if path.is_file()),
+        key=lambda path: (path.stat().st_size, path),
+    )
+
+
+def test_damaged_checkpoints_are_passed_over_or_refused(run, tmp_path, share):
+    files = {path: path.read_bytes() for path in copied(run, checkpoint.FOLDER, tmp_path)}
+    found = []
+
+    def read():
+        state, passed_over = checkpoint.restore_latest(tmp_path, run[1])
+        found.append((int(state.step), passed_over))
+        # Going on opens the folder for saving, damaged checkpoints and all.
+        checkpoint.Checkpoints(tmp_path, 3, {}).close()
+
+    def check(data):
+        path = data.draw(st.sampled_from(list(files)))
+        content = damaged(files[path])
+        with contextlib.suppress(ValueError):
+            content = st.one_of(content, changed(json.loads(files[path])).map(dumped))
+        path.write_bytes(data.draw(content))
+        assert refusal(read, folder=tmp_path) is None
+        for path, content in files.items():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(content)
+
+    fuzz(check, 50 * share, data=st.data())
+    assert {(4, ()), (2, (4,))} == {(step, tuple(damaged)) for step, damaged in found}
+
+
+def test_damaged_metadata_of_the_best_checkpoint_begin_the_search_afresh(run, tmp_path, share):
+    copied(run, checkpoint.BEST_FOLDER, tmp_path)
+    path = tmp_path / checkpoint.BEST_FOLDER / '4' / 'metadata' / 'metadata'
+    tree = json.loads(path.read_text())
+    config = tiny_config('')
+    measured = Evaluation({'frechet_distance': 2.0}, {'frechet_distance': 'FD'}, {'n_fake': 9})
+    scorer = lambda *_: measured  # noqa: E731
+    request = types.SimpleNamespace(interrupts=contextlib.nullcontext)
+    writer = types.SimpleNamespace(write_scalars=lambda *_: None)
+    saved = []
+
+    def read():
+        with contextlib.closing(
+            checkpoint.Checkpoints(tmp_path, 1, {}, checkpoint.BEST_FOLDER)
+        ) as checkpoints:
+            best = types.SimpleNamespace(
+                latest_metadata=checkpoints.latest_metadata,
+                save=lambda state, best: saved.append(best),
+            )
+            progress = scoring.Progress(config, scorer, epath.Path(tmp_path), writer, best, request)
+            progress(types.SimpleNamespace(step=6))
+
+    def check(content):
+        path.write_bytes(dumped(content))
+        assert refusal(read, folder=tmp_path) is None
+
+    check(tree)
+    assert not saved
+    for best in (None, [], {}, {'value': 'x'}, {'value': None, 'measured': 1}, {'value': 3.0}):
+        check(tree | {'best': best})
+    assert len(saved) == 6
+    fuzz(check, 50 * share, content=changed(tree))
