@@ -19,7 +19,7 @@ _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 _calls = itertools.count(1)  # JAX's processes agree on a number that all of them come to.
 
 
-class InterruptedByRequest(Exception):  # noqa: N818 (no error)
+class InterruptedByRequest(BaseException):  # Decoders catch every Exception.
     """A signal came within `Request.interrupts`."""
 
 
