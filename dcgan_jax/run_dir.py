@@ -158,7 +158,7 @@ def read(workdir: epath.PathLike) -> Run:
             raise ValueError(f'image_shape={shape!r:.99}, num_classes={num_classes!r:.99}')
         # Runs of before names were kept have their number alone.
         names = content.get('class_names', [str(number) for number in range(num_classes)])
-        if not _NAMES.accepts(names) or len(names) != num_classes:
+        if not _NAMES.accepts(names):
             raise ValueError(f'class_names={names!r:.99}')
         config_lib.validate(config)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
