@@ -191,9 +191,11 @@ def _restore(
             ),
         )
     state = _filled(expected, restored['state'])
-    checksums = jax.device_get(_checksums(state))
+    checksums, known = jax.device_get(_checksums(state)), restored['checksums']
+    if not isinstance(known, dict):
+        raise DamagedError(f'{path} is damaged (its checksums are {known!r:.99})')
     for name, value in checksums.items():
-        if int(value) != restored['checksums'].get(name):
+        if int(value) != known.get(name):
             raise DamagedError(f'{path} is damaged (checksum of {name} differs)')
     return flax.serialization.from_state_dict(like, state)
 

@@ -97,7 +97,7 @@ class Spy(sources.ImageSource):
 def spy(labelled):
     Spy.reads.clear()
     return Spy(
-        labelled.name, labelled.split, labelled.image_shape, labelled.records, labelled.num_classes
+        labelled.name, labelled.split, labelled.image_shape, labelled.records, labelled.class_names
     )
 
 
