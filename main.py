@@ -38,6 +38,7 @@ _MODE = flags.DEFINE_enum(
         'explore',
         'explain',
         'detect_anomalies',
+        'report',
     ],
     'What to do.',
 )
@@ -184,6 +185,12 @@ def _explain() -> None:
     print(*filter(None, [found, f'pictures: {path}']), sep='\n')
 
 
+def _report() -> None:
+    from dcgan_jax.tasks.report import report
+
+    print(f'report: {report(_WORKDIR.value, _OUT.value)}')
+
+
 def _complete(task: Callable[..., tuple[epath.Path, str]], *told: str | None) -> None:
     given = None if _CONFIG.value is None else _config()
     if _IMAGES.value is not None and _NUM.value is not None:
@@ -287,6 +294,7 @@ _MODES = {
     'explore': _explore,
     'explain': _explain,
     'detect_anomalies': _detect_anomalies,
+    'report': _report,
 }
 
 

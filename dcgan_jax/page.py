@@ -1,0 +1,144 @@
+"""One HTML page with all that it shows inside: text, tables, line charts (SVG) and pictures."""
+
+import base64
+import html
+import math
+from collections.abc import Mapping, Sequence
+
+_MOST_POINTS = 400  # of a line: more than a screen shows
+_WIDTH, _HEIGHT, _LEFT, _BOTTOM, _TOP = 480, 220, 58, 24, 10  # of a chart and its margins
+# Okabe & Ito 2008: told apart by the colour-blind too, on white and on black.
+_COLOURS = ('#0072b2', '#d55e00', '#009e73', '#cc79a7', '#e69f00', '#56b4e9')
+# Nothing is fetched, nothing runs.
+_POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
+_STYLE = """
+:root { color-scheme: light dark; }
+body { font: 16px/1.5 system-ui, sans-serif; max-width: 64rem; margin: 0 auto; padding: 0 1rem; }
+h1, h2, h3 { line-height: 1.2; overflow-wrap: anywhere; }
+h2 { border-top: 1px solid #8888; padding-top: 1rem; margin-top: 2rem; }
+.wide { overflow-x: auto; }
+table { border-collapse: collapse; font-size: 0.9rem; }
+th, td { text-align: left; padding: 0.2rem 0.8rem 0.2rem 0; border-bottom: 1px solid #8884; }
+td { font-variant-numeric: tabular-nums; }
+.many { display: grid; gap: 1rem; grid-template-columns: repeat(auto-fit, minmax(17rem, 1fr)); }
+figure { margin: 0; }
+figure img { width: 100%; max-width: 40rem; image-rendering: pixelated; }
+figcaption { font-size: 0.85rem; overflow-wrap: anywhere; }
+svg { width: 100%; max-width: 40rem; font-size: 12px; }
+svg text { fill: currentColor; }
+summary { cursor: pointer; }
+"""
+
+Line = Sequence[tuple[float, float]]
+
+
+def text(words: object) -> str:
+    """A paragraph."""
+    return f'<p>{html.escape(str(words))}</p>'
+
+
+def table(rows: Sequence[Mapping[str, object]]) -> str:
+    """A table with a line for each of `rows`, whose keys head its columns."""
+    heads = list(dict.fromkeys(name for row in rows for name in row))
+    lines = [
+        _row('th', heads),
+        *(_row('td', [row.get(name, '') for name in heads]) for row in rows),
+    ]
+    return f'<div class="wide"><table>{"".join(lines)}</table></div>'
+
+
+def _row(kind: str, cells: Sequence[object]) -> str:
+    inside = ''.join(f'<{kind}>{html.escape(_shown(cell))}</{kind}>' for cell in cells)
+    return f'<tr>{inside}</tr>'
+
+
+def _shown(value: object) -> str:
+    return f'{value:.4g}' if isinstance(value, float) else str(value)
+
+
+def picture(content: bytes, kind: str, caption: str) -> str:
+    """A picture of `image/KIND`, within the page."""
+    encoded = base64.b64encode(content).decode()
+    said = html.escape(caption)
+    source = f'data:image/{kind};base64,{encoded}'
+    return f'<figure><img alt="{said}" src="{source}"><figcaption>{said}</figcaption></figure>'
+
+
+def chart(title: str, lines: Mapping[str, Line]) -> str:
+    """Lines by name over steps, each with its last value; points that are not finite are left out.
+
+    Args:
+        title: stands below.
+        lines: (step, value) in order of steps.
+    """
+    finite = {name: [p for p in line if math.isfinite(p[1])] for name, line in lines.items()}
+    finite = {name: line for name, line in finite.items() if line}
+    if not finite:
+        return ''
+    steps, values = zip(*(point for line in finite.values() for point in line), strict=True)
+    x, y = _Scale(steps, _LEFT, _WIDTH - 10), _Scale(values, _HEIGHT - _BOTTOM, _TOP)
+    parts = [_label(_LEFT - 6, y(v) + 4, f'{v:.3g}', 'end') for v in (y.low, y.high)]
+    parts.append(_label(_LEFT, _HEIGHT - 6, f'{x.low:,}', 'start'))
+    parts.append(_label(_WIDTH - 10, _HEIGHT - 6, f'{x.high:,}', 'end'))
+    axes = f'M{_LEFT} {_TOP}V{_HEIGHT - _BOTTOM}H{_WIDTH - 10}'
+    parts.append(f'<path d="{axes}" fill="none" stroke="currentColor" stroke-opacity="0.4"/>')
+    legend = []
+    for index, (name, line) in enumerate(finite.items()):
+        colour = _COLOURS[index % len(_COLOURS)]
+        points = ' '.join(f'{x(step):.1f},{y(value):.1f}' for step, value in _thinned(line))
+        parts.append(f'<polyline points="{points}" fill="none" stroke="{colour}"/>')
+        last = html.escape(f'{name} {line[-1][1]:.4g}')
+        legend.append(f'<span style="color:{colour}">&#9632;</span> {last}')
+    said = html.escape(title)
+    box = f'viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="{said}"'
+    drawing = f'<svg {box}>{"".join(parts)}</svg>'
+    caption = f'<figcaption><b>{said}</b>; at the end {", ".join(legend)}</figcaption>'
+    return f'<figure>{drawing}{caption}</figure>'
+
+
+class _Scale:
+    """Numbers to places on a drawing; a range of nothing is widened."""
+
+    def __init__(self, values: Sequence[float], start: float, end: float):
+        self.low, self.high = min(values), max(values)
+        self._span, self._start, self._end = (self.high - self.low) or 1.0, start, end
+
+    def __call__(self, value: float) -> float:
+        return self._start + (value - self.low) / self._span * (self._end - self._start)
+
+
+def _label(x: float, y: float, words: str, anchor: str) -> str:
+    return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{words}</text>'
+
+
+def _thinned(line: Line) -> Line:
+    """Every so many points, and the last."""
+    every = -(-len(line) // _MOST_POINTS)
+    return [*line[:-1:every], line[-1]]
+
+
+def many(parts: Sequence[str]) -> str:
+    """Figures side by side, as many as the screen has room for."""
+    return f'<div class="many">{"".join(parts)}</div>'
+
+
+def section(title: str, *parts: str) -> str:
+    """Parts under a heading; nothing where there are none."""
+    return f'<section><h2>{html.escape(title)}</h2>{"".join(parts)}</section>' if any(parts) else ''
+
+
+def folded(title: str, *parts: str) -> str:
+    """Parts that are shown when asked for."""
+    return f'<details><summary>{html.escape(title)}</summary>{"".join(parts)}</details>'
+
+
+def document(title: str, *parts: str) -> str:
+    """The whole page."""
+    said = html.escape(title)
+    return (
+        '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
+        f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f'<title>{said}</title><style>{_STYLE}</style></head>'
+        f'<body><h1>{said}</h1>{"".join(parts)}</body></html>\n'
+    )

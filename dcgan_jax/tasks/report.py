@@ -1,0 +1,213 @@
+"""`--mode=report`: all that a run's folder tells, as one page that needs nothing else."""
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+from etils import epath
+
+from configs import cifar10
+from dcgan_jax import checkpoint, page, run_dir, scoring
+from dcgan_jax import config as config_lib
+from dcgan_jax.errors import UserError
+from dcgan_jax.files import write_whole
+from dcgan_jax.run_dir import Run
+from dcgan_jax.train import NETWORKS
+
+_GRIDS = 6  # of samples, evenly over the training
+_LARGEST = 8 * 2**20  # bytes of a picture
+_MOST = 48 * 2**20  # bytes of all pictures: browsers get slow
+_KINDS = {'.png': 'png', '.gif': 'gif'}
+# Folders of tasks, in this order; others of the workdir are no part of the report.
+_TASKS = {
+    'explore': 'A walk through the latents',
+    'explain': 'What the networks see',
+    'super_resolution': 'Super-resolution',
+    'inpainting': 'Inpainting',
+    'translation': 'Translation',
+    'anomalies': 'Anomalies',
+}
+_CAPTIONS = {
+    'interpolation': 'Walks between latents on great circles',
+    'truncation': 'The same latents, each row farther from their mean',
+    'directions': 'Along the directions that move the first layer most (SeFa)',
+    'arithmetic': 'Averages of samples, added and subtracted',
+    'neighbours': 'Samples, the nearest training images in pixels, then in features of D',
+    'filters': 'What excites filters of D most, and guided gradients below',
+    'dropped_units': 'Samples, then the same with one channel of G silenced in each row',
+}
+
+
+def report(workdir: epath.PathLike, out: epath.PathLike | None = None) -> epath.Path:
+    """Writes `report.html`: config, figures, curves, samples over time, and pictures of tasks.
+
+    Args:
+        workdir: of a training run.
+        out: folder for the page; `workdir` when None.
+
+    Returns:
+        Its path.
+
+    Raises:
+        UserError: there is no run with a checkpoint.
+    """
+    workdir = run_dir.folder(workdir)
+    run = run_dir.read(workdir)
+    steps = _numbers(workdir / checkpoint.FOLDER)
+    if not steps:
+        raise UserError(f'{workdir} holds no checkpoint yet: train it first')
+    curves = _curves(workdir)
+    out = run_dir.check_writable(out or workdir, '--out')
+    pictures = Pictures()
+    height, width, channels = run.image_shape
+    written = page.document(
+        f'{workdir.name}: {run.config.dataset}, {steps[-1]:,} steps',
+        page.text(
+            f'Images of {height}x{width}x{channels}; seed {run.config.seed}; last checkpoint of '
+            f'step {steps[-1]:,}.'
+        ),
+        page.section('Figures', *_figures(workdir / scoring.FOLDER)),
+        page.section('Samples while training', page.many(_samples(workdir, pictures))),
+        *(page.section(title, *_task(workdir / name, pictures)) for name, title in _TASKS.items()),
+        page.section('Curves', page.many(curves)),
+        page.section('Config', *_config(run)),
+        page.section('Left out', *map(page.text, pictures.left_out)),
+    )
+    return write_whole(out / 'report.html', written.encode())
+
+
+class Pictures:
+    """Pictures of files, as long as there is room.
+
+    Attributes:
+        left_out: what was not, in words.
+    """
+
+    def __init__(self):
+        """Begins with all the room."""
+        self._room = _MOST
+        self.left_out: list[str] = []
+
+    def show(self, path: epath.Path, caption: str) -> str:
+        """The picture, or nothing."""
+        size = path.stat().length
+        if size > min(_LARGEST, self._room):
+            self.left_out.append(f'{path.parent.name}/{path.name}: {size:,} bytes are too many')
+            return ''
+        self._room -= size
+        return page.picture(path.read_bytes(), _KINDS[path.suffix], caption)
+
+
+def _numbers(folder: epath.Path) -> list[int]:
+    """What in a folder is named by a step."""
+    if not folder.is_dir():
+        return []
+    return sorted(int(path.stem) for path in folder.iterdir() if path.stem.isdecimal())
+
+
+def _config(run: Run) -> Iterator[str]:
+    defaults = config_lib.flatten(cifar10.get_config().to_dict())
+    fields = config_lib.flatten(run.config.to_dict())
+    rows = [{'field': name, 'value': repr(value)} for name, value in fields.items()]
+    changed = [
+        {**row, 'configs/cifar10.py': repr(defaults.get(row['field']))}
+        for row in rows
+        if fields[row['field']] != defaults.get(row['field'])
+    ]
+    if changed:
+        yield page.text('What differs from configs/cifar10.py:')
+        yield page.table(changed)
+    yield page.folded('All fields', page.table(rows))
+
+
+def _figures(folder: epath.Path) -> Iterator[str]:
+    """A line for each evaluation; below, how they were measured."""
+    rows, protocols = [], {}
+    for path in sorted(folder.glob('*.json')) if folder.is_dir() else []:
+        found = _read(path)
+        if not all(isinstance(found.get(part), dict) for part in ('labels', 'protocol')):
+            yield page.text(f'{path.name} can not be read as an evaluation')
+            continue
+        labels, protocol = found.pop('labels'), found.pop('protocol')
+        step, count = protocol.pop('step', ''), protocol.get('n_fake', '')
+        values = {labels.get(name, name): value for name, value in found.items()}
+        number = protocols.setdefault(json.dumps(protocol, sort_keys=True), len(protocols) + 1)
+        rows.append({'step': step, 'images': count, **values, 'protocol': number})
+    if rows:
+        yield page.table(rows)
+    for protocol, number in protocols.items():
+        told = [{'': name, 'value': value} for name, value in json.loads(protocol).items()]
+        yield page.folded(f'Protocol {number}', page.table(told))
+
+
+def _samples(workdir: epath.Path, pictures: Pictures) -> list[str]:
+    """The first grid, the last, and some between."""
+    steps = _numbers(workdir / 'samples')
+    every = max(1, -(-(len(steps) - 1) // (_GRIDS - 1)))
+    chosen = sorted({*steps[::every], *steps[-1:]})
+    return [
+        pictures.show(workdir / 'samples' / f'{step:08d}.png', f'Step {step:,}') for step in chosen
+    ]
+
+
+def _task(folder: epath.Path, pictures: Pictures) -> Iterator[str]:
+    """What a task wrote: its figures, then its pictures."""
+    paths = sorted(folder.iterdir()) if folder.is_dir() else []
+    said = dict(_CAPTIONS)
+    for path in paths:
+        if path.suffix == '.json':
+            found = _read(path)
+            yield from _tables(_spaced(path), found)
+            if isinstance(found.get('figures'), dict):  # Of images completed, see `pairs.write`.
+                said[path.stem] = f'What was given, {", ".join(found["figures"])}, the real image'
+    shown = [path for path in paths if path.suffix in _KINDS]
+    if shown:
+        yield page.many([pictures.show(path, said.get(path.stem, _spaced(path))) for path in shown])
+
+
+def _spaced(path: epath.Path) -> str:
+    return path.stem.replace('_', ' ')
+
+
+def _tables(title: str, found: dict[str, Any]) -> Iterator[str]:
+    """Nested figures as tables: rows of rows where all values are such, else names and values."""
+    nested = {name: value for name, value in found.items() if isinstance(value, dict)}
+    plain = {name: value for name, value in found.items() if name not in nested}
+    if plain:
+        yield page.text(f'{title}: {", ".join(f"{n} {_short(v)}" for n, v in plain.items())}')
+    for name, value in nested.items():
+        if value and all(isinstance(row, dict) for row in value.values()):
+            yield page.table([{name: key, **row} for key, row in value.items()])
+        else:
+            yield from _tables(name, value)
+
+
+def _short(value: Any) -> str:
+    return f'{value:.4g}' if isinstance(value, float) else str(value)
+
+
+def _read(path: epath.Path) -> dict[str, Any]:
+    """A JSON file's object; empty where it holds none."""
+    try:
+        found = json.loads(path.read_text())
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _curves(workdir: epath.Path) -> list[str]:
+    """A chart for each scalar; the same one of both players is in one."""
+    # Here, because it takes a second.
+    from tensorboard.backend.event_processing.event_accumulator import SCALARS, EventAccumulator
+
+    events = EventAccumulator(str(workdir), size_guidance={SCALARS: 0}).Reload()
+    lines: dict[str, dict[str, page.Line]] = {}
+    for tag in sorted(events.Tags()['scalars']):
+        group, _, name = tag.rpartition('/')
+        both = name if group in NETWORKS else tag
+        lines.setdefault(both, {})[tag] = [(e.step, e.value) for e in events.Scalars(tag)]
+    return [page.chart(_title(name, line), line) for name, line in lines.items()]
+
+
+def _title(name: str, lines: dict[str, page.Line]) -> str:
+    return (name if len(lines) > 1 else next(iter(lines))).replace('_', ' ')

@@ -1,0 +1,151 @@
+"""The report of a run: one file that says what the folder holds, and fetches and runs nothing."""
+
+import base64
+import html.parser
+import io
+import json
+import re
+import shutil
+import subprocess
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from dcgan_jax import page, train
+from dcgan_jax.errors import UserError
+from dcgan_jax.tasks import explore
+from dcgan_jax.tasks.report import report
+
+
+class Read(html.parser.HTMLParser):
+    """What a page has: tags with their attributes, and words."""
+
+    def __init__(self, content):
+        super().__init__()
+        self.tags, self.words, self._open = [], [], []
+        self.feed(content)
+        assert not self._open
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+        if tag not in ('meta', 'img'):  # Which have no end.
+            self._open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag):
+        assert self._open.pop() == tag
+
+    def handle_data(self, data):
+        self.words.append(data)
+
+    def named(self, tag):
+        return [attrs for name, attrs in self.tags if name == tag]
+
+
+@pytest.fixture(scope='module')
+def workdir(data_dir, tmp_path_factory):
+    from tests.conftest import tiny_config
+
+    folder = tmp_path_factory.mktemp('runs') / 'a <b>run'
+    train.train_and_evaluate(tiny_config(data_dir), folder)
+    explore.explore(folder, None, 8, 0)
+    found = {'labels': {'frechet_distance': 'FD (<x>)'}, 'protocol': {'step': 6, 'n_fake': 10}}
+    (folder / 'evaluation').mkdir()
+    (folder / 'evaluation' / '6.json').write_text(json.dumps({'frechet_distance': 12.345, **found}))
+    return folder
+
+
+def test_all_that_the_folder_holds_is_in_one_file(workdir, tmp_path):
+    content = report(workdir, tmp_path).read_text()
+    read = Read(content)
+    pictures = {attrs['alt']: attrs['src'] for attrs in read.named('img')}
+    assert {'Step 3', 'Step 6', 'Walks between latents on great circles'} <= pictures.keys()
+    kind, encoded = re.fullmatch('data:image/(.*);base64,(.*)', pictures['Step 6']).groups()
+    assert kind == 'png'
+    decoded = base64.b64decode(encoded)
+    assert decoded == (workdir / 'samples' / '00000006.png').read_bytes()
+    words = ' '.join(read.words)
+    for word in ('FD (<x>)', '12.35', 'tiny_images', 'config', 'base_features', 'a <b>run'):
+        assert word in words
+    titles = {attrs['aria-label'] for attrs in read.named('svg')}
+    assert {'loss', 'gradient norm', 'discriminator/real', 'images per second'} <= titles
+
+
+def test_nothing_is_fetched_or_run(workdir, tmp_path):
+    read = Read(report(workdir, tmp_path).read_text())
+    names = {tag for tag, _ in read.tags}
+    assert not names & {'script', 'link', 'iframe', 'object'}
+    assert all(attrs['src'].startswith('data:image/') for attrs in read.named('img'))
+    policy = next(a for a in read.named('meta') if 'http-equiv' in a)['content']
+    assert policy.startswith("default-src 'none'")
+    assert not any(name.startswith('on') for _, attrs in read.tags for name in attrs)
+
+
+def test_a_chart_is_true_to_scale():
+    """The middle of a straight line is in the middle of the drawing; NaN is left out."""
+    line = [(0, 2.0), (10, 3.0), (20, 4.0), (30, float('nan'))]
+    (drawn,) = Read(page.chart('t', {'a': line})).named('polyline')
+    points = np.array([p.split(',') for p in drawn['points'].split()], float)
+    np.testing.assert_allclose(points[1], (points[0] + points[2]) / 2, atol=0.1)
+    assert points[0, 1] > points[2, 1]  # SVG counts from the top
+    assert len(points) == 3
+    assert page.chart('t', {'a': [(0, float('inf'))]}) == ''
+
+
+def test_long_lines_keep_their_ends():
+    line = [(step, float(step % 7)) for step in range(10_001)]
+    (drawn,) = Read(page.chart('t', {'a': line})).named('polyline')
+    points = drawn['points'].split()
+    assert len(points) <= 401
+    assert points[0].startswith('58.0,')
+    assert points[-1].startswith('470.0,')
+
+
+def test_damaged_figures_are_told(workdir, tmp_path):
+    folder = shutil.copytree(workdir, tmp_path / 'run')
+    (folder / 'evaluation' / 'x.json').write_text('{')
+    (folder / 'evaluation' / 'y.json').write_text('{"labels": 3, "protocol": []}')
+    (folder / 'explore' / 'explore.json').write_text('[]')
+    words = ' '.join(Read(report(folder).read_text()).words)
+    assert 'x.json can not be read' in words
+    assert 'y.json can not be read' in words
+    assert '12.35' in words
+
+
+def test_pictures_that_are_too_large_are_named(workdir, tmp_path):
+    folder = shutil.copytree(workdir, tmp_path / 'run')
+    (folder / 'explore' / 'large.png').write_bytes(bytes(9 * 2**20))
+    words = ' '.join(Read(report(folder).read_text()).words)
+    assert 'explore/large.png: 9,437,184 bytes are too many' in words
+
+
+def test_a_run_without_checkpoint_is_refused_and_nothing_written(workdir, tmp_path):
+    folder = tmp_path / 'run'
+    folder.mkdir()
+    with pytest.raises(UserError, match='holds no run'):
+        report(folder)
+    shutil.copy(workdir / 'config.json', folder)
+    with pytest.raises(UserError, match='no checkpoint yet'):
+        report(folder, tmp_path / 'out')
+    assert [path.name for path in folder.iterdir()] == ['config.json']
+    assert not (tmp_path / 'out').exists()
+
+
+@pytest.mark.skipif(shutil.which('chromium') is None, reason='needs the browser chromium')
+@pytest.mark.parametrize('width', [400, 1200])
+def test_a_browser_shows_it(workdir, tmp_path, width):
+    """Nothing is wider than the screen, be it a phone's, and pictures are decoded."""
+    path = report(workdir, tmp_path)
+    shot = tmp_path / 'shot.png'
+    subprocess.run(
+        ['chromium', '--headless', '--no-sandbox', '--disable-gpu', f'--user-data-dir={tmp_path}/u',
+         f'--window-size={width},3000', f'--screenshot={shot}', path.absolute().as_uri()],
+        check=True, capture_output=True, timeout=120,
+    )  # fmt: skip
+    with Image.open(io.BytesIO(shot.read_bytes())) as picture:
+        shown = np.asarray(picture.convert('RGB'))
+    colours = np.unique(shown.reshape(-1, 3), axis=0)
+    assert len(colours) > 200  # of samples: words and lines alone have fewer
