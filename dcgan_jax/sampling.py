@@ -8,13 +8,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dcgan_jax import data, images
+from dcgan_jax import captions, data, images
 from dcgan_jax import inputs as inputs_lib
 from dcgan_jax import mesh as mesh_lib
 from dcgan_jax.inputs import sample_latents
 from dcgan_jax.keys import Role, role_key
 from dcgan_jax.models import Generator
-from dcgan_jax.sources import ImageSource
+from dcgan_jax.sources import Examples, ImageSource
 from dcgan_jax.train_state import GANState
 
 _POWER_ITERATIONS = 8  # from the live parameters' vectors to the average's, which are near
@@ -81,7 +81,11 @@ def standing_statistics(
 
 def _with_own_spectral_stats(generator: Generator, state: GANState, latent_dim: int) -> Any:
     """The average's parameters, and spectral vectors that follow them instead of the live ones."""
-    variables = {'params': state.ema_params, 'spectral_stats': state.generator.spectral_stats}
+    variables = {
+        'params': state.ema_params,
+        'spectral_stats': state.generator.spectral_stats,
+        'captions': state.generator.captions,
+    }
     if not state.generator.spectral_stats:
         return variables
     latents, labels = jnp.zeros((1, latent_dim)), jnp.zeros(1, jnp.int32)
@@ -109,6 +113,12 @@ def drawn(seed: int, count: int, source: ImageSource) -> np.ndarray:
     return source.read(data.batch_indices(seed, 0, count, len(source))[0]).images
 
 
+def drawn_labelled(seed: int, count: int, source: ImageSource) -> Examples:
+    """As `drawn`, with their classes."""
+    source.require_labels()
+    return source.read(data.batch_indices(seed, 0, count, len(source))[0], labels=True)
+
+
 class Sampler:
     """Draws images from a generator's average, in batches of one compiled size.
 
@@ -116,7 +126,7 @@ class Sampler:
     are divided among all devices; states are on all of them, or on one if there is but one.
 
     Attributes:
-        num_classes: of the generator; 0 where it has none.
+        num_classes: that it generates by; 0 where there are none.
     """
 
     def __init__(self, generator: Generator, config: Any):
@@ -126,7 +136,8 @@ class Sampler:
             generator: the module.
             config: the run's; `ema`, `latent_dim`, `batch_size` and `seed` are read.
         """
-        self.num_classes = generator.num_classes
+        self._captions = captions.count(config)
+        self.num_classes = generator.num_classes // self._captions
         mesh = mesh_lib.create()
         self._batch_size = -(-config.batch_size // mesh.size) * mesh.size
         self._latent_dim = config.latent_dim
@@ -190,26 +201,42 @@ class Sampler:
         return np.arange(count, dtype=np.int32) % max(num_classes or self.num_classes, 1)
 
     def __call__(
-        self, state: GANState, latents: np.ndarray, labels: np.ndarray | None = None
+        self,
+        state: GANState,
+        latents: np.ndarray,
+        labels: np.ndarray | None = None,
+        prompts: np.ndarray | None = None,
     ) -> np.ndarray:
         """Generates one image a latent (or other input).
 
         Args:
             state: of the run.
             latents: float32 `[N, latent_dim]`, or other inputs `[N, H, W, C + 1]`.
-            labels: int32 `[N]`, of a generator with classes; in turn where None.
+            labels: int32 `[N]`, of a generator with classes; in turn where None. Where it has
+                captions, those of a class are taken in turn.
+            prompts: float32 `[P, size]`, vectors that labels name in place of the run's captions.
 
         Returns:
             uint8 `[N, H, W, C]`.
         """
         labels = self.labels(len(latents)) if labels is None else labels
-        return np.concatenate(list(self.batches(state, latents, labels)))
+        return np.concatenate(list(self.batches(state, latents, labels, prompts)))
 
     def batches(
-        self, state: GANState, latents: np.ndarray, labels: np.ndarray
+        self,
+        state: GANState,
+        latents: np.ndarray,
+        labels: np.ndarray,
+        prompts: np.ndarray | None = None,
     ) -> Iterator[np.ndarray]:
         """Yields what a call returns piece by piece, each of about `config.batch_size` images."""
         variables = self.variables(state)
+        if prompts is not None:
+            table = mesh_lib.place(prompts, mesh_lib.replicated(mesh_lib.create()))
+            variables = variables | {'captions': {'table': table}}
+        elif self._captions > 1:
+            turn = np.arange(len(labels), dtype=np.int32) // self.num_classes % self._captions
+            labels = labels * self._captions + turn
         for start in range(0, len(latents), self._batch_size):
             piece = slice(start, start + self._batch_size)
             count = len(latents[piece])

@@ -133,6 +133,7 @@ def train(prepared: Prepared, seed: int, request: preemption.Request) -> GANStat
                 'start again in another --workdir'
             )
         state = compiled.initial_state(create, like)
+        state = train_state.with_captions(state, like, config, source.class_names)
     start = int(state.step)
     logging.info('%s: from step %d to %d', workdir, start, max(start, config.num_steps))
 

@@ -1,5 +1,6 @@
 """Everything that a step changes, in one tree: what a checkpoint holds is what training needs."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import flax
@@ -8,11 +9,13 @@ import jax.numpy as jnp
 from flax.training import train_state
 from ml_collections import ConfigDict
 
-from dcgan_jax import inputs, optimizers
+from dcgan_jax import captions, inputs, optimizers
+from dcgan_jax import mesh as mesh_lib
 from dcgan_jax.keys import Role, role_key
 from dcgan_jax.models import Networks
 
-STATISTICS = ('batch_stats', 'spectral_stats')  # Collections that a forward pass updates.
+# Collections beside the parameters. A forward pass updates them, but for the captions.
+STATISTICS = ('batch_stats', 'spectral_stats', 'captions')
 
 
 class NetworkState(train_state.TrainState):
@@ -21,14 +24,16 @@ class NetworkState(train_state.TrainState):
     Attributes:
         batch_stats: BatchNorm's running statistics; empty for a network without.
         spectral_stats: the vectors of spectral normalisation; empty for a network without.
+        captions: `table` float32 `[captions, size]`, see `dcgan_jax.captions`; empty without text.
     """
 
     batch_stats: Any
     spectral_stats: Any
+    captions: Any
 
     @property
     def statistics(self) -> dict[str, Any]:
-        """Both collections by name."""
+        """The collections by name."""
         return {name: getattr(self, name) for name in STATISTICS}
 
     def apply_gradients(self, *, grads: Any, **changes: Any) -> 'NetworkState':
@@ -92,6 +97,34 @@ def create(config: ConfigDict, networks: Networks, image_shape: tuple[int, int, 
         ema_params=copy(generator['params']),
         ema_batch_stats=copy(generator.get('batch_stats', {})) if averaged else {},
         augment_probability=jnp.float32(0.0) if adaptive else {},
+    )
+
+
+def with_captions(
+    state: GANState, like: GANState, config: ConfigDict, class_names: Sequence[str]
+) -> GANState:
+    """The state of step 0 with the vectors of its captions in both networks, where it has any.
+
+    Args:
+        state: of step 0.
+        like: says where its arrays live.
+        config: of the run.
+        class_names: of its data set.
+
+    Raises:
+        UserError: the embedder of `config.text` is not installed.
+    """
+    if not captions.is_used(config):
+        return state
+    vectors = captions.embed(config, captions.sentences(config, class_names))
+
+    def told(network: NetworkState, placed: NetworkState) -> NetworkState:
+        table = mesh_lib.place(vectors, placed.captions['table'].sharding)
+        return network.replace(captions={'table': table})
+
+    return state.replace(
+        generator=told(state.generator, like.generator),
+        discriminator=told(state.discriminator, like.discriminator),
     )
 
 

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import optax
 from ml_collections import ConfigDict
 
-from dcgan_jax import augment, inputs, losses, penalties
+from dcgan_jax import augment, captions, inputs, losses, penalties
 from dcgan_jax.train_state import STATISTICS, GANState, NetworkState
 
 Metrics = dict[str, jax.Array]
@@ -29,6 +29,8 @@ class Stream(enum.IntEnum):
     FLIP = 8
     FLIP_LABELS = 9
     PENALTY = 10
+    CAPTION = 11
+    MISMATCH = 12
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,7 +42,8 @@ class Update:
         key: of the update.
         step: steps done before, int32 scalar.
         count: updates of D done before, int32 scalar.
-        labels: int32 `[B]`, of real and fake images alike; None without classes.
+        labels: int32 `[B]`, classes or captions of real and fake images alike; None without.
+        mismatched: captions of other classes, int32 `[B]`; None if they have no use.
         probability: of each augmentation.
     """
 
@@ -49,6 +52,7 @@ class Update:
     step: jax.Array
     count: jax.Array
     labels: jax.Array | None
+    mismatched: jax.Array | None
     probability: float | jax.Array
 
     def stream(self, stream: Stream) -> jax.Array:
@@ -146,7 +150,8 @@ def train_step(
         batch, batch_labels = jax.tree.map(lambda x, first=index: x[first::parts], (real, labels))
         update_key = jax.random.fold_in(key, len(Stream) + index) if index else key
         count = state.step * updates + index
-        update = Update(config, update_key, state.step, count, batch_labels, probability)
+        told = _captions(update_key, batch_labels, discriminator, config)
+        update = Update(config, update_key, state.step, count, *told, probability)
         if config.augment.horizontal_flip:
             batch = augment.flip(update.stream(Stream.FLIP), batch)
         fake, generator_vjp, statistics = update.generate(generator, batch, Stream.LATENTS)
@@ -211,6 +216,24 @@ def ema_decay(step: jax.Array, batch_size: int, config: ConfigDict) -> jax.Array
     return jnp.exp2(-batch_size / jnp.maximum(halflife, 1e-8))
 
 
+def _captions(
+    key: jax.Array, labels: jax.Array | None, network: NetworkState, config: ConfigDict
+) -> tuple[jax.Array | None, jax.Array | None]:
+    """(captions of classes `labels`, those of other classes): themselves and None without text."""
+    if not captions.is_used(config):
+        return labels, None
+    of_each = captions.count(config)
+    caption_key, other_key = (
+        jax.random.fold_in(key, stream) for stream in (Stream.CAPTION, Stream.MISMATCH)
+    )
+    rows = captions.rows(caption_key, labels, of_each)
+    if not config.text.mismatched:
+        return rows, None
+    num_classes = len(network.captions['table']) // of_each
+    others = captions.mismatched(other_key, labels, num_classes)
+    return rows, captions.rows(other_key, others, of_each)
+
+
 def _update_discriminator(
     network: NetworkState, real: jax.Array, fake: jax.Array, update: Update
 ) -> tuple[NetworkState, jax.Array, Metrics]:
@@ -231,6 +254,15 @@ def _update_discriminator(
             update.stream(Stream.FLIP_LABELS), real_logits, fake_logits, config.loss.flip_labels
         )
         loss = losses.create(config.loss).discriminator(*told)
+        if update.mismatched is not None:
+            wrong = dataclasses.replace(update, labels=update.mismatched)
+            logits, statistics = wrong.judge(
+                network, params, statistics, real_view, Stream.DROPOUT_REAL
+            )
+            # GAN-CLS: a real image with a wrong caption counts as fake (Reed et al. 2016, alg. 1).
+            weight = config.text.mismatched
+            of_wrong = losses.create(config.loss).discriminator(real_logits, logits)
+            loss = (loss + weight * of_wrong) / (1.0 + weight)
         return loss, (statistics, real_logits, fake_logits)
 
     (loss, (statistics, real_logits, fake_logits)), grads = jax.value_and_grad(

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
-from dcgan_jax import inputs
+from dcgan_jax import captions, inputs
 from dcgan_jax.errors import UserError
 from dcgan_jax.models import translator
 from dcgan_jax.models.dcgan import Discriminator, Generator
@@ -49,7 +49,9 @@ def build(config: ConfigDict, image_shape: tuple[int, int, int], num_classes: in
             'config.conditional needs a data set with class labels: use another, or False'
         )
     shared = {
-        'num_classes': num_classes if config.conditional else 0,
+        'num_classes': num_classes * captions.count(config) if config.conditional else 0,
+        'caption_size': captions.size(config),
+        'caption_features': config.text.features,
         'lowering': config.lowering,
         'dtype': jnp.dtype(config.dtype),
     }

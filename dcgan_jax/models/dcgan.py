@@ -42,7 +42,11 @@ class Generator(nn.Module):
         weight_stddev: its standard deviation, where it has one.
         spectral_norm: of all dense layers and convolutions.
         width: scales every number of channels (and of stem features).
-        num_classes: 0, or how many classes have a normalisation of their own.
+        num_classes: 0, or how many classes have a normalisation of their own; or how many captions
+            there are.
+        caption_size: of a caption's vector, which the latents are joined with (Reed et al. 2016,
+            arXiv:1605.05396); 0: classes.
+        caption_features: what such a vector is reduced to.
         lowering: how convolutions are computed, see `layers`; the result is the same.
         dtype: of the computation; parameters and statistics stay float32.
     """
@@ -70,6 +74,8 @@ class Generator(nn.Module):
     spectral_norm: bool
     width: float
     num_classes: int = 0
+    caption_size: int = 0
+    caption_features: int = 0
     lowering: str = 'auto'
     dtype: Any = jnp.float32
 
@@ -79,16 +85,18 @@ class Generator(nn.Module):
 
         Args:
             z: latents `[B, latent_dim]`.
-            labels: int32 `[B]` in [0, num_classes), where there are classes.
+            labels: int32 `[B]` in [0, num_classes), where there are classes or captions.
             train: normalise by the batch's own statistics, and update the running ones in the
                 collection 'batch_stats'; otherwise use the running ones.
 
         Returns:
             `[B, H, W, out_channels]` in [-1, 1], in `dtype`.
         """
-        labels = labels if self.num_classes else None
         residual = self.block == 'residual'
         x = z.astype(self.dtype)
+        if self.caption_size:
+            x = jnp.concatenate([x, stages.caption(self, labels)], axis=-1)
+        labels = labels if self.num_classes and not self.caption_size else None
         for index, features in enumerate(self.stem_features):
             x = self.activate(stages.dense(self, stages.scaled(self, features), f'stem_{index}')(x))
         base_features = stages.scaled(self, self.base_features)
@@ -151,7 +159,10 @@ class Discriminator(nn.Module):
         spectral_norm: of all dense layers, convolutions and class vectors.
         width: scales every number of channels.
         num_classes: 0, or how many classes the projection knows (Miyato & Koyama 2018,
-            arXiv:1802.05637).
+            arXiv:1802.05637); or how many captions there are.
+        caption_size: of a caption's vector, which the last map is joined with at each position,
+            before a 1x1 convolution (Reed et al. 2016); 0: classes.
+        caption_features: what such a vector is reduced to.
         lowering: how convolutions are computed, see `layers`; the result is the same.
         dtype: of the computation; parameters, statistics and logits stay float32.
     """
@@ -177,6 +188,8 @@ class Discriminator(nn.Module):
     spectral_norm: bool
     width: float
     num_classes: int = 0
+    caption_size: int = 0
+    caption_features: int = 0
     lowering: str = 'auto'
     dtype: Any = jnp.float32
 
@@ -188,7 +201,7 @@ class Discriminator(nn.Module):
 
         Args:
             images: `[B, H, W, C]` in [-1, 1]; B is a multiple of `pack`.
-            labels: int32 `[B]` in [0, num_classes), where there are classes.
+            labels: int32 `[B]` in [0, num_classes), where there are classes or captions.
             train: normalise by the batch's own statistics (and update the collection
                 'batch_stats'), and drop activations by the stream 'dropout'.
 
@@ -217,9 +230,15 @@ class Discriminator(nn.Module):
             x = self.activate(x)
         if self.minibatch_stddev:
             x = attention.minibatch_stddev(x, self.minibatch_stddev)
+        if self.caption_size:
+            seen = stages.caption(self, labels)[:, None, None]
+            seen = jnp.broadcast_to(seen, (*x.shape[:3], seen.shape[-1]))
+            joined = jnp.concatenate([x, seen], axis=-1)
+            x = stages.convolve(self, layers.Conv, joined, x.shape[-1], 1, 1, 'joint')
+            x = self.activate(x)
         x = jnp.sum(x, axis=(1, 2)) if self.head == 'sum' else x.reshape(x.shape[0], -1)
         logits = stages.dense(self, 1, 'logit')(x).astype(jnp.float32)
-        if self.num_classes:
+        if self.num_classes and not self.caption_size:
             embed = layers.Embed(
                 self.num_classes,
                 x.shape[-1],

@@ -41,6 +41,17 @@ def dense(net: nn.Module, features: int, name: str) -> layers.Dense:
     )
 
 
+def caption(net: nn.Module, labels: jax.Array) -> jax.Array:
+    """Captions by number, int32 `[B]`, to `[B, caption_features]` (Reed et al. 2016, section 4.1).
+
+    Their vectors, which no gradient changes, go through a dense layer and a leaky ReLU.
+    """
+    shape = (net.num_classes, net.caption_size)
+    table = net.variable('captions', 'table', jnp.zeros, shape).value
+    seen = dense(net, net.caption_features, 'caption')(jnp.asarray(table)[labels].astype(net.dtype))
+    return nn.leaky_relu(seen, 0.2)
+
+
 def convolve(
     net: nn.Module,
     layer: type[layers.Conv] | type[layers.ConvTranspose],

@@ -40,6 +40,8 @@ class Translator(nn.Module):
     spectral_norm: bool
     width: float
     num_classes: int = 0
+    caption_size: int = 0
+    caption_features: int = 0
     lowering: str = 'auto'
     dtype: Any = jnp.float32
 

@@ -10,7 +10,7 @@ import numpy as np
 import safetensors.numpy
 from etils import epath
 
-from dcgan_jax import run_dir
+from dcgan_jax import captions, run_dir
 from dcgan_jax.files import write_whole
 from dcgan_jax.sampling import Sampler, generate
 from dcgan_jax.tasks.restore import restore
@@ -62,8 +62,14 @@ def serialized(program: Any, run: run_dir.Run) -> bytes:
     (batch,) = export.symbolic_shape('b')
     arguments = [jax.ShapeDtypeStruct((batch, run.config.latent_dim), np.float32)]
     if run.config.conditional:
+        program = functools.partial(_by_first_caption, program, captions.count(run.config))
         arguments.append(jax.ShapeDtypeStruct((batch,), np.int32))
     else:
         program = functools.partial(program, labels=None)
     exported = export.export(jax.jit(program), platforms=PLATFORMS)(*arguments)
     return bytes(exported.serialize())
+
+
+def _by_first_caption(program: Any, of_each: int, latents: jax.Array, labels: jax.Array) -> Any:
+    """Programs take classes, be they told to the generator by number or by caption."""
+    return program(latents, labels * of_each)

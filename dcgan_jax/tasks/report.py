@@ -26,6 +26,7 @@ _TASKS = {
     'inpainting': 'Inpainting',
     'translation': 'Translation',
     'anomalies': 'Anomalies',
+    'retrieval': 'Asked for and found again',
 }
 _CAPTIONS = {
     'interpolation': 'Walks between latents on great circles',
@@ -158,7 +159,7 @@ def _task(folder: epath.Path, pictures: Pictures) -> Iterator[str]:
         if path.suffix == '.json':
             found = _read(path)
             yield from _tables(_spaced(path), found)
-            if isinstance(found.get('figures'), dict):  # Of images completed, see `pairs.write`.
+            if isinstance(found.get('input'), dict):  # Of images completed, see `pairs.write`.
                 said[path.stem] = f'What was given, {", ".join(found["figures"])}, the real image'
     shown = [path for path in paths if path.suffix in _KINDS]
     if shown:

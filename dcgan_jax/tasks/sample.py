@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from etils import epath
 
-from dcgan_jax import images, run_dir
+from dcgan_jax import captions, images, run_dir
 from dcgan_jax.errors import UserError
 from dcgan_jax.files import write_whole
 from dcgan_jax.sampling import Sampler
@@ -23,6 +23,7 @@ def sample(
     seed: int,
     which: str = 'latest',
     classes: Sequence[str] | None = None,
+    prompts: Sequence[str] | None = None,
 ) -> epath.Path:
     """Draws `num` images from the run in `workdir`.
 
@@ -36,26 +37,45 @@ def sample(
         seed: of the latents.
         which: checkpoint, see `restore`.
         classes: names (or numbers) of those to draw in turn; all when None.
+        prompts: sentences to draw in turn instead, by a run with `config.text`; `labels` are their
+            numbers then.
 
     Returns:
         The grid's path.
 
     Raises:
-        UserError: no run or no whole checkpoint in `workdir`, `out` isn't writable, or a class is
-            unknown.
+        UserError: no run or no whole checkpoint in `workdir`, `out` isn't writable, a class is
+            unknown, or the run knows no sentences.
     """
     run, networks, state = restore(workdir, which, of_latents=True)
-    chosen = numbers(run, classes)
+    vectors = _embedded(run, prompts, classes)
+    chosen = numbers(run, classes) if prompts is None else np.arange(len(prompts), dtype=np.int32)
     out = run_dir.check_writable(out or epath.Path(workdir) / 'samples', '--out')
     sampler = Sampler(networks.generator, run.config)
     latents = sampler.latents(seed, num)
     labels = chosen[sampler.labels(num, len(chosen))]
-    pixels = sampler(state, latents, labels)
+    pixels = sampler(state, latents, labels, vectors)
 
     arrays = io.BytesIO()
     np.savez_compressed(arrays, images=pixels, latents=latents, labels=labels, step=int(state.step))
     write_whole(out / 'samples.npz', arrays.getvalue())
     return images.write_png(out / 'samples.png', images.grid(pixels[:MOST_IN_GRID]))
+
+
+def _embedded(
+    run: run_dir.Run, prompts: Sequence[str] | None, classes: Sequence[str] | None
+) -> np.ndarray | None:
+    """Vectors of prompts; None without any."""
+    if prompts is None:
+        return None
+    if not captions.is_used(run.config):
+        raise UserError(
+            '--prompt: the run was trained without captions; train one with '
+            '--config=configs/text_cifar10.py'
+        )
+    if classes is not None:
+        raise UserError('--prompt and --classes exclude each other: drop one')
+    return captions.embed(run.config, prompts)
 
 
 def numbers(run: run_dir.Run, classes: Sequence[str] | None) -> np.ndarray:

