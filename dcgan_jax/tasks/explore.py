@@ -40,9 +40,11 @@ class Explored(NamedTuple):
     seed: int
 
     def draw(self, latents: np.ndarray) -> np.ndarray:
-        """Images uint8 `[N, H, W, C]`, of class 0 where there are classes."""
+        """Images uint8 `[N, H, W, C]`, of class (or caption) 0 where there are such."""
         labels = np.zeros(len(latents), np.int32)
-        return self.sampler(self.state, latents.astype(np.float32), labels)
+        table = self.state.generator.captions.get('table')
+        first = None if table is None else np.asarray(table[:1])
+        return self.sampler(self.state, latents.astype(np.float32), labels, first)
 
 
 def explore(
