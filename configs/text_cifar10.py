@@ -21,12 +21,12 @@ def get_config() -> ConfigDict:
     config.conditional = True
     config.text.embedder = 'minilm'
     config.batch_size = 16
-    config.num_steps = 18_000
+    config.num_steps = 12_000
     config.checkpoint_every = 3_000
     config.sample_every = 3_000
     config.generator.width = 0.5
     config.discriminator.width = 0.5
     for optimizer in config.optimizer.values():
-        optimizer.decay_start, optimizer.decay_end = 9_000, 18_000
+        optimizer.decay_start, optimizer.decay_end = 6_000, 12_000
     config.evaluation.split = 'test'
     return config
