@@ -2,6 +2,7 @@
 
 import numpy as np
 import scipy.optimize
+from tqdm import tqdm
 
 _ITERATIONS = 200
 _PENALTIES = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1)
@@ -57,7 +58,7 @@ def fit(features: np.ndarray, labels: np.ndarray, num_classes: int) -> tuple[Lin
     """The classifier with the penalty that does best on a tenth held out, and that penalty."""
     held = np.arange(len(features)) % _HELD_OUT == 0
     scores = []
-    for penalty in _PENALTIES:
+    for penalty in tqdm(_PENALTIES, 'Fitting', unit='fit', delay=3, disable=None):
         svm = LinearSVM(features[~held], labels[~held], num_classes, penalty)
         scores.append(np.mean(svm(features[held]) == labels[held]))
     best = _PENALTIES[int(np.argmax(scores))]

@@ -69,9 +69,9 @@ def test_a_silenced_unit_changes_nothing_that_it_does_not_draw(config):
     latents = np.random.default_rng(0).normal(size=(4, 4)).astype(np.float32)
     variables = generator.init(jax.random.key(0), latents, train=False)
     params = variables['params']
-    units = explain.strongest_units(params, 8)
+    units = explain.strongest_units(params)
     assert sorted(units) == list(range(8))
-    without = explain.silenced(params, 5)
+    without = explain.silenced(params, np.asarray([5]))
     kernel = without['conv_0']['kernel']
     assert not kernel[:, :, 5].any()
     np.testing.assert_array_equal(

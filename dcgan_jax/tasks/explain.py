@@ -21,7 +21,8 @@ from dcgan_jax.train_state import GANState
 
 _FILTERS = 8  # of the last stage
 _PATCHES = 8  # images that excite a filter most
-_UNITS = 8  # of G's first stage, dropped one by one
+_GROUPS = 8  # of channels of G's first stage, silenced one by one
+_SHARE = 32  # of the channels, one in so many is a group: a single one of 512 is not missed
 _LOOKED_AT = 5_000  # training images that filters choose from
 _BATCH = 100
 _FIRST_STAGE = re.compile(r'(conv_0|block_0_(conv_0|shortcut))(_branch_\d+)?')
@@ -154,33 +155,37 @@ def draw_filters(networks: Networks, state: GANState, pixels: np.ndarray, out: e
 
 
 def drop_units(sampler: Sampler, state: GANState, seed: int, out: epath.Path) -> None:
-    """`dropped_units.png`: samples, then the same with one channel of G's first stage silenced.
+    """`dropped_units.png`: samples, then the same with some channels of G's first stage silenced.
 
-    Those whose scale weighs most (Radford et al. 2015, section 6.3.1, drop windows so).
+    Groups of those that weigh most, the strongest first (Radford et al. 2015, section 6.3.1, drop
+    windows so).
     """
     latents = sampler.latents(seed, _PATCHES)
     rows = [sampler(state, latents)]
-    for unit in strongest_units(state.ema_params, _UNITS):
-        without = state.replace(ema_params=silenced(state.ema_params, unit))
+    order = strongest_units(state.ema_params)
+    size = max(1, len(order) // _SHARE)
+    for start in range(0, min(_GROUPS * size, len(order)), size):
+        without = silenced(state.ema_params, order[start : start + size])
+        without = state.replace(ema_params=without)
         rows.append(sampler(without, latents))
     picture = images.grid(np.concatenate(rows), columns=_PATCHES)
     images.write_png(out / 'dropped_units.png', picture)
 
 
-def strongest_units(params: Any, count: int) -> np.ndarray:
-    """The channels of the stem's map that the convolutions which read it weigh most."""
+def strongest_units(params: Any) -> np.ndarray:
+    """The channels of the stem's map, those that what reads it weighs most first."""
     weights = [
         np.square(np.asarray(leaf, np.float64)).sum(axis=(0, 1, 3))
         for path, leaf in jax.tree_util.tree_leaves_with_path(params)
         if _reads_the_stem(path)
     ]
-    return np.argsort(-np.sum(weights, axis=0))[:count]
+    return np.argsort(-np.sum(weights, axis=0))
 
 
-def silenced(params: Any, unit: int) -> Any:
-    """The parameters with one channel of the stem's map read by nothing."""
+def silenced(params: Any, units: np.ndarray) -> Any:
+    """The parameters with some channels of the stem's map read by nothing."""
     return jax.tree_util.tree_map_with_path(
-        lambda path, leaf: leaf.at[:, :, unit].set(0.0) if _reads_the_stem(path) else leaf, params
+        lambda path, leaf: leaf.at[:, :, units].set(0.0) if _reads_the_stem(path) else leaf, params
     )
 
 

@@ -35,7 +35,7 @@ _CAPTIONS = {
     'arithmetic': 'Averages of samples, added and subtracted',
     'neighbours': 'Samples, the nearest training images in pixels, then in features of D',
     'filters': 'What excites filters of D most, and guided gradients below',
-    'dropped_units': 'Samples, then the same with one channel of G silenced in each row',
+    'dropped_units': 'Samples, then the same with a group of channels of G silenced in each row',
     'retrieval': 'Samples, a row for each class',
 }
 
