@@ -5,7 +5,7 @@ import scipy.optimize
 from tqdm import tqdm
 
 _ITERATIONS = 200
-_PENALTIES = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1)
+_PENALTIES = (1e-3, 1e-2, 1e-1, 1.0, 10.0)
 _HELD_OUT = 10  # one image in so many chooses the penalty
 
 
