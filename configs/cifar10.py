@@ -67,7 +67,7 @@ def get_config() -> ConfigDict:
         'a photo of a {}', 'a picture of the {}', 'a small {}', 'one {} in the middle',
         'this is a {}', 'an image that shows a {}', 'there is a {} here', '{}',
     )  # fmt: skip
-    config.text.features = 128  # What a caption's vector is reduced to in each network.
+    config.text.scale = 0.2  # Norm of a caption's vector: the larger, the faster both learn of it.
     config.text.mismatched = 1.0  # Weight of real images with wrong captions in D's loss.
 
     config.generator = ConfigDict()

@@ -20,7 +20,8 @@ from dcgan_jax.inputs import sample_latents
 from dcgan_jax.keys import Role, role_key
 from dcgan_jax.models import Networks, encoder
 from dcgan_jax.neighbours import nearest
-from dcgan_jax.representation import Representation
+from dcgan_jax.pieces import in_pieces
+from dcgan_jax.representation import Representation, logits
 from dcgan_jax.sampling import Sampler
 from dcgan_jax.train_state import GANState
 
@@ -62,7 +63,7 @@ def score(run: Trained, pixels: np.ndarray) -> Scored:
     wanted = run.config.anomaly.scores
     scores, made = {}, {}
     if 'discriminator' in wanted:
-        scores['discriminator'] = -_logits(run, pixels)
+        scores['discriminator'] = -logits(run.networks, run.state, pixels)
     if {'mahalanobis', 'neighbours'} & set(wanted):
         see = Representation(run.networks, run.state, _SIDE)
         normal, seen = see(run.normal, 'Training images'), see(pixels, 'Images')
@@ -109,16 +110,7 @@ def _of_inversion(
         made = generate(latents)
         return distance(judge, images.to_float(part), made), images.to_uint8(made)
 
-    scores, made = [], []
-    with tqdm(total=len(pixels), desc='Scoring', unit='image', delay=3, disable=None) as bar:
-        for start in range(0, len(pixels), _BATCH):
-            part = pixels[start : start + _BATCH]
-            padded = np.pad(part, ((0, _BATCH - len(part)), *[(0, 0)] * 3), mode='edge')
-            found = compare(padded, invert(padded))
-            for kept, values in zip((scores, made), found, strict=True):
-                kept.append(np.asarray(values)[: len(part)])
-            bar.update(len(part))
-    return np.concatenate(scores), np.concatenate(made)
+    return in_pieces(lambda part: compare(part, invert(part)), _BATCH, 'Scoring', pixels)
 
 
 def distance(
@@ -210,22 +202,3 @@ def _players(
         return last.reshape(len(real), -1).astype(jnp.float32)
 
     return generate, judge
-
-
-def _logits(run: Trained, pixels: np.ndarray) -> np.ndarray:
-    discriminator = run.state.discriminator
-    variables = {'params': discriminator.params, **discriminator.statistics}
-    module = run.networks.discriminator
-
-    @jax.jit
-    def logits(part: jax.Array) -> jax.Array:
-        shown = jnp.repeat(images.to_float(part), module.pack, axis=0)
-        labels = jnp.zeros(len(shown), jnp.int32)
-        return module.apply(variables, shown, labels, train=False)[:, 0]
-
-    found = []
-    for start in range(0, len(pixels), _BATCH):
-        part = pixels[start : start + _BATCH]
-        padded = np.pad(part, ((0, _BATCH - len(part)), *[(0, 0)] * 3), mode='edge')
-        found.append(np.asarray(logits(padded))[: len(part)])
-    return np.concatenate(found)

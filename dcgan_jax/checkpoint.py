@@ -13,11 +13,15 @@ from etils import epath
 
 from dcgan_jax import processes
 from dcgan_jax.errors import TrainingError, UserError
+from dcgan_jax.files import absolute, write_whole
 from dcgan_jax.train_state import GANState
 
 FOLDER = 'checkpoints'
 BEST_FOLDER = 'best_checkpoint'
 DAMAGED_FOLDER = 'damaged_checkpoints'
+_DAMAGED_README = (
+    b'Checkpoints by step that were not whole. Nothing reads them: delete them if you like.\n'
+)
 
 
 class DamagedError(Exception):
@@ -40,7 +44,7 @@ class Checkpoints:
         """
         self._metadata = metadata
         self._manager = _manager(
-            epath.Path(workdir).absolute() / folder, max_to_keep=keep, cleanup_tmp_directories=True
+            absolute(workdir) / folder, max_to_keep=keep, cleanup_tmp_directories=True
         )
 
     def latest_step(self) -> int | None:
@@ -125,7 +129,7 @@ def restore_latest(
     Raises:
         UserError: a checkpoint holds other arrays than `like`, or all of them are damaged.
     """
-    folder = epath.Path(workdir).absolute() / folder
+    folder = absolute(workdir) / folder
     if not folder.exists():
         return None, []
     manager = _manager(folder, create=False)
@@ -154,7 +158,8 @@ def set_aside(workdir: epath.PathLike, steps: list[int]) -> None:
     """Moves damaged checkpoints to `damaged_checkpoints/`: their steps can be saved again."""
     for step in steps:
         target = epath.Path(workdir) / DAMAGED_FOLDER / str(step)
-        target.parent.mkdir(exist_ok=True)
+        # In a bucket a folder is there when it holds a file, and only then can be moved to.
+        write_whole(target.parent / 'README.txt', _DAMAGED_README)
         if target.exists():
             target.rmtree()
         (epath.Path(workdir) / FOLDER / str(step)).rename(target)

@@ -190,7 +190,7 @@ SCHEMA = {
     'text': {
         'embedder': Choice(('', *captions.EMBEDDERS)),
         'templates': Each(Text(filled=True), least=1),
-        'features': whole(1, 2**14),
+        'scale': Number(0),
         'mismatched': Number(0),
     },
     'generator': LAYERS
@@ -370,7 +370,7 @@ def _conflicts(config: ConfigDict) -> Iterator[tuple[str, str]]:
             f'config.text.templates={tuple(config.text.templates)} must each have {{}}',
             "it stands for the class's name: 'a photo of a {}'",
         )
-    if config.conditional and config.generator.norm == 'none' and not captions.is_used(config):
+    if config.conditional and config.generator.norm == 'none':
         yield (
             "config.conditional needs a config.generator.norm, which classes act by, not 'none'",
             "take 'batch', say",

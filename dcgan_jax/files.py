@@ -54,9 +54,23 @@ def reachable(path: epath.PathLike, what: str) -> epath.Path:
     return path
 
 
+def in_bucket(path: epath.PathLike) -> bool:
+    """Whether a path is that of an object store (`gs://`), which has no folders of its own."""
+    return '://' in os.fspath(path)
+
+
+def absolute(path: epath.PathLike) -> epath.Path:
+    """A path that doesn't depend on the current folder, as those in buckets don't anyway."""
+    path = epath.Path(path)
+    return path if in_bucket(path) else path.absolute()
+
+
 def write_whole(path: epath.PathLike, content: bytes) -> epath.Path:
     """Writes a file whole or not at all, making its folder; returns its path."""
     path = epath.Path(path)
+    if in_bucket(path):  # Objects are there when they are whole.
+        path.write_bytes(content)
+        return path
     path.parent.mkdir(parents=True, exist_ok=True)
     # Processes of one run may write the same file to a cache at once.
     partial = path.parent / f'{path.name}.{os.getpid()}.partial'

@@ -13,17 +13,18 @@ _COLOURS = ('#0072b2', '#d55e00', '#009e73', '#cc79a7', '#e69f00', '#56b4e9')
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 _STYLE = """
 :root { color-scheme: light dark; }
-body { font: 16px/1.5 system-ui, sans-serif; max-width: 64rem; margin: 0 auto; padding: 0 1rem; }
-h1, h2, h3 { line-height: 1.2; overflow-wrap: anywhere; }
+body { font: 16px/1.5 system-ui, sans-serif; max-width: 64rem; margin: 0 auto; padding: 0 1rem;
+  overflow-wrap: anywhere; }
+h1, h2, h3 { line-height: 1.2; }
 h2 { border-top: 1px solid #8888; padding-top: 1rem; margin-top: 2rem; }
 .wide { overflow-x: auto; }
-table { border-collapse: collapse; font-size: 0.9rem; }
+table { border-collapse: collapse; font-size: 0.9rem; overflow-wrap: normal; }
 th, td { text-align: left; padding: 0.2rem 0.8rem 0.2rem 0; border-bottom: 1px solid #8884; }
 td { font-variant-numeric: tabular-nums; }
 .many { display: grid; gap: 1rem; grid-template-columns: repeat(auto-fit, minmax(17rem, 1fr)); }
 figure { margin: 0; }
 figure img { width: 100%; max-width: 40rem; image-rendering: pixelated; }
-figcaption { font-size: 0.85rem; overflow-wrap: anywhere; }
+figcaption { font-size: 0.85rem; }
 svg { width: 100%; max-width: 40rem; font-size: 12px; }
 svg text { fill: currentColor; }
 summary { cursor: pointer; }
@@ -118,8 +119,8 @@ def _thinned(line: Line) -> Line:
 
 
 def many(parts: Sequence[str]) -> str:
-    """Figures side by side, as many as the screen has room for."""
-    return f'<div class="many">{"".join(parts)}</div>'
+    """Figures side by side, as many as the screen has room for; nothing where there are none."""
+    return f'<div class="many">{"".join(parts)}</div>' if any(parts) else ''
 
 
 def section(title: str, *parts: str) -> str:

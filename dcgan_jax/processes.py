@@ -5,6 +5,7 @@ What is written once, the first process writes.
 """
 
 import contextlib
+import faulthandler
 from collections.abc import Callable
 from typing import Any
 
@@ -38,6 +39,9 @@ def start(coordinator: str | None, count: int | None, index: int | None) -> None
             f'cannot join the processes of this run ({error}): give --coordinator_address, '
             '--num_processes and --process_id to each'
         ) from error
+    # The loss of a process ends the others by an abort, after a line that says so: the stacks of
+    # all their threads, which absl has asked for, would hide it.
+    faulthandler.disable()
 
 
 def is_first() -> bool:

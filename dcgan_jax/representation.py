@@ -1,4 +1,4 @@
-"""What a discriminator sees in images: its activations as vectors."""
+"""What a discriminator sees in images: its activations as vectors, and its logits."""
 
 import functools
 from typing import Any
@@ -6,10 +6,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from tqdm import tqdm
 
 from dcgan_jax import images
 from dcgan_jax.models import Discriminator, Networks
+from dcgan_jax.pieces import in_pieces
 from dcgan_jax.train_state import GANState
 
 _BATCH = 100
@@ -24,25 +24,45 @@ class Representation:
 
     def __init__(self, networks: Networks, state: GANState, side: int = 4):
         """For maps pooled to `side` x `side` (or left as they are, if smaller)."""
-        discriminator = state.discriminator
-        self._variables = {'params': discriminator.params, **discriminator.statistics}
+        self._variables = _variables(state)
         self._vectors = jax.jit(functools.partial(vectors, networks.discriminator, side=side))
 
     def __call__(self, pixels: np.ndarray, title: str = 'Looking') -> np.ndarray:
         """uint8 `[N, H, W, C]` to float32 `[N, D]`."""
-        found = []
-        with tqdm(total=len(pixels), desc=title, unit='image', delay=3, disable=None) as bar:
-            for start in range(0, len(pixels), _BATCH):
-                piece = pixels[start : start + _BATCH]
-                padded = np.pad(piece, ((0, _BATCH - len(piece)), *[(0, 0)] * 3))
-                found.append(np.asarray(self._vectors(self._variables, padded))[: len(piece)])
-                bar.update(len(piece))
-        return np.concatenate(found)
+        return in_pieces(functools.partial(self._vectors, self._variables), _BATCH, title, pixels)
+
+
+def logits(
+    networks: Networks, state: GANState, pixels: np.ndarray, labels: np.ndarray | None = None
+) -> np.ndarray:
+    """D's logits, float32 `[N]`, of images uint8 `[N, H, W, C]`; the larger, the more real.
+
+    Args:
+        networks: of the run.
+        state: of the run.
+        pixels: the images.
+        labels: their classes or captions, int32 `[N]`; 0 where None.
+    """
+    module = networks.discriminator
+
+    @jax.jit
+    def of_piece(variables: Any, part: jax.Array, labels: jax.Array) -> jax.Array:
+        # Packed discriminators judge several images as one: here each with itself.
+        shown = jnp.repeat(images.to_float(part), module.pack, axis=0)
+        told = jnp.repeat(labels, module.pack)
+        return module.apply(variables, shown, told, train=False)[:, 0]
+
+    labels = np.zeros(len(pixels), np.int32) if labels is None else labels
+    apply = functools.partial(of_piece, _variables(state))
+    return in_pieces(apply, _BATCH, 'Judging', pixels, labels)
+
+
+def _variables(state: GANState) -> Any:
+    return {'params': state.discriminator.params, **state.discriminator.statistics}
 
 
 def vectors(judge: Discriminator, variables: Any, pixels: jax.Array, side: int) -> jax.Array:
     """The activations of uint8 images `[B, H, W, C]` as float32 `[B, D]`, D unpacked."""
-    # Packed discriminators judge several images as one: here each with itself.
     real = jnp.repeat(images.to_float(pixels), judge.pack, axis=0)
     labels = jnp.zeros(len(real), jnp.int32)
     _, seen = judge.apply(variables, real, labels, train=False, mutable=['intermediates'])

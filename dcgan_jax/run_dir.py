@@ -15,7 +15,7 @@ from configs import cifar10
 from dcgan_jax import checkpoint
 from dcgan_jax import config as config_lib
 from dcgan_jax.errors import UserError
-from dcgan_jax.files import reachable, write_whole
+from dcgan_jax.files import in_bucket, reachable, write_whole
 
 CONFIG_FILE = 'config.json'
 LOCK_FILE = '.lock'
@@ -54,7 +54,7 @@ def folder(path: epath.PathLike, flag: str = '--workdir') -> epath.Path:
 
 
 def check_writable(workdir: epath.PathLike, flag: str = '--workdir') -> epath.Path:
-    """Makes `workdir` where it's not there, and tries to write in it.
+    """Tries to make `workdir` and to write in it, and leaves nothing of that behind.
 
     Args:
         workdir: a folder; `~` is the user's.
@@ -68,10 +68,15 @@ def check_writable(workdir: epath.PathLike, flag: str = '--workdir') -> epath.Pa
     """
     workdir = folder(workdir, flag)
     probe = workdir / f'.write_test_{os.getpid()}'
+    # Buckets have no folders, and may not be asked for by those who may write in them.
+    above = () if in_bucket(workdir) else (workdir, *workdir.parents)
+    missing = [path for path in above if not path.exists()]
     try:
         workdir.mkdir(parents=True, exist_ok=True)
         probe.write_bytes(b'')
         probe.unlink()
+        for path in missing:
+            path.rmdir()
     except OSError as error:
         raise UserError(
             f'{flag}={workdir} is not writable ({error.strerror or error}): choose another'
@@ -111,7 +116,7 @@ def alone(workdir: epath.Path) -> Iterator[None]:
     Raises:
         UserError: another process trains there.
     """
-    if '://' in os.fspath(workdir):
+    if in_bucket(workdir):
         yield
         return
     with open(workdir / LOCK_FILE, 'ab') as file:

@@ -119,6 +119,15 @@ def drawn_labelled(seed: int, count: int, source: ImageSource) -> Examples:
     return source.read(data.batch_indices(seed, 0, count, len(source))[0], labels=True)
 
 
+def _occurrence(labels: np.ndarray) -> np.ndarray:
+    """How often each of `labels` [N] came before it, in the same dtype."""
+    seen = np.zeros_like(labels)
+    for label in np.unique(labels):
+        here = labels == label
+        seen[here] = np.arange(np.sum(here))
+    return seen
+
+
 class Sampler:
     """Draws images from a generator's average, in batches of one compiled size.
 
@@ -235,8 +244,7 @@ class Sampler:
             table = mesh_lib.place(prompts, mesh_lib.replicated(mesh_lib.create()))
             variables = variables | {'captions': {'table': table}}
         elif self._captions > 1:
-            turn = np.arange(len(labels), dtype=np.int32) // self.num_classes % self._captions
-            labels = labels * self._captions + turn
+            labels = labels * self._captions + _occurrence(labels) % self._captions
         for start in range(0, len(latents), self._batch_size):
             piece = slice(start, start + self._batch_size)
             count = len(latents[piece])

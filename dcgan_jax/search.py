@@ -13,11 +13,11 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from ml_collections import ConfigDict
-from tqdm import tqdm
 
-from dcgan_jax import blend, images, inputs
+from dcgan_jax import blend, captions, images, inputs
 from dcgan_jax.keys import Role, role_key
 from dcgan_jax.models import Networks
+from dcgan_jax.pieces import in_pieces
 from dcgan_jax.sampling import Sampler
 from dcgan_jax.train_state import GANState
 
@@ -84,22 +84,22 @@ class Completion:
         """Images uint8 `[N, H, W, C]` of inputs `[N, H, W, C + 1]`, see `dcgan_jax.inputs`."""
         variables = self._sampler.variables(state)
         judge = {'params': state.discriminator.params, **state.discriminator.statistics}
-        found = []
-        with tqdm(total=len(given), desc='Searching', unit='image', disable=None) as bar:
-            for start in range(0, len(given), _IMAGES):
-                piece = given[start : start + _IMAGES]
-                padded = np.pad(piece, ((0, _IMAGES - len(piece)), *[(0, 0)] * 3), mode='edge')
-                key = jax.random.fold_in(self._key, start)
-                found.append(np.asarray(self._search(variables, judge, padded, key))[: len(piece)])
-                bar.update(len(piece))
-        return np.concatenate(found)
+
+        def search(piece: np.ndarray, numbers: np.ndarray) -> jax.Array:
+            key = jax.random.fold_in(self._key, int(numbers[0]))
+            return self._search(variables, judge, piece, key)
+
+        return in_pieces(search, _IMAGES, 'Searching', given, np.arange(len(given)), delay=0)
 
 
 def _search(
     networks: Networks, config: ConfigDict, variables: Any, judge: Any, given: jax.Array, key: Any
 ) -> jax.Array:
     count, restarts = len(given), config.search.restarts
-    labels = jnp.arange(count * restarts, dtype=jnp.int32) % max(networks.generator.num_classes, 1)
+    # Classes in turn, each by its first caption where it has several.
+    of_each = captions.count(config)
+    num_classes = max(networks.generator.num_classes // of_each, 1)
+    labels = jnp.arange(count * restarts, dtype=jnp.int32) % num_classes * of_each
     known = jnp.repeat(given, restarts, axis=0)
     weights = _weights(known[..., -1:]) if config.input.kind == 'masked' else 1.0
 

@@ -13,6 +13,7 @@ from ml_collections import ConfigDict
 from tqdm import tqdm
 
 from dcgan_jax import (
+    captions,
     checkpoint,
     compiled,
     feed,
@@ -99,6 +100,8 @@ def prepare(config: ConfigDict, workdir: epath.PathLike) -> Prepared:
     mesh = mesh_lib.create(config.batch_size)
     workdir = run_dir.folder(workdir)
     processes.on_first(run_dir.check_writable, workdir)
+    if not (workdir / checkpoint.FOLDER).exists():
+        captions.require(config)
     source = sources.open_split(config, config.data.split)
     run = Run(config, source.image_shape, source.class_names)
     networks = models.build(config, run.image_shape, run.num_classes)

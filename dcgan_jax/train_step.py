@@ -29,8 +29,9 @@ class Stream(enum.IntEnum):
     FLIP = 8
     FLIP_LABELS = 9
     PENALTY = 10
-    CAPTION = 11
-    MISMATCH = 12
+    FURTHER = 11  # and up to 63 more: keys of further updates of D in a step
+    CAPTION = 128
+    MISMATCH = 129
 
 
 @dataclasses.dataclass(frozen=True)
@@ -148,7 +149,7 @@ def train_step(
     for index in range(parts):
         # Strided, so that each device keeps its own part of the batch.
         batch, batch_labels = jax.tree.map(lambda x, first=index: x[first::parts], (real, labels))
-        update_key = jax.random.fold_in(key, len(Stream) + index) if index else key
+        update_key = jax.random.fold_in(key, Stream.FURTHER + index) if index else key
         count = state.step * updates + index
         told = _captions(update_key, batch_labels, discriminator, config)
         update = Update(config, update_key, state.step, count, *told, probability)
@@ -230,7 +231,7 @@ def _captions(
     if not config.text.mismatched:
         return rows, None
     num_classes = len(network.captions['table']) // of_each
-    others = captions.mismatched(other_key, labels, num_classes)
+    others = captions.mismatched(other_key, labels, captions.classes(config, num_classes))
     return rows, captions.rows(other_key, others, of_each)
 
 

@@ -113,8 +113,8 @@ def test_asks_for_huge_pages_unless_told_otherwise(tmp_path, monkeypatch):
     assert_refused(run(*flags, GLIBC_TUNABLES=''), '<>')
 
 
-def checkpoints(workdir):
-    return sorted(int(p.name) for p in (workdir / 'checkpoints').glob('*') if p.name.isdigit())
+def checkpoints(workdir, folder='checkpoints'):
+    return sorted(int(p.name) for p in (workdir / folder).glob('*') if p.name.isdigit())
 
 
 def test_a_killed_process_goes_on_to_the_same_end(tmp_path, data_dir):

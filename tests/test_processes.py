@@ -14,6 +14,7 @@ import pytest
 
 from dcgan_jax.tasks.restore import restore
 from tests.compare import assert_close_states
+from tests.extractors import write_artifact
 from tests.test_main import ROOT, TINY, checkpoints, command
 
 DEVICES = 4
@@ -89,6 +90,30 @@ def test_processes_make_the_run_of_one(count, placement, alone, tmp_path, data_d
     assert json.loads((tmp_path / 'config.json').read_text())['config']['batch_size'] == 8
 
 
+def test_processes_evaluate_as_one(tmp_path, data_dir, monkeypatch):
+    """Figures, and which checkpoint is the best."""
+    monkeypatch.setenv('DCGAN_JAX_CACHE', str(tmp_path / 'cache'))
+    extractor = write_artifact(tmp_path / 'tiny.jaxexport')
+    flags = [
+        f'--config.evaluation.extractor={extractor}', '--config.evaluation.every=4',
+        '--config.evaluation.num_samples=60', '--config.evaluation.batch_size=16',
+        "--config.evaluation.metrics=('frechet_distance',)", '--config.num_steps=8',
+    ]  # fmt: skip
+    found = {}
+    for count in (1, 2):
+        workdir = tmp_path / str(count)
+        run(count, data_dir, f'--workdir={workdir}', *flags)
+        paths = sorted((workdir / 'evaluation').glob('*.json'))
+        distances = {path.name: json.loads(path.read_text())['frechet_distance'] for path in paths}
+        found[count] = distances, checkpoints(workdir, 'best_checkpoint')
+        best = min(distances, key=distances.get)
+        assert int(best.partition('_')[0]) == found[count][1][0]
+        assert int(restore(workdir, 'best')[2].step) == found[count][1][0]
+    assert len(found[1][0]) == 2
+    assert found[2][0] == pytest.approx(found[1][0], rel=1e-3)
+    assert found[2][1] == found[1][1]
+
+
 def wait_for(condition, seconds=120):
     deadline = time.monotonic() + seconds
     while not condition() and time.monotonic() < deadline:
@@ -118,6 +143,7 @@ def test_a_lost_process_ends_the_others_soon(lost, tmp_path, data_dir):
         _, told = processes[1 - lost].communicate(timeout=120)
     assert processes[1 - lost].returncode not in (0, 2), told
     assert time.monotonic() - began < 90
+    print(told[-3000:])
     assert 'process' in told.lower()
     last = checkpoints(tmp_path)[-1]
     run(2, data_dir, f'--workdir={tmp_path}', f'--config.num_steps={last + 2}')

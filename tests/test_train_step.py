@@ -272,7 +272,7 @@ def test_each_update_of_d_has_a_batch_of_its_own():
     once = step(config)
     still = state.generator.replace(tx=optax.set_to_zero(), opt_state=optax.EmptyState())
     first, _ = once(state.replace(generator=still), real[::2], key)
-    second_key = jax.random.fold_in(key, len(Stream) + 1)
+    second_key = jax.random.fold_in(key, Stream.FURTHER + 1)
     generator = state.generator.replace(**first.generator.statistics)
     second, _ = once(first.replace(generator=generator), real[1::2], second_key)
     # G's own view of D draws from the second update's key in both.

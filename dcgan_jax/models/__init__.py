@@ -48,10 +48,15 @@ def build(config: ConfigDict, image_shape: tuple[int, int, int], num_classes: in
         raise UserError(
             'config.conditional needs a data set with class labels: use another, or False'
         )
+    wrong = config.text.mismatched if captions.is_used(config) else 0.0
+    if wrong and len(captions.classes(config, num_classes)) < 2:
+        raise UserError(
+            f'config.text.mismatched={wrong} takes captions of other classes, and the run has but '
+            'one class: set it to 0'
+        )
     shared = {
         'num_classes': num_classes * captions.count(config) if config.conditional else 0,
         'caption_size': captions.size(config),
-        'caption_features': config.text.features,
         'lowering': config.lowering,
         'dtype': jnp.dtype(config.dtype),
     }

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from dcgan_jax.models import attention, layers, stages
+from dcgan_jax.models import attention, condition, layers, stages
 from dcgan_jax.models.norms import normalise
 
 
@@ -42,11 +42,8 @@ class Generator(nn.Module):
         weight_stddev: its standard deviation, where it has one.
         spectral_norm: of all dense layers and convolutions.
         width: scales every number of channels (and of stem features).
-        num_classes: 0, or how many classes have a normalisation of their own; or how many captions
-            there are.
-        caption_size: of a caption's vector, which the latents are joined with (Reed et al. 2016,
-            arXiv:1605.05396); 0: classes.
-        caption_features: what such a vector is reduced to.
+        num_classes: 0, or how many classes (or captions) have a normalisation of their own.
+        caption_size: of a caption's vector, which takes the place of a class then; 0: classes.
         lowering: how convolutions are computed, see `layers`; the result is the same.
         dtype: of the computation; parameters and statistics stay float32.
     """
@@ -75,7 +72,6 @@ class Generator(nn.Module):
     width: float
     num_classes: int = 0
     caption_size: int = 0
-    caption_features: int = 0
     lowering: str = 'auto'
     dtype: Any = jnp.float32
 
@@ -94,9 +90,7 @@ class Generator(nn.Module):
         """
         residual = self.block == 'residual'
         x = z.astype(self.dtype)
-        if self.caption_size:
-            x = jnp.concatenate([x, stages.caption(self, labels)], axis=-1)
-        labels = labels if self.num_classes and not self.caption_size else None
+        told = condition.heard(self, labels)
         for index, features in enumerate(self.stem_features):
             x = self.activate(stages.dense(self, stages.scaled(self, features), f'stem_{index}')(x))
         base_features = stages.scaled(self, self.base_features)
@@ -104,22 +98,22 @@ class Generator(nn.Module):
         x = x.reshape(-1, self.base_size, self.base_size, base_features)
         if not residual:
             if self.stem_norm:
-                x = normalise(self, x, labels, train=train, name='project_norm')
+                x = normalise(self, x, told, train=train, name='project_norm')
             x = self.activate(x)
 
         for index, (features, stride) in enumerate(zip(self.features, self.strides, strict=False)):
             channels, size = stages.scaled(self, features), stages.kernel_size(self, index)
             if residual:
                 x = stages.residual_up(
-                    self, x, labels, channels, size, stride, f'block_{index}', train=train
+                    self, x, told, channels, size, stride, f'block_{index}', train=train
                 )
             else:
                 x = self._enlarge(x, channels, index)
-                x = normalise(self, x, labels, train=train, name=f'norm_{index}')
+                x = normalise(self, x, told, train=train, name=f'norm_{index}')
                 x = self.activate(x)
             x = _attend(self, x, index)
         if residual:
-            x = self.activate(normalise(self, x, labels, train=train, name='norm_out'))
+            x = self.activate(normalise(self, x, told, train=train, name='norm_out'))
         return jnp.tanh(self._enlarge(x, self.out_channels, len(self.features)))
 
     def activate(self, x: jax.Array) -> jax.Array:
@@ -158,11 +152,9 @@ class Discriminator(nn.Module):
         weight_stddev: its standard deviation, where it has one.
         spectral_norm: of all dense layers, convolutions and class vectors.
         width: scales every number of channels.
-        num_classes: 0, or how many classes the projection knows (Miyato & Koyama 2018,
-            arXiv:1802.05637); or how many captions there are.
-        caption_size: of a caption's vector, which the last map is joined with at each position,
-            before a 1x1 convolution (Reed et al. 2016); 0: classes.
-        caption_features: what such a vector is reduced to.
+        num_classes: 0, or how many classes (or captions) the projection knows (Miyato & Koyama
+            2018, arXiv:1802.05637).
+        caption_size: of a caption's vector, which takes the place of a class then; 0: classes.
         lowering: how convolutions are computed, see `layers`; the result is the same.
         dtype: of the computation; parameters, statistics and logits stay float32.
     """
@@ -189,7 +181,6 @@ class Discriminator(nn.Module):
     width: float
     num_classes: int = 0
     caption_size: int = 0
-    caption_features: int = 0
     lowering: str = 'auto'
     dtype: Any = jnp.float32
 
@@ -230,23 +221,15 @@ class Discriminator(nn.Module):
             x = self.activate(x)
         if self.minibatch_stddev:
             x = attention.minibatch_stddev(x, self.minibatch_stddev)
-        if self.caption_size:
-            seen = stages.caption(self, labels)[:, None, None]
-            seen = jnp.broadcast_to(seen, (*x.shape[:3], seen.shape[-1]))
-            joined = jnp.concatenate([x, seen], axis=-1)
-            x = stages.convolve(self, layers.Conv, joined, x.shape[-1], 1, 1, 'joint')
-            x = self.activate(x)
         x = jnp.sum(x, axis=(1, 2)) if self.head == 'sum' else x.reshape(x.shape[0], -1)
         logits = stages.dense(self, 1, 'logit')(x).astype(jnp.float32)
-        if self.num_classes and not self.caption_size:
-            embed = layers.Embed(
-                self.num_classes,
-                x.shape[-1],
-                stages.INITIALIZERS[self.weight_init](self.weight_stddev),
-                self.spectral_norm,
-                name='classes',
+        told = condition.heard(self, labels)
+        if told is not None:
+            init = stages.INITIALIZERS[self.weight_init](self.weight_stddev)
+            projected = condition.vectors(
+                self, told, x.shape[-1], init, 'classes', self.spectral_norm
             )
-            logits += jnp.sum(embed(labels) * x.astype(jnp.float32), axis=-1, keepdims=True)
+            logits += jnp.sum(projected * x.astype(jnp.float32), axis=-1, keepdims=True)
         return logits
 
     def activate(self, x: jax.Array) -> jax.Array:

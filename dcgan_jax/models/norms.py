@@ -6,28 +6,28 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from dcgan_jax.models import layers
+from dcgan_jax.models import condition
 
 NORMS = ('batch', 'layer', 'group', 'instance', 'none')
 _GROUPS = 32  # of 'group', or what divides the channels
 
 
 def normalise(
-    net: nn.Module, x: jax.Array, labels: jax.Array | None, *, train: bool, name: str
+    net: nn.Module, x: jax.Array, told: jax.Array | None, *, train: bool, name: str
 ) -> jax.Array:
     """Normalises as `net.norm` says, then scales and shifts each channel.
 
     'batch' is BatchNorm (Ioffe & Szegedy 2015, arXiv:1502.03167): under `jit` over a mesh it sees
     the global batch. The others normalise each image alone: 'layer' all of it (Ba et al. 2016,
     arXiv:1607.06450), 'instance' each channel (Ulyanov et al. 2016, arXiv:1607.08022), 'group'
-    channels in 32 groups (Wu & He 2018, arXiv:1803.08494). With labels, each class has scales and
-    shifts of its own (Dumoulin et al. 2017, arXiv:1610.07629).
+    channels in 32 groups (Wu & He 2018, arXiv:1803.08494). Each class or caption that images are
+    told of has scales and shifts of its own (Dumoulin et al. 2017, arXiv:1610.07629).
 
     Args:
         net: the module that calls, whose fields norm, norm_momentum, norm_epsilon, weight_init,
-            weight_stddev, dtype and (with labels) num_classes say how.
+            weight_stddev, dtype and (where told) num_classes say how.
         x: [B, H, W, C].
-        labels: int32 [B], or None for one scale and shift.
+        told: see `condition.heard`, or None for one scale and shift.
         train: BatchNorm by the batch's own statistics.
         name: of the parameters.
 
@@ -40,7 +40,7 @@ def normalise(
     jitter = nn.initializers.normal(net.weight_stddev)
     around_one = lambda key, shape, dtype=jnp.float32: 1.0 + jitter(key, shape, dtype)  # noqa: E731
     scale_init = around_one if net.weight_init == 'normal' else nn.initializers.ones
-    own = {'use_scale': labels is None, 'use_bias': labels is None, 'scale_init': scale_init}
+    own = {'use_scale': told is None, 'use_bias': told is None, 'scale_init': scale_init}
     channels = x.shape[-1]
     x = x.astype(jnp.float32)
     if net.norm == 'batch':
@@ -54,11 +54,16 @@ def normalise(
     else:
         groups = {'layer': 1, 'group': math.gcd(_GROUPS, channels), 'instance': channels}[net.norm]
         x = nn.GroupNorm(groups, epsilon=net.norm_epsilon, **own, name=name)(x)
-    if labels is not None:
-        inits = {'scale': scale_init, 'shift': nn.initializers.zeros}
+    if told is not None:
+        of_captions = told.ndim == 2  # A linear map of vectors near 0 adds to a scale of 1.
+        inits = {
+            'scale': jitter if of_captions else scale_init,
+            'shift': jitter if of_captions else nn.initializers.zeros,
+        }
         scale, shift = (
-            layers.Embed(net.num_classes, channels, init, name=f'{name}_{part}')(labels)
+            condition.vectors(net, told, channels, init, f'{name}_{part}')
             for part, init in inits.items()
         )
+        scale = 1.0 + scale if of_captions else scale
         x = x * scale[:, None, None] + shift[:, None, None]
     return x.astype(net.dtype)

@@ -41,17 +41,6 @@ def dense(net: nn.Module, features: int, name: str) -> layers.Dense:
     )
 
 
-def caption(net: nn.Module, labels: jax.Array) -> jax.Array:
-    """Captions by number, int32 `[B]`, to `[B, caption_features]` (Reed et al. 2016, section 4.1).
-
-    Their vectors, which no gradient changes, go through a dense layer and a leaky ReLU.
-    """
-    shape = (net.num_classes, net.caption_size)
-    table = net.variable('captions', 'table', jnp.zeros, shape).value
-    seen = dense(net, net.caption_features, 'caption')(jnp.asarray(table)[labels].astype(net.dtype))
-    return nn.leaky_relu(seen, 0.2)
-
-
 def convolve(
     net: nn.Module,
     layer: type[layers.Conv] | type[layers.ConvTranspose],
@@ -94,7 +83,7 @@ def kernel_size(net: nn.Module, index: int) -> int:
 def residual_up(
     net: nn.Module,
     x: jax.Array,
-    labels: jax.Array | None,
+    told: jax.Array | None,
     features: int,
     size: int,
     stride: int,
@@ -106,9 +95,9 @@ def residual_up(
 
     Maps [B, H, W, C] to [B, H * stride, W * stride, features].
     """
-    y = net.activate(normalise(net, x, labels, train=train, name=f'{name}_norm_0'))
+    y = net.activate(normalise(net, x, told, train=train, name=f'{name}_norm_0'))
     y = convolve(net, layers.Conv, enlarge(y, stride), features, size, 1, f'{name}_conv_0')
-    y = net.activate(normalise(net, y, labels, train=train, name=f'{name}_norm_1'))
+    y = net.activate(normalise(net, y, told, train=train, name=f'{name}_norm_1'))
     y = convolve(net, layers.Conv, y, features, size, 1, f'{name}_conv_1')
     if stride > 1 or x.shape[-1] != features:
         # Before it is enlarged: the same numbers for a quarter of the work.

@@ -41,7 +41,6 @@ class Translator(nn.Module):
     width: float
     num_classes: int = 0
     caption_size: int = 0
-    caption_features: int = 0
     lowering: str = 'auto'
     dtype: Any = jnp.float32
 

@@ -10,7 +10,7 @@ from configs import cifar10
 from dcgan_jax import checkpoint, page, run_dir, scoring
 from dcgan_jax import config as config_lib
 from dcgan_jax.errors import UserError
-from dcgan_jax.files import write_whole
+from dcgan_jax.files import absolute, write_whole
 from dcgan_jax.run_dir import Run
 from dcgan_jax.train import NETWORKS
 
@@ -55,15 +55,15 @@ def report(workdir: epath.PathLike, out: epath.PathLike | None = None) -> epath.
     """
     workdir = run_dir.folder(workdir)
     run = run_dir.read(workdir)
-    steps = _numbers(workdir / checkpoint.FOLDER)
+    steps = sorted(_numbered(workdir / checkpoint.FOLDER, ''))
     if not steps:
         raise UserError(f'{workdir} holds no checkpoint yet: train it first')
-    curves = _curves(workdir)
+    curves, unread = _curves(workdir)
     out = run_dir.check_writable(out or workdir, '--out')
     pictures = Pictures()
     height, width, channels = run.image_shape
     written = page.document(
-        f'{workdir.name}: {run.config.dataset}, {steps[-1]:,} steps',
+        f'{absolute(workdir).name}: {run.config.dataset}, {steps[-1]:,} steps',
         page.text(
             f'Images of {height}x{width}x{channels}; seed {run.config.seed}; last checkpoint of '
             f'step {steps[-1]:,}.'
@@ -71,11 +71,11 @@ def report(workdir: epath.PathLike, out: epath.PathLike | None = None) -> epath.
         page.section('Figures', *_figures(workdir / scoring.FOLDER)),
         page.section('Samples while training', page.many(_samples(workdir, pictures))),
         *(page.section(title, *_task(workdir / name, pictures)) for name, title in _TASKS.items()),
-        page.section('Curves', page.many(curves)),
+        page.section('Curves', page.many(curves), *map(page.text, unread)),
         page.section('Config', *_config(run)),
         page.section('Left out', *map(page.text, pictures.left_out)),
     )
-    return write_whole(out / 'report.html', written.encode())
+    return write_whole(out / 'report.html', written.encode(errors='replace'))
 
 
 class Pictures:
@@ -92,19 +92,28 @@ class Pictures:
 
     def show(self, path: epath.Path, caption: str) -> str:
         """The picture, or nothing."""
-        size = path.stat().length
-        if size > min(_LARGEST, self._room):
-            self.left_out.append(f'{path.parent.name}/{path.name}: {size:,} bytes are too many')
+        name = f'{path.parent.name}/{path.name}'
+        try:
+            size = path.stat().length
+            if size > min(_LARGEST, self._room):
+                self.left_out.append(f'{name}: {size:,} bytes are too many')
+                return ''
+            content = path.read_bytes()
+        except OSError as error:
+            self.left_out.append(f'{name} can not be read: {error.strerror}')
             return ''
         self._room -= size
-        return page.picture(path.read_bytes(), _KINDS[path.suffix], caption)
+        return page.picture(content, _KINDS[path.suffix], caption)
 
 
-def _numbers(folder: epath.Path) -> list[int]:
-    """What in a folder is named by a step."""
-    if not folder.is_dir():
-        return []
-    return sorted(int(path.stem) for path in folder.iterdir() if path.stem.isdecimal())
+def _numbered(folder: epath.Path, suffix: str) -> dict[int, epath.Path]:
+    """What in a folder is named by a step and nothing but `suffix`."""
+    paths = folder.iterdir() if folder.is_dir() else ()
+    return {
+        int(path.stem): path
+        for path in paths
+        if path.suffix == suffix and path.stem.isascii() and path.stem.isdecimal()
+    }
 
 
 def _config(run: Run) -> Iterator[str]:
@@ -132,7 +141,7 @@ def _figures(folder: epath.Path) -> Iterator[str]:
             continue
         labels, protocol = found.pop('labels'), found.pop('protocol')
         step, count = protocol.pop('step', ''), protocol.get('n_fake', '')
-        values = {labels.get(name, name): value for name, value in found.items()}
+        values = {str(labels.get(name, name)): value for name, value in found.items()}
         number = protocols.setdefault(json.dumps(protocol, sort_keys=True), len(protocols) + 1)
         rows.append({'step': step, 'images': count, **values, 'protocol': number})
     if rows:
@@ -144,12 +153,11 @@ def _figures(folder: epath.Path) -> Iterator[str]:
 
 def _samples(workdir: epath.Path, pictures: Pictures) -> list[str]:
     """The first grid, the last, and some between."""
-    steps = _numbers(workdir / 'samples')
+    grids = _numbered(workdir / 'samples', '.png')
+    steps = sorted(grids)
     every = max(1, -(-(len(steps) - 1) // (_GRIDS - 1)))
     chosen = sorted({*steps[::every], *steps[-1:]})
-    return [
-        pictures.show(workdir / 'samples' / f'{step:08d}.png', f'Step {step:,}') for step in chosen
-    ]
+    return [pictures.show(grids[step], f'Step {step:,}') for step in chosen]
 
 
 def _task(folder: epath.Path, pictures: Pictures) -> Iterator[str]:
@@ -160,8 +168,10 @@ def _task(folder: epath.Path, pictures: Pictures) -> Iterator[str]:
         if path.suffix == '.json':
             found = _read(path)
             yield from _tables(_spaced(path), found)
-            if isinstance(found.get('input'), dict):  # Of images completed, see `pairs.write`.
-                said[path.stem] = f'What was given, {", ".join(found["figures"])}, the real image'
+            methods = found.get('figures')
+            if {'input', 'figures'} <= found.keys() and isinstance(methods, dict):
+                # Of images completed, see `pairs.write`.
+                said[path.stem] = f'What was given, {", ".join(methods)}, the real image'
     shown = [path for path in paths if path.suffix in _KINDS]
     if shown:
         yield page.many([pictures.show(path, said.get(path.stem, _spaced(path))) for path in shown])
@@ -197,18 +207,21 @@ def _read(path: epath.Path) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def _curves(workdir: epath.Path) -> list[str]:
-    """A chart for each scalar; the same one of both players is in one."""
+def _curves(workdir: epath.Path) -> tuple[list[str], list[str]]:
+    """(a chart for each scalar, the same one of both players being in one; what went wrong)."""
     # Here, because it takes a second.
     from tensorboard.backend.event_processing.event_accumulator import SCALARS, EventAccumulator
 
-    events = EventAccumulator(str(workdir), size_guidance={SCALARS: 0}).Reload()
+    try:
+        events = EventAccumulator(str(workdir), size_guidance={SCALARS: 0}).Reload()
+    except OSError as error:
+        return [], [f'The event files can not be read: {error.strerror}']
     lines: dict[str, dict[str, page.Line]] = {}
     for tag in sorted(events.Tags()['scalars']):
         group, _, name = tag.rpartition('/')
         both = name if group in NETWORKS else tag
         lines.setdefault(both, {})[tag] = [(e.step, e.value) for e in events.Scalars(tag)]
-    return [page.chart(_title(name, line), line) for name, line in lines.items()]
+    return [page.chart(_title(name, line), line) for name, line in lines.items()], []
 
 
 def _title(name: str, lines: dict[str, page.Line]) -> str:

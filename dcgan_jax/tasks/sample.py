@@ -9,7 +9,7 @@ from etils import epath
 
 from dcgan_jax import captions, images, run_dir
 from dcgan_jax.errors import UserError
-from dcgan_jax.files import write_whole
+from dcgan_jax.files import is_unicode, write_whole
 from dcgan_jax.sampling import Sampler
 from dcgan_jax.tasks.restore import restore
 
@@ -75,6 +75,9 @@ def _embedded(
         )
     if classes is not None:
         raise UserError('--prompt and --classes exclude each other: drop one')
+    for prompt in prompts:
+        if not is_unicode(prompt):
+            raise UserError(f'--prompt={prompt!r} is no UTF-8 text: write it otherwise')
     return captions.embed(run.config, prompts)
 
 
