@@ -124,6 +124,8 @@ def get_config() -> ConfigDict:
     config.loss.content = 0.0  # how far they are from each other,
     config.loss.content_norm = 'l2'  # or 'l1',
     config.loss.feature_matching = 0.0  # and how far D's features of them are.
+    config.loss.rotation = 0.0  # Weight in D's loss: guess turns of real images (SSGAN: 1.0);
+    config.loss.rotation_generator = 0.0  # in G's: make images whose turns are guessed (0.2).
     config.loss.flip_labels = 0.0  # Share of pairs whose labels D is told the wrong way round.
 
     config.penalty = ConfigDict()  # Weights of D's gradient penalties, see dcgan_jax/penalties.py.
@@ -175,7 +177,12 @@ def get_config() -> ConfigDict:
     config.search.prior = 0.01  # Weight of D's opinion beside the mean distance.
 
     config.anomaly = ConfigDict()  # What --mode=detect_anomalies does, see dcgan_jax/anomaly.py.
-    config.anomaly.scores = ('discriminator', 'mahalanobis', 'neighbours', 'encoder')  # 'search'
+    config.anomaly.scores = (  # Also 'search', and 'rotation' of a run with loss.rotation.
+        'discriminator',
+        'mahalanobis',
+        'neighbours',
+        'encoder',
+    )
     config.anomaly.neighbours = 5
     config.anomaly.encoder_steps = 2_000  # Batches of 32.
     config.anomaly.encoder_learning_rate = 1e-3

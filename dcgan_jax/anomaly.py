@@ -21,11 +21,11 @@ from dcgan_jax.keys import Role, role_key
 from dcgan_jax.models import Networks, encoder
 from dcgan_jax.neighbours import nearest
 from dcgan_jax.pieces import in_pieces
-from dcgan_jax.representation import Representation, logits
+from dcgan_jax.representation import Representation, logits, turn_losses
 from dcgan_jax.sampling import Sampler
 from dcgan_jax.train_state import GANState
 
-SCORES = ('discriminator', 'mahalanobis', 'neighbours', 'encoder', 'search')
+SCORES = ('discriminator', 'rotation', 'mahalanobis', 'neighbours', 'encoder', 'search')
 _SIDE = 2  # of D's pooled maps
 _SHRINKAGE = 0.1  # of the covariance towards a multiple of the identity
 _FEATURE_SHARE = 0.1  # of D's features beside pixels in AnoGAN's distance (its lambda)
@@ -64,6 +64,8 @@ def score(run: Trained, pixels: np.ndarray) -> Scored:
     scores, made = {}, {}
     if 'discriminator' in wanted:
         scores['discriminator'] = -logits(run.networks, run.state, pixels)
+    if 'rotation' in wanted:
+        scores['rotation'] = turn_losses(run.networks, run.state, pixels)
     if {'mahalanobis', 'neighbours'} & set(wanted):
         see = Representation(run.networks, run.state, _SIDE)
         normal, seen = see(run.normal, 'Training images'), see(pixels, 'Images')

@@ -87,6 +87,20 @@ def flip(key: jax.Array, images: jax.Array) -> jax.Array:
     return jnp.where(chosen, images[:, :, ::-1], images)
 
 
+def turn(key: jax.Array, images: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Turns each of square images `[B, S, S, C]` anticlockwise by 0 to 3 quarters.
+
+    Returns:
+        The images, and the numbers of quarters, int32 `[B]`.
+    """
+    quarters = jax.random.randint(key, images.shape[:1], 0, 4)
+    turned = images
+    for count in (1, 2, 3):
+        chosen = (quarters == count)[:, None, None, None]
+        turned = jnp.where(chosen, jnp.rot90(images, count, axes=(1, 2)), turned)
+    return turned, quarters
+
+
 def noise_stddev(step: jax.Array, config: ConfigDict) -> jax.Array:
     """Standard deviation of the instance noise: linear from `instance_noise` to 0.
 

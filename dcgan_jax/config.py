@@ -216,6 +216,8 @@ SCHEMA = {
         'content': Number(0),
         'content_norm': Choice(('l1', 'l2')),
         'feature_matching': Number(0),
+        'rotation': Number(0),
+        'rotation_generator': Number(0),
     },
     'penalty': {**{name: Number(0) for name in penalties.NAMES}, 'interval': whole(1)},
     'augment': {
@@ -374,6 +376,17 @@ def _conflicts(config: ConfigDict) -> Iterator[tuple[str, str]]:
         yield (
             "config.conditional needs a config.generator.norm, which classes act by, not 'none'",
             "take 'batch', say",
+        )
+    if config.loss.rotation_generator and not config.loss.rotation:
+        yield (
+            'config.loss.rotation_generator takes what D has learnt of turned images, which it '
+            'has not',
+            'set config.loss.rotation above 0.0 (Chen et al. 2019: 1.0, and 0.2 for G)',
+        )
+    if config.loss.rotation and (pack > 1 or inputs.are_images(config)):
+        yield (
+            'config.loss.rotation excludes config.discriminator.pack above 1 and images as inputs',
+            'set it to 0.0',
         )
     if config.penalty.wgan_gp and config.discriminator.pack > 1:
         yield (

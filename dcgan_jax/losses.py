@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import optax
 from ml_collections import ConfigDict
 
 
@@ -123,6 +124,16 @@ def feature_matching(real: list[jax.Array], fake: list[jax.Array]) -> jax.Array:
     As in Wang et al. 2018 (arXiv:1711.11585, eq. 4), on maps `[B, h, w, c]`.
     """
     return sum(content(*maps, 'l1') for maps in zip(fake, real, strict=True)) / len(real)
+
+
+def rotation(logits: jax.Array, quarters: jax.Array) -> jax.Array:
+    """-E[log Q(quarters | x)]: how badly turns are guessed (Chen et al. 2019, eq. 3 and 4).
+
+    Args:
+        logits: float32 `[B, 4]` of turned images.
+        quarters: by how many they were turned, int32 `[B]`.
+    """
+    return jnp.mean(optax.softmax_cross_entropy_with_integer_labels(logits, quarters))
 
 
 LOSSES = {

@@ -57,6 +57,33 @@ def logits(
     return in_pieces(apply, _BATCH, 'Judging', pixels, labels)
 
 
+def turn_losses(networks: Networks, state: GANState, pixels: np.ndarray) -> np.ndarray:
+    """How badly D guesses by how many quarters images were turned, float32 `[N]`.
+
+    The mean over four turns of -log Q(turn | turned image), in a run with `config.loss.rotation`
+    (Golan & El-Yaniv 2018, arXiv:1805.10917; Hendrycks et al. 2019, arXiv:1906.12340).
+
+    Args:
+        networks: of the run.
+        state: of the run.
+        pixels: images, uint8 `[N, S, S, C]`.
+    """
+    module = networks.discriminator
+
+    @jax.jit
+    def of_piece(variables: Any, part: jax.Array) -> jax.Array:
+        total = jnp.zeros(len(part))
+        labels = jnp.zeros(len(part), jnp.int32)
+        for quarters in range(4):
+            turned = jnp.rot90(images.to_float(part), quarters, axes=(1, 2))
+            _, seen = module.apply(variables, turned, labels, train=False, mutable=['turns'])
+            (told,) = seen['turns']['logits']
+            total -= jax.nn.log_softmax(told)[:, quarters]
+        return total / 4
+
+    return in_pieces(functools.partial(of_piece, _variables(state)), _BATCH, 'Turning', pixels)
+
+
 def _variables(state: GANState) -> Any:
     return {'params': state.discriminator.params, **state.discriminator.statistics}
 

@@ -32,6 +32,8 @@ class Stream(enum.IntEnum):
     FURTHER = 11  # and up to 63 more: keys of further updates of D in a step
     CAPTION = 128
     MISMATCH = 129
+    TURN = 130
+    TURN_GENERATOR = 131
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,6 +88,19 @@ class Update:
             network, params, statistics, images, rngs={'dropout': self.stream(stream)}
         )
         return logits, self._statistics(updated)
+
+    def rotation_loss(
+        self, network: NetworkState, params: Any, statistics: Any, images: jax.Array, stream: Stream
+    ) -> tuple[jax.Array, Any]:
+        """(how badly D guesses by how much it sees images turned, updated statistics)."""
+        turn, view, dropout = jax.random.split(self.stream(stream), 3)
+        turned, quarters = augment.turn(turn, images)
+        seen = augment.view(view, turned, self.step, self.probability, self.config.augment)
+        _, updated = self._apply(
+            network, params, statistics, seen, 'turns', rngs={'dropout': dropout}
+        )
+        (logits,) = updated['turns']['logits']
+        return losses.rotation(logits, quarters), self._statistics(updated)
 
     def features(self, network: NetworkState, images: jax.Array, stream: Stream) -> list[jax.Array]:
         """The maps after D's stages, `[B, h, w, c]` each, in training mode."""
@@ -244,7 +259,7 @@ def _update_discriminator(
         update.view(real, Stream.VIEW_REAL), update.view(fake, Stream.VIEW_FAKE)
     )  # fmt: skip
 
-    def loss_fn(params: Any) -> tuple[jax.Array, tuple[Any, jax.Array, jax.Array]]:
+    def loss_fn(params: Any) -> tuple[jax.Array, tuple[Any, jax.Array, jax.Array, Metrics]]:
         real_logits, statistics = update.judge(
             network, params, network.statistics, real_view, Stream.DROPOUT_REAL
         )
@@ -264,12 +279,17 @@ def _update_discriminator(
             weight = config.text.mismatched
             of_wrong = losses.create(config.loss).discriminator(real_logits, logits)
             loss = (loss + weight * of_wrong) / (1.0 + weight)
-        return loss, (statistics, real_logits, fake_logits)
+        parts = {}
+        if config.loss.rotation:
+            part, statistics = update.rotation_loss(network, params, statistics, real, Stream.TURN)
+            loss += config.loss.rotation * part
+            parts['discriminator/rotation'] = part
+        return loss, (statistics, real_logits, fake_logits, parts)
 
-    (loss, (statistics, real_logits, fake_logits)), grads = jax.value_and_grad(
+    (loss, (statistics, real_logits, fake_logits, parts)), grads = jax.value_and_grad(
         loss_fn, has_aux=True
     )(network.params)
-    metrics = {
+    metrics = parts | {
         'discriminator/loss': loss,
         'discriminator/real': jnp.mean(jax.nn.sigmoid(real_logits)),
         'discriminator/fake': jnp.mean(jax.nn.sigmoid(fake_logits)),
@@ -325,6 +345,10 @@ def _generator_loss(
         # Pairs are compared as they are: a view of each would differ.
         maps = [update.features(judge, images, Stream.VIEW_GENERATOR) for images in (real, fake)]
         parts['feature_matching'] = losses.feature_matching(*maps)
+    if weights.rotation_generator:
+        parts['rotation_generator'], _ = update.rotation_loss(
+            judge, judge.params, judge.statistics, fake, Stream.TURN_GENERATOR
+        )
     total = sum(weights[name] * part for name, part in parts.items())
     several = {f'generator/{name}': part for name, part in parts.items() if len(parts) > 1}
     return total, several

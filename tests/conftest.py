@@ -3,6 +3,7 @@
 import atexit
 import os
 import shutil
+import sys
 import tempfile
 
 os.environ.setdefault('JAX_PLATFORMS', 'cpu')
@@ -51,6 +52,12 @@ class TinyImages(tfds.core.GeneratorBasedBuilder, skip_registration=True):
             image = rng.integers(0, 64, (8, 8, 3), np.uint8)
             image[2:6, 2:6, index % 3] += 150
             yield index, {'image': PIL.Image.fromarray(image), 'label': index % 3}
+
+
+@pytest.fixture(scope='session', autouse=True)
+def no_buckets():
+    """Nothing in this process goes out to one: tests/test_bucket.py has processes of its own."""
+    sys.modules['gcsfs'] = None
 
 
 @pytest.fixture(scope='session')

@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dcgan_jax import anomaly, data, sources, train
+from dcgan_jax import anomaly, data, representation, sources, train
 from dcgan_jax.errors import UserError
 from dcgan_jax.metrics.roc import auroc
 from dcgan_jax.tasks import detect_anomalies as task
+from dcgan_jax.tasks.restore import restore
 from tests.conftest import tiny_config
 
 
@@ -19,8 +20,10 @@ def one_class(data_dir):
     config = tiny_config(data_dir)
     config.data.classes = (1,)
     config.anomaly.update(
-        scores=('discriminator', 'mahalanobis', 'neighbours', 'encoder', 'search'), encoder_steps=40
+        scores=('discriminator', 'mahalanobis', 'neighbours', 'encoder', 'search', 'rotation'),
+        encoder_steps=40,
     )
+    config.loss.update(rotation=1.0, rotation_generator=0.2)
     config.search.update(steps=3, restarts=2)
     return config
 
@@ -98,6 +101,34 @@ def test_a_run_of_all_classes_knows_nothing_strange(config, tmp_path):
     train.train_and_evaluate(config, tmp_path)
     with pytest.raises(UserError, match='none is strange'):
         task.detect_anomalies(tmp_path, None, tmp_path / 'out', None, None, 0)
+    assert not (tmp_path / 'out').exists()
+
+
+def test_turned_images_are_scored_by_the_guesses_of_one_at_a_time(workdir):
+    _, networks, state = restore(workdir)
+    pixels = np.random.default_rng(0).integers(0, 256, (5, 8, 8, 3), np.uint8)
+    d = state.discriminator
+    expected = []
+    for image in pixels / 127.5 - 1.0:
+        shown = np.stack([np.rot90(image, quarters) for quarters in range(4)])
+        _, seen = networks.discriminator.apply(
+            {'params': d.params, 'batch_stats': d.batch_stats},
+            jnp.asarray(shown, jnp.float32),
+            train=False,
+            mutable=['turns'],
+        )
+        guesses = np.asarray(seen['turns']['logits'][0], np.float64)
+        chances = np.exp(guesses) / np.exp(guesses).sum(axis=1, keepdims=True)
+        expected.append(-np.log(np.diag(chances)).mean())
+    found = representation.turn_losses(networks, state, pixels)
+    np.testing.assert_allclose(found, expected, rtol=1e-4)
+
+
+def test_turns_are_not_asked_of_a_run_that_never_guessed_them(config, data_dir, tmp_path):
+    config.data.classes, config.num_steps = (1,), 2
+    train.train_and_evaluate(config, tmp_path)
+    with pytest.raises(UserError, match=r'never guessed turns.*loss\.rotation'):
+        task.detect_anomalies(tmp_path, one_class(data_dir), tmp_path / 'out', None, None, 0)
     assert not (tmp_path / 'out').exists()
 
 

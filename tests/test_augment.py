@@ -99,6 +99,15 @@ def test_flips_mirror_about_half():
     assert 16 < kept.sum() < 48
 
 
+def test_turns_are_those_of_numpy_and_all_four_happen():
+    images = jax.random.normal(jax.random.key(0), (200, 5, 5, 2))
+    turned, quarters = jax.jit(augment.turn)(jax.random.key(1), images)
+    assert quarters.dtype == jnp.int32
+    assert np.bincount(quarters, minlength=4).min() > 30  # of 50
+    for image, count, found in zip(images, quarters, turned, strict=True):
+        np.testing.assert_array_equal(found, np.rot90(image, count))
+
+
 def test_instance_noise_decays_to_nothing():
     config = cifar10.get_config().augment
     config.update(instance_noise=0.4, instance_noise_steps=100)

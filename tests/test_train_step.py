@@ -89,6 +89,28 @@ def gradient_norms(judge, images):
     return jnp.stack([one(image) for image in images])
 
 
+def guessing_turns(module, key, stream):
+    """A function to -E[log Q(quarters | turned image)] and statistics; images one by one."""
+    turn, _, dropout = jax.random.split(jax.random.fold_in(key, stream), 3)
+    quarters = [int(count) for count in jax.random.randint(turn, (BATCH,), 0, 4)]
+    assert len(set(quarters)) > 1
+
+    def loss(params, stats, images):
+        turned = jnp.stack([jnp.rot90(x, n) for x, n in zip(images, quarters, strict=True)])
+        _, new = module.apply(
+            {'params': params, 'batch_stats': stats},
+            turned,
+            train=True,
+            mutable=['batch_stats', 'turns'],
+            rngs={'dropout': dropout},
+        )
+        chances = jax.nn.softmax(new['turns']['logits'][0])
+        right = [chances[index, count] for index, count in enumerate(quarters)]
+        return -jnp.log(jnp.stack(right)).mean(), new.get('batch_stats', {})
+
+    return loss
+
+
 def reference(config, networks, state, real, key):
     """One step as the textbook has it: whole losses, whole gradients, nothing shared."""
     g, d = networks
@@ -98,11 +120,18 @@ def reference(config, networks, state, real, key):
     keys = [jax.random.fold_in(key, stream) for stream in Stream]
     z = jax.random.normal(keys[0], (BATCH, config.latent_dim))
     fake, fake_stats = apply(g, gp, gs, z)
+    of_turns = config.loss.rotation
+    of_real, of_fake = (
+        guessing_turns(d, key, stream) for stream in (Stream.TURN, Stream.TURN_GENERATOR)
+    )
 
     def d_loss(params):
         real_logits, stats = apply(d, params, ds, real, keys[2])
         fake_logits, stats = apply(d, params, stats, jnp.asarray(np.asarray(fake)), keys[3])
         loss = d_formula(real_logits, fake_logits)
+        if of_turns:
+            value, stats = of_real(params, stats, real)
+            loss += of_turns * value
         judge = lambda images: apply(d, params, ds, images, keys[2])[0]  # noqa: E731
         penalty = 0.0
         if config.penalty.r1:
@@ -125,7 +154,8 @@ def reference(config, networks, state, real, key):
         images, stats = apply(g, params, gs, z)
         logits, _ = apply(d, judge, judge_stats, images, keys[4] if alternating else keys[3])
         real_logits, _ = apply(d, judge, judge_stats, real, keys[2])
-        return g_formula(real_logits, logits), stats
+        value = of_fake(judge, judge_stats, images)[0] if of_turns else 0.0
+        return g_formula(real_logits, logits) + config.loss.rotation_generator * value, stats
 
     (g_value, new_gs), g_grads = jax.jit(jax.value_and_grad(g_loss, has_aux=True))(gp)
     new_gp = adam_first_step(gp, g_grads, config.optimizer.generator)
@@ -149,6 +179,8 @@ def reference(config, networks, state, real, key):
             'penalty': {'r1': 0.5, 'r2': 2.0},
             'discriminator': {'norm': 'none'},
         },
+        {'loss': {'rotation': 0.7, 'rotation_generator': 0.2}},
+        {'loss': {'rotation': 1.0}, 'discriminator': {'dropout_rate': 0.3}},
     ],
     ids=str,
 )

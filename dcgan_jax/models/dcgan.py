@@ -155,6 +155,8 @@ class Discriminator(nn.Module):
         num_classes: 0, or how many classes (or captions) the projection knows (Miyato & Koyama
             2018, arXiv:1802.05637).
         caption_size: of a caption's vector, which takes the place of a class then; 0: classes.
+        turns: a second head guesses by how many quarters an image was turned (Chen et al. 2019,
+            arXiv:1811.11212).
         lowering: how convolutions are computed, see `layers`; the result is the same.
         dtype: of the computation; parameters, statistics and logits stay float32.
     """
@@ -181,6 +183,7 @@ class Discriminator(nn.Module):
     width: float
     num_classes: int = 0
     caption_size: int = 0
+    turns: bool = False
     lowering: str = 'auto'
     dtype: Any = jnp.float32
 
@@ -198,7 +201,8 @@ class Discriminator(nn.Module):
 
         Returns:
             Logits, float32 `[B / pack, 1]`; sigmoid(logit) is the probability that an image is
-            real. The map after each stage, `[B / pack, h, w, c]`, is sown in 'intermediates'.
+            real. The map after each stage, `[B / pack, h, w, c]`, is sown in 'intermediates', the
+            second head's logits, float32 `[B, 4]`, in 'turns'.
         """
         x = _pack(images, self.pack).astype(self.dtype)
         residual = self.block == 'residual'
@@ -223,6 +227,8 @@ class Discriminator(nn.Module):
             x = attention.minibatch_stddev(x, self.minibatch_stddev)
         x = jnp.sum(x, axis=(1, 2)) if self.head == 'sum' else x.reshape(x.shape[0], -1)
         logits = stages.dense(self, 1, 'logit')(x).astype(jnp.float32)
+        if self.turns:
+            self.sow('turns', 'logits', stages.dense(self, 4, 'turn')(x).astype(jnp.float32))
         told = condition.heard(self, labels)
         if told is not None:
             init = stages.INITIALIZERS[self.weight_init](self.weight_stddev)

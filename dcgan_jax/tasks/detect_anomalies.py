@@ -51,6 +51,11 @@ def detect_anomalies(
     """
     run, networks, state = restore(workdir, which, of_latents=True)
     config = with_given(run.config, given)
+    if 'rotation' in config.anomaly.scores and not run.config.loss.rotation:
+        raise UserError(
+            "config.anomaly.scores has 'rotation', and the run's D never guessed turns: leave it "
+            'out, or train with --config.loss.rotation=1.0'
+        )
     strange = None
     if pictures is not None:
         read = pairs.read_pictures(pictures, run.image_shape[-1])
