@@ -331,6 +331,11 @@ def main(argv: list[str]) -> None:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
         _exit(f'{error}: free some space, then the same command goes on', 1)
+    except RuntimeError as error:  # JAX's own is one of them, and isn't imported for --help.
+        if not str(error).startswith('RESOURCE_EXHAUSTED'):
+            raise
+        told = str(error).splitlines()[0].removesuffix('.')
+        _exit(f'{told}: smaller batches or networks, or config.sharding=fsdp on more devices', 1)
     except StoppedError as error:
         print(error, file=sys.stderr)
         sys.exit(128 + error.signal)

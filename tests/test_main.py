@@ -202,3 +202,21 @@ def test_a_process_asked_to_stop_saves_and_goes_on_to_the_same_end(number, tmp_p
         assert result.returncode == 0, result.stderr
     pictures = [folder / 'samples' / f'{step + 5:08d}.png' for folder in (workdir, whole)]
     assert pictures[0].read_bytes() == pictures[1].read_bytes()
+
+
+def test_more_than_the_devices_memory_ends_with_one_line(tmp_path):
+    script = """
+import jax, jax.numpy as jnp, main
+main._MODES['train'] = jax.jit(lambda: jnp.zeros(2**42))
+main.app.run(main.main, flags_parser=main._parse)
+"""
+    flags = ['--config=configs/quickstart.py', f'--workdir={tmp_path / "w"}']
+    result = subprocess.run(
+        [sys.executable, '-c', script, *flags],
+        cwd=ROOT, capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+    assert result.returncode == 1, result.stderr
+    last = result.stderr.strip().splitlines()[-1]
+    assert last.startswith('error: RESOURCE_EXHAUSTED')
+    assert 'smaller batches or networks' in last
+    assert 'Traceback' not in result.stderr
