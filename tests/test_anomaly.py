@@ -60,7 +60,7 @@ def test_classes_are_chosen(config):
         sources.open_split(config, 'train')
 
 
-def test_images_of_other_classes_are_scored(workdir, tmp_path, test_split_is_train):
+def test_images_of_other_classes_are_scored(workdir, data_dir, tmp_path, test_split_is_train):
     out, line = task.detect_anomalies(workdir, None, tmp_path / 'out', None, None, 0)
     figures = json.loads((out / 'figures.json').read_text())
     assert set(figures['auroc']) == set(anomaly.SCORES)
@@ -78,6 +78,13 @@ def test_images_of_other_classes_are_scored(workdir, tmp_path, test_split_is_tra
     assert auroc(scores, strange) == pytest.approx(figures['auroc']['encoder'], abs=1e-3)
     with Image.open(out / 'encoder.png') as picture:
         assert picture.width == 6 * 10 + 2
+    shown = {path.stem for path in out.glob('*.png')}
+    assert shown == set(anomaly.SCORES)
+    with Image.open(out / 'rotation.png') as picture:
+        first = np.asarray(picture)[2:10, 2:10]
+    strangest = max(rows, key=lambda row: float(row['rotation']))['image']
+    source = sources.open_source('tiny_images', 'train', str(data_dir))
+    np.testing.assert_array_equal(first, source.read(np.asarray([int(strangest)])).images[0])
 
 
 def test_the_users_pictures_are_scored(workdir, data_dir, tmp_path):

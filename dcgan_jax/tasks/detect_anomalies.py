@@ -35,8 +35,8 @@ def detect_anomalies(
     Args:
         workdir: of a training run of latents, on `config.data.classes` say.
         given: see `restore.with_given`; `anomaly` counts too.
-        out: folder for `scores.csv`, a line for each image, `figures.json` and heat maps;
-            `workdir/anomalies` when None.
+        out: folder for `scores.csv`, a line for each image, `figures.json` and a picture of each
+            score, with heat maps where G makes the images again; `workdir/anomalies` when None.
         pictures: folder of pictures of the run's size; None: the test split, where images of other
             classes than the run's are the anomalies to be found.
         num: images of the test split; all when None.
@@ -70,8 +70,8 @@ def detect_anomalies(
     out = run_dir.check_writable(out or epath.Path(workdir).expanduser() / 'anomalies', '--out')
     scored = anomaly.score(anomaly.Trained(config, networks, state, normal, seed), pixels)
     _write_csv(out, names, strange, scored)
-    for name, made in scored.made.items():
-        _write_heat(out, name, pixels, made, scored.scores[name])
+    for name, values in scored.scores.items():
+        _write_picture(out, name, pixels, scored.made.get(name), values)
     if strange is None:
         return out, ''
     figures = {name: auroc(values, strange) for name, values in scored.scores.items()}
@@ -125,12 +125,18 @@ def _write_csv(
     write_whole(out / 'scores.csv', text.getvalue().encode())
 
 
-def _write_heat(
-    out: epath.Path, name: str, pixels: np.ndarray, made: np.ndarray, scores: np.ndarray
+def _write_picture(
+    out: epath.Path, name: str, pixels: np.ndarray, made: np.ndarray | None, scores: np.ndarray
 ) -> None:
-    """`NAME.png`: the strangest images and the least strange, G's of them, and the difference."""
+    """`NAME.png`: the strangest images and the least strange, G's of them, and the difference.
+
+    Scores that ask no G have but the images.
+    """
     order = np.argsort(-scores)
     shown = np.concatenate([order[:_SHOWN], order[-_SHOWN:]])
+    if made is None:
+        images.write_png(out / f'{name}.png', images.grid(pixels[shown], columns=_SHOWN // 2))
+        return
     apart = np.abs(pixels[shown].astype(np.float32) - made[shown]).mean(axis=3) / 255.0
     columns = [pixels[shown], made[shown], heat(apart, pixels.shape[3])]
     rows = np.stack(columns, axis=1)
