@@ -6,7 +6,8 @@
     python main.py --mode=retrieve --workdir=/tmp/text
 
 Captions are made of class names (`config.text.templates`); a sentence model, left as it is, makes
-vectors of them, which both networks see. D also learns that real images with captions of other
+vectors of them, which both networks hear of as they would of classes: by conditional normalisation
+and by projection, linear in the vector. D also learns that real images with captions of other
 classes are wrong. The recipe is that of `cifar10_cpu.py` at half its width, in batches of 16.
 """
 
