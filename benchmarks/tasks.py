@@ -47,6 +47,7 @@ def _run(flags: list[str]) -> float:
         subprocess.run(
             [sys.executable, 'main.py', *flags],
             check=True,
+            stdout=sys.stderr,  # This program's own has lines of JSON alone.
             cwd=Path(__file__).parent.parent,
             env=os.environ | {'JAX_COMPILATION_CACHE_DIR': empty},
         )
