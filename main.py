@@ -132,7 +132,7 @@ def _evaluate() -> None:
     from dcgan_jax import evaluation
     from dcgan_jax.tasks import evaluate
 
-    given = None if _CONFIG.value is None else _config()
+    given = _given()
     if _IMAGES.value is None:
         result = evaluate.evaluate_run(
             _WORKDIR.value, given, _OUT.value, _NUM.value, _SEED.value, _CHECKPOINT.value
@@ -184,7 +184,13 @@ def _explore() -> None:
     from dcgan_jax.tasks.explore import explore
 
     path, found = explore(
-        _WORKDIR.value, _OUT.value, _NUM.value, _SEED.value, _ARITHMETIC.value, _CHECKPOINT.value
+        _WORKDIR.value,
+        _OUT.value,
+        _NUM.value,
+        _SEED.value,
+        _ARITHMETIC.value,
+        _CHECKPOINT.value,
+        _given(),
     )
     print(f'distance to the nearest training image: {found}\npictures: {path}')
 
@@ -192,7 +198,9 @@ def _explore() -> None:
 def _explain() -> None:
     from dcgan_jax.tasks.explain import explain
 
-    path, found = explain(_WORKDIR.value, _OUT.value, _NUM.value, _SEED.value, _CHECKPOINT.value)
+    path, found = explain(
+        _WORKDIR.value, _OUT.value, _NUM.value, _SEED.value, _CHECKPOINT.value, _given()
+    )
     print(*filter(None, [found, f'pictures: {path}']), sep='\n')
 
 
@@ -203,13 +211,17 @@ def _report() -> None:
 
 
 def _complete(task: Callable[..., tuple[epath.Path, str]], *told: str | None) -> None:
-    given = None if _CONFIG.value is None else _config()
+    given = _given()
     if _IMAGES.value is not None and _NUM.value is not None:
         raise UserError('--num has no meaning with --images: all of them are taken')
     path, figures = task(
         _WORKDIR.value, given, _OUT.value, *told, _NUM.value, _SEED.value, _CHECKPOINT.value
     )
     print(*filter(None, [figures, f'pictures: {path}']), sep='\n')
+
+
+def _given() -> ConfigDict | None:
+    return None if _CONFIG.value is None else _config()
 
 
 def _config() -> ConfigDict:
@@ -310,11 +322,29 @@ _MODES = {
 }
 
 
+# Flags that mean something to some modes alone.
+_MODES_OF = {
+    'images': ('evaluate', 'super_resolve', 'inpaint', 'translate', 'detect_anomalies'),
+    'mask': ('inpaint',),
+    'classes': ('sample',),
+    'prompt': ('sample',),
+    'arithmetic': ('explore',),
+}
+
+
+def _check_flags() -> None:
+    for name, modes in _MODES_OF.items():
+        if flags.FLAGS[name].value is not None and _MODE.value not in modes:
+            known = ', '.join(f'--mode={mode}' for mode in modes)
+            raise UserError(f'--{name} means nothing to --mode={_MODE.value}: it is of {known}')
+
+
 def main(argv: list[str]) -> None:
     """Runs the mode; mistakes of the user end it with one line and code 2, lost runs with 1."""
     absl_logging.get_absl_handler().addFilter(_is_ours)
     del argv  # All is in the flags.
     try:
+        _check_flags()
         images_alone = _MODE.value == 'evaluate' and _IMAGES.value and _CONFIG.value is not None
         if _WORKDIR.value is None and not images_alone:
             instead = ', or a --config for --images alone' if _IMAGES.value else ''

@@ -15,13 +15,13 @@ import optax
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
-from dcgan_jax import images, search
+from dcgan_jax import captions, images, search
 from dcgan_jax.inputs import sample_latents
 from dcgan_jax.keys import Role, role_key
 from dcgan_jax.models import Networks, encoder
 from dcgan_jax.neighbours import nearest
 from dcgan_jax.pieces import in_pieces
-from dcgan_jax.representation import Representation, logits, turn_losses
+from dcgan_jax.representation import Representation, alone, logits, turn_losses
 from dcgan_jax.sampling import Sampler
 from dcgan_jax.train_state import GANState
 
@@ -63,7 +63,8 @@ def score(run: Trained, pixels: np.ndarray) -> Scored:
     wanted = run.config.anomaly.scores
     scores, made = {}, {}
     if 'discriminator' in wanted:
-        scores['discriminator'] = -logits(run.networks, run.state, pixels)
+        labels = np.full(len(pixels), _first(run), np.int32)
+        scores['discriminator'] = -logits(run.networks, run.state, pixels, labels)
     if 'rotation' in wanted:
         scores['rotation'] = turn_losses(run.networks, run.state, pixels)
     if {'mahalanobis', 'neighbours'} & set(wanted):
@@ -133,7 +134,10 @@ def find(run: Trained) -> Callable[[np.ndarray], jax.Array]:
     @jax.jit
     def latents(pixels: jax.Array) -> jax.Array:
         real = jnp.repeat(images.to_float(pixels), fields.restarts, axis=0)
-        start = sample_latents(key, len(real), run.config.latent_dim)
+        # The same for all images, so that each score is a function of its image alone.
+        start = jnp.tile(
+            sample_latents(key, fields.restarts, run.config.latent_dim), (len(pixels), 1)
+        )
         found, losses = search.minimise(
             lambda z: distance(judge, real, generate(z)), start, fields.steps, fields.learning_rate
         )
@@ -149,8 +153,8 @@ def encode(run: Trained) -> Callable[[np.ndarray], jax.Array]:
     generate, judge = _players(run)
     fields = run.config.anomaly
     module = encoder.Encoder(**encoder.fields(run.config))
-    key = role_key(run.seed, Role.SEARCH)
-    params = module.init(key, jnp.zeros((1, *run.normal.shape[1:])))
+    init_key, key = jax.random.split(role_key(run.seed, Role.SEARCH))
+    params = module.init(init_key, jnp.zeros((1, *run.normal.shape[1:])))
     adam = optax.adam(fields.encoder_learning_rate)
     normal = jnp.asarray(run.normal)
 
@@ -160,22 +164,23 @@ def encode(run: Trained) -> Callable[[np.ndarray], jax.Array]:
         return jnp.mean(jnp.square(real - made)) + features  # izi_f, its kappa being 1
 
     @jax.jit
-    def update(carry: Any, step: jax.Array) -> Any:
-        def once(carry: Any, step: jax.Array) -> tuple[Any, None]:
+    def update(carry: Any, first: jax.Array, end: jax.Array) -> Any:
+        def once(step: jax.Array, carry: Any) -> Any:
             params, state = carry
             chosen = jax.random.randint(jax.random.fold_in(key, step), (_BATCH,), 0, len(normal))
             gradient = jax.grad(loss)(params, images.to_float(jnp.take(normal, chosen, axis=0)))
             with jax.numpy_dtype_promotion('standard'):  # Adam's b1**count.
                 change, state = adam.update(gradient, state)
-            return (optax.apply_updates(params, change), state), None
+            return optax.apply_updates(params, change), state
 
-        return jax.lax.scan(once, carry, step + jnp.arange(_CALL))[0]
+        return jax.lax.fori_loop(first, end, once, carry)
 
     carry = params, adam.init(params)
     with tqdm(total=fields.encoder_steps, desc='Encoder', unit='step', disable=None) as bar:
         for step in range(0, fields.encoder_steps, _CALL):
-            carry = update(carry, jnp.int32(step))
-            bar.update(_CALL)
+            end = min(step + _CALL, fields.encoder_steps)
+            carry = update(carry, jnp.int32(step), jnp.int32(end))
+            bar.update(end - step)
     params = carry[0]
     return jax.jit(lambda pixels: module.apply(params, images.to_float(pixels)))
 
@@ -186,17 +191,18 @@ def _players(
     """(latents to images in [-1, 1], images to the features of D's last stage `[N, D]`)."""
     networks, config = run.networks, run.config
     variables = Sampler(networks.generator, config).variables(run.state)
-    discriminator = run.state.discriminator
-    seen_by = {'params': discriminator.params, **discriminator.statistics}
+    discriminator = alone(networks.discriminator)
+    trained = run.state.discriminator
+    seen_by = {'params': trained.params, **trained.statistics}
 
     def generate(latents: jax.Array) -> jax.Array:
-        labels = jnp.zeros(len(latents), jnp.int32)
+        labels = jnp.full(len(latents), _first(run), jnp.int32)
         return networks.generator.apply(variables, latents, labels, train=False).astype(jnp.float32)
 
     def judge(real: jax.Array) -> jax.Array:
-        shown = jnp.repeat(real, networks.discriminator.pack, axis=0)
-        labels = jnp.zeros(len(shown), jnp.int32)
-        _, seen = networks.discriminator.apply(
+        shown = jnp.repeat(real, discriminator.pack, axis=0)
+        labels = jnp.zeros(len(shown), jnp.int32)  # Maps don't depend on them.
+        _, seen = discriminator.apply(
             seen_by, shown, labels, train=False, mutable=['intermediates']
         )
         stages = seen['intermediates']
@@ -204,3 +210,8 @@ def _players(
         return last.reshape(len(real), -1).astype(jnp.float32)
 
     return generate, judge
+
+
+def _first(run: Trained) -> int:
+    """The class (or caption) that G is asked for, and D judges by: the first that was learnt."""
+    return int(captions.learnt(run.config, run.networks.generator.num_classes)[0])

@@ -115,6 +115,23 @@ def classes(config: ConfigDict, num_classes: int) -> np.ndarray:
     return np.unique(np.asarray(tuple(config.data.classes) or range(num_classes), np.int32))
 
 
+def learnt(config: ConfigDict, total: int) -> np.ndarray:
+    """What a run's networks were told of, int32 in order: captions, or classes without text.
+
+    Args:
+        config: of the run.
+        total: `num_classes` of a network: all captions (or classes) of the data set; 0 without.
+
+    Returns:
+        Those of the classes that the run learns; `[0]` without any.
+    """
+    if not total:
+        return np.zeros(1, np.int32)
+    of_each = count(config)
+    rows = classes(config, total // of_each)[:, None] * of_each + np.arange(of_each, dtype=np.int32)
+    return rows.ravel()
+
+
 def mismatched(key: jax.Array, labels: jax.Array, among: np.ndarray) -> jax.Array:
     """Another class than each of `labels`, int32 `[B]`, all others of `among` equally likely."""
     number = jnp.argmax(labels[:, None] == among[None], axis=1).astype(labels.dtype)

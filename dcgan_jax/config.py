@@ -180,7 +180,7 @@ SCHEMA = {
         'kind': Choice(inputs.KINDS),
         'scale': Choice((2, 4, 8)),
         'mask': Choice(inputs.MASKS),
-        'missing': PART,
+        'missing': Number(0.01, 0.99),  # Something is known, and something is not.
     },
     'latent_dim': whole(1, 2**14),
     'update': Choice(('alternating', 'simultaneous')),

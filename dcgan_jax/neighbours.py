@@ -2,6 +2,7 @@
 
 import jax.numpy as jnp
 import numpy as np
+from tqdm import tqdm
 
 _BLOCK = 4096  # rows compared at a time
 
@@ -20,7 +21,8 @@ def nearest(queries: np.ndarray, known: np.ndarray, count: int) -> tuple[np.ndar
     queries = jnp.asarray(queries)
     squares = jnp.sum(queries**2, axis=1, keepdims=True)
     best, where = [], []
-    for start in range(0, len(known), _BLOCK):
+    blocks = range(0, len(known), _BLOCK)
+    for start in tqdm(blocks, 'Neighbours', unit='block', delay=3, disable=None):
         block = jnp.asarray(known[start : start + _BLOCK])
         apart = np.asarray(squares - 2.0 * queries @ block.T + jnp.sum(block**2, axis=1)[None])
         order = np.argsort(apart, axis=1)[:, :count]

@@ -58,8 +58,13 @@ def fit(features: np.ndarray, labels: np.ndarray, num_classes: int) -> tuple[Lin
     """The classifier with the penalty that does best on a tenth held out, and that penalty."""
     held = np.arange(len(features)) % _HELD_OUT == 0
     scores = []
-    for penalty in tqdm(_PENALTIES, 'Fitting', unit='fit', delay=3, disable=None):
-        svm = LinearSVM(features[~held], labels[~held], num_classes, penalty)
-        scores.append(np.mean(svm(features[held]) == labels[held]))
-    best = _PENALTIES[int(np.argmax(scores))]
-    return LinearSVM(features, labels, num_classes, best), best
+    fits = len(_PENALTIES) + 1
+    with tqdm(total=fits, desc='Fitting', unit='fit', delay=3, disable=None) as bar:
+        for penalty in _PENALTIES:
+            svm = LinearSVM(features[~held], labels[~held], num_classes, penalty)
+            scores.append(np.mean(svm(features[held]) == labels[held]))
+            bar.update()
+        best = _PENALTIES[int(np.argmax(scores))]
+        svm = LinearSVM(features, labels, num_classes, best)
+        bar.update()
+    return svm, best

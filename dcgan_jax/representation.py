@@ -25,7 +25,9 @@ class Representation:
     def __init__(self, networks: Networks, state: GANState, side: int = 4):
         """For maps pooled to `side` x `side` (or left as they are, if smaller)."""
         self._variables = _variables(state)
-        self._vectors = jax.jit(functools.partial(vectors, networks.discriminator, side=side))
+        self._vectors = jax.jit(
+            functools.partial(vectors, alone(networks.discriminator), side=side)
+        )
 
     def __call__(self, pixels: np.ndarray, title: str = 'Looking') -> np.ndarray:
         """uint8 `[N, H, W, C]` to float32 `[N, D]`."""
@@ -43,7 +45,7 @@ def logits(
         pixels: the images.
         labels: their classes or captions, int32 `[N]`; 0 where None.
     """
-    module = networks.discriminator
+    module = alone(networks.discriminator)
 
     @jax.jit
     def of_piece(variables: Any, part: jax.Array, labels: jax.Array) -> jax.Array:
@@ -68,7 +70,7 @@ def turn_losses(networks: Networks, state: GANState, pixels: np.ndarray) -> np.n
         state: of the run.
         pixels: images, uint8 `[N, S, S, C]`.
     """
-    module = networks.discriminator
+    module = alone(networks.discriminator)
 
     @jax.jit
     def of_piece(variables: Any, part: jax.Array) -> jax.Array:
@@ -82,6 +84,11 @@ def turn_losses(networks: Networks, state: GANState, pixels: np.ndarray) -> np.n
         return total / 4
 
     return in_pieces(functools.partial(of_piece, _variables(state)), _BATCH, 'Turning', pixels)
+
+
+def alone(module: Discriminator) -> Discriminator:
+    """The same D, which compares no images with each other: in training it does by groups."""
+    return module.clone(minibatch_stddev=min(module.minibatch_stddev, 1))
 
 
 def _variables(state: GANState) -> Any:

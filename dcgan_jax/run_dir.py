@@ -75,12 +75,14 @@ def check_writable(workdir: epath.PathLike, flag: str = '--workdir') -> epath.Pa
         workdir.mkdir(parents=True, exist_ok=True)
         probe.write_bytes(b'')
         probe.unlink()
-        for path in missing:
-            path.rmdir()
     except OSError as error:
         raise UserError(
             f'{flag}={workdir} is not writable ({error.strerror or error}): choose another'
         ) from error
+    finally:
+        for path in missing:
+            with contextlib.suppress(OSError):  # Not made, or another's by now.
+                path.rmdir()
     return workdir
 
 

@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from tqdm import tqdm
 
 from dcgan_jax import captions, data, images
 from dcgan_jax import inputs as inputs_lib
@@ -28,6 +29,7 @@ def standing_statistics(
     batches: int,
     batch_size: int,
     latent_dim: int,
+    told: np.ndarray,
 ) -> Any:
     """BatchNorm statistics that belong to the parameters, whatever they are (an EMA, say).
 
@@ -42,6 +44,7 @@ def standing_statistics(
         batches: how many batches are averaged.
         batch_size: latents a batch.
         latent_dim: size of a latent.
+        told: classes (or captions) that latents have in turn, int32; `[0]` without.
 
     Returns:
         The collection 'batch_stats'; empty for a generator without BatchNorm.
@@ -51,7 +54,7 @@ def standing_statistics(
 
     def batch_statistics(index: jax.Array, batch_stats: Any) -> Any:
         latents = sample_latents(jax.random.fold_in(key, index), batch_size, latent_dim)
-        labels = (index * batch_size + jnp.arange(batch_size)) % max(generator.num_classes, 1)
+        labels = jnp.asarray(told)[(index * batch_size + jnp.arange(batch_size)) % len(told)]
         _, updated = own.apply(
             {**variables, 'batch_stats': batch_stats},
             latents,
@@ -135,7 +138,8 @@ class Sampler:
     are divided among all devices; states are on all of them, or on one if there is but one.
 
     Attributes:
-        num_classes: that it generates by; 0 where there are none.
+        classes: that it generates by, int32: those that the run learnt; empty where there are
+            none.
     """
 
     def __init__(self, generator: Generator, config: Any):
@@ -146,7 +150,10 @@ class Sampler:
             config: the run's; `ema`, `latent_dim`, `batch_size` and `seed` are read.
         """
         self._captions = captions.count(config)
-        self.num_classes = generator.num_classes // self._captions
+        told = captions.learnt(config, generator.num_classes)
+        self.classes = told[:: self._captions] // self._captions
+        if not generator.num_classes:
+            self.classes = self.classes[:0]
         mesh = mesh_lib.create()
         self._batch_size = -(-config.batch_size // mesh.size) * mesh.size
         self._latent_dim = config.latent_dim
@@ -166,6 +173,7 @@ class Sampler:
                     batches=config.ema.standing_batches,
                     batch_size=config.batch_size,
                     latent_dim=config.latent_dim,
+                    told=told,
                 )
             }
 
@@ -205,9 +213,9 @@ class Sampler:
         """All collections of the generator's average, on every device: what images depend on."""
         return self._variables(state, self._key)
 
-    def labels(self, count: int, num_classes: int | None = None) -> np.ndarray:
-        """The classes (or the first of them) in turn, int32 `[count]`; zeros without classes."""
-        return np.arange(count, dtype=np.int32) % max(num_classes or self.num_classes, 1)
+    def labels(self, count: int) -> np.ndarray:
+        """The classes in turn, int32 `[count]`; zeros without classes."""
+        return np.resize(self.classes, count) if len(self.classes) else np.zeros(count, np.int32)
 
     def __call__(
         self,
@@ -229,7 +237,12 @@ class Sampler:
             uint8 `[N, H, W, C]`.
         """
         labels = self.labels(len(latents)) if labels is None else labels
-        return np.concatenate(list(self.batches(state, latents, labels, prompts)))
+        pieces, count = [], len(latents)
+        with tqdm(total=count, desc='Sampling', unit='image', delay=3, disable=None) as bar:
+            for piece in self.batches(state, latents, labels, prompts):
+                pieces.append(piece)
+                bar.update(len(piece))
+        return np.concatenate(pieces)
 
     def batches(
         self,

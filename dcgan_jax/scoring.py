@@ -61,7 +61,7 @@ class SampleScorer:
         }
         if inputs.are_images(self._config):
             protocol['inputs'] = {**self._config.input, 'images': 'drawn from the split'}
-        if self._sampler.num_classes:
+        if len(self._sampler.classes):
             protocol['classes'] = 'those of images drawn from the split'
         return self._evaluator(self._samples(state, count, seed), count, protocol)
 
@@ -74,7 +74,7 @@ class SampleScorer:
 
     def _samples(self, state: GANState, count: int, seed: int) -> Iterator[np.ndarray]:
         given, labels = self._sampler.inputs(seed, count, self._source), self._sampler.labels(count)
-        if self._sampler.num_classes:
+        if len(self._sampler.classes):
             drawn = data.batch_indices(seed, 0, count, len(self._source))[0]
             labels = self._source.read(drawn, labels=True).labels
         yield from self._sampler.batches(state, given, labels)

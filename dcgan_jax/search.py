@@ -18,6 +18,7 @@ from dcgan_jax import blend, captions, images, inputs
 from dcgan_jax.keys import Role, role_key
 from dcgan_jax.models import Networks
 from dcgan_jax.pieces import in_pieces
+from dcgan_jax.representation import alone
 from dcgan_jax.sampling import Sampler
 from dcgan_jax.train_state import GANState
 
@@ -85,21 +86,19 @@ class Completion:
         variables = self._sampler.variables(state)
         judge = {'params': state.discriminator.params, **state.discriminator.statistics}
 
-        def search(piece: np.ndarray, numbers: np.ndarray) -> jax.Array:
-            key = jax.random.fold_in(self._key, int(numbers[0]))
-            return self._search(variables, judge, piece, key)
-
-        return in_pieces(search, _IMAGES, 'Searching', given, np.arange(len(given)), delay=0)
+        search = functools.partial(self._search, variables, judge, self._key)
+        return in_pieces(search, _IMAGES, 'Searching', given, delay=0)
 
 
 def _search(
-    networks: Networks, config: ConfigDict, variables: Any, judge: Any, given: jax.Array, key: Any
+    networks: Networks, config: ConfigDict, variables: Any, judge: Any, key: Any, given: jax.Array
 ) -> jax.Array:
+    # All images start from the same latents, so that each is a function of itself alone.
     count, restarts = len(given), config.search.restarts
     # Classes in turn, each by its first caption where it has several.
-    of_each = captions.count(config)
-    num_classes = max(networks.generator.num_classes // of_each, 1)
-    labels = jnp.arange(count * restarts, dtype=jnp.int32) % num_classes * of_each
+    told = captions.learnt(config, networks.generator.num_classes)[:: captions.count(config)]
+    labels = jnp.tile(np.resize(told, restarts), count)
+    pack = config.discriminator.pack
     known = jnp.repeat(given, restarts, axis=0)
     weights = _weights(known[..., -1:]) if config.input.kind == 'masked' else 1.0
 
@@ -110,13 +109,12 @@ def _search(
     def objective(latents: jax.Array) -> jax.Array:
         made = generate(latents)
         apart = jnp.abs(inputs.known_part(config, made, known) - known[..., :-1])
-        logits = networks.discriminator.apply(judge, made, labels, train=False)
-        # Packed images share a logit.
-        logits = jnp.repeat(logits[:, 0], config.discriminator.pack)
+        shown, of = (jnp.repeat(array, pack, axis=0) for array in (made, labels))
+        logits = alone(networks.discriminator).apply(judge, shown, of, train=False)[:, 0]
         context = jnp.mean(weights * apart, axis=(1, 2, 3))
         return context + config.search.prior * jax.nn.softplus(-logits)
 
-    start = inputs.sample_latents(key, count * restarts, config.latent_dim)
+    start = jnp.tile(inputs.sample_latents(key, restarts, config.latent_dim), (count, 1))
     latents, losses = minimise(objective, start, config.search.steps, config.search.learning_rate)
     best = jnp.argmin(losses.reshape(count, restarts), axis=1)
     made = generate(latents).reshape(count, restarts, *given.shape[1:3], -1)

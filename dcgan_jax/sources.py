@@ -234,6 +234,16 @@ def open_split(config: ConfigDict, split: str) -> ImageSource:
     return of_classes(source, fields.classes) if fields.classes else source
 
 
+def held_out(config: ConfigDict) -> ImageSource | None:
+    """The test split of a run's data set; None if there is none, or the run may have learnt it."""
+    if config.dataset == 'folder' or 'test' in config.data.split:
+        return None
+    try:
+        return open_split(config, 'test')
+    except UserError:
+        return None
+
+
 def of_classes(source: ImageSource, classes: Sequence[int]) -> ImageSource:
     """The images of some classes alone, in their order; all labels are read for that.
 

@@ -239,14 +239,13 @@ def _captions(
     if not captions.is_used(config):
         return labels, None
     of_each = captions.count(config)
-    caption_key, other_key = (
-        jax.random.fold_in(key, stream) for stream in (Stream.CAPTION, Stream.MISMATCH)
-    )
+    caption_key = jax.random.fold_in(key, Stream.CAPTION)
     rows = captions.rows(caption_key, labels, of_each)
     if not config.text.mismatched:
         return rows, None
+    class_key, other_key = jax.random.split(jax.random.fold_in(key, Stream.MISMATCH))
     num_classes = len(network.captions['table']) // of_each
-    others = captions.mismatched(other_key, labels, captions.classes(config, num_classes))
+    others = captions.mismatched(class_key, labels, captions.classes(config, num_classes))
     return rows, captions.rows(other_key, others, of_each)
 
 

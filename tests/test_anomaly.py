@@ -111,6 +111,17 @@ def test_a_run_of_all_classes_knows_nothing_strange(config, tmp_path):
     assert not (tmp_path / 'out').exists()
 
 
+def test_scores_do_not_depend_on_the_images_beside(workdir, data_dir):
+    run, networks, state = restore(workdir)
+    pixels = np.random.default_rng(0).integers(0, 256, (3, 8, 8, 3), np.uint8)
+    normal = data.load_split(sources.open_split(run.config, 'train')).images
+    trained = anomaly.Trained(run.config, networks, state, normal, 0)
+    forwards = anomaly.score(trained, pixels).scores
+    backwards = anomaly.score(trained, pixels[::-1]).scores
+    for name, values in forwards.items():
+        np.testing.assert_allclose(values, backwards[name][::-1], rtol=1e-3, atol=1e-4)
+
+
 def test_turned_images_are_scored_by_the_guesses_of_one_at_a_time(workdir):
     _, networks, state = restore(workdir)
     pixels = np.random.default_rng(0).integers(0, 256, (5, 8, 8, 3), np.uint8)

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dcgan_jax import images, models, probe, train
+from dcgan_jax import images, models, probe, sources, train
+from dcgan_jax.errors import UserError
 from dcgan_jax.representation import Representation
 from dcgan_jax.tasks import explain
 from dcgan_jax.tasks.restore import restore
@@ -23,6 +24,7 @@ def workdir(data_dir, tmp_path_factory):
 
 
 def test_pictures_are_drawn_of_a_run(workdir, tmp_path, monkeypatch):
+    monkeypatch.setattr(sources, 'held_out', lambda config: config)  # There is no test split.
     monkeypatch.setattr(explain, 'classify', lambda *_: {
         'accuracy': 0.5, 'num_test': 40, 'num_features': 3, 'num_train': 40,
     })  # fmt: skip
@@ -32,6 +34,17 @@ def test_pictures_are_drawn_of_a_run(workdir, tmp_path, monkeypatch):
             assert picture.width == 8 * 10 + 2
     assert '50.00% of 40 test images' in line
     assert json.loads((out / 'explain.json').read_text())['step'] == 6
+
+
+def test_a_run_without_a_test_split_has_pictures_alone(workdir, tmp_path):
+    out, line = explain.explain(workdir, tmp_path / 'out', None, 0)
+    assert line == ''
+    assert {path.name for path in out.iterdir()} == {
+        'filters.png', 'dropped_units.png', 'explain.json',
+    }  # fmt: skip
+    with pytest.raises(UserError, match='--num=1'):
+        explain.explain(workdir, tmp_path / 'one', 1, 0)
+    assert not (tmp_path / 'one').exists()
 
 
 def test_the_representation_is_the_pooled_maps(workdir, data_dir):

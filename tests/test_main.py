@@ -57,6 +57,8 @@ def assert_refused(result, *words):
     ('flags', 'words'),
     [
         (['--workdir={tmp}/w'], ['--config is missing']),
+        (['--workdir={tmp}/w', '--mode=explore', '--mask=x.png'], ['--mask', '--mode=inpaint']),
+        (['--workdir={tmp}/w', '--classes=cat'], ['--classes', '--mode=train', '--mode=sample']),
         (['--workdir={tmp}/w', '--mode=sample', '--distributed'], ['--mode=sample', 'one process']),
         (['--config=configs/cifar10.py'], ['--workdir is missing']),
         (['--config=configs/nothing.py', '--workdir={tmp}/w'], ['nothing.py', 'can not be read']),

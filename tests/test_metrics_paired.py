@@ -52,6 +52,5 @@ def test_holes_alone_count():
     assert ssim(made, real)[0] < 1.0
 
 
-def test_images_smaller_than_the_window_are_refused():
-    with pytest.raises(ValueError, match='11 pixels'):
-        ssim(np.zeros((1, 8, 8, 3), np.uint8), np.zeros((1, 8, 8, 3), np.uint8))
+def test_images_smaller_than_the_window_have_no_similarity():
+    assert np.isnan(ssim(np.zeros((2, 8, 8, 3), np.uint8), np.zeros((2, 8, 8, 3), np.uint8))).all()

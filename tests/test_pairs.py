@@ -1,6 +1,7 @@
 """Generators that get images: trained on the same loop, used, measured and refused."""
 
 import json
+import zlib
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +14,7 @@ from dcgan_jax import config as config_lib
 from dcgan_jax import images, inputs, models, train
 from dcgan_jax.errors import UserError
 from dcgan_jax.tasks.inpaint import inpaint, read_mask
+from dcgan_jax.tasks.restore import with_given
 from dcgan_jax.tasks.sample import sample
 from dcgan_jax.tasks.super_resolve import super_resolve
 from dcgan_jax.tasks.translate import translate
@@ -196,6 +198,30 @@ def test_masks_that_can_not_be_used(tmp_path, pixels, words):
         Image.fromarray(pixels).save(path)
     with pytest.raises(UserError, match=words):
         read_mask(str(path), (16, 16))
+
+
+def test_another_input_means_nothing_to_a_run_of_latents(config, data_dir):
+    """Whose samples are evaluated, say."""
+    given = given_config(data_dir, data_dir, 'masked')
+    given.input.scale = 4
+    assert with_given(config, given).input.to_dict() == config.input.to_dict()
+
+
+def test_masks_are_read_as_pictures_are(tmp_path):
+    """What is transparent is white, so a hole; of a header that promises too much is told."""
+    pixels = np.zeros((16, 16, 4), np.uint8)
+    pixels[..., 3] = 255
+    pixels[2:5, 2:5, 3] = 0
+    Image.fromarray(pixels).save(tmp_path / 'mask.png')
+    holes = read_mask(str(tmp_path / 'mask.png'), (16, 16))
+    assert holes.sum() == 9
+    assert holes[0, 2:5, 2:5].all()
+    content = bytearray((tmp_path / 'mask.png').read_bytes())
+    content[16:24] = (30_000).to_bytes(4, 'big') * 2
+    content[29:33] = zlib.crc32(content[12:29]).to_bytes(4, 'big')
+    (tmp_path / 'bomb.png').write_bytes(content)
+    with pytest.raises(UserError, match=r'--mask=.*bomb'):
+        read_mask(str(tmp_path / 'bomb.png'), (16, 16))
 
 
 def test_a_run_does_what_it_was_trained_for_alone(run, tmp_path):

@@ -46,6 +46,22 @@ def test_unknown_classes_are_refused(workdir, tmp_path):
     assert not (tmp_path / 'out').exists()
 
 
+def test_no_classes_are_refused(workdir, tmp_path):
+    with pytest.raises(UserError, match='--classes is empty'):
+        sample(workdir, tmp_path / 'out', 5, 0, classes=[])
+
+
+def test_classes_that_were_not_learnt_are_neither_drawn_nor_asked_for(config, tmp_path):
+    config.conditional, config.data.classes, config.num_steps = True, (2, 1), 2
+    train.train_and_evaluate(config, tmp_path)
+    sample(tmp_path, tmp_path / 'out', 5, 0)
+    assert labels(tmp_path / 'out') == [1, 2, 1, 2, 1]
+    sample(tmp_path, tmp_path / 'two', 2, 0, classes=['2'])
+    assert labels(tmp_path / 'two') == [2, 2]
+    with pytest.raises(UserError, match=r"learnt nothing of '0'.*\(2, 1\)"):
+        sample(tmp_path, tmp_path / 'other', 5, 0, classes=['0'])
+
+
 def test_a_run_without_classes_has_none(config, tmp_path):
     config.num_steps = 2
     train.train_and_evaluate(config, tmp_path)

@@ -3,8 +3,10 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
-from dcgan_jax import search
+from dcgan_jax import inputs, models, representation, search, train_state
+from dcgan_jax.sampling import Sampler
 
 
 def test_each_latent_goes_to_its_own_minimum_on_the_sphere():
@@ -36,3 +38,37 @@ def test_pixels_count_as_much_as_lacks_around_them():
             near = holes[0, max(i - 3, 0) : i + 4, max(j - 3, 0) : j + 4]
             expected[i, j] = near.sum() / 49 * (1 - holes[0, i, j, 0])
     np.testing.assert_allclose(weights, expected / expected.mean(), rtol=1e-4)
+
+
+def networks_of(config):
+    networks = models.build(config, (8, 8, 3))
+    return networks, jax.jit(lambda: train_state.create(config, networks, (8, 8, 3)))()
+
+
+@pytest.mark.parametrize('changes', [{'pack': 3}, {'minibatch_stddev': 4}])
+def test_what_d_says_of_an_image_is_of_it_alone(config, changes):
+    """Discriminators that see several images at once in training judge each with itself."""
+    config.discriminator.update(changes)
+    config.batch_size = 12
+    networks, state = networks_of(config)
+    pixels = np.random.default_rng(0).integers(0, 256, (7, 8, 8, 3), np.uint8)
+    together = representation.logits(networks, state, pixels)
+    for index in (0, 6):
+        apart = representation.logits(networks, state, pixels[index : index + 1])
+        np.testing.assert_allclose(apart, together[index : index + 1], rtol=1e-4, atol=1e-6)
+    assert representation.Representation(networks, state)(pixels).shape[0] == 7
+
+
+def test_searched_images_do_not_depend_on_those_beside_them(config):
+    config.discriminator.pack = 2
+    config.search.update(restarts=3, steps=3)
+    networks, state = networks_of(config)
+    real = np.random.default_rng(0).uniform(-1, 1, (3, 8, 8, 3)).astype(np.float32)
+    holes = np.zeros((1, 8, 8, 1), np.float32)
+    holes[:, 2:5, 2:5] = 1
+    given = np.asarray(inputs.masked(jnp.asarray(real), jnp.asarray(holes)))
+    sampler = Sampler(networks.generator, config)
+    config.input.kind = 'masked'
+    found = search.Completion(networks, config, sampler)
+    backwards = found(state, given[::-1])[::-1]
+    np.testing.assert_allclose(found(state, given), backwards, atol=1)

@@ -22,6 +22,7 @@ from dcgan_jax.train_step import Stream, train_step
 from tests.conftest import tiny_config
 from tests.extractors import write_artifact
 from tests.peers import peer
+from tests.test_models import random_variables
 
 TEMPLATES = ('a {}', 'one more {}')
 NAMES = ('red_cat', 'dog', 'bird')
@@ -172,6 +173,26 @@ def test_both_networks_hear_the_caption(data_dir):
     assert abs(float(logits[0, 0] - logits[1, 0])) > 1e-9
 
 
+def test_a_caption_scales_and_shifts_channels_by_linear_maps_of_its_vector(data_dir):
+    generator = models.build(text_config(data_dir), (8, 8, 3), num_classes=3).generator
+    variables = random_variables(generator, (1, 4), jnp.zeros(1, jnp.int32))
+    z = jnp.asarray(np.random.default_rng(0).normal(size=(2, 4)), jnp.float32)
+    made = generator.apply(variables, z, jnp.asarray([3, 0], jnp.int32), train=False)
+    # A generator without captions that has those scales and shifts draws the same.
+    vector = np.asarray(variables['captions']['table'][3], np.float64)
+    params = dict(variables['params'])
+    for name in ('project_norm', 'norm_0'):
+        scale, shift = (
+            vector @ np.asarray(params.pop(f'{name}_{part}')['kernel'], np.float64)
+            for part in ('scale', 'shift')
+        )
+        params[name] = {'scale': jnp.float32(1.0 + scale), 'bias': jnp.float32(shift)}
+    plain = models.build(tiny_config(data_dir), (8, 8, 3)).generator
+    own = {'params': params, 'batch_stats': variables['batch_stats']}
+    np.testing.assert_allclose(made[0], plain.apply(own, z, train=False)[0], rtol=1e-4, atol=1e-5)
+    assert np.abs(made[1] - plain.apply(own, z, train=False)[1]).max() > 0.01
+
+
 def test_a_run_keeps_its_captions(workdir):
     run, _, state = restore(workdir)
     expected = captions.embed(run.config, captions.sentences(run.config, run.class_names))
@@ -199,7 +220,7 @@ def test_classes_show_all_their_captions_in_turn(workdir):
     """Twelve images of one latent have six captions."""
     run, networks, state = restore(workdir)
     sampler = Sampler(networks.generator, run.config)
-    assert sampler.num_classes == 3
+    assert sampler.classes.tolist() == [0, 1, 2]
     pixels = sampler(state, np.ones((12, 4), np.float32))
     assert len(np.unique(pixels.reshape(12, -1), axis=0)) == 6
     np.testing.assert_array_equal(pixels[:6], pixels[6:])

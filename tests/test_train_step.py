@@ -89,9 +89,9 @@ def gradient_norms(judge, images):
     return jnp.stack([one(image) for image in images])
 
 
-def guessing_turns(module, key, stream):
+def guessing_turns(module, key, stream, config):
     """A function to -E[log Q(quarters | turned image)] and statistics; images one by one."""
-    turn, _, dropout = jax.random.split(jax.random.fold_in(key, stream), 3)
+    turn, view, dropout = jax.random.split(jax.random.fold_in(key, stream), 3)
     quarters = [int(count) for count in jax.random.randint(turn, (BATCH,), 0, 4)]
     assert len(set(quarters)) > 1
 
@@ -99,7 +99,7 @@ def guessing_turns(module, key, stream):
         turned = jnp.stack([jnp.rot90(x, n) for x, n in zip(images, quarters, strict=True)])
         _, new = module.apply(
             {'params': params, 'batch_stats': stats},
-            turned,
+            augment.augment(view, turned, config.augment.policy, 1.0),
             train=True,
             mutable=['batch_stats', 'turns'],
             rngs={'dropout': dropout},
@@ -120,14 +120,18 @@ def reference(config, networks, state, real, key):
     keys = [jax.random.fold_in(key, stream) for stream in Stream]
     z = jax.random.normal(keys[0], (BATCH, config.latent_dim))
     fake, fake_stats = apply(g, gp, gs, z)
+    see = lambda images, stream: augment.augment(  # noqa: E731
+        jax.random.fold_in(key, stream), images, config.augment.policy, 1.0
+    )
     of_turns = config.loss.rotation
     of_real, of_fake = (
-        guessing_turns(d, key, stream) for stream in (Stream.TURN, Stream.TURN_GENERATOR)
+        guessing_turns(d, key, stream, config) for stream in (Stream.TURN, Stream.TURN_GENERATOR)
     )
 
     def d_loss(params):
-        real_logits, stats = apply(d, params, ds, real, keys[2])
-        fake_logits, stats = apply(d, params, stats, jnp.asarray(np.asarray(fake)), keys[3])
+        constant = jnp.asarray(np.asarray(fake))
+        real_logits, stats = apply(d, params, ds, see(real, Stream.VIEW_REAL), keys[2])
+        fake_logits, stats = apply(d, params, stats, see(constant, Stream.VIEW_FAKE), keys[3])
         loss = d_formula(real_logits, fake_logits)
         if of_turns:
             value, stats = of_real(params, stats, real)
@@ -152,8 +156,9 @@ def reference(config, networks, state, real, key):
 
     def g_loss(params):
         images, stats = apply(g, params, gs, z)
-        logits, _ = apply(d, judge, judge_stats, images, keys[4] if alternating else keys[3])
-        real_logits, _ = apply(d, judge, judge_stats, real, keys[2])
+        view = see(images, Stream.VIEW_GENERATOR if alternating else Stream.VIEW_FAKE)
+        logits, _ = apply(d, judge, judge_stats, view, keys[4] if alternating else keys[3])
+        real_logits, _ = apply(d, judge, judge_stats, see(real, Stream.VIEW_REAL), keys[2])
         value = of_fake(judge, judge_stats, images)[0] if of_turns else 0.0
         return g_formula(real_logits, logits) + config.loss.rotation_generator * value, stats
 
@@ -181,6 +186,10 @@ def reference(config, networks, state, real, key):
         },
         {'loss': {'rotation': 0.7, 'rotation_generator': 0.2}},
         {'loss': {'rotation': 1.0}, 'discriminator': {'dropout_rate': 0.3}},
+        {
+            'loss': {'rotation': 0.7, 'rotation_generator': 0.2},
+            'augment': {'policy': ('cutout', 'color')},
+        },
     ],
     ids=str,
 )

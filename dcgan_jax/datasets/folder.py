@@ -123,6 +123,24 @@ class ImageFolder:
                 )
 
 
+def read_picture(path: str | os.PathLike, mode: str) -> np.ndarray:
+    """Reads one picture as `ImageFolder` does.
+
+    Args:
+      path: The file.
+      mode: 'L' or 'RGB'.
+
+    Returns:
+      uint8 [H, W, C], C being 1 or 3.
+
+    Raises:
+      UserError: It is none that can be used.
+    """
+    path = Path(os.path.expanduser(path))
+    _read_header(path)
+    return _decode(path, mode)
+
+
 def _find(root: Path) -> list[str]:
     """Names of the picture files relative to `root`, with '/', sorted."""
     names = []

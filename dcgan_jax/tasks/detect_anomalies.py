@@ -36,7 +36,8 @@ def detect_anomalies(
         workdir: of a training run of latents, on `config.data.classes` say.
         given: see `restore.with_given`; `anomaly` counts too.
         out: folder for `scores.csv`, a line for each image, `figures.json` and a picture of each
-            score, with heat maps where G makes the images again; `workdir/anomalies` when None.
+            score, with heat maps where G makes the images again; `workdir/anomalies` when None
+            (`workdir/anomalies_in_pictures` of a user's).
         pictures: folder of pictures of the run's size; None: the test split, where images of other
             classes than the run's are the anomalies to be found.
         num: images of the test split; all when None.
@@ -67,7 +68,8 @@ def detect_anomalies(
         names, pixels, strange = _test_split(config, num, seed)
     source = sources.open_split(config, config.data.split)
     normal = load_split(source).images[:_NORMAL]
-    out = run_dir.check_writable(out or epath.Path(workdir).expanduser() / 'anomalies', '--out')
+    default = 'anomalies' if pictures is None else 'anomalies_in_pictures'
+    out = run_dir.check_writable(out or epath.Path(workdir).expanduser() / default, '--out')
     scored = anomaly.score(anomaly.Trained(config, networks, state, normal, seed), pixels)
     _write_csv(out, names, strange, scored)
     for name, values in scored.scores.items():
@@ -95,6 +97,10 @@ def _test_split(
         raise UserError(
             'the run learnt all classes of its data set, so none is strange: train one with '
             '--config.data.classes=(0,), say, or give --images=FOLDER'
+        )
+    if sources.held_out(config) is None:
+        raise UserError(
+            'the data set has no test split, or the run learnt it: give --images=FOLDER'
         )
     fields = config.data
     source = sources.open_source(

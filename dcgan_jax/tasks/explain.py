@@ -9,14 +9,19 @@ import jax.numpy as jnp
 import numpy as np
 from etils import epath
 from flax import linen as nn
+from ml_collections import ConfigDict
+from tqdm import tqdm
 
 from dcgan_jax import images, probe, run_dir, sources
 from dcgan_jax.data import load_split
+from dcgan_jax.errors import UserError
 from dcgan_jax.files import write_whole
 from dcgan_jax.models import Discriminator, Networks
-from dcgan_jax.representation import Representation
+from dcgan_jax.pieces import in_pieces
+from dcgan_jax.representation import Representation, alone
 from dcgan_jax.sampling import Sampler
-from dcgan_jax.tasks.restore import restore
+from dcgan_jax.sources import ImageSource
+from dcgan_jax.tasks.restore import restore, with_given
 from dcgan_jax.train_state import GANState
 
 _FILTERS = 8  # of the last stage
@@ -34,6 +39,7 @@ def explain(
     num: int | None,
     seed: int,
     which: str = 'latest',
+    given: ConfigDict | None = None,
 ) -> tuple[epath.Path, str]:
     """Draws what filters and units do, and classifies by D's features.
 
@@ -43,22 +49,27 @@ def explain(
         num: training images of the probe; all when None.
         seed: of the samples.
         which: checkpoint, see `restore`.
+        given: see `with_given`.
 
     Returns:
-        The folder, and the probe's accuracy in a line (empty without classes).
+        The folder, and the probe's accuracy in a line (empty without classes or a test split).
 
     Raises:
-        UserError: there is no such run.
+        UserError: there is no such run, or `num` is 1.
     """
     run, networks, state = restore(workdir, which, of_latents=True)
+    config = with_given(run.config, given)
+    if num == 1:
+        raise UserError('--num=1: the probe chooses its penalty by held-out images, take 2 or more')
     out = run_dir.check_writable(out or epath.Path(workdir).expanduser() / 'explain', '--out')
-    source = sources.open_split(run.config, run.config.data.split)
+    source = sources.open_split(config, config.data.split)
     pixels = load_split(source).images
     draw_filters(networks, state, pixels[:_LOOKED_AT], out)
     drop_units(Sampler(networks.generator, run.config), state, seed, out)
     found: dict[str, Any] = {'step': int(state.step)}
-    if source.num_classes and run.config.dataset != 'folder':
-        found['linear_probe'] = classify(run.config, networks, state, num)
+    test = sources.held_out(config)
+    if source.num_classes and test is not None:
+        found['linear_probe'] = classify(source, test, networks, state, num)
     write_whole(out / 'explain.json', f'{json.dumps(found, indent=2)}\n'.encode())
     if 'linear_probe' not in found:
         return out, ''
@@ -69,14 +80,14 @@ def explain(
     )
 
 
-def classify(config: Any, networks: Networks, state: GANState, num: int | None) -> dict[str, Any]:
+def classify(
+    source: ImageSource, held_out: ImageSource, networks: Networks, state: GANState, num: int | None
+) -> dict[str, Any]:
     """Radford et al. 2015, section 5.1: an L2-SVM on all stages of D, max-pooled to 4x4."""
     see = Representation(networks, state)
-    train = load_split(sources.open_split(config, config.data.split), labels=True)
-    test = load_split(sources.open_split(config, 'test'), labels=True)
-    num_classes = sources.open_split(config, 'test').num_classes
+    train, test = (load_split(split, labels=True) for split in (source, held_out))
     features = see(train.images[:num], 'Features')
-    svm, penalty = probe.fit(features, train.labels[:num], num_classes)
+    svm, penalty = probe.fit(features, train.labels[:num], source.num_classes)
     return {
         'accuracy': float(np.mean(svm(see(test.images, 'Features')) == test.labels)),
         'penalty': penalty,
@@ -117,7 +128,8 @@ def draw_filters(networks: Networks, state: GANState, pixels: np.ndarray, out: e
     A row of the images of `pixels` that excite it most, each at its strongest position, and below
     them the guided gradients (Radford et al. 2015, figure 5).
     """
-    fields = {name: getattr(networks.discriminator, name) for name in Discriminator.__annotations__}
+    plain = alone(networks.discriminator)
+    fields = {name: getattr(plain, name) for name in Discriminator.__annotations__}
     module = GuidedDiscriminator(**fields)
     variables = {'params': state.discriminator.params, **state.discriminator.statistics}
 
@@ -140,9 +152,7 @@ def draw_filters(networks: Networks, state: GANState, pixels: np.ndarray, out: e
 
         return jax.grad(strongest)(images.to_float(part))
 
-    excited = np.concatenate(
-        [np.asarray(peaks(pixels[i : i + _BATCH])) for i in range(0, len(pixels), _BATCH)]
-    )
+    excited = in_pieces(peaks, _BATCH, 'Filters', pixels)
     rows = []
     for index in np.argsort(-excited.std(axis=0))[:_FILTERS]:  # dead ones say nothing
         best = pixels[np.argsort(-excited[:, index])[:_PATCHES]]
@@ -164,7 +174,8 @@ def drop_units(sampler: Sampler, state: GANState, seed: int, out: epath.Path) ->
     rows = [sampler(state, latents)]
     order = strongest_units(state.ema_params)
     size = max(1, len(order) // _SHARE)
-    for start in range(0, min(_GROUPS * size, len(order)), size):
+    starts = range(0, min(_GROUPS * size, len(order)), size)
+    for start in tqdm(starts, 'Silencing', unit='group', delay=3, disable=None):
         without = silenced(state.ema_params, order[start : start + size])
         without = state.replace(ema_params=without)
         rows.append(sampler(without, latents))

@@ -7,8 +7,9 @@ from typing import NamedTuple
 
 import numpy as np
 from etils import epath
+from ml_collections import ConfigDict
 
-from dcgan_jax import images, run_dir, sources
+from dcgan_jax import captions, images, run_dir, sources
 from dcgan_jax.data import load_split
 from dcgan_jax.errors import UserError
 from dcgan_jax.files import write_whole
@@ -17,7 +18,7 @@ from dcgan_jax.neighbours import nearest
 from dcgan_jax.representation import Representation
 from dcgan_jax.run_dir import Run
 from dcgan_jax.sampling import Sampler, drawn
-from dcgan_jax.tasks.restore import restore
+from dcgan_jax.tasks.restore import restore, with_given
 from dcgan_jax.train_state import GANState
 
 _ROWS = 8  # of pictures: latents, or pairs of them
@@ -40,11 +41,14 @@ class Explored(NamedTuple):
     seed: int
 
     def draw(self, latents: np.ndarray) -> np.ndarray:
-        """Images uint8 `[N, H, W, C]`, of class (or caption) 0 where there are such."""
-        labels = np.zeros(len(latents), np.int32)
+        """Images uint8 `[N, H, W, C]`, of the first class (or caption) that was learnt."""
+        latents = latents.astype(np.float32)
+        first = int(captions.learnt(self.run.config, self.networks.generator.num_classes)[0])
         table = self.state.generator.captions.get('table')
-        first = None if table is None else np.asarray(table[:1])
-        return self.sampler(self.state, latents.astype(np.float32), labels, first)
+        if table is None:
+            return self.sampler(self.state, latents, np.full(len(latents), first, np.int32))
+        only = np.asarray(table[first : first + 1])
+        return self.sampler(self.state, latents, np.zeros(len(latents), np.int32), only)
 
 
 def explore(
@@ -54,6 +58,7 @@ def explore(
     seed: int,
     arithmetic: str | None = None,
     which: str = 'latest',
+    given: ConfigDict | None = None,
 ) -> tuple[epath.Path, str]:
     """Draws interpolations, truncations, directions and neighbours of a run's samples.
 
@@ -65,6 +70,7 @@ def explore(
         arithmetic: numbers of samples of that seed, '1,2,3-4,5,6+7,8,9': the mean of the first,
             less that of the second, plus that of the third (Radford et al. 2015, section 6.3.2).
         which: checkpoint, see `restore`.
+        given: see `with_given`.
 
     Returns:
         The folder, and what is known of memorisation in a line.
@@ -74,6 +80,7 @@ def explore(
     """
     terms = None if arithmetic is None else parse(arithmetic)
     run, networks, state = restore(workdir, which, of_latents=True)
+    run = run._replace(config=with_given(run.config, given))
     out = run_dir.check_writable(out or epath.Path(workdir).expanduser() / 'explore', '--out')
     made = Explored(run, networks, state, Sampler(networks.generator, run.config), seed)
     interpolate(made, out)
@@ -147,7 +154,7 @@ def follow_directions(made: Explored, out: epath.Path) -> None:
 
 def parse(arithmetic: str) -> list[list[int]]:
     """'1,2-3,4+5' to [[1, 2], [3, 4], [5]]."""
-    numbers = r'(\d+(?:,\d+)*)'
+    numbers = r'(\d{1,9}(?:,\d{1,9})*)'
     match = re.fullmatch(f'{numbers}-{numbers}\\+{numbers}', arithmetic.replace(' ', ''))
     if match is None:
         raise UserError(
@@ -188,10 +195,8 @@ def look_for_neighbours(made: Explored, out: epath.Path, num: int) -> dict:
     source = sources.open_split(config, config.data.split)
     real = load_split(source).images
     samples = made.sampler(made.state, made.sampler.latents(made.seed, num))
-    try:
-        held_out = drawn(made.seed, num, sources.open_split(config, 'test'))
-    except UserError:
-        held_out = None
+    test = sources.held_out(config)
+    held_out = None if test is None else drawn(made.seed, num, test)
     see = Representation(made.networks, made.state, _SIDE)
     spaces = {
         'pixels': lambda pixels: pixels.reshape(len(pixels), -1).astype(np.float32) / 255.0,

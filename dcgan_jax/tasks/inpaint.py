@@ -3,11 +3,11 @@
 import importlib.util
 
 import numpy as np
-import PIL.Image
 from etils import epath
 from ml_collections import ConfigDict
 
 from dcgan_jax import images, inputs
+from dcgan_jax.datasets.folder import read_picture
 from dcgan_jax.errors import UserError
 from dcgan_jax.keys import Role, role_key
 from dcgan_jax.tasks import pairs
@@ -80,17 +80,15 @@ def read_mask(path: str, size: tuple[int, int]) -> np.ndarray:
         UserError: it can't be read, is of another size, or has no hole or nothing else.
     """
     try:
-        with PIL.Image.open(path, formats=('PNG', 'JPEG', 'WEBP', 'BMP')) as picture:
-            if (picture.height, picture.width) != size:
-                raise UserError(
-                    f'--mask={path} has {picture.width}x{picture.height} pixels, the images '
-                    f'{size[1]}x{size[0]}: give one of that size'
-                )
-            holes = np.asarray(picture.convert('L')) > 127
-    except (OSError, SyntaxError, ValueError) as error:
-        if isinstance(error, UserError):
-            raise
+        shown = read_picture(path, 'L')[..., 0]
+    except UserError as error:
         raise UserError(f'--mask={path} can not be read ({error}): give a picture') from error
+    if shown.shape != size:
+        raise UserError(
+            f'--mask={path} has {shown.shape[1]}x{shown.shape[0]} pixels, the images '
+            f'{size[1]}x{size[0]}: give one of that size'
+        )
+    holes = shown > 127
     if holes.all() or not holes.any():
         what = 'is white all over: nothing is known' if holes.all() else 'has no white: no hole'
         raise UserError(f'--mask={path} {what}; paint white what is missing, and nothing else')

@@ -70,8 +70,10 @@ def open_task(
     if trained == kind:
         sampler = Sampler(networks.generator, config)
         return Task(config, state, sampler, lambda x: sampler(state, x), 'trained', run.image_shape)
-    with config.unlocked():
-        config.input.kind = kind
+    config = config.copy_and_resolve_references().unlock()
+    config.input = (run.config if given is None else given).input
+    config.input.kind = kind
+    config.lock()
     sampler = Sampler(networks.generator, config)
     search = Completion(networks, config, sampler, seed)
     return Task(config, state, sampler, lambda x: search(state, x), 'search', run.image_shape)
@@ -124,7 +126,7 @@ def figures(
     for method, pixels in made.items():
         row = {'psnr': float(np.mean(psnr(pixels, data.real, where)))}
         similar = ssim(pixels, data.real, where)
-        if np.isfinite(similar).any():  # Not of holes that lie near the border alone.
+        if np.isfinite(similar).any():  # Not of small images, or of holes near the border alone.
             row['ssim'] = float(np.nanmean(similar))
         if evaluator is not None:
             result = evaluator([pixels], len(pixels), {})

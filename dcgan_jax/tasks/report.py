@@ -26,18 +26,33 @@ _TASKS = {
     'inpainting': 'Inpainting',
     'translation': 'Translation',
     'anomalies': 'Anomalies',
+    'anomalies_in_pictures': 'Anomalies in pictures',
     'retrieval': 'Asked for and found again',
 }
+_STRANGEST = 'The strangest images, then the least strange'
 _CAPTIONS = {
-    'interpolation': 'Walks between latents on great circles',
-    'truncation': 'The same latents, each row farther from their mean',
-    'directions': 'Along the directions that move the first layer most (SeFa)',
-    'arithmetic': 'Averages of samples, added and subtracted',
-    'neighbours': 'Samples, the nearest training images in pixels, then in features of D',
-    'filters': 'What excites filters of D most, and guided gradients below',
-    'dropped_units': 'Samples, then the same with a group of channels of G silenced in each row',
-    'retrieval': 'Samples, a row for each class',
+    'explore': {
+        'interpolation': 'Walks between latents on great circles',
+        'truncation': 'The same latents, each row farther from their mean',
+        'directions': 'Along the directions that move the first layer most (SeFa)',
+        'arithmetic': 'Averages of samples, added and subtracted',
+        'neighbours': 'Samples, the nearest training images in pixels, then in features of D',
+    },
+    'explain': {
+        'filters': 'What excites filters of D most, and guided gradients below',
+        'dropped_units': 'Samples, then the same with some channels of G silenced in each row',
+    },
+    'anomalies': {
+        'discriminator': f'{_STRANGEST}, by the logit of D',
+        'rotation': f'{_STRANGEST}, by guesses of their turns',
+        'mahalanobis': f'{_STRANGEST}, by the Mahalanobis distance of features of D',
+        'neighbours': f'{_STRANGEST}, by the distance to neighbours in features of D',
+        'encoder': f'{_STRANGEST}, each with that of G (latents by an encoder) and the difference',
+        'search': f'{_STRANGEST}, each with that of G (latents searched) and the difference',
+    },
+    'retrieval': {'retrieval': 'Samples, a row for each class'},
 }
+_CAPTIONS['anomalies_in_pictures'] = _CAPTIONS['anomalies']
 
 
 def report(workdir: epath.PathLike, out: epath.PathLike | None = None) -> epath.Path:
@@ -163,7 +178,7 @@ def _samples(workdir: epath.Path, pictures: Pictures) -> list[str]:
 def _task(folder: epath.Path, pictures: Pictures) -> Iterator[str]:
     """What a task wrote: its figures, then its pictures."""
     paths = sorted(folder.iterdir()) if folder.is_dir() else []
-    said = dict(_CAPTIONS)
+    said = dict(_CAPTIONS.get(folder.name, {}))
     for path in paths:
         if path.suffix == '.json':
             found = _read(path)

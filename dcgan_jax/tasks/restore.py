@@ -59,7 +59,7 @@ def restore(
 def with_given(config: ConfigDict, given: ConfigDict | None) -> ConfigDict:
     """A run's config with what a task may have otherwise, from the config that its user gave.
 
-    That is `evaluation`, `search`, `anomaly`, `data_dir` if set, and `input` if G gets latents.
+    That is `evaluation`, `search`, `anomaly`, and `data_dir` if set.
 
     Raises:
         UserError: `given` is no valid config.
@@ -71,6 +71,4 @@ def with_given(config: ConfigDict, given: ConfigDict | None) -> ConfigDict:
     for group in config_lib.CHANGEABLE_GROUPS:
         merged[group] = given[group]
     merged.data_dir = given.data_dir or config.data_dir
-    if not inputs.are_images(config):
-        merged.input = given.input
     return merged.lock()

@@ -11,6 +11,7 @@ from dcgan_jax.errors import UserError
 from dcgan_jax.files import write_whole
 from dcgan_jax.metrics import extractors
 from dcgan_jax.models import Networks
+from dcgan_jax.pieces import in_pieces
 from dcgan_jax.sampling import Sampler, drawn_labelled
 from dcgan_jax.sources import Examples
 from dcgan_jax.tasks.restore import restore, with_given
@@ -61,8 +62,7 @@ def retrieve(
     extractor = extractors.load(fields.extractor, fields.inception_weights, fields.batch_size)
     extractor.check(run.image_shape)
     sampler = Sampler(networks.generator, config)
-    classes = captions.classes(config, run.num_classes)
-    labels = classes[sampler.labels(num, len(classes))]
+    classes, labels = sampler.classes, sampler.labels(num)
     known, judged = _real(config, num, seed)
     out = run_dir.check_writable(out or epath.Path(workdir).expanduser() / 'retrieval', '--out')
 
@@ -137,8 +137,4 @@ def _labelled(config: ConfigDict, split: str, count: int, seed: int) -> Examples
 
 
 def _features(extractor: extractors.Extractor, pixels: np.ndarray) -> np.ndarray:
-    parts = [
-        extractor(pixels[start : start + extractor.piece])[0]
-        for start in range(0, len(pixels), extractor.piece)
-    ]
-    return np.concatenate(parts)
+    return in_pieces(lambda part: extractor(part)[0], extractor.piece, 'Features', pixels)

@@ -53,7 +53,7 @@ def sample(
     out = run_dir.check_writable(out or epath.Path(workdir) / 'samples', '--out')
     sampler = Sampler(networks.generator, run.config)
     latents = sampler.latents(seed, num)
-    labels = chosen[sampler.labels(num, len(chosen))]
+    labels = np.resize(chosen, num)
     pixels = sampler(state, latents, labels, vectors)
 
     arrays = io.BytesIO()
@@ -82,19 +82,21 @@ def _embedded(
 
 
 def numbers(run: run_dir.Run, classes: Sequence[str] | None) -> np.ndarray:
-    """The labels of classes by name or number, int32; all labels (or 0) when None.
+    """The labels of classes by name or number, int32; all that the run learnt (or 0) when None.
 
     Raises:
         UserError: the run knows no classes, or not such a one.
     """
+    learnt = captions.classes(run.config, run.num_classes)
     if classes is None:
-        count = run.num_classes if run.config.conditional else 1
-        return np.arange(max(count, 1), dtype=np.int32)
+        return learnt if run.config.conditional else np.zeros(1, np.int32)
     if not run.config.conditional:
         raise UserError(
             '--classes: the run was trained without classes; train one with '
             '--config.conditional=True'
         )
+    if not classes:
+        raise UserError('--classes is empty: name some, cat,dog say, or leave it out')
     names = list(run.class_names)
     found = []
     for given in classes:
@@ -106,4 +108,9 @@ def numbers(run: run_dir.Run, classes: Sequence[str] | None) -> np.ndarray:
             close = difflib.get_close_matches(given, names, n=1)
             hint = f'did you mean {close[0]}? ' if close else ''
             raise UserError(f'--classes: {given!r} is unknown. {hint}There are {", ".join(names)}')
+        if found[-1] not in learnt:
+            raise UserError(
+                f'--classes: the run learnt nothing of {given!r} (config.data.classes='
+                f'{tuple(run.config.data.classes)}): leave it out'
+            )
     return np.asarray(found, np.int32)
