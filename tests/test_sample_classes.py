@@ -2,10 +2,11 @@
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from dcgan_jax import train
 from dcgan_jax.errors import UserError
-from dcgan_jax.tasks.sample import sample
+from dcgan_jax.tasks.sample import columns, sample
 
 
 @pytest.fixture(scope='module')
@@ -38,6 +39,16 @@ def labels(out):
 def test_classes_are_drawn_in_turn(workdir, tmp_path, classes, expected):
     sample(workdir, tmp_path, 5, 0, classes=classes)
     assert labels(tmp_path) == expected
+
+
+def test_each_column_is_of_one_class(workdir, tmp_path):
+    path = sample(workdir, tmp_path, 10, 0, classes=['can', 'apple'])
+    with Image.open(path) as picture:
+        assert picture.width == 4 * 10 + 2  # near the root of ten, and even
+    assert columns(100, 3) == 9
+    assert columns(5, 10) == 10
+    assert columns(100, 1) is None
+    assert columns(100, 1000) is None
 
 
 def test_unknown_classes_are_refused(workdir, tmp_path):

@@ -2,6 +2,7 @@
 
 import difflib
 import io
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -14,6 +15,7 @@ from dcgan_jax.sampling import Sampler
 from dcgan_jax.tasks.restore import restore
 
 MOST_IN_GRID = 1024  # A larger picture is hard to open.
+_MOST_COLUMNS = 32  # of classes or prompts
 
 
 def sample(
@@ -59,7 +61,17 @@ def sample(
     arrays = io.BytesIO()
     np.savez_compressed(arrays, images=pixels, latents=latents, labels=labels, step=int(state.step))
     write_whole(out / 'samples.npz', arrays.getvalue())
-    return images.write_png(out / 'samples.png', images.grid(pixels[:MOST_IN_GRID]))
+    shown = pixels[:MOST_IN_GRID]
+    return images.write_png(
+        out / 'samples.png', images.grid(shown, columns(len(shown), len(chosen)))
+    )
+
+
+def columns(count: int, kinds: int) -> int | None:
+    """Of a grid of pictures whose kinds take turns: each column is of one kind, where they fit."""
+    if not 1 < kinds <= _MOST_COLUMNS:
+        return None
+    return kinds * max(1, round(math.sqrt(count) / kinds))
 
 
 def _embedded(
