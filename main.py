@@ -138,8 +138,7 @@ def _evaluate() -> None:
             _WORKDIR.value, given, _OUT.value, _NUM.value, _SEED.value, _CHECKPOINT.value
         )
     else:
-        if _NUM.value is not None:
-            raise UserError('--num has no meaning with --images: all of them are scored')
+        _refuse_beside_images('num', 'seed', 'checkpoint')
         result = evaluate.evaluate_images(_IMAGES.value, _WORKDIR.value, given, _OUT.value)
     print(evaluation.line(result))
 
@@ -212,12 +211,20 @@ def _report() -> None:
 
 def _complete(task: Callable[..., tuple[epath.Path, str]], *told: str | None) -> None:
     given = _given()
-    if _IMAGES.value is not None and _NUM.value is not None:
-        raise UserError('--num has no meaning with --images: all of them are taken')
+    if _IMAGES.value is not None:
+        _refuse_beside_images('num')
     path, figures = task(
         _WORKDIR.value, given, _OUT.value, *told, _NUM.value, _SEED.value, _CHECKPOINT.value
     )
     print(*filter(None, [figures, f'pictures: {path}']), sep='\n')
+
+
+def _refuse_beside_images(*names: str) -> None:
+    for name in names:
+        if flags.FLAGS[name].present:
+            raise UserError(
+                f'--{name} has no meaning with --images: all of them are taken as they are'
+            )
 
 
 def _given() -> ConfigDict | None:

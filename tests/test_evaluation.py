@@ -1,4 +1,5 @@
 import functools
+import hashlib
 import json
 
 import numpy as np
@@ -140,12 +141,15 @@ def test_evaluating_a_run_is_evaluating_its_samples(config, tmp_path):
     sample(run, tmp_path / 'out', num=40, seed=7)
     with np.load(tmp_path / 'out' / 'samples.npz') as arrays:
         real = data.load_split(sources.open_source('tiny_images', 'train', config.data_dir)).images
-        expected = of_features(arrays['images'], real, np.arange(40))
+        images = arrays['images']
+        expected = of_features(images, real, np.arange(40))
     del expected['kernel_distance']
     actual = {name: result.values[name] for name in expected}
     assert actual == pytest.approx(expected, rel=1e-3, abs=1e-6)
     scored = evaluate_images(tmp_path / 'out' / 'samples.npz', run)
     assert scored.values == pytest.approx(result.values, rel=1e-6)
+    content = hashlib.sha256(images.tobytes()).hexdigest()
+    assert scored.protocol['images_sha256'] == content
     only(run / 'evaluation', 'images_samples_tiny_40_*')
 
     config.evaluation.metrics = ('inception_score',)

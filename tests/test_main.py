@@ -78,6 +78,10 @@ def assert_refused(result, *words):
         (['--mode=evaluate', '--images={tmp}/none'], ['--workdir is missing']),
         ([*TINY, '--mode=evaluate', '--images={tmp}/none'], ['none', 'can not be read']),
         ([*TINY, '--mode=evaluate', '--images={tmp}/broken'], ['broken', 'no PNG, JPEG']),
+        (
+            [*TINY, '--mode=evaluate', '--images={tmp}/none', '--checkpoint=best'],
+            ['--checkpoint', 'no meaning with --images'],
+        ),
         ([*TINY, '--workdir='], ['--workdir is empty']),
         ([*TINY, '--workdir={tmp}/w', '--config.generator.base_size=4'], ['makes 16x16 images']),
         (['--config={tmp}/syntax.py', '--workdir={tmp}/w'], ['syntax.py']),

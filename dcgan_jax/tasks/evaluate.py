@@ -1,5 +1,9 @@
 """`--mode=evaluate`: figures for a trained generator, or for anybody's images."""
 
+import hashlib
+from collections.abc import Callable, Iterable, Iterator
+
+import numpy as np
 from etils import epath
 from ml_collections import ConfigDict
 
@@ -69,7 +73,16 @@ def evaluate_images(
     evaluator = Evaluator(config.evaluation, sources.open_split(config, config.evaluation.split))
     if out is not None:
         out = run_dir.check_writable(out, '--out')
-    result = evaluator(batches, count, {'images': str(images)})
+    content = hashlib.sha256()
+    result = evaluator(_seen(batches, content.update), count, {'images': str(images)})
+    result.protocol['images_sha256'] = content.hexdigest()  # Of their pixels, in order.
     if out is not None:
         evaluation.write(out, f'images_{epath.Path(images).stem}', result)
     return result
+
+
+def _seen(batches: Iterable[np.ndarray], see: Callable[[bytes], None]) -> Iterator[np.ndarray]:
+    """The same batches, the bytes of each told as it goes by."""
+    for batch in batches:
+        see(batch.tobytes())
+        yield batch
