@@ -9,16 +9,20 @@ from dcgan_jax import train
 from tests.extractors import write_artifact
 
 CIFAR10 = Path(__file__).resolve().parents[2] / 'shared' / 'tfds'
-CASES = ('device', 'stream', 'fsdp', 'recipe', *(['cifar10'] if CIFAR10.is_dir() else []))
+_REAL = ('cifar10', 'cifar10_slow') if CIFAR10.is_dir() else ()
+CASES = ('device', 'stream', 'fsdp', 'recipe', *_REAL)
 
 
 def config(case, data_dir, extractor):
     """A config for eight devices, or for one."""
-    if case == 'cifar10':
+    if case in _REAL:
         config = cifar10.get_config()
         config.data_dir = str(CIFAR10)
         config.num_steps = 20
         config.generator.width = config.discriminator.width = 0.125
+        if case == 'cifar10_slow':
+            for optimizer in config.optimizer.values():
+                optimizer.learning_rate = 1e-5
     else:
         config = tiny.tiny_config(data_dir)
         config.num_steps = 4

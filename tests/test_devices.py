@@ -49,12 +49,13 @@ def losses(folder):
 @pytest.mark.parametrize('case', CASES)
 def test_eight_devices_make_the_run_of_one(runs, case):
     one, eight = (folder / case for folder in runs)
-    steps = 20 if case == 'cifar10' else 4
-    assert losses(one).shape == (2, steps)
-    np.testing.assert_allclose(losses(eight)[:, :4], losses(one)[:, :4], rtol=1e-5)
-    # GANs amplify rounding: so does a change of 1e-7 in G's weights on one device.
+    real = case.startswith('cifar10')
+    assert losses(one).shape == (2, 20 if real else 4)
+    # GANs amplify rounding by their rates: so does a change of 1e-7 in G's weights on one device.
+    held = 4 if case == 'cifar10' else 20
+    np.testing.assert_allclose(losses(eight)[:, :held], losses(one)[:, :held], rtol=1e-5)
     np.testing.assert_allclose(losses(eight), losses(one), rtol=2e-3)
-    if case == 'cifar10':
+    if real:
         return
     # Here both are restored on the one device of this process.
     states = [restore(folder)[2] for folder in (eight, one)]
