@@ -86,8 +86,8 @@ def check_writable(workdir: epath.PathLike, flag: str = '--workdir') -> epath.Pa
     return workdir
 
 
-def enter(workdir: epath.Path, run: Run) -> None:
-    """Claims `workdir` for `run`, or finds that the same run was there before and goes on.
+def check_free(workdir: epath.Path, run: Run) -> None:
+    """Finds that `workdir` holds no run, or this one, and writes nothing.
 
     Raises:
         UserError: another run's config is there; it stays as it was.
@@ -106,6 +106,11 @@ def enter(workdir: epath.Path, run: Run) -> None:
         raise UserError(
             f'{workdir} holds checkpoints but no {CONFIG_FILE}: choose another --workdir'
         )
+
+
+def enter(workdir: epath.Path, run: Run) -> None:
+    """Claims `workdir` for `run`, within `alone`; raises what `check_free` does."""
+    check_free(workdir, run)
     write_whole(workdir / CONFIG_FILE, json.dumps(describe(run), indent=2).encode())
 
 
@@ -121,6 +126,7 @@ def alone(workdir: epath.Path) -> Iterator[None]:
     if in_bucket(workdir):
         yield
         return
+    workdir.mkdir(parents=True, exist_ok=True)
     with open(workdir / LOCK_FILE, 'ab') as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

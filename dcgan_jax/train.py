@@ -61,6 +61,7 @@ def train_and_evaluate(config: ConfigDict, workdir: epath.PathLike) -> GANState:
     prepared = prepare(config, workdir)
     alone = processes.first_holds(run_dir.alone(prepared.workdir))
     with alone, preemption.watch() as request:
+        processes.on_first(run_dir.enter, prepared.workdir, prepared.run)
         while True:
             rollbacks = guard.rollbacks(prepared.workdir)
             try:
@@ -95,7 +96,7 @@ class Prepared(NamedTuple):
 
 
 def prepare(config: ConfigDict, workdir: epath.PathLike) -> Prepared:
-    """Refuses what can't work (`UserError`) before anything is compiled, then claims `workdir`."""
+    """Refuses what can't work (`UserError`) before anything is compiled; writes nothing."""
     config_lib.validate(config)
     mesh = mesh_lib.create(config.batch_size)
     workdir = run_dir.folder(workdir)
@@ -107,7 +108,7 @@ def prepare(config: ConfigDict, workdir: epath.PathLike) -> Prepared:
     networks = models.build(config, run.image_shape, run.num_classes)
     sampler = Sampler(networks.generator, config)
     scorer = sample_scorer(config, sampler) if config.evaluation.every else None
-    processes.on_first(run_dir.enter, workdir, run)
+    processes.on_first(run_dir.check_free, workdir, run)
     return Prepared(run, workdir, mesh, source, networks, scorer, sampler)
 
 

@@ -167,6 +167,18 @@ def test_another_config_in_a_workdir_is_refused_and_nothing_changes(config, tmp_
     assert (tmp_path / 'config.json').read_text() == before
 
 
+def test_of_two_runs_that_find_a_workdir_free_the_first_has_it(config, tmp_path, monkeypatch):
+    other = config.copy_and_resolve_references()
+    other.batch_size = 16
+    found_free = train.prepare(other, tmp_path)
+    train.train_and_evaluate(config, tmp_path)
+    before = (tmp_path / 'config.json').read_bytes()
+    monkeypatch.setattr(train, 'prepare', lambda *_: found_free)
+    with pytest.raises(UserError, match=r'another config.*batch_size'):
+        train.train_and_evaluate(other, tmp_path)
+    assert (tmp_path / 'config.json').read_bytes() == before
+
+
 def test_a_non_finite_loss_stops_the_run_and_keeps_the_checkpoints(config, tmp_path):
     config.num_steps = 2
     train.train_and_evaluate(config, tmp_path)
