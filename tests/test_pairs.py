@@ -1,5 +1,6 @@
 """Generators that get images: trained on the same loop, used, measured and refused."""
 
+import hashlib
 import json
 import zlib
 
@@ -179,6 +180,12 @@ def test_a_mask_from_a_file(run, data_dir, tmp_path):
     given = given_config(data_dir, tmp_path, 'masked')
     path, _ = use('masked', run('masked'), given, tmp_path / 'o', mask=str(tmp_path / 'mask.png'))
     assert path.name == 'file_trained.png'
+    content = json.loads(path.with_suffix('.json').read_text())
+    assert content['input']['mask'] == str(tmp_path / 'mask.png')
+    holes = (pixels[None, :, :, None] / 255).astype(np.float32)
+    assert content['input']['mask_sha256'] == hashlib.sha256(holes.tobytes()).hexdigest()
+    assert content['protocol']['extractor'] == 'tiny'
+    assert content['seed'] == 0
 
 
 @pytest.mark.parametrize(
@@ -187,7 +194,7 @@ def test_a_mask_from_a_file(run, data_dir, tmp_path):
         (np.full((16, 16), 255, np.uint8), 'white all over'),
         (np.zeros((16, 16), np.uint8), 'no hole'),
         (np.zeros((8, 16), np.uint8), '16x8'),
-        (None, 'can not be read'),
+        (None, 'cannot be decoded'),
     ],
 )
 def test_masks_that_can_not_be_used(tmp_path, pixels, words):
@@ -198,6 +205,23 @@ def test_masks_that_can_not_be_used(tmp_path, pixels, words):
         Image.fromarray(pixels).save(path)
     with pytest.raises(UserError, match=words):
         read_mask(str(path), (16, 16))
+    with pytest.raises(UserError, match=r'--mask=.*none.png is no file'):
+        read_mask(str(tmp_path / 'none.png'), (16, 16))
+
+
+def test_a_run_of_masks_is_measured_on_others(run, data_dir, tmp_path):
+    given = given_config(data_dir, tmp_path, 'masked')
+    given.evaluation.metrics = ('inception_score',)
+    found = {}
+    for mask in ('centre', 'half'):
+        given.input.mask = mask
+        path, _ = use('masked', run('masked'), given, tmp_path / 'out')
+        assert path.name == f'{mask}_trained.png'
+        content = json.loads(path.with_suffix('.json').read_text())
+        assert content['input']['mask'] == mask
+        assert content['protocol'] == {'psnr_and_ssim_of': 'holes'}
+        found[mask] = content['figures']['mean fill']['psnr']
+    assert found['centre'] != found['half']
 
 
 def test_another_input_means_nothing_to_a_run_of_latents(config, data_dir):
@@ -220,7 +244,7 @@ def test_masks_are_read_as_pictures_are(tmp_path):
     content[16:24] = (30_000).to_bytes(4, 'big') * 2
     content[29:33] = zlib.crc32(content[12:29]).to_bytes(4, 'big')
     (tmp_path / 'bomb.png').write_bytes(content)
-    with pytest.raises(UserError, match=r'--mask=.*bomb'):
+    with pytest.raises(UserError, match='--mask: .*bomb'):
         read_mask(str(tmp_path / 'bomb.png'), (16, 16))
 
 
@@ -229,6 +253,27 @@ def test_a_run_does_what_it_was_trained_for_alone(run, tmp_path):
         use('masked', run('grey'), None, tmp_path / 'out')
     with pytest.raises(UserError, match='--mode=translate'):
         sample(run('grey'), tmp_path / 'out', 3, 0)
+    assert not (tmp_path / 'out').exists()
+
+
+@pytest.mark.parametrize('kind', KINDS)
+def test_results_never_take_the_place_of_the_users_pictures(run, tmp_path, kind):
+    own = tmp_path / 'own'
+    (own / 'below').mkdir(parents=True)
+    Image.fromarray(np.zeros((16, 16, 3), np.uint8)).save(own / 'a.png')
+    before = (own / 'a.png').read_bytes()
+    for out in (own, own / 'below', tmp_path / 'own' / '..' / 'own'):
+        with pytest.raises(UserError, match='lies in --images'):
+            use(kind, run(kind), None, out, str(own), None)
+    assert (own / 'a.png').read_bytes() == before
+    assert sorted(path.name for path in own.iterdir()) == ['a.png', 'below']
+
+
+def test_sizes_that_strides_do_not_divide_are_refused(run, tmp_path):
+    (tmp_path / 'own').mkdir()
+    Image.fromarray(np.zeros((9, 16, 3), np.uint8)).save(tmp_path / 'own' / 'a.png')
+    with pytest.raises(UserError, match=r'pictures of 16x9.*multiples of'):
+        use('grey', run('grey'), None, tmp_path / 'out', str(tmp_path / 'own'), None)
     assert not (tmp_path / 'out').exists()
 
 

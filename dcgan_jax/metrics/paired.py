@@ -8,7 +8,10 @@ _LEVELS = 255.0
 
 
 def psnr(images: np.ndarray, real: np.ndarray, holes: np.ndarray | None = None) -> np.ndarray:
-    """Peak signal-to-noise ratio in dB of each pair, 10 log10(255^2 / MSE).
+    """Peak signal-to-noise ratio in dB of each pair, 10 log10(255^2 / max(MSE, 1/12)).
+
+    An error of 1/12 is that of rounding to whole levels: smaller ones tell nothing, and an image
+    that is equal by chance (a grey one, to be coloured) would make means infinite.
 
     Args:
         images: uint8 `[N, H, W, C]`.
@@ -16,13 +19,12 @@ def psnr(images: np.ndarray, real: np.ndarray, holes: np.ndarray | None = None) 
         holes: `[N, H, W, 1]` of 0 and 1; where given, pixels outside don't count.
 
     Returns:
-        Float64 `[N]`; infinity for equal images.
+        Float64 `[N]`, at most 58.9: equal images.
     """
     squares = np.square(images.astype(np.float64) - real.astype(np.float64)).mean(axis=3)
     weights = np.ones_like(squares) if holes is None else np.asarray(holes[..., 0], np.float64)
     error = (squares * weights).sum(axis=(1, 2)) / weights.sum(axis=(1, 2))
-    with np.errstate(divide='ignore'):
-        return 10.0 * np.log10(_LEVELS**2 / error)
+    return 10.0 * np.log10(_LEVELS**2 / np.maximum(error, 1 / 12))
 
 
 def ssim(images: np.ndarray, real: np.ndarray, holes: np.ndarray | None = None) -> np.ndarray:

@@ -59,11 +59,9 @@ def detect_anomalies(
         )
     strange = None
     if pictures is not None:
-        read = pairs.read_pictures(pictures, run.image_shape[-1])
+        read = pairs.read_pictures(pictures, run.image_shape[-1], out)
+        pairs.check_size(pictures, read, run.image_shape[:2])
         names, pixels = read.names, read.pixels
-        if pixels.shape[1:] != run.image_shape:
-            height, width, _ = run.image_shape
-            raise UserError(f'--images={pictures}: give pictures of {width}x{height}, as the run')
     else:
         names, pixels, strange = _test_split(config, num, seed)
     source = sources.open_split(config, config.data.split)

@@ -1,6 +1,8 @@
 """`--mode=inpaint`: holes in images filled."""
 
+import hashlib
 import importlib.util
+import os
 
 import numpy as np
 from etils import epath
@@ -30,7 +32,7 @@ def inpaint(
 
     Args:
         workdir: of a training run.
-        given: see `restore.with_given`; of a run of latents `input.mask` counts.
+        given: see `restore.with_given`; its `input.mask` and `.missing` count.
         out: folder for results; `workdir/inpainting` when None.
         pictures: folder of pictures of the run's size, each written without its hole; None: images
             of `config.evaluation.split` are measured, beside mean fill and Telea 2004 (with
@@ -47,12 +49,12 @@ def inpaint(
         UserError: run, pictures, mask or config don't allow it.
     """
     task = pairs.open_task(workdir, given, KIND, which, seed)
-    holes = None if mask is None else read_mask(mask, task.image_shape[:2])
+    read = None
     if pictures is not None:
-        read = pairs.read_pictures(pictures, task.image_shape[-1])
-        if read.pixels.shape[1:3] != task.image_shape[:2]:
-            height, width, _ = task.image_shape
-            raise UserError(f'--images={pictures}: give pictures of {width}x{height}, as the run')
+        read = pairs.read_pictures(pictures, task.image_shape[-1], out)
+        pairs.check_size(pictures, read, task.image_shape[:2])
+    holes = None if mask is None else read_mask(mask, task.image_shape[:2])
+    if read is not None:
         real = images.to_float(read.pixels)
         if holes is None:
             draw = inputs.MASK_OF[task.config.input.mask]
@@ -67,10 +69,14 @@ def inpaint(
     if importlib.util.find_spec('cv2'):
         made['Telea'] = telea(data.given)
     made[task.method] = task.complete(data.given)
-    table = pairs.figures(task, data, made, holes=True)
+    found = pairs.figures(task, data, made, holes=True)
     name = f'{task.config.input.mask if mask is None else "file"}_{task.method}'
     out = pairs.folder(out, workdir, 'inpainting')
-    return pairs.write(out, name, task, data, made, table), pairs.line(table)
+    completed = None
+    if holes is not None:
+        digest = hashlib.sha256(holes.tobytes()).hexdigest()
+        completed = {'kind': KIND, 'mask': mask, 'mask_sha256': digest}
+    return pairs.write(out, name, task, data, made, found, completed)
 
 
 def read_mask(path: str, size: tuple[int, int]) -> np.ndarray:
@@ -79,10 +85,12 @@ def read_mask(path: str, size: tuple[int, int]) -> np.ndarray:
     Raises:
         UserError: it can't be read, is of another size, or has no hole or nothing else.
     """
+    if not os.path.isfile(os.path.expanduser(path)):
+        raise UserError(f'--mask={path} is no file: give a picture')
     try:
         shown = read_picture(path, 'L')[..., 0]
     except UserError as error:
-        raise UserError(f'--mask={path} can not be read ({error}): give a picture') from error
+        raise UserError(f'--mask: {error}') from error
     if shown.shape != size:
         raise UserError(
             f'--mask={path} has {shown.shape[1]}x{shown.shape[0]} pixels, the images '
@@ -90,7 +98,11 @@ def read_mask(path: str, size: tuple[int, int]) -> np.ndarray:
         )
     holes = shown > 127
     if holes.all() or not holes.any():
-        what = 'is white all over: nothing is known' if holes.all() else 'has no white: no hole'
+        what = (
+            'is white all over (or transparent): nothing is known'
+            if holes.all()
+            else 'has no white: no hole'
+        )
         raise UserError(f'--mask={path} {what}; paint white what is missing, and nothing else')
     return holes.astype(np.float32)[None, :, :, None]
 

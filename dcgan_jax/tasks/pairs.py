@@ -1,6 +1,7 @@
 """What super-resolution, inpainting and translation share: images completed, measured and shown."""
 
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -51,7 +52,8 @@ def open_task(
 
     Args:
         workdir: of a training run.
-        given: see `with_given`.
+        given: see `with_given`; `input` counts too: all of it in a run of latents, in one trained
+            for masks these.
         kind: one of `inputs.KINDS`.
         which: checkpoint, see `restore`.
         seed: of the latents to start from.
@@ -68,6 +70,9 @@ def open_task(
             f'give one with {kind!r}, or one of latents'
         )
     if trained == kind:
+        if given is not None and given.input.kind == kind:
+            with config.unlocked():
+                config.input.update(mask=given.input.mask, missing=given.input.missing)
         sampler = Sampler(networks.generator, config)
         return Task(config, state, sampler, lambda x: sampler(state, x), 'trained', run.image_shape)
     config = config.copy_and_resolve_references().unlock()
@@ -86,11 +91,13 @@ class Drawn(NamedTuple):
         real: uint8 `[N, H, W, C]`.
         given: float32 `[N, H, W, C + 1]`.
         source: where they come from.
+        seed: of their order.
     """
 
     real: np.ndarray
     given: np.ndarray
     source: sources.ImageSource
+    seed: int
 
 
 def draw(task: Task, num: int | None, seed: int) -> Drawn:
@@ -102,12 +109,23 @@ def draw(task: Task, num: int | None, seed: int) -> Drawn:
             f'{source.name} {source.split} has images of {source.image_shape}, the run of '
             f'{task.image_shape}: use the data set of the run'
         )
-    return Drawn(drawn(seed, num, source), task.sampler.inputs(seed, num, source), source)
+    real, given = drawn(seed, num, source), task.sampler.inputs(seed, num, source)
+    return Drawn(real, given, source, seed)
 
 
-def figures(
-    task: Task, data: Drawn, made: dict[str, np.ndarray], holes: bool = False
-) -> dict[str, dict[str, float]]:
+class Figures(NamedTuple):
+    """How near methods came.
+
+    Attributes:
+        table: figures by name, by method.
+        protocol: what they depend on beside the images.
+    """
+
+    table: dict[str, dict[str, float]]
+    protocol: dict[str, Any]
+
+
+def figures(task: Task, data: Drawn, made: dict[str, np.ndarray], holes: bool = False) -> Figures:
     """PSNR, SSIM and, if `config.evaluation.metrics` has it, the Fréchet distance of each method.
 
     Args:
@@ -116,6 +134,7 @@ def figures(
         made: images uint8 `[N, H, W, C]` by method.
         holes: whether PSNR and SSIM count what was missing only.
     """
+    protocol = {'psnr_and_ssim_of': 'holes' if holes else 'whole images'}
     where = data.given[..., -1:] if holes else None
     evaluator = None
     if 'frechet_distance' in task.config.evaluation.metrics:
@@ -131,34 +150,45 @@ def figures(
         if evaluator is not None:
             result = evaluator([pixels], len(pixels), {})
             row[result.labels['frechet_distance']] = result.values['frechet_distance']
+            protocol |= result.protocol
         table[method] = row
-    return table
+    return Figures(table, protocol)
 
 
 def write(
-    out: epath.Path, name: str, task: Task, data: Drawn, made: dict[str, np.ndarray], table: Any
-) -> epath.Path:
+    out: epath.Path,
+    name: str,
+    task: Task,
+    data: Drawn,
+    made: dict[str, np.ndarray],
+    found: Figures,
+    completed: dict[str, Any] | None = None,
+) -> tuple[epath.Path, str]:
     """Writes `NAME.json` with the figures and `NAME.png`, a row for each of the first images.
 
-    Its columns: what was given, each method, the real image.
+    Its columns: what was given, each method, the real image. `completed` says what was missing,
+    where that is not what `config.input` has.
 
     Returns:
-        The picture's path.
+        The picture's path, and the figures in one line for the terminal.
     """
     content = {
-        'figures': table,
+        'figures': found.table,
+        'protocol': found.protocol,
         'num': len(data.real),
         'data_set': data.source.name,
         'split': data.source.split,
         'step': int(task.state.step),
-        'input': dict(task.config.input),
+        'seed': data.seed,
+        'input': completed or dict(task.config.input),
     }
     write_whole(out / f'{name}.json', f'{json.dumps(content, indent=2)}\n'.encode())
     columns = [known_pixels(data.given), *made.values(), data.real]
     rows = np.stack([column[:_SHOWN] for column in columns], axis=1)
-    return images.write_png(
+    path = images.write_png(
         out / f'{name}.png', images.grid(rows.reshape(-1, *rows.shape[2:]), columns=len(columns))
     )
+    return path, _line(found.table)
 
 
 def known_pixels(given: np.ndarray) -> np.ndarray:
@@ -166,8 +196,7 @@ def known_pixels(given: np.ndarray) -> np.ndarray:
     return np.asarray(images.to_uint8(given[..., :-1]))
 
 
-def line(table: dict[str, dict[str, float]]) -> str:
-    """The figures in one line for the terminal."""
+def _line(table: dict[str, dict[str, float]]) -> str:
     return ' | '.join(
         f'{method}: ' + ', '.join(f'{name} {value:.4g}' for name, value in row.items())
         for method, row in table.items()
@@ -186,16 +215,22 @@ class Pictures(NamedTuple):
     pixels: np.ndarray
 
 
-def read_pictures(folder: str, channels: int) -> Pictures:
+def read_pictures(folder: str, channels: int, out: epath.PathLike | None) -> Pictures:
     """Reads all pictures below a folder, of one size, grey or in colour as the run's are.
 
     Raises:
-        UserError: there is none, one can't be decoded, or they are of several sizes.
+        UserError: there is none, one can't be decoded, they are of several sizes, or `out`, where
+            results go, lies in the folder.
     """
+    root = Path(folder).expanduser().absolute()
+    if out is not None and Path(out).expanduser().resolve().is_relative_to(root.resolve()):
+        raise UserError(
+            f'--out={out} lies in --images={folder}: results would take the place of your '
+            'pictures, or be taken for some; choose another folder'
+        )
     found = ImageFolder(folder, '--images')
     found.check_sizes('give images of one size')
     pixels = np.stack([record['image'] for record in found.__getitems__(list(range(len(found))))])
-    root = Path(folder).expanduser().absolute()
     names = [
         '_'.join(path.relative_to(root).with_suffix('').parts) for path in map(Path, found.files)
     ]
@@ -206,6 +241,41 @@ def read_pictures(folder: str, channels: int) -> Pictures:
     if pixels.shape[3] != channels:
         raise UserError(f'--images={folder} has colours, the run is of grey images: convert them')
     return Pictures(names, pixels)
+
+
+def check_size(pictures: str, found: Pictures, size: tuple[int, int]) -> None:
+    """Refuses pictures that are not of `size`, (H, W).
+
+    Raises:
+        UserError: says both.
+    """
+    height, width = found.pixels.shape[1:3]
+    if (height, width) != size:
+        raise UserError(
+            f'--images={pictures} has pictures of {width}x{height}: give pictures of '
+            f'{size[1]}x{size[0]}, as the run'
+        )
+
+
+def check_multiple(pictures: str, found: Pictures, task: Task, scale: int = 1) -> None:
+    """Refuses pictures that the run can't make, `scale` times as large as they are.
+
+    A U-Net makes any size that its strides divide; latents are of the run's size alone.
+
+    Raises:
+        UserError: says what can be given.
+    """
+    height, width = found.pixels.shape[1:3]
+    if task.method != 'trained':
+        check_size(pictures, found, tuple(side // scale for side in task.image_shape[:2]))
+        return
+    strides = math.prod(task.config.generator.strides)
+    multiple = strides // math.gcd(strides, scale)
+    if height % multiple or width % multiple:
+        raise UserError(
+            f'--images={pictures} has pictures of {width}x{height}: this run takes widths and '
+            f'heights that are multiples of {multiple}; crop or pad them'
+        )
 
 
 def write_pictures(out: epath.Path, pictures: Pictures, completed: np.ndarray) -> epath.Path:

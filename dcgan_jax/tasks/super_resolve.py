@@ -6,7 +6,6 @@ from etils import epath
 from ml_collections import ConfigDict
 
 from dcgan_jax import images, inputs
-from dcgan_jax.errors import UserError
 from dcgan_jax.tasks import pairs
 
 KIND = 'low_resolution'
@@ -42,9 +41,9 @@ def super_resolve(
     task = pairs.open_task(workdir, given, KIND, which, seed)
     scale = task.config.input.scale
     if pictures is not None:
-        read = pairs.read_pictures(pictures, task.image_shape[-1])
+        read = pairs.read_pictures(pictures, task.image_shape[-1], out)
+        pairs.check_multiple(pictures, read, task, scale)
         large = np.asarray(inputs.enlarge(pairs.as_inputs(read.pixels), scale))
-        _check_size(task, large.shape[1:3])
         made = task.complete(np.asarray(inputs.changeable(large)))
         return pairs.write_pictures(pairs.folder(out, workdir, 'super_resolution'), read, made), ''
     data = pairs.draw(task, num, seed)
@@ -53,10 +52,10 @@ def super_resolve(
         'lanczos': lanczos(data.real, scale),
         task.method: task.complete(data.given),
     }
-    table = pairs.figures(task, data, made)
+    found = pairs.figures(task, data, made)
     name = f'x{scale}_{task.method}'
     out = pairs.folder(out, workdir, 'super_resolution')
-    return pairs.write(out, name, task, data, made, table), pairs.line(table)
+    return pairs.write(out, name, task, data, made, found)
 
 
 def lanczos(real: np.ndarray, scale: int) -> np.ndarray:
@@ -68,15 +67,3 @@ def lanczos(real: np.ndarray, scale: int) -> np.ndarray:
         size = (pixels.shape[1] * scale, pixels.shape[0] * scale)
         large.append(np.asarray(picture.resize(size, PIL.Image.Resampling.LANCZOS)))
     return np.stack(large).reshape(real.shape)
-
-
-def _check_size(task: pairs.Task, size: tuple[int, int]) -> None:
-    times = np.prod(task.config.generator.strides)
-    if task.method == 'trained' and all(side % times == 0 for side in size):
-        return
-    if size != task.image_shape[:2]:
-        height, width = (side // task.config.input.scale for side in task.image_shape[:2])
-        raise UserError(
-            f'--images are {size[1]}x{size[0]} when enlarged, which this run can not make: '
-            f'give pictures of {width}x{height}'
-        )

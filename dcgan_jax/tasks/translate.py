@@ -26,12 +26,13 @@ def translate(
     """
     task = pairs.open_task(workdir, given, KIND, which, seed)
     if pictures is not None:
-        read = pairs.read_pictures(pictures, task.image_shape[-1])
+        read = pairs.read_pictures(pictures, task.image_shape[-1], out)
+        pairs.check_multiple(pictures, read, task)
         grey = inputs.levels(inputs.grey(pairs.as_inputs(read.pixels)))
         made = task.complete(np.asarray(inputs.changeable(grey)))
         return pairs.write_pictures(pairs.folder(out, workdir, 'translation'), read, made), ''
     data = pairs.draw(task, num, seed)
     made = {'grey': pairs.known_pixels(data.given), task.method: task.complete(data.given)}
-    table = pairs.figures(task, data, made)
+    found = pairs.figures(task, data, made)
     out = pairs.folder(out, workdir, 'translation')
-    return pairs.write(out, f'colour_{task.method}', task, data, made, table), pairs.line(table)
+    return pairs.write(out, f'colour_{task.method}', task, data, made, found)
