@@ -1,0 +1,37 @@
+"""All modes of `shapes`: what keeps a DCGAN from leaving some out.
+
+    python main.py --config=configs/shapes_stable.py --workdir=/tmp/stable
+    python main.py --mode=evaluate --workdir=/tmp/stable          # modes of 1,000 in 25,600 samples
+
+The networks of `quickstart.py`. D sees how much a whole batch differs (minibatch standard
+deviation), judges each image against a real one (relativistic loss), and has gradient penalties in
+place of BatchNorm (R1 and R2, Huang et al. 2024, arXiv:2501.05441). What each is worth stands in
+docs/recipes.md.
+"""
+
+from ml_collections import ConfigDict
+
+from configs import quickstart
+
+
+def get_config() -> ConfigDict:
+    """RpGAN with lazy R1 and R2, a D that compares the images of its batch, rates that fall."""
+    config = quickstart.get_config()
+    config.num_steps = 60_000
+    config.log_every = 500
+    config.sample_every = 5_000
+    config.checkpoint_every = 2_000
+    config.loss.name = 'relativistic'
+    config.penalty.r1 = config.penalty.r2 = 0.1
+    config.penalty.interval = 4
+    config.discriminator.norm = 'none'
+    config.discriminator.use_bias = True
+    config.discriminator.weight_init = 'he_normal'
+    config.discriminator.minibatch_stddev = 32
+    for optimizer in config.optimizer.values():
+        optimizer.b2 = 0.99
+        optimizer.schedule = 'linear'
+        optimizer.decay_start, optimizer.decay_end = 24_000, 60_000
+    config.evaluation.metrics = ('mode_coverage',)
+    config.evaluation.num_samples = 25_600
+    return config
