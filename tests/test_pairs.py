@@ -244,7 +244,7 @@ def test_masks_are_read_as_pictures_are(tmp_path):
     content[16:24] = (30_000).to_bytes(4, 'big') * 2
     content[29:33] = zlib.crc32(content[12:29]).to_bytes(4, 'big')
     (tmp_path / 'bomb.png').write_bytes(content)
-    with pytest.raises(UserError, match='--mask: .*bomb'):
+    with pytest.raises(UserError, match=r'--mask: .*bomb'):
         read_mask(str(tmp_path / 'bomb.png'), (16, 16))
 
 
