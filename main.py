@@ -4,6 +4,7 @@ import contextlib
 import errno
 import logging
 import os
+import signal
 import sys
 from collections.abc import Callable
 from typing import NoReturn
@@ -275,6 +276,8 @@ def _exit(error: object, code: int) -> NoReturn:
 def _is_ours(record: logging.LogRecord) -> bool:
     """Keeps what this project and CLU tell; libraries (Orbax above all) only where they warn."""
     folders = epath.Path(record.pathname).parts
+    if record.exc_info and not {'clu', 'orbax', 'asyncio'}.isdisjoint(folders):
+        return False  # Of their threads: they raise it again here.
     if 'clu' in folders:  # Steps/s and time left, which a terminal sees in the progress bar.
         record.msg = str(record.msg).removeprefix('Setting work unit notes: ')
         return not sys.stderr.isatty()
@@ -376,6 +379,9 @@ def main(argv: list[str]) -> None:
     except StoppedError as error:
         print(error, file=sys.stderr)
         sys.exit(128 + error.signal)
+    except KeyboardInterrupt:
+        print('SIGINT: stopped, and nothing more was saved', file=sys.stderr)
+        sys.exit(128 + signal.SIGINT)
 
 
 if __name__ == '__main__':

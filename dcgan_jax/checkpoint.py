@@ -104,7 +104,8 @@ class Checkpoints:
         try:
             yield
         except Exception as error:  # A full disk comes as OSError, or as TensorStore's ValueError.
-            last = max(self._manager.all_steps(read=True), default=None)
+            self._manager.reload()  # one that was not finished is none
+            last = self.latest_step()
             good = 'there is none' if last is None else f'the last whole one is of step {last}'
             reason = next(iter(str(error).splitlines()), '')[:200]
             raise TrainingError(
@@ -140,7 +141,7 @@ def restore_latest(
             try:
                 state = _restore(manager, step, like, folder / str(step))
             except DamagedError as error:
-                logging.warning('%s: going back to the checkpoint before it', error)
+                logging.warning('%s: the one before it is tried, if any', error)
             if processes.all_true(state is not None):
                 return state, damaged
             damaged.append(step)

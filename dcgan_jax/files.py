@@ -74,8 +74,12 @@ def write_whole(path: epath.PathLike, content: bytes) -> epath.Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     # Processes of one run may write the same file to a cache at once.
     partial = path.parent / f'{path.name}.{os.getpid()}.partial'
-    partial.write_bytes(content)
-    return partial.replace(path)
+    try:
+        partial.write_bytes(content)
+        return partial.replace(path)
+    except OSError:  # A full disk is no fuller for it.
+        partial.unlink(missing_ok=True)
+        raise
 
 
 def read_npz(path: epath.PathLike, limit: int) -> dict[str, np.ndarray]:

@@ -51,7 +51,7 @@ def rollbacks(workdir: epath.Path) -> list[str]:
         found = json.loads(path.read_text()) if path.exists() else []
         if not isinstance(found, list) or not all(isinstance(why, str) for why in found):
             raise ValueError('it is no list of strings')
-    except (ValueError, RecursionError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UserError(f'{path} is damaged ({error}): restore it, or delete it') from error
     return found
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from absl import logging
 from jax.experimental import multihost_utils
 
 from dcgan_jax.errors import UserError
@@ -30,6 +31,10 @@ def start(coordinator: str | None, count: int | None, index: int | None) -> None
     Raises:
         UserError: the others can't be found.
     """
+    # A process that is lost, or never comes, ends the others by an abort, after a line that says
+    # so: the stacks of all their threads, which absl has asked for, would hide it.
+    faulthandler.disable()
+    logging.info('waiting for the other processes of this run, five minutes at most')
     try:
         jax.distributed.initialize(
             coordinator, count, index, heartbeat_timeout_seconds=HEARTBEAT_SECONDS
@@ -39,9 +44,6 @@ def start(coordinator: str | None, count: int | None, index: int | None) -> None
             f'cannot join the processes of this run ({error}): give --coordinator_address, '
             '--num_processes and --process_id to each'
         ) from error
-    # The loss of a process ends the others by an abort, after a line that says so: the stacks of
-    # all their threads, which absl has asked for, would hide it.
-    faulthandler.disable()
 
 
 def is_first() -> bool:

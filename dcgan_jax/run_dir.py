@@ -12,13 +12,20 @@ from etils import epath
 from ml_collections import ConfigDict
 
 from configs import cifar10
-from dcgan_jax import checkpoint
+from dcgan_jax import checkpoint, guard
 from dcgan_jax import config as config_lib
 from dcgan_jax.errors import UserError
 from dcgan_jax.files import in_bucket, reachable, write_whole
 
 CONFIG_FILE = 'config.json'
 LOCK_FILE = '.lock'
+SAMPLES_FOLDER = 'samples'
+EVALUATIONS_FOLDER = 'evaluation'
+_FILES = (CONFIG_FILE, LOCK_FILE, guard.FILE)
+_FOLDERS = (
+    checkpoint.FOLDER, checkpoint.BEST_FOLDER, checkpoint.DAMAGED_FOLDER, SAMPLES_FOLDER,
+    EVALUATIONS_FOLDER,
+)  # fmt: skip
 _SHAPE = config_lib.Each(config_lib.whole(1, 4096))
 _CLASSES, _NAMES = config_lib.whole(0, 100_000), config_lib.Each(config_lib.Text())
 
@@ -90,8 +97,15 @@ def check_free(workdir: epath.Path, run: Run) -> None:
     """Finds that `workdir` holds no run, or this one, and writes nothing.
 
     Raises:
-        UserError: another run's config is there; it stays as it was.
+        UserError: another run's config is there, or something else where a run's files go; it stays
+            as it was.
     """
+    for name in _FOLDERS + _FILES:
+        path = workdir / name
+        there = path.is_dir() if name in _FOLDERS else path.is_file()
+        if os.path.lexists(path) and not there:
+            kind = 'folder' if name in _FOLDERS else 'file'
+            raise UserError(f'{path} is no {kind}, or leads nowhere: mend that, or move it away')
     if (workdir / CONFIG_FILE).exists():
         before = read(workdir)
         changed = config_lib.differences(before.config, run.config)

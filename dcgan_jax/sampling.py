@@ -1,7 +1,7 @@
 """Images from the generator's average: the right BatchNorm statistics, nothing from the batch."""
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -131,6 +131,18 @@ def _occurrence(labels: np.ndarray) -> np.ndarray:
     return seen
 
 
+def _by_index(draw: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
+    """Compiles `draw(key, ...)` for many: a function of (root, indices, ...), a key each."""
+
+    def one(root: jax.Array, index: jax.Array, *given: jax.Array) -> jax.Array:
+        return draw(jax.random.fold_in(root, index), *given)
+
+    def many(root: jax.Array, indices: jax.Array, *given: jax.Array) -> jax.Array:
+        return jax.vmap(functools.partial(one, root))(indices, *given)
+
+    return jax.jit(many)
+
+
 class Sampler:
     """Draws images from a generator's average, in batches of one compiled size.
 
@@ -156,8 +168,11 @@ class Sampler:
             self.classes = self.classes[:0]
         mesh = mesh_lib.create()
         self._batch_size = -(-config.batch_size // mesh.size) * mesh.size
-        self._latent_dim = config.latent_dim
         self._config = config
+        self._latents = _by_index(lambda key: sample_latents(key, 1, config.latent_dim)[0])
+        self._given = _by_index(
+            lambda key, real: inputs_lib.draw(key, config, images.to_float(real)[None])[0]
+        )
         self._key = role_key(config.seed, Role.STANDING)
         averaged = config.ema.batch_stats == 'average'
 
@@ -187,12 +202,7 @@ class Sampler:
 
     def latents(self, seed: int, count: int) -> np.ndarray:
         """Latents float32 `[count, latent_dim]`, a function of (seed, index) alone."""
-        root = role_key(seed, Role.SAMPLES)
-
-        def latent(index: jax.Array) -> jax.Array:
-            return sample_latents(jax.random.fold_in(root, index), 1, self._latent_dim)[0]
-
-        return np.asarray(jax.jit(jax.vmap(latent))(np.arange(count)))
+        return np.asarray(self._latents(role_key(seed, Role.SAMPLES), np.arange(count)))
 
     def inputs(self, seed: int, count: int, source: ImageSource) -> np.ndarray:
         """What the generator makes `count` images of, a function of (seed, index) alone.
@@ -201,13 +211,8 @@ class Sampler:
         """
         if not inputs_lib.are_images(self._config):
             return self.latents(seed, count)
-        root = role_key(seed, Role.SAMPLES)
-
-        def given(index: jax.Array, real: jax.Array) -> jax.Array:
-            key = jax.random.fold_in(root, index)
-            return inputs_lib.draw(key, self._config, images.to_float(real)[None])[0]
-
-        return np.asarray(jax.jit(jax.vmap(given))(np.arange(count), drawn(seed, count, source)))
+        root, real = role_key(seed, Role.SAMPLES), drawn(seed, count, source)
+        return np.asarray(self._given(root, np.arange(count), real))
 
     def variables(self, state: GANState) -> Any:
         """All collections of the generator's average, on every device: what images depend on."""

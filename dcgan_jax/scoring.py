@@ -8,14 +8,13 @@ from etils import epath
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
-from dcgan_jax import checkpoint, data, evaluation, inputs, preemption, processes
+from dcgan_jax import checkpoint, data, evaluation, inputs, preemption, processes, run_dir
 from dcgan_jax.clu_light import metric_writers
 from dcgan_jax.evaluation import Evaluation, Evaluator
 from dcgan_jax.sampling import Sampler
 from dcgan_jax.sources import ImageSource
 from dcgan_jax.train_state import GANState
 
-FOLDER = 'evaluation'
 # States are chosen by samples of a seed that nobody reports by accident.
 SELECTION_SEED = 2**32 - 1
 # What two comparable figures may differ in; a reference's content counts, not its file's name.
@@ -110,7 +109,7 @@ class Progress:
 
     def catch_up(self, state: GANState) -> bool:
         """Evaluates a state that a run went on from, if that was given up; returns as a call."""
-        files = (self._workdir / FOLDER).glob(f'{int(state.step):08d}_*.json')
+        files = (self._workdir / run_dir.EVALUATIONS_FOLDER).glob(f'{int(state.step):08d}_*.json')
         ours = any('_seed' not in path.name for path in files)  # Not of `--mode=evaluate`.
         return processes.all_true(ours) or self(state)
 
@@ -123,7 +122,7 @@ class Progress:
         except preemption.InterruptedByRequest:
             return False
         if processes.is_first():
-            evaluation.write(self._workdir / FOLDER, f'{step:08d}', result)
+            evaluation.write(self._workdir / run_dir.EVALUATIONS_FOLDER, f'{step:08d}', result)
         group = '_'.join(['evaluation', *filter(None, [result.protocol.get('extractor')])])
         self._writer.write_scalars(
             step, {f'{group}/{name}': value for name, value in result.values.items()}

@@ -55,7 +55,7 @@ def train_and_evaluate(config: ConfigDict, workdir: epath.PathLike) -> GANState:
     Raises:
         UserError: config, data set, workdir or its checkpoints don't allow the run.
         TrainingError: a loss was not finite and `config.on_nonfinite` has no way on, or a
-            checkpoint can't be written; earlier checkpoints stay.
+            checkpoint or an event file can't be written; earlier checkpoints stay.
         StoppedError: SIGTERM or SIGINT came; the state was saved, and the same call goes on there.
     """
     prepared = prepare(config, workdir)
@@ -131,11 +131,7 @@ def train(prepared: Prepared, seed: int, request: preemption.Request) -> GANStat
     state, damaged = checkpoint.restore_latest(workdir, like)
     processes.on_first(checkpoint.set_aside, workdir, damaged)
     if state is None:
-        if grid_path(workdir, 0).parent.exists() and not (workdir / checkpoint.FOLDER).exists():
-            raise UserError(
-                f'{workdir} has samples of this run but no {checkpoint.FOLDER}/: restore it, or '
-                'start again in another --workdir'
-            )
+        check_new(workdir, config)
         state = compiled.initial_state(create, like)
         state = train_state.with_captions(state, like, config, source.class_names)
     start = int(state.step)
@@ -151,7 +147,7 @@ def train(prepared: Prepared, seed: int, request: preemption.Request) -> GANStat
     # 3. The loop. The devices are one call ahead of the host, which logs, saves and draws.
     with contextlib.ExitStack() as stack:
         stack.enter_context(contextlib.closing(batches))
-        writer = stack.enter_context(contextlib.closing(writers.create(workdir, start)))
+        writer = stack.enter_context(writers.opened(workdir, start))
         described = run_dir.describe(run)
         checkpoints = checkpoint.Checkpoints(workdir, config.keep_checkpoints, described)
         stack.enter_context(contextlib.closing(checkpoints))
@@ -211,6 +207,25 @@ def train(prepared: Prepared, seed: int, request: preemption.Request) -> GANStat
         )
     logging.info('%s: done at step %d', workdir, int(state.step))
     return state
+
+
+def check_new(workdir: epath.Path, config: ConfigDict) -> None:
+    """Refuses to begin again where checkpoints were lost: samples tell that there was one.
+
+    A save begins when the one before is whole, so that after two intervals there must be one.
+
+    Raises:
+        UserError: there are samples of steps as late as that, or no folder of checkpoints at all.
+    """
+    samples = workdir / run_dir.SAMPLES_FOLDER
+    last = max((int(path.stem) for path in samples.glob('*.png') if path.stem.isdigit()), default=0)
+    saved = 2 * config.checkpoint_every + compiled.steps_per_call(config)
+    lost = config.checkpoint_every > 0 and last >= saved
+    if samples.exists() and (lost or not (workdir / checkpoint.FOLDER).exists()):
+        raise UserError(
+            f'{workdir} has samples of this run but no checkpoint in {checkpoint.FOLDER}/: restore '
+            'one, or start again in another --workdir'
+        )
 
 
 def sample_scorer(config: ConfigDict, sampler: Sampler) -> SampleScorer:
@@ -288,4 +303,4 @@ class SampleGrids:
 
 def grid_path(workdir: epath.PathLike, step: int) -> epath.Path:
     """Where the grid of `step` stands."""
-    return epath.Path(workdir) / 'samples' / f'{step:08d}.png'
+    return epath.Path(workdir) / run_dir.SAMPLES_FOLDER / f'{step:08d}.png'

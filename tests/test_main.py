@@ -2,7 +2,6 @@
 
 import os
 import pathlib
-import re
 import signal
 import subprocess
 import sys
@@ -123,23 +122,31 @@ def checkpoints(workdir, folder='checkpoints'):
     return sorted(int(p.name) for p in (workdir / folder).glob('*') if p.name.isdigit())
 
 
+def wait_for(condition, seconds=240):
+    """Until `condition()`; the machine may be busy."""
+    deadline = time.monotonic() + seconds
+    while not condition() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert condition()
+
+
 def test_a_killed_process_goes_on_to_the_same_end(tmp_path, data_dir):
-    flags = [*TINY, '--config.num_steps=300', '--config.checkpoint_every=20']
+    flags = [*TINY, '--config.checkpoint_every=20']
     environment = {**os.environ, 'TFDS_DATA_DIR': str(data_dir)}
     killed = tmp_path / 'killed'
     process = subprocess.Popen(
-        command(*flags, f'--workdir={killed}'), cwd=ROOT, env=environment, stderr=subprocess.DEVNULL
-    )
-    deadline = time.monotonic() + 90
-    while not checkpoints(killed) and time.monotonic() < deadline:
-        time.sleep(0.01)
+        command(*flags, '--config.num_steps=1000000', f'--workdir={killed}'),
+        cwd=ROOT, env=environment, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    wait_for(lambda: checkpoints(killed))
     process.send_signal(signal.SIGKILL)
     process.wait()
-    assert 0 < checkpoints(killed)[-1] < 300
+    last = checkpoints(killed)[-1]
 
+    flags.append(f'--config.num_steps={last + 30}')
     result = run(*flags, f'--workdir={killed}', TFDS_DATA_DIR=str(data_dir))
     assert result.returncode == 0, result.stderr
-    assert re.search(r'from step [1-9]\d* to 300', result.stderr)
+    assert f'from step {last} to {last + 30}' in result.stderr
     whole = run(*flags, f'--workdir={tmp_path / "whole"}', TFDS_DATA_DIR=str(data_dir))
     assert whole.returncode == 0, whole.stderr
 
@@ -163,9 +170,7 @@ def test_a_second_process_in_a_workdir_is_refused_until_the_first_ends(tmp_path,
         stderr=subprocess.DEVNULL,
     )
     try:
-        deadline = time.monotonic() + 90
-        while not list(tmp_path.glob('samples/*.png')) and time.monotonic() < deadline:
-            time.sleep(0.01)
+        wait_for(lambda: list(tmp_path.glob('samples/*.png')))
         second = run(*flags, '--config.num_steps=2', **environment)
         assert second.returncode == 2, second.stderr
         assert 'is in use by another process' in second.stderr.splitlines()[-1]
@@ -180,28 +185,28 @@ def test_a_second_process_in_a_workdir_is_refused_until_the_first_ends(tmp_path,
 
 @pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGINT])
 def test_a_process_asked_to_stop_saves_and_goes_on_to_the_same_end(number, tmp_path, data_dir):
-    flags = [*TINY, '--config.num_steps=3000', '--config.checkpoint_every=3000']
+    flags = [*TINY, '--config.checkpoint_every=1000000']
     environment = {**os.environ, 'TFDS_DATA_DIR': str(data_dir)}
     workdir = tmp_path / 'run'
     process = subprocess.Popen(
-        command(*flags, '--config.sample_every=50', f'--workdir={workdir}'),
+        command(
+            *flags, '--config.num_steps=1000000', '--config.sample_every=50', f'--workdir={workdir}'
+        ),
         cwd=ROOT,
         env=environment,
         stderr=subprocess.PIPE,
         text=True,
     )
-    deadline = time.monotonic() + 90
-    while not list(workdir.glob('samples/*.png')) and time.monotonic() < deadline:
-        time.sleep(0.01)
+    wait_for(lambda: list(workdir.glob('samples/*.png')))
     process.send_signal(number)
-    _, told = process.communicate(timeout=60)
+    _, told = process.communicate(timeout=120)
     assert process.returncode == 128 + number, told
     (step,) = checkpoints(workdir)
-    assert 50 <= step < 3000
+    assert step >= 50
     last = told.strip().splitlines()[-1]
     assert last.startswith(f'{number.name}: stopped at step {step},')
 
-    flags = [flag for flag in flags if 'num_steps' not in flag] + [f'--config.num_steps={step + 5}']
+    flags.append(f'--config.num_steps={step + 5}')
     whole = tmp_path / 'whole'
     for folder in (workdir, whole):
         result = run(*flags, f'--workdir={folder}', TFDS_DATA_DIR=str(data_dir))

@@ -15,7 +15,7 @@ import pytest
 from dcgan_jax.tasks.restore import restore
 from tests.compare import assert_close_states
 from tests.extractors import write_artifact
-from tests.test_main import ROOT, TINY, checkpoints, command
+from tests.test_main import ROOT, TINY, checkpoints, command, wait_for
 
 DEVICES = 4
 
@@ -114,21 +114,14 @@ def test_processes_evaluate_as_one(tmp_path, data_dir, monkeypatch):
     assert found[2][1] == found[1][1]
 
 
-def wait_for(condition, seconds=120):
-    deadline = time.monotonic() + seconds
-    while not condition() and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert condition()
-
-
 LONG = ['--config.num_steps=1000000', '--config.checkpoint_every=200']
 
 
 def test_a_preempted_process_stops_all_at_one_step(tmp_path, data_dir):
     with started(2, data_dir, f'--workdir={tmp_path}', *LONG) as processes:
-        wait_for(lambda: (tmp_path / 'checkpoints').is_dir() and checkpoints(tmp_path))
+        wait_for(lambda: checkpoints(tmp_path))
         processes[1].send_signal(signal.SIGTERM)
-        codes, told = finish(processes, timeout=60)
+        codes, told = finish(processes)
     assert codes == [143, 143], told
     stopped = f'SIGTERM: stopped at step {checkpoints(tmp_path)[-1]},'
     assert all(stopped in words for words in told), told
@@ -137,7 +130,7 @@ def test_a_preempted_process_stops_all_at_one_step(tmp_path, data_dir):
 @pytest.mark.parametrize('lost', [0, 1])
 def test_a_lost_process_ends_the_others_soon(lost, tmp_path, data_dir):
     with started(2, data_dir, f'--workdir={tmp_path}', *LONG) as processes:
-        wait_for(lambda: (tmp_path / 'checkpoints').is_dir() and checkpoints(tmp_path))
+        wait_for(lambda: checkpoints(tmp_path))
         processes[lost].kill()
         began = time.monotonic()
         _, told = processes[1 - lost].communicate(timeout=120)

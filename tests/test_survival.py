@@ -1,7 +1,7 @@
 """Processes killed at any moment, full disks, long runs."""
 
 import contextlib
-import functools
+import itertools
 import os
 import random
 import shutil
@@ -10,11 +10,12 @@ import time
 
 import jax
 import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from dcgan_jax import compiled, feed, models, sources, train, train_state
-from dcgan_jax import mesh as mesh_lib
+from dcgan_jax import train
 from dcgan_jax.tasks.restore import restore
 from tests.compare import assert_equal_states
+from tests.extractors import write_artifact
 from tests.test_main import ROOT, TINY, checkpoints, command, run
 
 
@@ -65,28 +66,56 @@ def small_disk(tmp_path):
     subprocess.run(['umount', str(folder)], check=True)
 
 
+def fill(folder, free):
+    """Leaves `free` bytes, to a page."""
+    filler = folder / 'filler'
+    with filler.open('wb', buffering=0) as file, contextlib.suppress(OSError):
+        while shutil.disk_usage(folder).free > free:
+            file.write(bytes(4096))
+    return filler
+
+
 def test_a_full_disk_keeps_what_was_saved(small_disk, data_dir):
-    flags = [*TINY, f'--workdir={small_disk}', '--config.checkpoint_every=1']
+    """Full at the start, as a checkpoint is saved, and where only curves are written."""
+    flags = [*TINY, f'--workdir={small_disk}', '--config.log_every=1', '--config.sample_every=0']
     environment = {'TFDS_DATA_DIR': str(data_dir)}
     first = run(*flags, '--config.num_steps=2', **environment)
     assert first.returncode == 0, first.stderr
-    filler = small_disk / 'filler'
-    with filler.open('wb', buffering=0) as file, contextlib.suppress(OSError):
-        while True:
-            file.write(bytes(4096))
-    assert shutil.disk_usage(small_disk).free < 4096
-    full = run(*flags, '--config.num_steps=6', **environment)
-    assert full.returncode in (1, 2), full.stderr
-    assert full.stderr.splitlines()[-1].startswith('error: ')
-    filler.unlink()
-    assert int(state_of(small_disk).step) == 2
-    after = run(*flags, '--config.num_steps=6', **environment)
+    for free, every, words in [
+        (0, 1, 'No space left'),
+        (80_000, 1, 'a checkpoint can not be written'),
+        (20_000, 100_000, "TensorBoard's events can not be written"),
+    ]:
+        filler = fill(small_disk, free)
+        many = f'--config.checkpoint_every={every}', '--config.num_steps=20000'
+        full = run(*flags, *many, **environment)
+        assert full.returncode == 1, full.stderr
+        assert full.stderr.splitlines()[-1].startswith('error: '), full.stderr
+        assert words in full.stderr.splitlines()[-1]
+        filler.unlink()
+        last = checkpoints(small_disk)[-1]
+        assert 2 <= last < 20000
+        assert int(state_of(small_disk).step) == last
+    after = run(*flags, f'--config.num_steps={last + 4}', **environment)
     assert after.returncode == 0, after.stderr
-    assert int(state_of(small_disk).step) == 6
+    assert int(state_of(small_disk).step) == last + 4
+
+
+def test_a_clock_that_goes_backwards_does_not_matter(config, tmp_path, monkeypatch):
+    """Half an hour at each look; curves are written all the same."""
+    whole = train.train_and_evaluate(config, tmp_path / 'whole')
+    now, looks = time.time(), itertools.count()
+    monkeypatch.setattr(time, 'time', lambda: now - 1800 * next(looks))
+    back = train.train_and_evaluate(config, tmp_path / 'back')
+    assert next(looks) > 10
+    assert_equal_states(back, whole)
+    curves = EventAccumulator(str(tmp_path / 'back'))
+    curves.Reload()
+    assert [event.step for event in curves.Scalars('generator/loss')] == [2, 4, 6]
 
 
 def test_files_of_the_future_do_not_matter(config, tmp_path):
-    """As after a clock that went backwards."""
+    """As after a clock that was set right between two starts."""
     config.num_steps = 4
     train.train_and_evaluate(config, tmp_path / 'run')
     future = time.time() + 10 * 365 * 86400
@@ -104,27 +133,28 @@ def resident():
 
 @pytest.mark.parametrize('steps', [600, pytest.param(20_000, marks=pytest.mark.slow)])
 @pytest.mark.skipif(not os.path.exists('/proc/self/statm'), reason='memory is read from /proc')
-def test_memory_stays_flat_and_nothing_compiles_again(config, steps):
-    compilations = []
+def test_memory_stays_flat_and_nothing_compiles_again(config, steps, tmp_path, monkeypatch):
+    """In a run with all that it does: it saves, draws, evaluates and writes curves."""
+    monkeypatch.setenv('DCGAN_JAX_CACHE', str(tmp_path / 'cache'))
+    config.num_steps, config.log_every = steps, 10
+    config.sample_every = config.checkpoint_every = config.evaluation.every = steps // 20
+    config.evaluation.extractor = str(write_artifact(tmp_path / 'tiny.jaxexport'))
+    config.evaluation.metrics = ('frechet_distance',)
+    config.evaluation.num_samples, config.evaluation.batch_size = 60, 30
+    compilations, found = [], []
     jax.monitoring.register_event_duration_secs_listener(
         lambda name, *_, **__: compilations.append(name) if 'backend_compile' in name else None
     )
-    mesh = mesh_lib.create()
-    source = sources.open_split(config, 'train')
-    networks = models.build(config, source.image_shape)
-    create = functools.partial(train_state.create, config, networks, source.image_shape)
-    like = compiled.abstract_state(create, mesh, config.sharding)
-    state = compiled.initial_state(create, like)
-    call = compiled.train_call(config, mesh, like)
-    ranges = compiled.CallRanges(0, steps, 1)
-    split, batches = feed.feed(config, mesh, source, ranges)
-    for (_, end), batch in zip(ranges, batches, strict=True):
-        state, metrics = call(state, split, batch)
-        if end == steps // 10:
-            jax.block_until_ready(metrics)
-            before, arrays, compiled_before = resident(), len(jax.live_arrays()), len(compilations)
-    jax.block_until_ready(metrics)
-    assert compiled_before > 0
-    assert len(compilations) == compiled_before
-    assert len(jax.live_arrays()) <= arrays + 2
-    assert resident() - before < 16 * 2**20
+    draw = train.SampleGrids.draw
+
+    def draw_and_look(self, state):
+        draw(self, state)
+        found.append((len(compilations), len(jax.live_arrays()), resident()))
+
+    monkeypatch.setattr(train.SampleGrids, 'draw', draw_and_look)
+    train.train_and_evaluate(config, tmp_path / 'run')
+    assert len(found) == 20
+    early, late = found[5], found[-1]
+    assert 0 < late[0] == early[0]
+    assert late[1] <= early[1] + 2
+    assert late[2] - early[2] < 16 * 2**20, [memory for *_, memory in found]

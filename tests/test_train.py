@@ -3,6 +3,7 @@
 import functools
 import importlib
 import json
+import os
 import shutil
 
 import jax
@@ -113,8 +114,31 @@ def test_a_profile_is_written_on_request(config, tmp_path):
 def test_samples_without_a_checkpoint_are_never_trained_over(config, tmp_path):
     train.train_and_evaluate(config, tmp_path)
     shutil.rmtree(tmp_path / 'checkpoints')
-    with pytest.raises(UserError, match='samples of this run but no checkpoints/'):
+    told = 'samples of this run but no checkpoint in checkpoints/'
+    with pytest.raises(UserError, match=told):
         train.train_and_evaluate(config, tmp_path)
+    (tmp_path / 'checkpoints').mkdir()
+    with pytest.raises(UserError, match=told):
+        train.train_and_evaluate(config, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ('name', 'make'),
+    [
+        ('checkpoints', lambda path: path.write_text('')),
+        ('checkpoints', lambda path: path.symlink_to('nowhere')),
+        ('samples', lambda path: path.symlink_to(path)),
+        ('evaluation', lambda path: path.write_text('')),
+        ('.lock', lambda path: path.mkdir()),
+        ('.lock', os.mkfifo),
+        ('rollbacks.json', lambda path: path.mkdir()),
+    ],
+)
+def test_another_kind_of_file_in_a_workdir_is_refused_at_once(name, make, config, tmp_path):
+    make(tmp_path / name)
+    with pytest.raises(UserError, match=f'{name} is no (folder|file)'):
+        train.train_and_evaluate(config, tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == [name]
 
 
 def test_a_run_that_ended_before_its_first_checkpoint_starts_again(config, tmp_path):

@@ -47,10 +47,9 @@ def test_hparams_are_what_tensorboard_expects(events, config):
 
 def test_a_resumed_run_replaces_what_came_after_its_checkpoint(tmp_path):
     for first_step, value in ((0, 1.0), (4, 2.0)):
-        writer = writers.create(tmp_path, first_step)
-        for step in range(first_step + 1, 7):
-            writer.write_scalars(step, {'loss': value})
-        writer.close()
+        with writers.opened(tmp_path, first_step) as writer:
+            for step in range(first_step + 1, 7):
+                writer.write_scalars(step, {'loss': value})
     accumulator = EventAccumulator(str(tmp_path))
     accumulator.Reload()
     assert [(e.step, e.value) for e in accumulator.Scalars('loss')] == [
@@ -59,9 +58,8 @@ def test_a_resumed_run_replaces_what_came_after_its_checkpoint(tmp_path):
 
 
 def test_histograms_keep_their_counts(tmp_path):
-    writer = writers.create(tmp_path, 0)
-    writer.write_histograms(1, {'weights': np.arange(100.0)}, {'weights': 10})
-    writer.close()
+    with writers.opened(tmp_path, 0) as writer:
+        writer.write_histograms(1, {'weights': np.arange(100.0)}, {'weights': 10})
     accumulator = EventAccumulator(str(tmp_path))
     accumulator.Reload()
     histogram = accumulator.Histograms('weights')[0].histogram_value

@@ -11,7 +11,7 @@ from dcgan_jax import config as config_lib
 from dcgan_jax import evaluation, image_files, run_dir, sources
 from dcgan_jax.evaluation import Evaluation, Evaluator
 from dcgan_jax.sampling import Sampler
-from dcgan_jax.scoring import FOLDER, SampleScorer
+from dcgan_jax.scoring import SampleScorer
 from dcgan_jax.tasks.restore import restore, with_given
 
 
@@ -40,7 +40,7 @@ def evaluate_run(
     config = with_given(run.config, given)
     source = sources.open_split(config, config.evaluation.split)
     scorer = SampleScorer(config, Sampler(networks.generator, config), source)
-    out = run_dir.check_writable(out or epath.Path(workdir) / FOLDER, '--out')
+    out = run_dir.check_writable(out or epath.Path(workdir) / run_dir.EVALUATIONS_FOLDER, '--out')
     result = scorer(state, num or config.evaluation.num_samples, seed)
     evaluation.write(out, f'{int(state.step):08d}_seed{seed}', result)
     return result
@@ -68,7 +68,7 @@ def evaluate_images(
         config = given
     else:
         config = with_given(run_dir.read(run_dir.folder(workdir)).config, given)
-        out = out or epath.Path(workdir) / FOLDER
+        out = out or epath.Path(workdir) / run_dir.EVALUATIONS_FOLDER
     batches, count = image_files.open_images(images)
     evaluator = Evaluator(config.evaluation, sources.open_split(config, config.evaluation.split))
     if out is not None:

@@ -7,7 +7,7 @@ from typing import Any
 from etils import epath
 
 from configs import cifar10
-from dcgan_jax import checkpoint, page, run_dir, scoring
+from dcgan_jax import checkpoint, page, run_dir
 from dcgan_jax import config as config_lib
 from dcgan_jax.errors import UserError
 from dcgan_jax.files import absolute, write_whole
@@ -83,7 +83,7 @@ def report(workdir: epath.PathLike, out: epath.PathLike | None = None) -> epath.
             f'Images of {height}x{width}x{channels}; seed {run.config.seed}; last checkpoint of '
             f'step {steps[-1]:,}.'
         ),
-        page.section('Figures', *_figures(workdir / scoring.FOLDER)),
+        page.section('Figures', *_figures(workdir / run_dir.EVALUATIONS_FOLDER)),
         page.section('Samples while training', page.many(_samples(workdir, pictures))),
         *(page.section(title, *_task(workdir / name, pictures)) for name, title in _TASKS.items()),
         page.section('Curves', page.many(curves), *map(page.text, unread)),
@@ -168,7 +168,7 @@ def _figures(folder: epath.Path) -> Iterator[str]:
 
 def _samples(workdir: epath.Path, pictures: Pictures) -> list[str]:
     """The first grid, the last, and some between."""
-    grids = _numbered(workdir / 'samples', '.png')
+    grids = _numbered(workdir / run_dir.SAMPLES_FOLDER, '.png')
     steps = sorted(grids)
     every = max(1, -(-(len(steps) - 1) // (_GRIDS - 1)))
     chosen = sorted({*steps[::every], *steps[-1:]})

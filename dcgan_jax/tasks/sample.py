@@ -52,7 +52,7 @@ def sample(
     run, networks, state = restore(workdir, which, of_latents=True)
     vectors = _embedded(run, prompts, classes)
     chosen = numbers(run, classes) if prompts is None else np.arange(len(prompts), dtype=np.int32)
-    out = run_dir.check_writable(out or epath.Path(workdir) / 'samples', '--out')
+    out = run_dir.check_writable(out or epath.Path(workdir) / run_dir.SAMPLES_FOLDER, '--out')
     sampler = Sampler(networks.generator, run.config)
     latents = sampler.latents(seed, num)
     labels = np.resize(chosen, num)
