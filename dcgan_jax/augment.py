@@ -147,7 +147,7 @@ def adapt(
     Args:
         probability: float32 scalar p.
         real_logits: D's `[B, 1]` of real images.
-        images: real images of the batch; p goes from 0 to 1 in `config.adaptive_images`.
+        images: real images of the step; p goes from 0 to 1 in `config.adaptive_images`.
         config: `config.augment`.
 
     Returns:

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
+from absl import logging
 from etils import epath
 from ml_collections import ConfigDict
 from tqdm import tqdm
@@ -27,6 +28,7 @@ from dcgan_jax.metrics import (
 from dcgan_jax.metrics.inception_score import SPLITS
 from dcgan_jax.metrics.kernel import SUBSET_SIZE, SUBSETS
 from dcgan_jax.metrics.manifold import NEIGHBOURS
+from dcgan_jax.metrics.modes import IMAGE_SHAPE as SHAPE_OF_MODES
 from dcgan_jax.sources import ImageSource
 
 # The fewest samples that each can be computed of; fakes and, where they are compared, reals.
@@ -88,6 +90,11 @@ class Evaluator:
                 f'config.evaluation.metrics: mode_coverage knows the modes of {_MODES_OF!r}, not '
                 f'those of {source.name}: leave it out'
             )
+        if 'mode_coverage' in self._asked and source.image_shape != SHAPE_OF_MODES:
+            raise UserError(
+                f'config.evaluation.metrics: mode_coverage takes images of {SHAPE_OF_MODES}, '
+                f'these have {source.image_shape}: leave it out, or config.data.image_size'
+            )
         self._extractor = self._given = None
         if self._asked != {'mode_coverage'}:
             self._extractor = extractors.load(
@@ -97,9 +104,9 @@ class Evaluator:
             if config.reference:
                 self._given = reference.read_statistics(config.reference, self._extractor)
         for metric in _OF_FEATURES & self._asked:
-            self._check_count(
-                metric, min(config.num_real, len(source)), 'config.evaluation.num_real'
-            )
+            short = f'the number of images in {source.name} {source.split}'
+            what = short if len(source) < config.num_real else 'config.evaluation.num_real'
+            self._check_count(metric, min(config.num_real, len(source)), what)
 
     def __call__(
         self, batches: Iterable[np.ndarray], count: int, protocol: dict[str, Any]
@@ -123,10 +130,23 @@ class Evaluator:
             for _ in batches:
                 pass
         else:
-            features, logits, how['grey_as_rgb'] = self._extract(batches, count)
+            features, logits, shape = self._extract(batches, count)
+            how |= {'image_shape': list(shape), 'grey_as_rgb': shape[2] == 1}
+            if self._compares and shape[:2] != self._source.image_shape[:2]:
+                logging.warning(
+                    'images of %dx%d pixels are compared with real ones of %dx%d',
+                    *(*shape[1::-1], *self._source.image_shape[1::-1]),
+                )
             values, labels = self._compare(features, logits)
             if 'frechet_distance' in self._asked:
-                how['singular_covariance'] = count <= features.shape[1]  # Then FD is far too large.
+                # Then FD is far too large.
+                how['singular_covariance'] = min(count, self._statistics.n) <= features.shape[1]
+                if self._statistics.n <= features.shape[1]:
+                    logging.warning(
+                        '%d real images for %d feature dimensions: the Fréchet distance to so few '
+                        'is far too large',
+                        *(self._statistics.n, features.shape[1]),
+                    )
         if kept:
             modes = mode_coverage(np.concatenate(kept))
             values |= {
@@ -153,16 +173,16 @@ class Evaluator:
 
     def _extract(
         self, batches: Iterable[np.ndarray], count: int
-    ) -> tuple[np.ndarray, np.ndarray, bool]:
-        """(features, logits, whether the images are grey)."""
-        extracted, grey = [], False
+    ) -> tuple[np.ndarray, np.ndarray, tuple[int, int, int]]:
+        """(features, logits, (H, W, C) of the images)."""
+        extracted, shape = [], None
         with tqdm(total=count, desc='Evaluating', unit='image', disable=None) as bar:
             for piece in _rebatched(batches, self._extractor.piece):
-                grey = piece.shape[3] == 1
+                shape = piece.shape[1:]
                 extracted.append(self._extractor(piece))
                 bar.update(len(piece))
         features, logits = zip(*extracted, strict=True)
-        return np.concatenate(features), np.concatenate(logits), grey
+        return np.concatenate(features), np.concatenate(logits), shape
 
     def _compare(
         self, features: np.ndarray, logits: np.ndarray
@@ -201,13 +221,28 @@ class Evaluator:
         )
 
     @property
+    def _compares(self) -> bool:
+        """Whether with images of the split, not a file of statistics alone."""
+        distance = 'frechet_distance' in self._asked and self._given is None
+        return distance or bool(_OF_FEATURES & self._asked)
+
+    @functools.cached_property
+    def _fingerprint(self) -> str:
+        return reference.fingerprint(self._source)
+
+    @property
     def _statistics(self) -> Statistics:
         return self._given or self._real.statistics
 
     def _protocol(self) -> dict[str, Any]:
         protocol = {}
-        if _OF_FEATURES & self._asked or ('frechet_distance' in self._asked and not self._given):
-            protocol |= {'data_set': self._source.name, 'split': self._source.split}
+        if self._compares:
+            protocol |= {
+                'data_set': self._source.name,
+                'split': self._source.split,
+                'data_fingerprint': self._fingerprint,
+                'real_image_shape': list(self._source.image_shape),
+            }
         if self._extractor is not None:
             protocol |= {
                 'extractor': self._extractor.name,

@@ -200,7 +200,7 @@ def train_step(
     }
     if adaptive:
         metrics['augment/probability'] = probability
-        probability = augment.adapt(probability, real_logits, len(batch), config.augment)
+        probability = augment.adapt(probability, real_logits, len(real), config.augment)
     return GANState(
         step=step,
         generator=generator,

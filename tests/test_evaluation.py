@@ -2,6 +2,7 @@ import functools
 import hashlib
 import json
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -82,6 +83,35 @@ def test_all_metrics_of_images_in_uneven_batches(config, monkeypatch):
     counts = {'n_fake': 1001, 'n_real': 1100, 'n_real_features': 1000, 'step': 5}
     assert counts.items() <= protocol.items()
     assert (protocol['data_set'], protocol['split']) == ('random/1.0.0', 'train')
+
+
+def test_the_protocol_tells_apart_what_has_other_figures(config, tmp_path, caplog):
+    """Data sets of one name with other pixels, images of other sizes, too few real ones."""
+
+    def mean_colour(images):
+        mean = images.astype(jnp.float32).mean((1, 2))
+        return jnp.concatenate([mean, mean**2], axis=1), mean
+
+    path = write_artifact(tmp_path / 'any.jaxexport', function=mean_colour, shape='b, h, w, 3')
+    config.evaluation.extractor = str(path)
+    config.evaluation.metrics = ('frechet_distance',)
+    one, other = Source(), Source()
+    other.images = 255 - other.images
+    small = Source()
+    small.images = small.images[:5]
+    fake = np.zeros((40, 8, 8, 3), np.uint8)
+    first, second, third = (
+        Evaluator(config.evaluation, source)([fake], 40, {}).protocol
+        for source in (one, other, small)
+    )
+    assert first.pop('data_fingerprint') != second.pop('data_fingerprint')
+    assert first == second
+    assert not first['singular_covariance']
+    assert third['singular_covariance']
+    assert '5 real images' in caplog.text
+    large = Evaluator(config.evaluation, one)([np.tile(fake, (1, 2, 2, 1))], 40, {}).protocol
+    assert (large['image_shape'], large['real_image_shape']) == ([16, 16, 3], [8, 8, 3])
+    assert 'images of 16x16 pixels are compared with real ones of 8x8' in caplog.text
 
 
 def test_only_what_is_asked_for(config):

@@ -42,6 +42,11 @@ def test_an_artifact_describes_itself(artifact):
     assert extractor.labels == ('FD (tiny)', 'KD (tiny)', 'IS (tiny)')
 
 
+def test_an_artifact_of_inceptions_name_makes_no_fid(tmp_path):
+    extractor = extractors.load(write_artifact(tmp_path / 'inception.jaxexport'))
+    assert extractor.labels == ('FD (inception)', 'KD (inception)', 'IS (inception)')
+
+
 def test_grey_images_are_taken_as_rgb_and_that_is_told_once(artifact, images, caplog):
     extractor = extractors.load(artifact, batch_size=8)
     grey = images[..., :1]

@@ -139,6 +139,8 @@ def test_a_users_statistics(tmp_path, extractor):
         ({'mu': np.ones(3)}, 'D must be 6'),
         ({'mu': np.full(DIMENSION, np.nan)}, 'not finite'),
         ({'mu': np.array([{}])}, 'can not be read'),
+        ({'sigma': np.diag([-1.0, *np.ones(DIMENSION - 1)])}, 'no covariance'),
+        ({'sigma': np.tri(DIMENSION)}, 'no covariance'),
     ],
 )
 def test_a_users_statistics_that_do_not_fit_are_refused(tmp_path, extractor, changes, words):

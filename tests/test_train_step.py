@@ -385,6 +385,10 @@ def test_the_adaptive_probability_is_state_and_what_d_saw():
     # r_t is below its target unless all signs agree: 8 of 80 images lower it by a tenth.
     assert new.augment_probability == pytest.approx(0.15, abs=1e-6)
 
+    twice, *_ = tiny(augment=changes, discriminator_steps=2)
+    faster, _ = step(twice)(state, jnp.concatenate([real, real]), jax.random.key(0))
+    assert faster.augment_probability == pytest.approx(0.05, abs=1e-6)
+
     fixed, *_ = tiny(augment={'policy': ('color',), 'probability': 0.25})
     same, _ = step(fixed)(state.replace(augment_probability={}), real, jax.random.key(0))
     assert_trees_close(same.discriminator.params, new.discriminator.params, rtol=1e-6)

@@ -38,6 +38,7 @@ class Extractor:
 
     Attributes:
         name: 'inception', 'inception_pytorch_fid', or an artifact's file stem.
+        labels: the figures' names.
         sha256: of the weights or the artifact.
         resize: how images become the network's input, for protocols.
         dimension: of a feature.
@@ -49,6 +50,7 @@ class Extractor:
         variables: Any,
         *,
         name: str,
+        labels: Labels,
         sha256: str,
         resize: str,
         batch_size: int,
@@ -60,12 +62,13 @@ class Extractor:
             function: see `Function`.
             variables: its first argument, arrays.
             name: see above.
+            labels: see above.
             sha256: see above.
             resize: see above.
             batch_size: images a compiled call, on each device.
             size: (H, W) of the images, None for any.
         """
-        self.name, self.sha256, self.resize = name, sha256, resize
+        self.name, self.labels, self.sha256, self.resize = name, labels, sha256, resize
         mesh = mesh_lib.create()
         # Not by sharding alone: a serialized program would run whole on every device.
         divided = jax.shard_map(
@@ -84,15 +87,6 @@ class Extractor:
             out.shape[1] for out in jax.eval_shape(self._function, variables, example)
         )
         self._told_of_grey = False
-
-    @property
-    def labels(self) -> Labels:
-        """The figures' names."""
-        if self.name == 'inception':
-            return Labels('FID', 'KID', 'IS')
-        if self.name in INCEPTIONS:
-            return Labels(*(f'{short} (pytorch-fid)' for short in ('FID', 'KID', 'IS')))
-        return Labels(*(f'{short} ({self.name})' for short in ('FD', 'KD', 'IS')))
 
     @property
     def piece(self) -> int:
@@ -177,10 +171,12 @@ def load(name_or_path: epath.PathLike, weights: str = '', batch_size: int = 16) 
 
 def _load_inception(name: str, weights: str, batch_size: int) -> Extractor:
     variables, sha256 = inception.load_weights(weights)
+    whose = '' if name == 'inception' else ' (pytorch-fid)'
     return Extractor(
         functools.partial(inception.apply, name=name),
         variables,
         name=name,
+        labels=Labels(*(f'{short}{whose}' for short in ('FID', 'KID', 'IS'))),
         sha256=sha256,
         resize=inception.RESIZES[name],
         batch_size=batch_size,
@@ -219,6 +215,7 @@ def _load_artifact(path: epath.Path, batch_size: int) -> Extractor:
             lambda _, images: exported.call(images),
             (),
             name=path.stem,
+            labels=Labels(*(f'{short} ({path.stem})' for short in ('FD', 'KD', 'IS'))),
             sha256=hashlib.sha256(content).hexdigest(),
             resize='as in the artifact',
             batch_size=batch_size,

@@ -13,6 +13,7 @@ from dcgan_jax.datasets import shapes
 from dcgan_jax.errors import UserError
 
 UNRECOGNISED = -1
+IMAGE_SHAPE = (shapes.SIZE, shapes.SIZE, 3)
 # A sample shows no mode if the best explanation differs from it by more than this root mean square
 # (of 255). True images differ by up to 17, a pose lying between those searched; with Gaussian noise
 # of 10, a 3x3 box blur or JPEG of quality 75 by up to 26; with all three by up to 30.
@@ -96,10 +97,9 @@ def classify(images: np.ndarray) -> np.ndarray:
     Raises:
       UserError: The images are of another shape or type.
     """
-    shape = (shapes.SIZE, shapes.SIZE, 3)
-    if images.shape[1:] != shape or images.dtype != np.uint8 or not len(images):
+    if images.shape[1:] != IMAGE_SHAPE or images.dtype != np.uint8 or not len(images):
         raise UserError(
-            f'modes are counted in uint8 images of shape {shape}, not in {images.dtype} images of '
+            f'modes are counted in uint8 images of {IMAGE_SHAPE}, not in {images.dtype} images of '
             f'shape {images.shape[1:]}: use samples of a model of the data set shapes'
         )
     explanations = [

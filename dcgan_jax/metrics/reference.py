@@ -18,6 +18,8 @@ from dcgan_jax.metrics.features import check
 from dcgan_jax.metrics.frechet import Moments, Statistics
 from dcgan_jax.sources import ImageSource
 
+_LARGEST = 4096  # features that files of another extractor may have, to be told so
+
 
 class Reference(NamedTuple):
     """Features of real images.
@@ -48,7 +50,7 @@ def of_source(
         'data set': source.name,
         'split': source.split,
         # Data sets of one name and version differ: CIFAR-10 lossless and as JPEG, say.
-        'fingerprint': _fingerprint(source),
+        'fingerprint': fingerprint(source),
         'extractor': extractor.name,
         'extractor_sha256': extractor.sha256,
         'resize': extractor.resize,
@@ -80,7 +82,7 @@ def read_statistics(path: epath.PathLike, extractor: Extractor) -> Statistics:
     what = f'config.evaluation.reference={path}'
     path = reachable(path, 'config.evaluation.reference')
     try:
-        arrays = read_npz(path, _most_bytes(extractor.dimension))
+        arrays = read_npz(path, _most_bytes(max(extractor.dimension, _LARGEST)))
         mu, sigma = (arrays[name].astype(np.float64) for name in ('mu', 'sigma'))
         n, sha256 = int(arrays['n']), str(arrays['extractor_sha256'])
     except (OSError, ValueError, TypeError, KeyError, OverflowError) as error:
@@ -98,6 +100,12 @@ def read_statistics(path: epath.PathLike, extractor: Extractor) -> Statistics:
         raise UserError(f'{what} has mu {mu.shape}, sigma {sigma.shape}, n {n}: D must be {size}')
     if not (np.isfinite(mu).all() and np.isfinite(sigma).all()):
         raise UserError(f'{what} has numbers that are not finite: make it anew')
+    spread = np.linalg.eigvalsh(sigma)  # of one triangle
+    if not np.allclose(sigma, sigma.T, atol=1e-5 * spread[-1]) or spread[0] < -1e-5 * spread[-1]:
+        raise UserError(
+            f'{what}: its sigma is no covariance (not symmetric, or with negative variances): make '
+            'it anew'
+        )
     return Statistics(mu, sigma, n)
 
 
@@ -165,8 +173,8 @@ def _write(path: epath.Path, described: dict, reference: Reference) -> None:
         logging.warning('%s can not be written (%s): it is computed anew next time', path, error)
 
 
-def _fingerprint(source: ImageSource) -> str:
-    """A hash of some images, spread over the split."""
+def fingerprint(source: ImageSource) -> str:
+    """A hash of some images, spread over the split: sets of one name and version differ."""
     indices = np.unique(np.linspace(0, len(source) - 1, 64).astype(int))
     return hashlib.sha256(source.read(indices).images.tobytes()).hexdigest()[:16]
 
