@@ -102,7 +102,8 @@ def check_free(workdir: epath.Path, run: Run) -> None:
     """
     for name in _FOLDERS + _FILES:
         path = workdir / name
-        there = path.is_dir() if name in _FOLDERS else path.is_file()
+        # Not by epath, to which a pipe is a file.
+        there = os.path.isdir(path) if name in _FOLDERS else os.path.isfile(path)
         if os.path.lexists(path) and not there:
             kind = 'folder' if name in _FOLDERS else 'file'
             raise UserError(f'{path} is no {kind}, or leads nowhere: mend that, or move it away')
