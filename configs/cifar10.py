@@ -2,6 +2,10 @@
 
     python main.py --config=configs/cifar10.py --workdir=/tmp/run
 
+Measured on 2 CPU cores: 30 minutes, 1,776 steps, FD (efficientnet_lite0) 135.4 of 5,000 samples.
+All steps take a GPU or TPU; not measured there yet. Published: FID 42.4 (the authors of TTUR), 48.3
+(StudioGAN), 50k/train.
+
 Every field can be changed on the command line: --config.batch_size=64. What a field may hold stands
 in `dcgan_jax/config.py`.
 """

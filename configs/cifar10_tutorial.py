@@ -4,6 +4,7 @@
 
 Keras's defaults where the tutorial names none: Glorot uniform weights, BatchNorm momentum 0.99 and
 epsilon 1e-3, Adam's epsilon 1e-7. One forward pass serves both networks' updates, as there.
+Measured on 2 CPU cores: 30 minutes, 4,886 steps, FD (efficientnet_lite0) 188.2 of 5,000 samples.
 """
 
 from ml_collections import ConfigDict

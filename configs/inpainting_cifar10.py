@@ -4,8 +4,10 @@
     python main.py --mode=inpaint --workdir=/tmp/inpaint
     ... --config.input.mask=free_form                       # or half, pixels; the default is centre
 
-A U-Net that goes down to 4x4 pixels, so that all of the image says what the hole holds. Measured on
-the test split, which training does not see.
+A U-Net that goes down to 4x4 pixels, so that all of the image says what the hole holds. On 500 test
+images, which training does not see, after 1,500 steps whose rates fall from step 750 (ten minutes
+on one CPU core): 15.97 dB in the hole, FD (efficientnet_lite0) 52.8; Telea's method 15.54 dB and
+73.1. All 10,000 steps take a GPU or TPU; not measured there yet.
 """
 
 from ml_collections import ConfigDict

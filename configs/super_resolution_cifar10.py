@@ -6,8 +6,11 @@
     ... --config.loss.adversarial=0.0 --config.loss.feature_matching=0.0 \
         --config.discriminator_steps=0                       # the nearest images, blurred, no D
 
-A U-Net adds what the bicubic image lacks: content, adversarial and feature-matching loss. Measured
-on the test split, which training does not see.
+A U-Net adds what the bicubic image lacks: content, adversarial and feature-matching loss. On 1,000
+test images, which training does not see, one CPU core: x2 without D, 959 steps, 28.62 dB (bicubic
+26.16); with D, 2,000 steps whose rates fall from step 1,000, FD (efficientnet_lite0) 30.4 (62.4).
+x4: 22.50 dB (21.24) and FD 47.9 (207.9). All its 10,000 steps take a
+GPU or TPU; not measured there yet.
 """
 
 from ml_collections import ConfigDict

@@ -444,6 +444,26 @@ def _conflicts_of_pairs(config: ConfigDict) -> Iterator[tuple[str, str]]:
         yield f'config.conditional and config.input.kind={kind!r} exclude each other', 'drop one'
 
 
+def doubts(config: ConfigDict) -> list[str]:
+    """What a valid config says that may not be meant, a line each."""
+    lines = []
+    used = ', '.join(f'config.penalty.{name}' for name in penalties.NAMES if config.penalty[name])
+    if used and config.discriminator.norm == 'batch':
+        lines.append(
+            f"{used} with config.discriminator.norm='batch': gradients are those of a whole batch, "
+            "not of each image alone, which the papers mean; 'none', 'layer' or another norm has "
+            'those'
+        )
+    bounded = config.discriminator.spectral_norm or config.penalty.wgan_gp or config.penalty.dragan
+    if config.loss.name == 'wasserstein' and not bounded:
+        lines.append(
+            "config.loss.name='wasserstein' is a distance only where the slopes of D are bounded, "
+            'and nothing bounds them: set config.penalty.wgan_gp (10.0), or '
+            'config.discriminator.spectral_norm'
+        )
+    return lines
+
+
 def differences(old: ConfigDict, new: ConfigDict) -> list[str]:
     """Lines 'field: old -> new' of what differs between two configs and may not change in a run."""
     old_values, new_values = flatten(old.to_dict()), flatten(new.to_dict())

@@ -21,6 +21,7 @@ from dcgan_jax.metrics import (
     inception_score,
     kernel_distance,
     mode_coverage,
+    modes,
     precision_recall,
     reference,
     statistics,
@@ -28,7 +29,6 @@ from dcgan_jax.metrics import (
 from dcgan_jax.metrics.inception_score import SPLITS
 from dcgan_jax.metrics.kernel import SUBSET_SIZE, SUBSETS
 from dcgan_jax.metrics.manifold import NEIGHBOURS
-from dcgan_jax.metrics.modes import IMAGE_SHAPE as SHAPE_OF_MODES
 from dcgan_jax.sources import ImageSource
 
 # The fewest samples that each can be computed of; fakes and, where they are compared, reals.
@@ -90,9 +90,9 @@ class Evaluator:
                 f'config.evaluation.metrics: mode_coverage knows the modes of {_MODES_OF!r}, not '
                 f'those of {source.name}: leave it out'
             )
-        if 'mode_coverage' in self._asked and source.image_shape != SHAPE_OF_MODES:
+        if 'mode_coverage' in self._asked and source.image_shape != modes.IMAGE_SHAPE:
             raise UserError(
-                f'config.evaluation.metrics: mode_coverage takes images of {SHAPE_OF_MODES}, '
+                f'config.evaluation.metrics: mode_coverage takes images of {modes.IMAGE_SHAPE}, '
                 f'these have {source.image_shape}: leave it out, or config.data.image_size'
             )
         self._extractor = self._given = None
@@ -148,14 +148,14 @@ class Evaluator:
                         *(self._statistics.n, features.shape[1]),
                     )
         if kept:
-            modes = mode_coverage(np.concatenate(kept))
+            shown = mode_coverage(np.concatenate(kept))
             values |= {
-                'modes': modes.modes,
-                'modes_kl': modes.kl,
-                'modes_unrecognised': modes.unrecognised,
+                'modes': shown.modes,
+                'modes_kl': shown.kl,
+                'modes_unrecognised': shown.unrecognised,
             }
             labels |= {
-                'modes': f'modes of {len(modes.counts):,}',
+                'modes': f'modes of {len(shown.counts):,}',
                 'modes_kl': 'KL to uniform',
                 'modes_unrecognised': 'share unrecognised',
             }
@@ -262,6 +262,12 @@ class Evaluator:
             protocol['inception_score_splits'] = SPLITS
         if 'precision_recall' in self._asked:
             protocol['neighbours'] = NEIGHBOURS
+        if 'mode_coverage' in self._asked:
+            protocol |= {
+                'modes_of': _MODES_OF,
+                'modes_max_rms': modes.MAX_RMS,
+                'modes_max_share': modes.MAX_SHARE,
+            }
         return protocol
 
     @staticmethod

@@ -3,6 +3,7 @@
 import contextlib
 import functools
 import json
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -81,23 +82,27 @@ class Prepared(NamedTuple):
         workdir: is its own.
         mesh: over all devices.
         source: the training split.
-        networks: both.
         scorer: of its states; None if they are not evaluated.
         sampler: from its generator.
+        create: makes the state of step 0.
+        like: the shapes of a state, and where its arrays live.
     """
 
     run: Run
     workdir: epath.Path
     mesh: Mesh
     source: sources.ImageSource
-    networks: models.Networks
     scorer: SampleScorer | None
     sampler: Sampler
+    create: Callable[[], GANState]
+    like: GANState
 
 
 def prepare(config: ConfigDict, workdir: epath.PathLike) -> Prepared:
     """Refuses what can't work (`UserError`) before anything is compiled; writes nothing."""
     config_lib.validate(config)
+    for doubt in config_lib.doubts(config):
+        logging.warning(doubt)
     mesh = mesh_lib.create(config.batch_size)
     workdir = run_dir.folder(workdir)
     processes.on_first(run_dir.check_writable, workdir)
@@ -107,9 +112,11 @@ def prepare(config: ConfigDict, workdir: epath.PathLike) -> Prepared:
     run = Run(config, source.image_shape, source.class_names)
     networks = models.build(config, run.image_shape, run.num_classes)
     sampler = Sampler(networks.generator, config)
+    create = functools.partial(train_state.create, config, networks, source.image_shape)
+    like = compiled.abstract_state(create, mesh, config.sharding)
     scorer = sample_scorer(config, sampler) if config.evaluation.every else None
     processes.on_first(run_dir.check_free, workdir, run)
-    return Prepared(run, workdir, mesh, source, networks, scorer, sampler)
+    return Prepared(run, workdir, mesh, source, scorer, sampler, create, like)
 
 
 def train(prepared: Prepared, seed: int, request: preemption.Request) -> GANState:
@@ -123,11 +130,9 @@ def train(prepared: Prepared, seed: int, request: preemption.Request) -> GANStat
     Returns:
         See `train_and_evaluate`, also for what it raises.
     """
-    run, workdir, mesh, source, networks, scorer, sampler = prepared
+    run, workdir, mesh, source, scorer, sampler, create, like = prepared
     config = run.config
     # 1. The state: the last checkpoint's, or that of step 0.
-    create = functools.partial(train_state.create, config, networks, source.image_shape)
-    like = compiled.abstract_state(create, mesh, config.sharding)
     state, damaged = checkpoint.restore_latest(workdir, like)
     processes.on_first(checkpoint.set_aside, workdir, damaged)
     if state is None:

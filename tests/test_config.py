@@ -13,7 +13,9 @@ CONFIGS = sorted(path.stem for path in (pathlib.Path(__file__).parents[1] / 'con
 
 @pytest.mark.parametrize('name', CONFIGS)
 def test_every_config_is_valid(name):
-    config_lib.validate(importlib.import_module(f'configs.{name}').get_config())
+    config = importlib.import_module(f'configs.{name}').get_config()
+    config_lib.validate(config)
+    assert not config_lib.doubts(config)
 
 
 @pytest.mark.parametrize(
@@ -69,3 +71,24 @@ def test_differences_lists_what_a_run_may_not_change():
     lists = ConfigDict(old.to_dict())
     lists.generator = dict(old.generator, features=list(old.generator.features))
     assert config_lib.differences(old, lists) == []
+
+
+@pytest.mark.parametrize(
+    ('changes', 'words'),
+    [
+        ({}, []),
+        ({'loss.name': 'wasserstein'}, ['nothing bounds them']),
+        ({'loss.name': 'wasserstein', 'discriminator.spectral_norm': True}, []),
+        ({'loss.name': 'wasserstein', 'penalty.dragan': 1.0}, ['config.penalty.dragan with']),
+        ({'penalty.r1': 1.0, 'penalty.r2': 1.0}, ['config.penalty.r1, config.penalty.r2 with']),
+        ({'penalty.r1': 1.0, 'discriminator.norm': 'layer'}, []),
+    ],
+    ids=str,
+)
+def test_what_may_not_be_meant(changes, words):
+    config = cifar10.get_config()
+    config.update_from_flattened_dict(changes)
+    config_lib.validate(config)
+    doubts = config_lib.doubts(config)
+    assert len(doubts) == len(words)
+    assert all(word in doubt for word, doubt in zip(words, doubts, strict=True))

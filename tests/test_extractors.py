@@ -104,6 +104,14 @@ def test_what_is_no_extractor_is_refused(tmp_path, artifact):
         (tmp_path / name).write_bytes(content)
         with pytest.raises(UserError, match=f'{name} is damaged'):
             extractors.load(tmp_path / name)
+
+    def divided(x):
+        features, logits = two(x)
+        return features / jnp.sum(features), logits
+
+    path = write_artifact(tmp_path / 'broken.jaxexport', function=divided)
+    with pytest.raises(UserError, match=r'broken.* not finite'):
+        extractors.load(path)
     with pytest.raises(UserError, match=r'neither one of inception, .* nor a file'):
         extractors.load('resnet')
 

@@ -193,7 +193,8 @@ def test_modes_are_counted_without_an_extractor(config):
     expected = {'modes': 30, 'modes_kl': np.log(1000 / 30), 'modes_unrecognised': 0.0}
     assert values == pytest.approx(expected)
     assert labels['modes'] == 'modes of 1,000'
-    assert protocol == {'n_fake': 30}
+    limits = {'modes_max_rms': 28.0, 'modes_max_share': 0.75}
+    assert protocol == {'n_fake': 30, 'modes_of': 'shapes', **limits}
     line = evaluation.line(evaluation.Evaluation(values, labels, protocol))
     expected = 'modes of 1,000: 30 | KL to uniform: 3.507 | share unrecognised: 0 (30 images)'
     assert line == expected

@@ -7,9 +7,9 @@ import pytest
 
 from configs import cifar10
 from dcgan_jax import config as config_lib
-from dcgan_jax import models
+from dcgan_jax import models, train_state
 from dcgan_jax.errors import UserError
-from dcgan_jax.models import attention, layers, stages
+from dcgan_jax.models import attention, layers, norms, stages
 from tests.test_layers import loop_conv
 from tests.test_models import count, random_variables, shapes
 
@@ -92,7 +92,7 @@ def test_the_gradient_through_spectral_norm_is_the_papers():
 
 @pytest.mark.parametrize(
     ('norm', 'axes'),
-    [('batch', (0, 1, 2)), ('layer', (1, 2, 3)), ('instance', (1, 2)), ('group', (1, 2, 3))],
+    [('batch', (0, 1, 2)), ('layer', (1, 2, 3)), ('instance', (1, 2))],
 )
 def test_norms_are_over_their_axes(norm, axes):
     """Of a D whose second convolution's output is caught before and after it."""
@@ -106,23 +106,61 @@ def test_norms_are_over_their_axes(norm, axes):
     kept = seen['intermediates']
     before = np.asarray(kept['conv_1']['__call__'][0], np.float64)
     after = np.asarray(kept['norm_1']['__call__'][0], np.float64)
-    if norm == 'group':  # gcd(32, 8) = 8 groups of a channel each
-        axes = (1, 2)
     mean, var = (f(axis=axes, keepdims=True) for f in (before.mean, before.var))
     np.testing.assert_allclose(after, (before - mean) / np.sqrt(var + 0.01), rtol=1e-3, atol=1e-4)
 
 
-def test_groups_of_channels_share_their_statistics():
+@pytest.mark.parametrize(('channels', 'groups'), [(8, 2), (18, 2), (64, 16), (192, 32), (7, 1)])
+def test_groups_of_at_least_four_neighbours_share_their_statistics(channels, groups):
     (_, discriminator), _ = tiny(
-        discriminator={'norm': 'group', 'features': (6, 64), 'weight_init': 'he_normal'}
+        discriminator={'norm': 'group', 'features': (6, channels), 'weight_init': 'he_normal'}
     )
     variables = initial(discriminator, images(1))
     _, seen = discriminator.apply(variables, images(2), train=False, capture_intermediates=True,
                                   mutable=['intermediates'])  # fmt: skip
     after = np.asarray(seen['intermediates']['norm_1']['__call__'][0])
-    pairs = after.reshape(2, 4, 32, 2)  # 32 groups of two neighbours
-    np.testing.assert_allclose(pairs.mean(axis=(1, 3)), 0, atol=1e-5)
-    assert np.abs(after.mean(axis=(1, 2))).max() > 0.1
+    grouped = after.reshape(2, 4, groups, channels // groups)
+    np.testing.assert_allclose(grouped.mean(axis=(1, 3)), 0, atol=1e-5)
+    assert np.abs(after.mean(axis=(1, 2))).max() > 0.1  # Of single channels it is not 0.
+
+
+@pytest.mark.parametrize(
+    ('changes', 'words'),
+    [
+        (
+            {'generator': {'norm': 'instance', 'base_size': 1, 'features': (8, 8)}},
+            "norm='instance' makes all of a map of 1x1 pixels and 6 channels zero .Generator",
+        ),
+        (
+            {'discriminator': {'norm': 'instance', 'features': (6, 8, 8)}},
+            r'1x1 pixels and 8 channels zero \(Discriminator, norm_2\)',
+        ),
+        (
+            {'discriminator': {'norm': 'layer', 'features': (6, 8, 8), 'width': 0.01}},
+            "norm='layer' .* 1 channels",
+        ),
+    ],
+    ids=['generator', 'discriminator', 'width'],
+)
+def test_norms_that_let_nothing_pass_are_refused(changes, words):
+    for fields in changes.values():
+        fields['strides'] = (2, 2, 2)
+    networks, config = tiny(**changes)
+    with pytest.raises(UserError, match=words):
+        train_state.create(config, networks, (8, 8, 3))
+
+
+def test_norms_of_a_single_position_let_the_rest_pass():
+    """Groups of four channels and whole images have something to differ by."""
+    for norm in norms.NORMS:
+        if norm != 'instance':
+            fields = {'norm': norm, 'features': (6, 8, 8), 'strides': (2, 2, 2)}
+            (_, discriminator), _ = tiny(discriminator=fields)
+            variables = initial(discriminator, images(1))
+            logits, _ = discriminator.apply(
+                variables, images(4), train=True, mutable=['batch_stats', 'intermediates']
+            )
+            assert np.ptp(logits) > 0
 
 
 # Conditional networks.

@@ -242,6 +242,23 @@ def test_an_image_size_out_of_reach_is_refused_before_the_workdir_is_claimed(con
     assert not (tmp_path / 'config.json').exists()
 
 
+def test_networks_that_let_nothing_pass_are_refused_before_the_workdir_is_made(config, tmp_path):
+    config.discriminator.update(norm='instance', features=(8, 8, 8), strides=(2, 2, 2))
+    with pytest.raises(UserError, match='1x1 pixels'):
+        train.train_and_evaluate(config, tmp_path / 'run')
+    assert not (tmp_path / 'run').exists()
+
+
+def test_a_penalty_beside_batch_norm_is_told_of(config, caplog, tmp_path):
+    config.penalty.r1, config.num_steps = 1.0, 0
+    train.train_and_evaluate(config, tmp_path / 'run')
+    assert "config.penalty.r1 with config.discriminator.norm='batch'" in caplog.text
+    caplog.clear()
+    config.discriminator.norm = 'none'
+    train.train_and_evaluate(config, tmp_path / 'other')
+    assert 'config.penalty' not in caplog.text
+
+
 def test_a_workdir_that_is_a_file_is_refused(config, tmp_path):
     (tmp_path / 'file').write_text('')
     with pytest.raises(UserError, match='not writable'):

@@ -222,13 +222,19 @@ def _load_artifact(path: epath.Path, batch_size: int) -> Extractor:
             size=(height, width) if fixed else None,
         )
         # Damage to the program itself shows only when it is compiled: now, not after hours.
-        extractor(np.zeros((1, *((height, width) if fixed else (32, 32)), 3), np.uint8))
+        example = np.zeros((1, *((height, width) if fixed else (32, 32)), 3), np.uint8)
+        outputs = extractor(example)
     except _FAILURES as error:
         reason = next(iter(str(error).splitlines()), '')[:200]
         raise UserError(
             f'config.evaluation.extractor={path} does not run ({type(error).__name__}: {reason}): '
             'export it anew'
         ) from error
+    if not all(np.isfinite(output).all() for output in outputs):
+        raise UserError(
+            f'config.evaluation.extractor={path} makes features or logits of a black image that '
+            'are not finite: its weights are broken, export it anew'
+        )
     return extractor
 
 

@@ -1,15 +1,15 @@
 """Normalisation by config name, with scales and shifts that are learnt once or for each class."""
 
-import math
-
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from dcgan_jax.errors import UserError
 from dcgan_jax.models import condition
 
 NORMS = ('batch', 'layer', 'group', 'instance', 'none')
-_GROUPS = 32  # of 'group', or what divides the channels
+_GROUPS = (32, 16, 8, 4, 2)  # that 'group' may have: the most that leave a group four channels
+_LEAST_CHANNELS = 4
 
 
 def normalise(
@@ -20,8 +20,9 @@ def normalise(
     'batch' is BatchNorm (Ioffe & Szegedy 2015, arXiv:1502.03167): under `jit` over a mesh it sees
     the global batch. The others normalise each image alone: 'layer' all of it (Ba et al. 2016,
     arXiv:1607.06450), 'instance' each channel (Ulyanov et al. 2016, arXiv:1607.08022), 'group'
-    channels in 32 groups (Wu & He 2018, arXiv:1803.08494). Each class or caption that images are
-    told of has scales and shifts of its own (Dumoulin et al. 2017, arXiv:1610.07629).
+    channels in up to 32 groups of at least four (Wu & He 2018, arXiv:1803.08494). Each class or
+    caption that images are told of has scales and shifts of its own (Dumoulin et al. 2017,
+    arXiv:1610.07629).
 
     Args:
         net: the module that calls, whose fields norm, norm_momentum, norm_epsilon, weight_init,
@@ -33,6 +34,9 @@ def normalise(
 
     Returns:
         The same shape, of net's dtype; statistics are float32.
+
+    Raises:
+        UserError: a group has a single number of each image, which would become zero.
     """
     if net.norm == 'none':
         return x
@@ -52,7 +56,13 @@ def normalise(
             name=name,
         )(x)
     else:
-        groups = {'layer': 1, 'group': math.gcd(_GROUPS, channels), 'instance': channels}[net.norm]
+        groups = {'layer': 1, 'group': groups_of(channels), 'instance': channels}[net.norm]
+        if x[0].size == groups:
+            raise UserError(
+                f'norm={net.norm!r} makes all of a map of {x.shape[1]}x{x.shape[2]} pixels and '
+                f'{channels} channels zero ({type(net).__name__}, {name}), so that nothing passes: '
+                'take another norm, or a larger map (base_size, strides, width)'
+            )
         x = nn.GroupNorm(groups, epsilon=net.norm_epsilon, **own, name=name)(x)
     if told is not None:
         of_captions = told.ndim == 2  # A linear map of vectors near 0 adds to a scale of 1.
@@ -67,3 +77,9 @@ def normalise(
         scale = 1.0 + scale if of_captions else scale
         x = x * scale[:, None, None] + shift[:, None, None]
     return x.astype(net.dtype)
+
+
+def groups_of(channels: int) -> int:
+    """Groups of 'group': 32 from 128 channels on, fewer below, where a group of one is no group."""
+    fitting = (n for n in _GROUPS if channels % n == 0 and channels >= _LEAST_CHANNELS * n)
+    return next(fitting, 1)
