@@ -252,6 +252,8 @@ def _parse(argv: list[str]) -> list[str]:
         if len(rest) > 1:
             raise UserError(f'unknown argument {rest[1]!r}: flags are --NAME=VALUE, see --help')
         return rest
+    except (SystemExit, BrokenPipeError):  # Of --help, which absl ends with code 1.
+        _end_help()
     except flags.UnrecognizedFlagError as error:
         hint = '; to change fields, give a --config=FILE too' if 'config.' in str(error) else ''
         _exit(f'{error}{hint}', 2)
@@ -266,6 +268,15 @@ def _parse(argv: list[str]) -> list[str]:
         if 'get_config' in words:
             _exit(f'--config: {words}', 2)
         _exit(f'--config has no field {words[1:-1]}', 2)
+
+
+def _end_help() -> NoReturn:
+    """Ends with code 0, and quietly where nobody reads on (`--help | head -1`)."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    sys.exit(0)
 
 
 def _exit(error: object, code: int) -> NoReturn:

@@ -22,12 +22,12 @@ from dcgan_jax.compiled import CallRanges
 def main() -> None:
     """Times a step, its batch alone, and the stream; prints one JSON line."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument('--config', default='cifar10', help='a file of configs/, without .py')
+    program.add_config_flags(parser)
     parser.add_argument('--data_dir', default=None)
     parser.add_argument('--repeats', type=int, default=7)
     flags = parser.parse_args()
 
-    config = program.load_config(flags.config)
+    config = program.load_config(flags.config, flags.set)
     source = sources.open_source(config.dataset, 'train', flags.data_dir)
     compiled = program.build(config, steps_per_call=1)
     gather = jax.jit(lambda split, batch: images.to_float(jnp.take(split.images, batch, axis=0)))

@@ -8,12 +8,14 @@ The ratios are medians over the rounds of (its seconds / ours).
 """
 
 import argparse
+import functools
 import json
 import random
 import subprocess
 import sys
+from collections.abc import Sequence
 
-from benchmarks import measure
+from benchmarks import measure, program
 
 WORKERS = {
     'dcgan_jax': ['jax_worker'],
@@ -29,17 +31,21 @@ WORKERS = {
 class Worker:
     """A framework's process."""
 
-    def __init__(self, name: str, config: str):
-        """Starts it and waits until it has made its first steps."""
+    def __init__(self, name: str, config_flags: Sequence[str]):
+        """Starts it; `about` waits until it has made its first steps."""
         module, *flags = WORKERS[name]
         module = f'benchmarks.peer_workers.{module}'
         self._process = subprocess.Popen(
-            [sys.executable, '-m', module, f'--config={config}', *flags],
+            [sys.executable, '-m', module, *config_flags, *flags],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         )  # fmt: skip
-        self.about = self._answer()
         self.seconds: list[float] = []
         self.peak_bytes = 0
+
+    @functools.cached_property
+    def about(self) -> dict:
+        """What the worker says of itself once it is ready; `RuntimeError` if it ended instead."""
+        return self._answer()
 
     def _answer(self) -> dict:
         line = self._process.stdout.readline()
@@ -64,18 +70,20 @@ class Worker:
 def main() -> None:
     """Compares the frameworks that are installed; prints one JSON line each."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument('--config', default='cifar10', help='cifar10 or cifar10_tutorial')
+    program.add_config_flags(parser)
     parser.add_argument('--rounds', type=int, default=7)
     parser.add_argument('--steps', type=int, default=1, help='steps a turn')
     parser.add_argument('--only', default=','.join(WORKERS), help='names, comma-separated')
     flags = parser.parse_args()
 
-    workers: dict[str, Worker] = {}
-    for name in flags.only.split(','):
+    config_flags = [f'--config={flags.config}', *(f'--set={change}' for change in flags.set)]
+    workers = {name: Worker(name, config_flags) for name in flags.only.split(',')}
+    for name, worker in list(workers.items()):
         try:
-            workers[name] = Worker(name, flags.config)
+            _ = worker.about
         except RuntimeError as error:
             print(f'{name}: skipped: {error}', file=sys.stderr)
+            del workers[name]
     if 'dcgan_jax' not in workers:
         sys.exit('dcgan_jax must be among --only, and run: the others are compared with it')
     sizes = {name: worker.about['parameters'] for name, worker in workers.items()}
@@ -86,17 +94,19 @@ def main() -> None:
             worker.turn(flags.steps)
 
     ours = workers['dcgan_jax'].seconds
+    update_order = program.load_config(flags.config, flags.set).update_order
     for name, worker in workers.items():
         worker.close()
         measure.report(
             'peers',
             config=flags.config,
+            changes=flags.set,
+            update_order=update_order,
             peer=name,
             peer_version=worker.about['version'],
             seconds_per_step=measure.summary(worker.seconds),
             ratio_to_ours=measure.ratio(worker.seconds, ours),
             peak_bytes=worker.peak_bytes,
-            warm_up_s=worker.about['warm_up_s'],
         )
 
 

@@ -1,8 +1,12 @@
 """A run's compiled program on made-up images, without files: what the benchmarks time."""
 
+import argparse
+import ast
+import contextlib
 import functools
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import jax
@@ -44,9 +48,28 @@ class Program(NamedTuple):
         return update
 
 
-def load_config(name: str) -> ConfigDict:
-    """`configs/NAME.py`."""
-    return importlib.import_module(f'configs.{name}').get_config()
+def add_config_flags(parser: argparse.ArgumentParser, default: str = 'cifar10') -> None:
+    """Adds `--config` and `--set`, which `load_config` takes."""
+    parser.add_argument('--config', default=default, help='NAME or configs/NAME.py')
+    parser.add_argument(
+        '--set', action='append', default=[], metavar='FIELD=VALUE',
+        help="changes the config, as main.py's --config.FIELD=VALUE does; may be repeated",
+    )  # fmt: skip
+
+
+def load_config(name: str, changes: Sequence[str] = ()) -> ConfigDict:
+    """The config of `configs/NAME.py`, by its name or path, with FIELD=VALUE changes."""
+    config = importlib.import_module(f'configs.{Path(name).stem}').get_config()
+    for field, value in (change.split('=', 1) for change in changes):
+        with contextlib.suppress(ValueError, SyntaxError):  # A word is itself.
+            value = ast.literal_eval(value)
+        config.update_from_flattened_dict({field: value})
+    return config
+
+
+def random_pixels(count: int) -> np.ndarray:
+    """Noise, uint8 `[count, *IMAGE_SHAPE]`."""
+    return np.random.default_rng(0).integers(0, 256, (count, *IMAGE_SHAPE), np.uint8)
 
 
 def build(
@@ -61,11 +84,11 @@ def build(
     create = functools.partial(train_state.create, config, networks, IMAGE_SHAPE)
     like = compiled.abstract_state(create, mesh, config.sharding)
     state = compiled.initial_state(create, like)
-    rng = np.random.default_rng(0)
-    pixels = rng.integers(0, 256, (num_images, *IMAGE_SHAPE), np.uint8)
+    pixels = random_pixels(num_images)
     labels = np.arange(num_images, dtype=np.int32) % NUM_CLASSES if config.conditional else None
     split = jax.device_put(Examples(pixels, labels), mesh_lib.replicated(mesh))
     taken = config.batch_size * config.discriminator_steps
+    rng = np.random.default_rng(1)
     indices = rng.integers(0, num_images, (steps_per_call, taken)).astype(np.int32)
     batches = jax.device_put(indices, mesh_lib.sharded(mesh, axis=1))
     call = compiled.train_call(config, mesh, like).lower(state, split, batches).compile()
@@ -76,7 +99,8 @@ def arithmetic(config: ConfigDict) -> float:
     """FLOPs of one update by the direct convolutions, whatever lowering runs."""
     direct = config.copy_and_resolve_references()
     direct.lowering = 'xla'
-    mesh = mesh_lib.create(config.batch_size)
+    # Not every accelerator's client counts operations before it compiles; the CPU's does.
+    mesh = Mesh(np.asarray(jax.devices('cpu')[:1]), (mesh_lib.AXIS,))
     networks = models.build(direct, IMAGE_SHAPE, NUM_CLASSES)
     create = functools.partial(train_state.create, direct, networks, IMAGE_SHAPE)
     state = compiled.abstract_state(create, mesh, config.sharding)

@@ -4,8 +4,8 @@ python -m benchmarks.quality --config=cifar10_cpu --data_dir=DIR --minutes=5,10,
     --extractor=FILE.jaxexport --reference=FILE.npz --out=/tmp/quality
 
 The clock runs from the start of the program: imports, reading the data and compiling count, scoring
-does not. `--set FIELD=VALUE` changes the config, as --config.FIELD=VALUE does for main.py. Compiled
-programs are not kept. Each mark prints a JSON line and draws OUT/CONFIG_MINUTES.png.
+does not. Compiled programs are not kept. Each mark prints a JSON line and writes a grid of samples,
+OUT/CONFIG_MINUTES.png.
 """
 
 # ruff: noqa: E402 (the clock starts before the imports)
@@ -14,11 +14,11 @@ import time
 _START = time.perf_counter()
 
 import argparse
-import ast
 import contextlib
 import functools
+from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 from ml_collections import ConfigDict
@@ -44,11 +44,22 @@ class Mark(NamedTuple):
 
 
 def train(
-    config: ConfigDict, source: ImageSource, networks: Networks, marks: list[float]
+    config: ConfigDict,
+    source: ImageSource,
+    networks: Networks,
+    marks: list[float],
+    start: float | None = _START,
 ) -> list[Mark]:
     """Trains until the last mark (seconds since the start) or step; returns a state at each.
 
     A mark that the run's last step comes before has the state after that step.
+
+    Args:
+        config: of the run.
+        source: the training images.
+        networks: of `config`.
+        marks: seconds, ascending.
+        start: `time.perf_counter` at second 0; None: at the end of the first call, which compiles.
     """
     mesh = mesh_lib.create(config.batch_size)
     create = functools.partial(train_state.create, config, networks, source.image_shape)
@@ -63,25 +74,58 @@ def train(
         for batch in batches:
             jax.block_until_ready(metrics)  # One call ahead, as in training.
             state, metrics = call(state, split, batch)
-            if time.perf_counter() - _START >= left[0]:
-                reached.append(_mark(state))
+            if start is None:
+                jax.block_until_ready(metrics)
+                start = time.perf_counter()
+            if time.perf_counter() - start >= left[0]:
+                reached.append(_mark(state, start))
                 while left and reached[-1].seconds >= left[0]:
                     left.pop(0)
                 if not left:
                     return reached
-    return [*reached, _mark(state)]
+    return [*reached, _mark(state, start)]
 
 
-def _mark(state: GANState) -> Mark:
+def _mark(state: GANState, start: float) -> Mark:
     kept = jax.device_get(state)
-    return Mark(time.perf_counter() - _START, kept)
+    return Mark(time.perf_counter() - start, kept)
+
+
+def scores(
+    config: ConfigDict, source: ImageSource, networks: Networks, marks: list[Mark], grids: str
+) -> Iterator[dict[str, Any]]:
+    """Yields the figures of samples at each mark.
+
+    Args:
+        config: of the run; `config.evaluation` says what is computed.
+        source: the images to compare with.
+        networks: of `config`.
+        marks: of `train`.
+        grids: GRIDS_MINUTES.png are written; '' for none.
+    """
+    sampler = Sampler(networks.generator, config)
+    scorer = SampleScorer(config, sampler, source)
+    for mark in marks:
+        step, minutes = int(mark.state.step), mark.seconds / 60
+        if grids:
+            pictures = sampler(mark.state, sampler.latents(0, _GRID))
+            images.write_png(Path(f'{grids}_{minutes:.2g}.png'), images.grid(pictures))
+        result = scorer(mark.state, config.evaluation.num_samples, seed=0)
+        yield {
+            'seed': config.seed,
+            'minutes': round(minutes, 3),
+            'step': step,
+            'images_seen': step * config.batch_size * config.discriminator_steps,
+            **result.values,
+            'labels': result.labels,
+            'protocol': result.protocol,
+        }
 
 
 def main() -> None:
     """Trains, then scores each mark."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument('--config', default='cifar10', help='a file of configs/, without .py')
-    parser.add_argument('--set', action='append', default=[], metavar='FIELD=VALUE')
+    program.add_config_flags(parser)
     parser.add_argument('--data_dir', default='')
     parser.add_argument('--minutes', default='5,10,20,30', help='when to score, since the start')
     parser.add_argument('--num_samples', type=int, default=10_000)
@@ -91,11 +135,7 @@ def main() -> None:
     parser.add_argument('--out', default='', help='folder for grids')
     flags = parser.parse_args()
 
-    config = program.load_config(flags.config)
-    for field, value in (pair.split('=', 1) for pair in flags.set):
-        with contextlib.suppress(ValueError, SyntaxError):  # A word is itself.
-            value = ast.literal_eval(value)
-        config.update_from_flattened_dict({field: value})
+    config = program.load_config(flags.config, flags.set)
     config.data_dir = flags.data_dir
     config.evaluation.update(
         metrics=tuple(flags.metrics.split(',')),
@@ -108,27 +148,10 @@ def main() -> None:
     networks = models.build(config, source.image_shape, source.num_classes)
     marks = train(config, source, networks, [60 * float(m) for m in flags.minutes.split(',')])
 
-    sampler = Sampler(networks.generator, config)
-    scorer = SampleScorer(config, sampler, source)
-    for mark in marks:
-        step, minutes = int(mark.state.step), mark.seconds / 60
-        if flags.out:
-            pictures = sampler(mark.state, sampler.latents(0, _GRID))
-            path = Path(flags.out) / f'{flags.config}_{minutes:.0f}.png'
-            images.write_png(path, images.grid(pictures))
-        result = scorer(mark.state, config.evaluation.num_samples, seed=0)
-        measure.report(
-            'quality',
-            config=flags.config,
-            changes=flags.set,
-            seed=config.seed,
-            minutes=round(minutes, 2),
-            step=step,
-            images_seen=step * config.batch_size * config.discriminator_steps,
-            **result.values,
-            labels=result.labels,
-            protocol=result.protocol,
-        )
+    name = Path(flags.config).stem
+    grids = str(Path(flags.out) / name) if flags.out else ''
+    for score in scores(config, source, networks, marks, grids):
+        measure.report('quality', config=name, changes=flags.set, **score)
 
 
 if __name__ == '__main__':

@@ -4,37 +4,45 @@ python -m benchmarks.sampling --config=cifar10 --num=1024
 """
 
 import argparse
+from typing import Any
+
+from ml_collections import ConfigDict
 
 from benchmarks import measure, program
 from dcgan_jax.sampling import Sampler
 
 
+def measure_sampler(config: ConfigDict, num: int, repeats: int) -> dict[str, Any]:
+    """Times `num` images, more than a batch, and a single batch."""
+    compiled = program.build(config, steps_per_call=1, num_images=config.batch_size)
+    sampler = Sampler(compiled.networks.generator, config)
+    few, many = (sampler.latents(0, count) for count in (config.batch_size, num))
+    one_batch, all_batches = (
+        measure.summary(measure.seconds(lambda z=z: sampler(compiled.state, z), repeats))
+        for z in (few, many)
+    )
+    extra_s = all_batches['median_s'] - one_batch['median_s']
+    batch_s = extra_s / (num / config.batch_size - 1)
+    return {
+        'batch_size': config.batch_size,
+        'num': num,
+        'whole_run': all_batches,
+        'images_per_s': round(config.batch_size / batch_s, 1),
+        'statistics_s': round(one_batch['median_s'] - batch_s, 3),
+    }
+
+
 def main() -> None:
     """Times sampling; prints one JSON line."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument('--config', default='cifar10', help='a file of configs/, without .py')
+    program.add_config_flags(parser)
     parser.add_argument('--num', type=int, default=1024, help='images a run; more than a batch')
     parser.add_argument('--repeats', type=int, default=5)
     flags = parser.parse_args()
 
-    config = program.load_config(flags.config)
-    compiled = program.build(config, steps_per_call=1, num_images=config.batch_size)
-    sampler = Sampler(compiled.networks.generator, config)
-    state = compiled.state
-    few, many = (sampler.latents(0, count) for count in (config.batch_size, flags.num))
-    one_batch = measure.seconds(lambda: sampler(state, few), flags.repeats)
-    all_batches = measure.seconds(lambda: sampler(state, many), flags.repeats)
-    extra_s = measure.summary(all_batches)['median_s'] - measure.summary(one_batch)['median_s']
-    batch_s = extra_s / (flags.num / config.batch_size - 1)
-    measure.report(
-        'sampling',
-        config=flags.config,
-        batch_size=config.batch_size,
-        num=flags.num,
-        whole_run=measure.summary(all_batches),
-        images_per_s=round(config.batch_size / batch_s, 1),
-        statistics_s=round(measure.summary(one_batch)['median_s'] - batch_s, 3),
-    )
+    config = program.load_config(flags.config, flags.set)
+    speed = measure_sampler(config, flags.num, flags.repeats)
+    measure.report('sampling', config=flags.config, changes=flags.set, **speed)
 
 
 if __name__ == '__main__':

@@ -6,10 +6,12 @@
 """
 
 import argparse
+from typing import Any
 
 import jax
 import numpy as np
 from jax.sharding import Mesh
+from ml_collections import ConfigDict
 
 from benchmarks import measure, program
 from dcgan_jax import mesh as mesh_lib
@@ -17,9 +19,8 @@ from dcgan_jax import mesh as mesh_lib
 AXES = ('batch_size', 'width', 'steps_per_call', 'devices')
 
 
-def time_one(config_name: str, axis: str, value: float, repeats: int) -> None:
-    """Times one config changed along one axis; prints one JSON line."""
-    config = program.load_config(config_name)
+def time_one(config: ConfigDict, axis: str, value: float, repeats: int) -> dict[str, Any]:
+    """Times one config changed along one axis."""
     steps_per_call = 1
     mesh = mesh_lib.create(config.batch_size)
     if axis == 'batch_size':
@@ -34,26 +35,26 @@ def time_one(config_name: str, axis: str, value: float, repeats: int) -> None:
     compiled = program.build(config, steps_per_call, num_images=5_000, mesh=mesh)
     times = [t / steps_per_call for t in measure.seconds(compiled.updates(), repeats)]
     result = measure.summary(times)
-    measure.report(
-        'scaling',
-        config=config_name,
-        axis=axis,
-        value=value,
-        seconds_per_step=result,
-        images_per_s=round(config.batch_size / result['median_s'], 1),
-    )
+    return {
+        'axis': axis,
+        'value': value,
+        'seconds_per_step': result,
+        'images_per_s': round(config.batch_size / result['median_s'], 1),
+    }
 
 
 def main() -> None:
-    """Times each value of one axis."""
+    """Times each value of one axis; prints a JSON line each."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument('--config', default='cifar10', help='a file of configs/, without .py')
+    program.add_config_flags(parser)
     parser.add_argument('--axis', choices=AXES, default='batch_size')
     parser.add_argument('--values', default='32,64,128')
     parser.add_argument('--repeats', type=int, default=5)
     flags = parser.parse_args()
     for value in flags.values.split(','):
-        time_one(flags.config, flags.axis, float(value), flags.repeats)
+        config = program.load_config(flags.config, flags.set)
+        result = time_one(config, flags.axis, float(value), flags.repeats)
+        measure.report('scaling', config=flags.config, changes=flags.set, **result)
 
 
 if __name__ == '__main__':

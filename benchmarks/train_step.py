@@ -14,14 +14,14 @@ from benchmarks import measure, program
 def main() -> None:
     """Times one config and prints one JSON line."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument('--config', default='cifar10', help='a file of configs/, without .py')
+    program.add_config_flags(parser)
     parser.add_argument('--batch_size', type=int, default=0, help="0: the config's")
     parser.add_argument('--dtype', default='', help="'': the config's")
     parser.add_argument('--steps_per_call', type=int, default=1)
     parser.add_argument('--repeats', type=int, default=11, help='calls that are timed')
     flags = parser.parse_args()
 
-    config = program.load_config(flags.config)
+    config = program.load_config(flags.config, flags.set)
     config.batch_size = flags.batch_size or config.batch_size
     config.dtype = flags.dtype or config.dtype
     start = time.perf_counter()
@@ -36,6 +36,8 @@ def main() -> None:
     measure.report(
         'train_step',
         config=flags.config,
+        changes=flags.set,
+        update_order=config.update_order,
         batch_size=config.batch_size,
         dtype=config.dtype,
         steps_per_call=flags.steps_per_call,

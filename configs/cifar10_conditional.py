@@ -6,8 +6,8 @@
 `cifar10_sngan.py` with classes (Miyato & Koyama 2018, arXiv:1802.05637; Dumoulin et al. 2017,
 arXiv:1610.07629). Any data set with a TFDS feature `label`, or a folder with a subfolder for each
 class, will do. Sample i shows class i modulo the number of classes. Hardware: one GPU or TPU; not
-measured there yet. A first look at a quarter of the width on one CPU core (docs/recipes.md): 1,500
-steps, 10 minutes, FD (efficientnet_lite0) 236.
+measured there yet. With simultaneous updates, a first look at a quarter of the width on one CPU
+core (docs/recipes.md): 1,500 steps, 10 minutes, FD (efficientnet_lite0) 236.
 """
 
 from ml_collections import ConfigDict

@@ -2,6 +2,7 @@
 
     python main.py --config=configs/cifar10_dense_stem.py --workdir=/tmp/dense_stem
 
+Both networks are updated simultaneously, as in the original.
 The original starts from 9x9 and makes another image size: `generator.base_size` is that field.
 Hardware: one GPU or TPU; not measured there yet. A first look at a quarter of the width on one CPU
 core (docs/recipes.md): 1,000 steps, 3 minutes, FD (efficientnet_lite0) 294, few kinds of picture.
@@ -15,6 +16,7 @@ from configs import cifar10
 def get_config() -> ConfigDict:
     """Changes the default into the variant's network."""
     config = cifar10.get_config()
+    config.update_order = 'simultaneous'
     for network in ('generator', 'discriminator'):
         config[network].update(
             leaky_slope=0.3, use_bias=True, norm_momentum=0.99, norm_epsilon=1e-3,

@@ -5,8 +5,8 @@
 The loss has no bad local optima, the two penalties make it converge; D needs no normalisation at
 all. On the networks of `cifar10.py`, not the paper's (whose FID of 1.96 takes those, classes and
 days). Gradients of gradients make a step about three times as dear. Hardware: one GPU or TPU; not
-measured there yet. A first look at a quarter of the width on one CPU core (docs/recipes.md): 1,000
-steps, 7 minutes, FD (efficientnet_lite0) 240.
+measured there yet. With simultaneous updates, a first look at a quarter of the width on one CPU
+core (docs/recipes.md): 1,000 steps, 7 minutes, FD (efficientnet_lite0) 240.
 """
 
 from ml_collections import ConfigDict

@@ -15,7 +15,7 @@ from configs import cifar10
 def get_config() -> ConfigDict:
     """Changes the default into the tutorial's network."""
     config = cifar10.get_config()
-    config.update = 'simultaneous'
+    config.update_order = 'simultaneous'
     for network in ('generator', 'discriminator'):
         config[network].update(
             kernel_size=5, leaky_slope=0.3, norm_momentum=0.99, norm_epsilon=1e-3,

@@ -4,8 +4,8 @@
 
 The critic has layer normalisation, because BatchNorm would mix the gradients of its penalty; five
 updates of it a step. Published: FID 19.8 with a CNN (pytorch-gan-collections, 50k/train). Hardware:
-one GPU or TPU; ours is not measured there yet. A first look at a quarter of the width on one CPU
-core (docs/recipes.md): 500 steps, 7 minutes, FD (efficientnet_lite0) 246.
+one GPU or TPU; ours is not measured there yet. With simultaneous updates, a first look at a quarter
+of the width on one CPU core (docs/recipes.md): 500 steps, 7 minutes, FD (efficientnet_lite0) 246.
 """
 
 from ml_collections import ConfigDict

@@ -11,6 +11,7 @@ test images, which training does not see, one CPU core: x2 without D, 959 steps,
 26.16); with D, 2,000 steps whose rates fall from step 1,000, FD (efficientnet_lite0) 30.4 (62.4).
 x4: 22.50 dB (21.24) and FD 47.9 (207.9). All its 10,000 steps take a
 GPU or TPU; not measured there yet.
+Those figures with D are of simultaneous updates.
 """
 
 from ml_collections import ConfigDict

@@ -119,7 +119,11 @@ def _of_inversion(
 def distance(
     judge: Callable[[jax.Array], jax.Array], real: jax.Array, made: jax.Array
 ) -> jax.Array:
-    """0.9 mean |x - G(z)| + 0.1 mean |f(x) - f(G(z))| `[N]` (Schlegl et al. 2017, eq. 5)."""
+    """0.9 mean |x - G(z)| + 0.1 mean |f(x) - f(G(z))| `[N]` (Schlegl et al. 2017, eq. 5).
+
+    Also the score of the encoder's latents. f-AnoGAN's authors score those by squared differences;
+    here they only train the encoder.
+    """
     pixels = jnp.mean(jnp.abs(real - made), axis=(1, 2, 3))
     features = jnp.mean(jnp.abs(judge(real) - judge(made)), axis=1)
     return (1.0 - _FEATURE_SHARE) * pixels + _FEATURE_SHARE * features
@@ -197,7 +201,7 @@ def _players(
 
     def generate(latents: jax.Array) -> jax.Array:
         labels = jnp.full(len(latents), _first(run), jnp.int32)
-        return networks.generator.apply(variables, latents, labels, train=False).astype(jnp.float32)
+        return networks.generator.apply(variables, latents, labels, train=False)
 
     def judge(real: jax.Array) -> jax.Array:
         shown = jnp.repeat(real, discriminator.pack, axis=0)

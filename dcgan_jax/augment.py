@@ -5,38 +5,46 @@ G's, so that G learns the true distribution. The probability may adapt to D's ov
 Karras et al. 2020, arXiv:2006.06676). Instance noise: Sønderby et al. 2017, arXiv:1610.04490.
 """
 
+import functools
+
 import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 
 def color(key: jax.Array, images: jax.Array) -> jax.Array:
-    """Random brightness, saturation and contrast of each image (DiffAugment, appendix A)."""
+    """Change brightness, saturation and contrast of each image (DiffAugment, appendix A).
+
+    Draws and sums are float32 whatever the dtype of `images`, which the result has too, so that
+    real and generated images are changed alike.
+    """
     size = (images.shape[0], 1, 1, 1)
     brightness, saturation, contrast = (
-        jax.random.uniform(k, size, images.dtype) for k in jax.random.split(key, 3)
+        jax.random.uniform(k, size, jnp.float32) for k in jax.random.split(key, 3)
     )
-    images = images + (brightness - 0.5)
-    grey = jnp.mean(images, axis=3, keepdims=True)
-    images = (images - grey) * (2.0 * saturation) + grey
-    mean = jnp.mean(images, axis=(1, 2, 3), keepdims=True)
-    return (images - mean) * (contrast + 0.5) + mean
+    x = images.astype(jnp.float32) + (brightness - 0.5)
+    gray = jnp.mean(x, axis=3, keepdims=True)
+    x = (x - gray) * (2.0 * saturation) + gray
+    mean = jnp.mean(x, axis=(1, 2, 3), keepdims=True)
+    return ((x - mean) * (contrast + 0.5) + mean).astype(images.dtype)
 
 
 def translation(key: jax.Array, images: jax.Array) -> jax.Array:
-    """Moves each image by up to an eighth of its side each way; zeros come in."""
+    """Shift each image by up to an eighth of its side in each direction, with zero padding."""
     rows, columns = (
         _shift_matrices(k, images.shape[0], side, images.dtype)
         for k, side in zip(jax.random.split(key), images.shape[1:3], strict=True)
     )
-    # Products with 0 and 1 instead of a gather, whose gradient is a slow scatter.
-    images = jnp.einsum('bhi,biwc->bhwc', rows, images)
-    return jnp.einsum('bwj,bhjc->bhwc', columns, images)
+    # Products with 0 and 1 instead of a gather, whose gradient is a slow scatter. At the default
+    # precision GPUs and TPUs would round the pixels that are moved.
+    exact = functools.partial(jnp.einsum, precision=jax.lax.Precision.HIGHEST)
+    images = exact('bhi,biwc->bhwc', rows, images)
+    return exact('bwj,bhjc->bhwc', columns, images)
 
 
 def _shift_matrices(key: jax.Array, count: int, side: int, dtype: jnp.dtype) -> jax.Array:
     """Random shifts as matrices `[count, side, side]`: row h takes pixel h + shift, or nothing."""
-    most = round(side / 8)
+    most = int(side / 8 + 0.5)  # The authors' rounding; round() would give 0, 2, 4 for 4, 20, 36.
     shift = jax.random.randint(key, (count, 1, 1), -most, most + 1)
     position = jnp.arange(side)
     return (position[None, None, :] == position[None, :, None] + shift).astype(dtype)

@@ -183,7 +183,7 @@ SCHEMA = {
         'missing': Number(0.01, 0.99),  # Something is known, and something is not.
     },
     'latent_dim': whole(1, 2**14),
-    'update': Choice(('alternating', 'simultaneous')),
+    'update_order': Choice(('alternating', 'simultaneous')),
     'discriminator_steps': whole(0, 64),
     'conditional': FLAG,
     'fresh_latents': FLAG,
@@ -453,6 +453,12 @@ def doubts(config: ConfigDict) -> list[str]:
             f"{used} with config.discriminator.norm='batch': gradients are those of a whole batch, "
             "not of each image alone, which the papers mean; 'none', 'layer' or another norm has "
             'those'
+        )
+    if used and config.discriminator.minibatch_stddev:
+        lines.append(
+            f'{used} with config.discriminator.minibatch_stddev: each logit depends on the other '
+            'images of its group, so gradients are those of a group, not of each image alone; set '
+            'one of them to 0 unless that is meant'
         )
     bounded = config.discriminator.spectral_norm or config.penalty.wgan_gp or config.penalty.dragan
     if config.loss.name == 'wasserstein' and not bounded:

@@ -21,6 +21,10 @@ def create(config: ConfigDict, updates_per_step: int = 1) -> optax.GradientTrans
     An optimiser gets those of the fields b1, b2, eps, momentum, decay and weight_decay that its
     function in optax has.
 
+    Two definitions of optax differ from PyTorch's: 'rmsprop' adds eps inside the square root, and
+    'amsgrad' takes the maximum of the bias-corrected second moment, where PyTorch corrects the
+    maximum.
+
     Args:
         config: `config.optimizer.generator` or `.discriminator`.
         updates_per_step: of this network; schedules count steps of the run.

@@ -1,7 +1,8 @@
 """Gradient penalties on the discriminator; functions of `judge`, which maps images to logits.
 
 Each returns a float32 scalar without its weight. The gradient of an image's logit in that image is
-meant: with BatchNorm in D, logits depend on other images too, and the norms say something else.
+meant: with BatchNorm or minibatch standard deviation in D, logits depend on other images too, and
+the norms are those of a whole batch.
 """
 
 from collections.abc import Callable
@@ -63,7 +64,7 @@ def total(
 
     Args:
         judge: images to logits.
-        real: `[B, H, W, C]`, as D sees them.
+        real: `[B, H, W, C]`, not augmented: `judge` augments what D sees.
         fake: the same shape, constant for D.
         key: for random points.
         config: `config.penalty`.

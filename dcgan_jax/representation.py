@@ -87,7 +87,12 @@ def turn_losses(networks: Networks, state: GANState, pixels: np.ndarray) -> np.n
 
 
 def alone(module: Discriminator) -> Discriminator:
-    """The same D, which compares no images with each other: in training it does by groups."""
+    """The same D, which compares no images with each other: in training it does by groups.
+
+    With `minibatch_stddev` the added channel is then that of a group of one image, near 0, which D
+    never saw in training: its logits and features of single images are less reliable than those of
+    a D without it.
+    """
     return module.clone(minibatch_stddev=min(module.minibatch_stddev, 1))
 
 

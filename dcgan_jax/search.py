@@ -103,8 +103,7 @@ def _search(
     weights = _weights(known[..., -1:]) if config.input.kind == 'masked' else 1.0
 
     def generate(latents: jax.Array) -> jax.Array:
-        made = networks.generator.apply(variables, latents, labels, train=False)
-        return made.astype(jnp.float32)
+        return networks.generator.apply(variables, latents, labels, train=False)
 
     def objective(latents: jax.Array) -> jax.Array:
         made = generate(latents)

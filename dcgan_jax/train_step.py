@@ -58,6 +58,11 @@ class Update:
     mismatched: jax.Array | None
     probability: float | jax.Array
 
+    @property
+    def penalty_is_due(self) -> jax.Array:
+        """Whether this update of D includes the gradient penalties, a bool scalar."""
+        return self.count % self.config.penalty.interval == 0
+
     def stream(self, stream: Stream) -> jax.Array:
         """The key of a stream."""
         return jax.random.fold_in(self.key, stream)
@@ -139,7 +144,7 @@ def train_step(
     """`config.discriminator_steps` updates of D (none is fine), then one of G, then of the EMA.
 
     Real and fake batches go through D separately, so that its BatchNorm sees each alone. With
-    `config.update` 'alternating' G learns from the D just updated (Goodfellow et al. 2014,
+    `config.update_order` 'alternating' G learns from the D just updated (Goodfellow et al. 2014,
     algorithm 1), with 'simultaneous' from the D before. G's forward pass serves both updates unless
     `config.fresh_latents` asks for other latents in G's. Fakes have the classes of the real images
     beside them.
@@ -152,15 +157,19 @@ def train_step(
         config: of the run.
 
     Returns:
-        The state after the step, and float32 scalars: both losses, mean D(x) and D(G(z)) as D's
-        last update saw them, the norms of both gradients and of both networks' new parameters.
+        The state after the step, and float32 scalars: both losses, the norms of both gradients and
+        of both networks' new parameters, and the means of sigmoid(logit) for real images and fakes
+        in D's last update. That mean is a probability for config.loss.name='non_saturating' only;
+        for other losses it is a bounded summary of the logits under the same name.
+        'discriminator/penalty' is the weighted penalty, times `config.penalty.interval`, averaged
+        over the step's updates of D in which it was due; 0 if it was due in none.
     """
     updates = config.discriminator_steps
     parts = max(updates, 1)
     adaptive = config.augment.adaptive_target > 0
     probability = state.augment_probability if adaptive else config.augment.probability
     generator, discriminator = state.generator, state.discriminator
-    metrics = {}
+    metrics, total_penalty, num_due = {}, jnp.float32(0.0), jnp.float32(0.0)
     for index in range(parts):
         # Strided, so that each device keeps its own part of the batch.
         batch, batch_labels = jax.tree.map(lambda x, first=index: x[first::parts], (real, labels))
@@ -175,11 +184,13 @@ def train_step(
         judge = discriminator
         if updates:
             discriminator, real_logits, metrics = _update_discriminator(judge, batch, fake, update)
+            total_penalty += metrics.get('discriminator/penalty', 0.0)
+            num_due += update.penalty_is_due.astype(jnp.float32)
 
     if config.fresh_latents:
         fake, generator_vjp, statistics = update.generate(generator, batch, Stream.FRESH_LATENTS)
         generator = generator.replace(**statistics)
-    if config.update == 'alternating':
+    if config.update_order == 'alternating':
         judge = discriminator
     (loss, terms), images_grad = jax.value_and_grad(_generator_loss, has_aux=True)(
         fake, batch, judge, update
@@ -198,6 +209,8 @@ def train_step(
         'generator/parameter_norm': optax.tree.norm(generator.params),
         'discriminator/parameter_norm': optax.tree.norm(discriminator.params),
     }
+    if 'discriminator/penalty' in metrics:
+        metrics['discriminator/penalty'] = total_penalty / jnp.maximum(num_due, 1.0)
     if adaptive:
         metrics['augment/probability'] = probability
         probability = augment.adapt(probability, real_logits, len(real), config.augment)
@@ -307,8 +320,8 @@ def _penalty(
     """The weighted penalties and their gradient: every `interval` updates that many times, else 0.
 
     So a lazy one weighs the same on average (Karras et al. 2020, arXiv:1912.04958, section 3.1;
-    their correction of Adam's rates is left out). Slopes are those in images before they are
-    augmented.
+    their correction of Adam's rates is left out). Images are augmented inside the differentiated
+    function, as in the authors' code: slopes are those in images before they are augmented.
     """
     config = update.config.penalty
 
@@ -323,7 +336,7 @@ def _penalty(
     if config.interval == 1:
         return jax.value_and_grad(total)(network.params)
     return jax.lax.cond(
-        update.count % config.interval == 0,
+        update.penalty_is_due,
         jax.value_and_grad(total),
         lambda params: (jnp.float32(0.0), jax.tree.map(jnp.zeros_like, params)),
         network.params,
@@ -360,7 +373,7 @@ def _adversarial_loss(
     config = update.config
     # 'simultaneous' is one forward pass of D for both updates, unless latents are fresh or D has
     # spectral normalisation, whose vectors move with each pass.
-    alternating = config.update == 'alternating'
+    alternating = config.update_order == 'alternating'
     view, dropout = (
         (Stream.VIEW_GENERATOR, Stream.DROPOUT_GENERATOR)
         if alternating

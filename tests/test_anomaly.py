@@ -15,6 +15,8 @@ from dcgan_jax.tasks import detect_anomalies as task
 from dcgan_jax.tasks.restore import restore
 from tests.conftest import tiny_config
 
+SIX = {'discriminator', 'mahalanobis', 'neighbours', 'encoder', 'search', 'rotation'}
+
 
 def one_class(data_dir):
     config = tiny_config(data_dir)
@@ -63,7 +65,7 @@ def test_classes_are_chosen(config):
 def test_images_of_other_classes_are_scored(workdir, data_dir, tmp_path, test_split_is_train):
     out, line = task.detect_anomalies(workdir, None, tmp_path / 'out', None, None, 0)
     figures = json.loads((out / 'figures.json').read_text())
-    assert set(figures['auroc']) == set(anomaly.SCORES)
+    assert set(figures['auroc']) == SIX
     assert figures['num'] == 40
     assert figures['share_of_anomalies'] == pytest.approx(27 / 40)
     # Kinds differ in colour: what was learnt from is nearest to itself.
@@ -79,7 +81,7 @@ def test_images_of_other_classes_are_scored(workdir, data_dir, tmp_path, test_sp
     with Image.open(out / 'encoder.png') as picture:
         assert picture.width == 6 * 10 + 2
     shown = {path.stem for path in out.glob('*.png')}
-    assert shown == set(anomaly.SCORES)
+    assert shown == SIX
     with Image.open(out / 'rotation.png') as picture:
         first = np.asarray(picture)[2:10, 2:10]
     strangest = max(rows, key=lambda row: float(row['rotation']))['image']
@@ -171,6 +173,48 @@ def test_mahalanobis_is_the_textbooks_with_a_shrunk_covariance():
     apart = features - normal.astype(np.float64).mean(axis=0)
     expected = [np.sqrt(row @ np.linalg.inv(shrunk) @ row) for row in apart]
     np.testing.assert_allclose(anomaly.mahalanobis(normal, features), expected, rtol=1e-6)
+
+
+def test_the_neighbors_score_is_a_mean_distance_between_standardized_features():
+    rng = np.random.default_rng(0)
+    normal = rng.normal(size=(50, 3)) * [1, 10, 0.1] + [0, 5, 0]
+    normal = np.concatenate([normal, np.full((50, 1), 2.0)], axis=1).astype(np.float32)
+    features = (rng.normal(size=(6, 4)) * [2, 20, 0.2, 0] + [0, 5, 0, 2]).astype(np.float32)
+    expected = []
+    for row in features.astype(np.float64)[:, :3]:  # The fourth is the same everywhere.
+        apart = (normal.astype(np.float64)[:, :3] - row) / normal.astype(np.float64)[:, :3].std(0)
+        expected.append(np.sort(np.sqrt((apart**2).sum(axis=1)))[:4].mean())
+    np.testing.assert_allclose(anomaly.neighbours(normal, features, 4), expected, rtol=1e-4)
+
+
+def test_scores_are_those_of_their_papers_image_by_image(workdir):
+    """D's logit, negated; AnoGAN's 0.9 mean |x - G(z)| + 0.1 mean |f(x) - f(G(z))|."""
+    run, networks, state = restore(workdir)
+    config = run.config.copy_and_resolve_references().unlock()
+    config.anomaly.scores = ('discriminator', 'search')
+    pixels = np.random.default_rng(0).integers(0, 256, (4, 8, 8, 3), np.uint8)
+    scored = anomaly.score(anomaly.Trained(config, networks, state, pixels, 0), pixels)
+    d = state.discriminator
+
+    def apply(image):
+        # Stages of the tiny discriminator: 'stage_0', and the last, 'stage_1'.
+        logits, seen = networks.discriminator.apply(
+            {'params': d.params, 'batch_stats': d.batch_stats},
+            jnp.asarray(image[None] / 127.5 - 1, jnp.float32),
+            train=False,
+            mutable=['intermediates'],
+        )
+        (features,) = seen['intermediates']['stage_1']
+        return float(logits[0, 0]), np.asarray(features, np.float64)
+
+    for index, image in enumerate(pixels):
+        logit, features = apply(image)
+        assert scored.scores['discriminator'][index] == pytest.approx(-logit, rel=1e-4, abs=1e-6)
+        made = scored.made['search'][index]
+        apart = np.abs(image / 127.5 - made / 127.5).mean()
+        expected = 0.9 * apart + 0.1 * np.abs(features - apply(made)[1]).mean()
+        # The image that is returned has been rounded to 256 levels.
+        assert scored.scores['search'][index] == pytest.approx(expected, abs=4e-3)
 
 
 def test_the_distance_is_anogans():

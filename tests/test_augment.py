@@ -48,6 +48,16 @@ def test_translation_moves_each_image_by_up_to_an_eighth_and_zeros_come_in():
     assert len(seen) > 20  # of 25
 
 
+@pytest.mark.parametrize(('side', 'most'), [(4, 1), (12, 2), (20, 3), (32, 4), (36, 5)])
+def test_the_largest_shift_is_an_eighth_of_the_side_and_halves_round_up(side, most):
+    middle = side // 2
+    dot = jnp.zeros((512, side, side, 1)).at[:, middle, middle].set(1.0)
+    _, rows, columns, _ = np.nonzero(np.asarray(augment.translation(KEY, dot)))
+    expected = set(range(middle - most, middle + most + 1))
+    assert set(rows) == expected
+    assert set(columns) == expected
+
+
 def test_cutout_zeroes_one_square_of_half_the_side():
     cut = np.asarray(augment.cutout(KEY, IMAGES)) == 0
     sizes = []

@@ -95,6 +95,59 @@ def test_arithmetic_is_of_means(workdir, tmp_path):
     assert np.abs(got.astype(int) - expected).max() <= 1
 
 
+class Recorder:
+    """Stands in for `Explored` with known latents, and keeps those that are drawn."""
+
+    seed = 3
+
+    def __init__(self):
+        self.sampler, self.drawn = self, []
+
+    def latents(self, seed, count):
+        """Latent i is ((2 i)^2, (2 i + 1)^2)."""
+        assert seed == 3
+        return np.arange(2.0 * count).reshape(count, 2) ** 2
+
+    def draw(self, latents):
+        self.drawn.append(np.asarray(latents))
+        return np.zeros((len(latents), 8, 8, 3), np.uint8)
+
+
+def test_arithmetic_is_the_first_mean_less_the_second_plus_the_third(tmp_path):
+    made = Recorder()
+    explore.calculate(made, tmp_path, [[0, 2], [1], [3]])
+    first, second, third, result = made.drawn
+    np.testing.assert_array_equal(first, [[0, 1], [16, 25], [8, 13]])
+    np.testing.assert_array_equal(second, [[4, 9], [4, 9]])
+    np.testing.assert_array_equal(third, [[36, 49], [36, 49]])
+    np.testing.assert_array_equal(result, [[8 - 4 + 36, 13 - 9 + 49]])
+
+
+def test_truncation_scales_the_same_latents_row_by_row(tmp_path):
+    made = Recorder()
+    explore.truncate(made, tmp_path)
+    (drawn,) = made.drawn
+    assert drawn.shape == (60, 2)
+    for row, scale in enumerate([0, 0.25, 0.5, 0.75, 1, 1.25]):
+        expected = [[scale * (2 * i) ** 2, scale * (2 * i + 1) ** 2] for i in range(10)]
+        np.testing.assert_allclose(drawn[10 * row : 10 * row + 10], expected)
+
+
+def test_walks_lead_from_each_latent_to_the_next(tmp_path):
+    made = Recorder()
+    explore.interpolate(made, tmp_path)
+    picture, film = made.drawn
+    assert (picture.shape, film.shape) == ((80, 2), (360, 2))
+    latents = np.asarray([[(2 * i) ** 2, (2 * i + 1) ** 2] for i in range(9)])
+    np.testing.assert_allclose(picture[::10], latents[:8], atol=1e-9)
+    np.testing.assert_allclose(picture[9::10], latents[1:], atol=1e-9)
+    np.testing.assert_allclose(film[::40], latents, atol=1e-9)
+    # The film's last step is the way back to the first latent, of which 1 / 40 is left.
+    lengths = np.linalg.norm(film[320:], axis=1)
+    expected = np.linspace(np.linalg.norm(latents[8]), 1, 41)[:40]
+    np.testing.assert_allclose(lengths, expected, rtol=1e-6)
+
+
 @pytest.mark.parametrize('text', ['', '1', '1-2', '1+2-3', '1,-2+3', 'a-b+c', '1-2+1000000'])
 def test_other_arithmetic_is_refused(text):
     with pytest.raises(UserError, match='--arithmetic='):

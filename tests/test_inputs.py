@@ -42,6 +42,22 @@ def test_grey_is_pillows_luma(real, config):
     np.testing.assert_array_equal(given[..., 3], 1)
 
 
+@pytest.mark.parametrize('scale', [2, 4])
+def test_low_resolution_inputs_are_small_pictures_enlarged_by_pillow(real, config, scale):
+    """Rounded to 256 levels while small, as a file is; all of the result may change."""
+    config.input.update(kind='low_resolution', scale=scale)
+    given = np.asarray(inputs.draw(KEY, config, images.to_float(real)), np.float64)
+    np.testing.assert_array_equal(given[..., 3], 1)
+    side = 32 // scale
+    for picture, got in zip(np.asarray(real), given[..., :3], strict=True):
+        small = PIL.Image.fromarray(picture).resize((side, side), PIL.Image.Resampling.BICUBIC)
+        large = small.resize((32, 32), PIL.Image.Resampling.BICUBIC)
+        # Pillow rounds after each pass, whose overshoot enlarges a difference of one level.
+        assert np.abs((got + 1) * 127.5 - np.asarray(large, np.float64)).max() <= 3
+    between = inputs.draw(KEY, config, jnp.full((1, 32, 32, 3), 100.3 / 127.5 - 1))
+    np.testing.assert_allclose(between[..., :3], 100 / 127.5 - 1, atol=1e-6)
+
+
 @pytest.mark.parametrize('mask', inputs.MASKS)
 def test_what_is_missing_can_not_be_seen(real, config, mask):
     config.input.update(kind='masked', mask=mask)
@@ -66,6 +82,28 @@ def test_holes_are_where_they_should_be():
     assert not np.array_equal(pixels[0], pixels[1])
 
 
+def test_masks_by_name_are_those_of_the_run(config):
+    """Shares that are missing, of 8x8 pixels: a square of 4x4, the right half, 30%, strokes."""
+    config.input.update(kind='masked', missing=0.3)
+    shares = {}
+    for mask in ('centre', 'half', 'pixels', 'free_form'):
+        config.input.mask = mask
+        holes = np.asarray(inputs.draw(KEY, config, jnp.ones((500, 8, 8, 3))))[..., 3]
+        shares[mask] = holes.mean(axis=(1, 2))
+        if mask == 'centre':
+            assert holes[:, 2:6, 2:6].all()
+        elif mask == 'half':
+            assert holes[:, :, 4:].all()
+    assert set(shares['centre']) == {0.25}
+    assert set(shares['half']) == {0.5}
+    # Binomial of 64 pixels: a standard deviation of 0.057.
+    assert shares['pixels'].mean() == pytest.approx(0.3, abs=0.01)
+    assert shares['pixels'].std() == pytest.approx(0.057, abs=0.01)
+    # The last holes are those of strokes, whose pixels have others beside them.
+    beside = sum(np.roll(holes, shift, axis) for shift in (1, -1) for axis in (1, 2))
+    assert (beside[holes == 1] > 0).mean() > 0.9
+
+
 def test_strokes_are_thick_lines_that_differ():
     holes = np.asarray(inputs.free_form_holes(KEY, (50, 32, 32, 3), 0.8))
     shares = holes.mean(axis=(1, 2, 3))
@@ -87,6 +125,11 @@ def test_the_known_part_of_the_image_itself_is_what_was_given(real, config, kind
     assert float(jnp.abs(gradient).max()) > 0, 'rounding would stop gradients'
 
 
-def test_latents_are_those_of_a_run_of_latents(real, config):
-    given = inputs.draw(KEY, config, images.to_float(real))
-    np.testing.assert_array_equal(given, inputs.sample_latents(KEY, 3, config.latent_dim))
+def test_latents_are_normal_and_one_for_each_image(config):
+    config.latent_dim = 5
+    given = np.asarray(inputs.draw(KEY, config, jnp.zeros((4000, 2, 2, 3))), np.float64)
+    assert given.shape == (4000, 5)
+    # The first four moments of N(0, 1), and coordinates that are independent.
+    for power, moment in enumerate([0, 1, 0, 3], start=1):
+        assert np.mean(given**power) == pytest.approx(moment, abs=0.25 if power == 4 else 0.1)
+    np.testing.assert_allclose(np.cov(given, rowvar=False), np.eye(5), atol=0.1)

@@ -61,7 +61,7 @@ def loop_conv_transpose(x, kernel, strides):
     return y
 
 
-@pytest.mark.parametrize('how', ['matmul', 'xla'])
+@pytest.mark.parametrize('how', ['matmul', 'adjoint', 'xla'])
 @each_conv
 @each_form
 @pytest.mark.parametrize(
@@ -75,27 +75,31 @@ def test_forward_equals_numpy_loops(name, how, channels, k, strides):
     np.testing.assert_allclose(actual, expected, rtol=0, atol=5e-6 * np.abs(expected).max())
 
 
+@pytest.mark.parametrize('how', ['matmul', 'adjoint'])
 @each_conv
 @each_form
 @pytest.mark.parametrize(
     ('k', 'strides', 'size'),
     [(1, 1, 4), (3, 1, 5), (4, 1, 6), (1, 2, 5), (3, 2, 6), (4, 2, 7), (5, 2, 8), (6, 2, 1)],
 )
-def test_gradients_equal_those_of_xla(name, channels, k, strides, size):
+def test_gradients_equal_those_of_xla(how, name, channels, k, strides, size):
     x, kernel = draw(0, 2, size, size + 1, channels[0]), draw(1, k, k, *channels)
     y, reference_vjp = jax.vjp(lambda *args: xla_reference(name, *args, strides), x, kernel)
     weights = draw(2, *y.shape)
 
     @jax.jit
     def gradients(x, kernel):
-        return jax.vjp(apply(name, 'matmul', strides), x, kernel)[1](weights)
+        return jax.vjp(apply(name, how, strides), x, kernel)[1](weights)
 
     for actual, expected in zip(gradients(x, kernel), reference_vjp(weights), strict=True):
         np.testing.assert_allclose(actual, expected, atol=2e-4)
 
 
 @each_form
-@pytest.mark.parametrize(('name', 'k', 'strides'), [('conv', 4, 2), ('conv_transpose', 3, 1)])
+@pytest.mark.parametrize(
+    ('name', 'k', 'strides'),
+    [('conv', 4, 2), ('conv_transpose', 3, 1), ('conv_transpose', 4, 2)],
+)
 def test_gradient_of_a_gradient_penalty_is_the_same_in_every_lowering(name, channels, k, strides):
     x, kernel = draw(0, 2, 4, 4, channels[0]), draw(1, k, k, *channels) / k
 
@@ -107,7 +111,7 @@ def test_gradient_of_a_gradient_penalty_is_the_same_in_every_lowering(name, chan
 
     expected, *others = (
         jax.jit(functools.partial(jax.grad(penalty), how=how))(kernel)
-        for how in ('xla', 'matmul', 'auto')
+        for how in ('xla', 'matmul', 'adjoint', 'auto')
     )
     assert jnp.linalg.norm(expected) > 1
     for actual in others:
@@ -197,7 +201,7 @@ def test_winograd_refuses_kernels_beyond_its_points():
 @each_conv
 def test_refuses_wrong_arguments(name):
     x, kernel = jnp.ones((1, 4, 4, 3)), jnp.ones((4, 4, 3, 2))
-    with pytest.raises(ValueError, match=r"'auto', 'matmul', 'xla'.*'fast'"):
+    with pytest.raises(ValueError, match=r"'auto', 'matmul', 'adjoint', 'xla'.*'fast'"):
         apply(name, 'fast', 2)(x, kernel)
     with pytest.raises(ValueError, match='strides must be 1 or 2, got 3'):
         apply(name, 'auto', 3)(x, kernel)

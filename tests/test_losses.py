@@ -64,6 +64,24 @@ def test_smoothed_labels_move_the_best_logit_of_real_images_and_no_fake_one(name
     assert of_fake[0] == of_fake[1]
 
 
+def test_content_losses_are_means_over_all_pixels():
+    rng = np.random.default_rng(0)
+    fake, real = rng.uniform(-1, 1, (2, 3, 4, 5, 2))
+    single = (jnp.asarray(fake, jnp.float32), jnp.asarray(real, jnp.float32))
+    assert losses.content(*single, 'l1') == pytest.approx(np.abs(fake - real).sum() / 120)
+    assert losses.content(*single, 'l2') == pytest.approx(((fake - real) ** 2).sum() / 120)
+
+
+def test_feature_matching_weighs_every_stage_alike():
+    """Wang et al. 2018, eq. 4, with a mean over stages in place of the sum."""
+    rng = np.random.default_rng(0)
+    sizes = [(2, 4, 4, 3), (2, 2, 2, 6)]
+    real, fake = ([rng.normal(size=size) for size in sizes] for _ in range(2))
+    stages = [np.abs(a - b).mean() for a, b in zip(real, fake, strict=True)]
+    single = [[jnp.asarray(x, jnp.float32) for x in maps] for maps in (real, fake)]
+    assert losses.feature_matching(*single) == pytest.approx((stages[0] + stages[1]) / 2)
+
+
 def test_flipped_labels_swap_their_share_of_pairs():
     real, fake = jnp.arange(4000.0).reshape(-1, 1), -1.0 - jnp.arange(4000.0).reshape(-1, 1)
     told_real, told_fake = losses.flip_labels(jax.random.key(0), real, fake, 0.3)

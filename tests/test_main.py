@@ -102,9 +102,21 @@ def test_a_users_mistake_is_one_line_and_code_2(flags, words, tmp_path, data_dir
     assert left == before
 
 
+@pytest.mark.parametrize('flag', ['--help', '--helpfull'])
+def test_help_ends_quietly_where_its_reader_stops(flag):
+    shell = f'{sys.executable} main.py {flag} | head -1; exit "${{PIPESTATUS[0]}}"'
+    result = subprocess.run(
+        ['bash', '-c', shell], cwd=ROOT, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert (result.returncode, result.stderr) == (0, '')
+    assert result.stdout.count('\n') == 1
+
+
 def test_help_is_quick():
     start = time.monotonic()
-    assert '--workdir' in run('--help').stdout
+    result = run('--help')
+    assert '--workdir' in result.stdout
+    assert result.returncode == 0
     assert time.monotonic() - start < 5
 
 

@@ -132,7 +132,7 @@ def test_a_discriminator_that_shrinks_too_far_is_refused():
         models.build(config, (32, 32, 3))
 
 
-def test_bfloat16_computes_in_bfloat16_and_keeps_float32_parameters_and_logits():
+def test_bfloat16_keeps_float32_parameters_images_and_logits():
     config = quickstart.get_config()
     config.dtype = 'bfloat16'
     networks, state = shapes(config)
@@ -145,7 +145,7 @@ def test_bfloat16_computes_in_bfloat16_and_keeps_float32_parameters_and_logits()
         ),
         state.generator,
     )
-    assert images.dtype == jnp.bfloat16
+    assert images.dtype == jnp.float32
     logits, stats = jax.eval_shape(
         lambda s: networks.discriminator.apply(
             {'params': s.params, 'batch_stats': s.batch_stats},

@@ -79,6 +79,27 @@ def test_options_reach_the_optimizer_that_has_them():
         np.testing.assert_allclose(move, -0.1 * np.sign(GRADIENT) / np.sqrt(share), rtol=1e-5)
 
 
+@pytest.mark.parametrize(('name', 'weight_decay'), [('adam', 0.0), ('adamw', 0.3)])
+def test_adam_is_algorithm_1_with_the_options_of_its_config(name, weight_decay):
+    """Kingma & Ba 2015, and the decoupled decay of Loshchilov & Hutter 2019, in float64."""
+    config = settings(name=name, learning_rate=0.1, b1=0.5, b2=0.75, eps=0.25)
+    config.weight_decay = weight_decay
+    optimizer = optimizers.create(config)
+    params = np.asarray([2.0, -1.0])
+    state = optimizer.init(jnp.asarray(params, jnp.float32))
+    m, v = np.zeros(2), np.zeros(2)
+    # Gradients that change: the bias-corrected moments of constant ones do not show b1 and b2.
+    for t, gradient in enumerate(np.asarray([[3.0, -4.0], [-1.0, 0.5], [0.0, 2.0]]), start=1):
+        move, state = optimizer.update(
+            jnp.asarray(gradient, jnp.float32), state, jnp.asarray(params, jnp.float32)
+        )
+        m, v = 0.5 * m + 0.5 * gradient, 0.75 * v + 0.25 * gradient**2
+        expected = -0.1 * m / (1 - 0.5**t) / (np.sqrt(v / (1 - 0.75**t)) + 0.25)
+        expected -= 0.1 * weight_decay * params
+        np.testing.assert_allclose(move, expected, rtol=1e-5)
+        params = params + expected
+
+
 @pytest.mark.parametrize('name', optimizers.NAMES)
 def test_every_optimizer_goes_downhill(name):
     (move, *_) = updates(settings(name=name), 1)

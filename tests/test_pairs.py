@@ -302,3 +302,26 @@ def test_pictures_that_do_not_fit_are_refused(run, tmp_path):
 def test_what_does_not_go_together(data_dir, changes, words):
     with pytest.raises(UserError, match=words):
         config_lib.validate(paired(data_dir, 'low_resolution', **changes))
+
+
+@pytest.mark.parametrize(
+    'changes',
+    [
+        {'generator.spectral_norm': True, 'generator.norm': 'batch'},
+        {'generator.spectral_norm': True, 'generator.norm': 'none'},
+        {'generator.norm': 'batch', 'ema.batch_stats': 'average'},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize('kind', ['latent', *KINDS])
+def test_every_state_of_a_generator_is_trained_drawn_and_resumed(data_dir, tmp_path, kind, changes):
+    config = tiny_config(data_dir) if kind == 'latent' else paired(data_dir, kind)
+    config.update_from_flattened_dict(changes)
+    config.num_steps = 3
+    whole = train.train_and_evaluate(config, tmp_path / 'whole')
+    for stop in (2, 3):
+        config.num_steps = stop
+        resumed = train.train_and_evaluate(config, tmp_path / 'parts')
+    assert_equal_states(resumed, whole)
+    grids = [tmp_path / run / 'samples' / '00000003.png' for run in ('whole', 'parts')]
+    assert grids[0].read_bytes() == grids[1].read_bytes()

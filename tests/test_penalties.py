@@ -49,38 +49,55 @@ def test_logits_of_packs_have_one_norm_each():
     np.testing.assert_allclose(actual, expected, rtol=1e-5)
 
 
+QUARTERS = [0, 0.25, 0.5, 0.75, 1]
+
+
 def test_points_between_lie_on_the_line_and_everywhere_on_it():
-    real, fake = np.zeros((4000, 1, 1, 2)), np.ones((4000, 1, 1, 2))
+    """Gulrajani et al. 2017, algorithm 1: one share from U[0, 1] for each pair of images."""
+    real, fake = np.zeros((4000, 3, 2, 2)), np.ones((4000, 3, 2, 2))
     points = np.asarray(penalties.between(jax.random.key(0), single(real), single(fake)))
-    np.testing.assert_array_equal(points[..., 0], points[..., 1])
-    quarters = [0, 0.25, 0.5, 0.75, 1]
-    np.testing.assert_allclose(np.quantile(points, quarters), quarters, atol=0.03)
+    np.testing.assert_array_equal(points, np.broadcast_to(points[:, :1, :1, :1], points.shape))
+    shares = points[:, 0, 0, 0]
+    np.testing.assert_allclose(np.quantile(shares, QUARTERS), QUARTERS, atol=0.03)
 
 
-def test_points_around_move_by_up_to_half_a_standard_deviation():
-    real = np.tile(REAL, (50, 1, 1, 1))
-    moved = np.asarray(penalties.around(jax.random.key(0), single(real))) - real
+def test_points_around_move_by_a_share_of_noise_of_half_a_standard_deviation():
+    """Kodali et al. 2017: x + a 0.5 s u with a from U[0, 1] per image and u from it per pixel."""
+    real = RNG.normal(size=(2000, 8, 8, 3))
+    moved = np.asarray(penalties.around(jax.random.key(0), single(real)), np.float64) - real
     assert moved.min() > -1e-6
-    assert 0.45 * REAL.std() < moved.max() <= 0.5 * REAL.std() + 1e-6
-    assert moved.mean() == pytest.approx(0.125 * REAL.std(), rel=0.1)
-    assert np.ptp(moved[0]) > 0.5 * moved[0].max()  # each pixel by itself
+    # The largest of 192 draws from U[0, 1] is nearly 1, which leaves the image's share.
+    largest = moved.max(axis=(1, 2, 3))
+    shares = largest / (0.5 * real.std())
+    np.testing.assert_allclose(np.quantile(shares, QUARTERS), QUARTERS, atol=0.04)
+    noise = moved / largest[:, None, None, None]
+    np.testing.assert_allclose(np.quantile(noise, QUARTERS), QUARTERS, atol=0.01)
 
 
 def test_the_total_weighs_each_at_its_place():
-    config = cifar10.get_config().penalty
-    assert not penalties.is_used(config)
-    config.update(r1=3.0, r2=5.0, wgan_gp=7.0, dragan=11.0)
-    assert penalties.is_used(config)
-    key = jax.random.key(1)
-    squares = [np.sum(x**2, axis=(1, 2, 3)) for x in (REAL, FAKE)]
-    between = np.asarray(penalties.between(key, single(REAL), single(FAKE)), np.float64)
-    around = np.asarray(penalties.around(key, single(REAL)), np.float64)
-    norms = [np.sqrt(np.sum(x**2, axis=(1, 2, 3))) for x in (between, around)]
-    expected = (
-        3 * squares[0].mean() / 2
-        + 5 * squares[1].mean() / 2
-        + 7 * np.mean((norms[0] - 1) ** 2)
-        + 11 * np.mean((norms[1] - 1) ** 2)
-    )
-    actual = penalties.total(bowl, single(REAL), single(FAKE), key, config)
-    assert actual == pytest.approx(expected, rel=1e-5)
+    """Images of one value each, whose slopes of norm |x| are known for every penalty.
+
+    Real images have the norm 2 and no deviation, so that points around them are themselves; fakes
+    have the norm 5. Between them norms are uniform: E[n^2] - 2 E[n] + 1 = 39 / 3 - 7 + 1 = 7.
+    """
+    real, fake = np.full((4000, 2, 2, 1), 1.0), np.full((4000, 2, 2, 1), 2.5)
+    expected = {
+        'r1': 3 * 2**2 / 2,
+        'r2': 5 * 5**2 / 2,
+        'wgan_gp': 7 * 7,
+        'dragan': 11 * (2 - 1) ** 2,
+    }
+    weights = {'r1': 3.0, 'r2': 5.0, 'wgan_gp': 7.0, 'dragan': 11.0}
+
+    def total(**weights):
+        config = cifar10.get_config().penalty
+        assert not penalties.is_used(config)
+        config.update(weights)
+        assert penalties.is_used(config)
+        return float(penalties.total(bowl, single(real), single(fake), jax.random.key(1), config))
+
+    alone = {name: total(**{name: weight}) for name, weight in weights.items()}
+    random = alone.pop('wgan_gp'), expected.pop('wgan_gp')
+    assert alone == pytest.approx(expected, rel=1e-5)
+    assert random[0] == pytest.approx(random[1], rel=0.05)  # 4,000 shares
+    assert total(**weights) == pytest.approx(sum(alone.values()) + random[0], rel=1e-5)

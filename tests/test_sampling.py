@@ -5,9 +5,9 @@ import pytest
 
 from dcgan_jax import models, sampling, train, train_state
 from dcgan_jax.errors import UserError
-from dcgan_jax.images import to_uint8
 from dcgan_jax.tasks.restore import restore
 from dcgan_jax.tasks.sample import sample
+from tests.test_models import random_variables
 
 ALL = np.zeros(1, np.int32)
 
@@ -37,14 +37,21 @@ def test_standing_statistics_are_the_mean_of_batch_statistics(generator_and_stat
     np.testing.assert_allclose(stats['project_norm']['var'], np.mean(variances, 0), rtol=1e-4)
 
 
-def test_a_generator_without_batchnorm_has_no_statistics(config):
-    config.generator.norm = 'none'
+@pytest.mark.parametrize('norm', ['none', 'batch'])
+def test_images_are_of_the_averages_and_not_of_the_live_generator(config, norm):
+    """Parameters and, where they are averaged, statistics: both far from the live ones."""
+    config.generator.norm, config.ema.batch_stats = norm, 'average'
     networks = models.build(config, (8, 8, 3))
     state = train_state.create(config, networks, (8, 8, 3))
-    sampler = sampling.Sampler(networks.generator, config)
-    latents = sampler.latents(0, 3)
-    expected = networks.generator.apply({'params': state.ema_params}, latents, train=False)
-    np.testing.assert_array_equal(sampler(state, latents), to_uint8(expected))
+    assert bool(state.ema_batch_stats) == (norm == 'batch')
+    variables = random_variables(networks.generator, (1, 4))
+    state = state.replace(ema_params=variables['params'], ema_batch_stats=variables['batch_stats'])
+    latents = np.random.default_rng(0).normal(size=(3, 4)).astype(np.float32)
+    images = networks.generator.apply(variables, latents, train=False)
+    expected = 127.5 * np.asarray(images, np.float64) + 127.5
+    assert expected.std() > 20
+    pixels = sampling.Sampler(networks.generator, config)(state, latents)
+    assert np.abs(pixels - expected).max() < 0.51
 
 
 def test_an_image_depends_on_its_latent_alone(generator_and_state, config):
@@ -153,5 +160,5 @@ def test_the_average_is_normalised_by_vectors_of_its_own(config):
     far = state.replace(ema_params={**state.ema_params, 'project': {'kernel': kernel}})
     sampler = sampling.Sampler(networks.generator, config)
     variables = sampler.variables(far)
-    stretched = np.linalg.norm(kernel @ variables['spectral_stats']['project']['u'])
+    stretched = np.linalg.norm(kernel @ variables['spectral_stats']['project']['kernel'])
     assert stretched == pytest.approx(np.linalg.svd(kernel)[1][0], rel=1e-3)

@@ -18,7 +18,7 @@ from dcgan_jax.tasks.export import PROGRAM, export
 from dcgan_jax.tasks.restore import restore
 from dcgan_jax.tasks.retrieve import _real, fitting, retrieve
 from dcgan_jax.tasks.sample import sample
-from dcgan_jax.train_step import Stream, train_step
+from dcgan_jax.train_step import train_step
 from tests.conftest import tiny_config
 from tests.extractors import write_artifact
 from tests.peers import peer
@@ -123,37 +123,69 @@ def networks_and_state(config):
     )
 
 
+def recorded(network, calls):
+    """The same network state, whose forward passes are recorded: inputs, captions, output."""
+
+    def apply(variables, given, captions, **options):
+        result = network.apply_fn(variables, given, captions, **options)
+        calls.append((given, np.asarray(captions)))
+        return result
+
+    return network.replace(apply_fn=apply)
+
+
 def test_the_loss_of_d_is_that_of_the_paper(data_dir):
-    """Reed et al. 2016, algorithm 1: -[log s_r + (log(1 - s_w) + log(1 - s_f)) / 2]."""
+    """Reed et al. 2016, algorithm 1: -[log s_r + (log(1 - s_w) + log(1 - s_f)) / 2].
+
+    Which captions are drawn is observed at the networks, and must be as the paper says.
+    """
     config = text_config(data_dir)
     config.discriminator.norm = 'none'
     networks, state = networks_and_state(config)
-    real = jnp.asarray(np.random.default_rng(0).uniform(-1, 1, (8, 8, 8, 3)), jnp.float32)
-    labels, key = jnp.asarray(np.arange(8) % 3, jnp.int32), jax.random.key(3)
-    after, metrics = train_step(state, real, labels, key, config)
+    # A discriminator whose logits depend on the caption by more than rounding.
+    d, params = state.discriminator, dict(state.discriminator.params)
+    params['classes'] = jax.tree.map(lambda kernel: 1e4 * kernel, params['classes'])
+    d = d.replace(params=params)
+    of_g, of_d = [], []
+    spied = state.replace(
+        generator=recorded(state.generator, of_g), discriminator=recorded(d, of_d)
+    )
+    real = np.random.default_rng(0).uniform(-1, 1, (3000, 8, 8, 3)).astype(np.float32)
+    labels = np.arange(3000, dtype=np.int32) % 3
+    after, metrics = train_step(spied, jnp.asarray(real), labels, jax.random.key(3), config)
     np.testing.assert_array_equal(
         after.generator.captions['table'], state.generator.captions['table']
     )
 
-    keys = {stream: jax.random.fold_in(key, stream) for stream in Stream}
-    rows = captions.rows(keys[Stream.CAPTION], labels, 2)
-    others = captions.mismatched(keys[Stream.MISMATCH], labels, np.arange(3))
-    wrong = captions.rows(keys[Stream.MISMATCH], others, 2)
-    z = jax.random.normal(keys[Stream.LATENTS], (8, 4))
-    g, d = state.generator, state.discriminator
-    fake, _ = networks.generator.apply(
-        {'params': g.params, **g.statistics}, z, rows, train=True, mutable=['batch_stats']
-    )
+    ((_, asked),) = of_g
+    # D's update: real images, fakes, and real images again; then fakes in G's.
+    (first, rows), (fake, of_fake), (again, wrong), (in_g, of_g_loss) = of_d
+    np.testing.assert_array_equal(first, real)
+    np.testing.assert_array_equal(again, real)
+    assert fake.shape == in_g.shape == real.shape
+    for captions_of_fakes in (asked, of_fake, of_g_loss):
+        np.testing.assert_array_equal(captions_of_fakes, rows)
+    # Two captions a class: both of the image's class, and both of each other class, independently.
+    np.testing.assert_array_equal(rows // 2, labels)
+    others = wrong // 2
+    assert not (others == labels).any()
+    counts = np.zeros((3, 2, 3, 2), int)
+    np.add.at(counts, (labels, rows % 2, others, wrong % 2), 1)
+    drawn = counts[~np.eye(3, dtype=bool)[:, None, :, None].repeat(2, 1).repeat(2, 3)]
+    assert drawn.shape == (24,)
+    assert drawn.min() > 75  # of 125
 
-    def chance(images, numbers):
-        logits = networks.discriminator.apply(
-            {'params': d.params, **d.statistics}, images, numbers, train=True
-        )
-        return 1 / (1 + np.exp(-np.asarray(logits, np.float64)))
+    def logits(images, numbers):
+        variables = {'params': params, **d.statistics}
+        found = networks.discriminator.apply(variables, jnp.asarray(images), numbers, train=True)
+        return np.asarray(found, np.float64)
 
+    assert np.std(logits(real[:1].repeat(6, 0), np.arange(6))) > 0.1
+    # -log s = log(1 + exp(-logit)), and -log(1 - s) = log(1 + exp(logit)).
     expected = (
-        -np.log(chance(real, rows)).mean()
-        - (np.log(1 - chance(real, wrong)).mean() + np.log(1 - chance(fake, rows)).mean()) / 2
+        np.logaddexp(0, -logits(real, rows)).mean()
+        + np.logaddexp(0, logits(real, wrong)).mean() / 2
+        + np.logaddexp(0, logits(fake, rows)).mean() / 2
     )
     assert float(metrics['discriminator/loss']) == pytest.approx(expected, rel=1e-5)
 
@@ -195,7 +227,9 @@ def test_a_caption_scales_and_shifts_channels_by_linear_maps_of_its_vector(data_
 
 def test_a_run_keeps_its_captions(workdir):
     run, _, state = restore(workdir)
-    expected = captions.embed(run.config, captions.sentences(run.config, run.class_names))
+    # The data set's classes are named '0', '1' and '2'.
+    told = ['a 0', 'one more 0', 'a 1', 'one more 1', 'a 2', 'one more 2']
+    expected = captions.embed(run.config, told)
     for network in (state.generator, state.discriminator):
         np.testing.assert_array_equal(network.captions['table'], expected)
     assert not {'captions'} & state.generator.params.keys()
@@ -204,8 +238,7 @@ def test_a_run_keeps_its_captions(workdir):
 def test_a_prompt_that_is_a_caption_draws_the_same(workdir, tmp_path):
     run, networks, state = restore(workdir)
     sampler = Sampler(networks.generator, run.config)
-    told = captions.sentences(run.config, run.class_names)
-    sample(workdir, tmp_path, 6, 0, prompts=[told[4], told[0]])
+    sample(workdir, tmp_path, 6, 0, prompts=['a 2', 'a 0'])
     with np.load(tmp_path / 'samples.npz', allow_pickle=False) as arrays:
         pixels, latents = arrays['images'], arrays['latents']
         assert arrays['labels'].tolist() == [0, 1] * 3

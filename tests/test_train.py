@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dcgan_jax import compiled, data, images, models, sources, train, train_state
+from dcgan_jax import compiled, data, models, sources, train, train_state
 from dcgan_jax import mesh as mesh_lib
 from dcgan_jax.errors import TrainingError, UserError
 from dcgan_jax.keys import Role, role_key
@@ -76,7 +76,8 @@ def test_a_call_makes_the_updates_of_train_step_with_a_key_of_its_own_each(confi
     step = jax.jit(lambda state, real, key: train_step(state, real, None, key, config))
     norms = []
     for index in range(2):
-        key = jax.random.fold_in(role_key(config.seed, Role.STEP), index)
+        # The key of updates is number 1 of the seed; that of an update is its step's.
+        key = jax.random.fold_in(jax.random.fold_in(jax.random.key(config.seed), 1), index)
         pixels = (split[batches[index]].astype(np.float64) / 127.5 - 1).astype(np.float32)
         expected, metrics = step(expected, pixels, key)
         norms.append(float(metrics['generator/gradient_norm']))
@@ -88,6 +89,18 @@ def test_a_call_makes_the_updates_of_train_step_with_a_key_of_its_own_each(confi
     assert_close_states(state, expected, rtol=1e-4, atol=1e-6)
     np.testing.assert_allclose(metrics['generator/gradient_norm'], norms, rtol=1e-4)
     assert before.is_deleted()  # donated
+
+
+def test_seeds_and_roles_have_keys_of_their_own():
+    """The numbers of roles are part of what makes runs reproducible."""
+    numbers = {'WEIGHTS': 0, 'STEP': 1, 'STANDING': 2, 'SAMPLES': 3, 'SEARCH': 4}
+    assert {role.name: int(role) for role in Role} == numbers
+    found = {
+        jax.random.key_data(role_key(seed, role)).tobytes() for seed in range(10) for role in Role
+    }
+    assert len(found) == 50
+    expected = jax.random.fold_in(jax.random.key(7), 3)
+    assert role_key(7, Role.SAMPLES) == expected
 
 
 @pytest.mark.parametrize('name', CONFIGS)
@@ -167,12 +180,23 @@ def test_parameters_that_became_infinite_are_seen_before_they_are_saved(config, 
 
 def test_the_grid_shows_the_average_and_the_latest_checkpoints_stay(config, tmp_path):
     config.keep_checkpoints = 2
+    # Images that differ, follow from the parameters alone, and change from step to step.
+    config.generator.update(norm='none', weight_init='he_normal')
+    config.optimizer.generator.learning_rate, config.ema.rampup_ratio = 0.03, 1.0
     state = train.train_and_evaluate(config, tmp_path)
     assert sorted(int(p.name) for p in (tmp_path / 'checkpoints').iterdir()) == [4, 6]
-    sampler = Sampler(models.build(config, (8, 8, 3)).generator, config)
-    latents = sampler.latents(config.seed, train.GRID_SIZE)
+    generator = models.build(config, (8, 8, 3)).generator
+    latents = Sampler(generator, config).latents(config.seed, 64)
+    average, live = (
+        127.5 * np.asarray(generator.apply({'params': p}, latents, train=False), np.float64) + 127.5
+        for p in (state.ema_params, state.generator.params)
+    )
     with Image.open(tmp_path / 'samples' / '00000006.png') as picture:
-        np.testing.assert_array_equal(np.asarray(picture), images.grid(sampler(state, latents)))
+        # Eight rows of eight images with gaps of two pixels.
+        shown = np.asarray(picture, np.float64)[2:, 2:].reshape(8, 10, 8, 10, 3)[:, :8, :, :8]
+    shown = shown.swapaxes(1, 2).reshape(64, 8, 8, 3)
+    assert np.abs(shown - average).max() < 0.51
+    assert np.abs(shown - live).max() > 1
 
 
 def test_a_finished_run_started_again_changes_nothing(config, tmp_path):

@@ -1,5 +1,7 @@
 """The update against a reference written by hand with NumPy arithmetic on JAX gradients."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,7 +10,6 @@ import pytest
 
 from configs import quickstart
 from dcgan_jax import augment, models, train_state
-from dcgan_jax.inputs import sample_latents
 from dcgan_jax.train_step import Stream, ema_decay, train_step
 
 IMAGE_SHAPE = (8, 8, 3)
@@ -39,6 +40,7 @@ LOSSES = {
 
 def tiny(conditional=False, **changes):
     config = quickstart.get_config()
+    config.update_order = 'alternating'
     config.conditional = conditional
     config.lowering = 'xla'  # compiles sooner
     config.latent_dim = 6
@@ -55,14 +57,14 @@ def step(config):
     return jax.jit(lambda state, real, key: train_step(state, real, None, key, config))
 
 
-def adam_first_step(params, grads, config):
+def adam_first_step(params, grads, *, learning_rate, eps, b1=0.5, b2=0.999):
     """Kingma & Ba 2015, algorithm 1, at t = 1, in float64."""
 
     def update(p, g):
         p, g = np.asarray(p, np.float64), np.asarray(g, np.float64)
-        m, v = (1 - config.b1) * g, (1 - config.b2) * g**2
-        m_hat, v_hat = m / (1 - config.b1), v / (1 - config.b2)
-        return p - config.learning_rate * m_hat / (np.sqrt(v_hat) + config.eps)
+        m, v = (1 - b1) * g, (1 - b2) * g**2
+        m_hat, v_hat = m / (1 - b1), v / (1 - b2)
+        return p - learning_rate * m_hat / (np.sqrt(v_hat) + eps)
 
     return jax.tree.map(update, params, grads)
 
@@ -89,43 +91,79 @@ def gradient_norms(judge, images):
     return jnp.stack([one(image) for image in images])
 
 
-def guessing_turns(module, key, stream, config):
-    """A function to -E[log Q(quarters | turned image)] and statistics; images one by one."""
+@dataclasses.dataclass(frozen=True)
+class Plain:
+    """An update in plain values; the reference reads these, never the config under test."""
+
+    update_order: str = 'alternating'
+    fresh_latents: bool = False
+    loss: str = 'non_saturating'
+    rotation: float = 0.0
+    rotation_generator: float = 0.0
+    r1: float = 0.0
+    r2: float = 0.0
+    policy: tuple[str, ...] = ()
+    dropout_rate: float = 0.0
+    norm: str = 'batch'
+    eps: float = 1e-8
+
+    def changes(self):
+        """The same values as config fields, for `tiny`."""
+        return {
+            'update_order': self.update_order,
+            'fresh_latents': self.fresh_latents,
+            'loss': {
+                'name': self.loss,
+                'rotation': self.rotation,
+                'rotation_generator': self.rotation_generator,
+            },
+            'penalty': {'r1': self.r1, 'r2': self.r2},
+            'augment': {'policy': self.policy},
+            'discriminator': {'dropout_rate': self.dropout_rate, 'norm': self.norm},
+            'optimizer': {
+                'generator': {'eps': self.eps, 'learning_rate': 1e-3},
+                'discriminator': {'eps': self.eps, 'learning_rate': 5e-4},
+            },
+        }
+
+
+def rotation_loss(module, key, stream, policy):
+    """Return a function to -E[log Q(rotation | rotated image)] and statistics, image by image."""
     turn, view, dropout = jax.random.split(jax.random.fold_in(key, stream), 3)
-    quarters = [int(count) for count in jax.random.randint(turn, (BATCH,), 0, 4)]
-    assert len(set(quarters)) > 1
+    rotations = [int(count) for count in jax.random.randint(turn, (BATCH,), 0, 4)]
+    assert len(set(rotations)) > 1
 
     def loss(params, stats, images):
-        turned = jnp.stack([jnp.rot90(x, n) for x, n in zip(images, quarters, strict=True)])
+        rotated = jnp.stack([jnp.rot90(x, n) for x, n in zip(images, rotations, strict=True)])
         _, new = module.apply(
             {'params': params, 'batch_stats': stats},
-            augment.augment(view, turned, config.augment.policy, 1.0),
+            augment.augment(view, rotated, policy, 1.0),
             train=True,
             mutable=['batch_stats', 'turns'],
             rngs={'dropout': dropout},
         )
         chances = jax.nn.softmax(new['turns']['logits'][0])
-        right = [chances[index, count] for index, count in enumerate(quarters)]
+        right = [chances[index, count] for index, count in enumerate(rotations)]
         return -jnp.log(jnp.stack(right)).mean(), new.get('batch_stats', {})
 
     return loss
 
 
-def reference(config, networks, state, real, key):
+def reference(plain, networks, state, real, key):
     """One step as the textbook has it: whole losses, whole gradients, nothing shared."""
     g, d = networks
-    d_formula, g_formula = LOSSES[config.loss.name]
+    d_formula, g_formula = LOSSES[plain.loss]
     gp, gs = state.generator.params, state.generator.batch_stats
     dp, ds = state.discriminator.params, state.discriminator.batch_stats
     keys = [jax.random.fold_in(key, stream) for stream in Stream]
-    z = jax.random.normal(keys[0], (BATCH, config.latent_dim))
+    z = jax.random.normal(keys[0], (BATCH, 6))
     fake, fake_stats = apply(g, gp, gs, z)
     see = lambda images, stream: augment.augment(  # noqa: E731
-        jax.random.fold_in(key, stream), images, config.augment.policy, 1.0
+        jax.random.fold_in(key, stream), images, plain.policy, 1.0
     )
-    of_turns = config.loss.rotation
     of_real, of_fake = (
-        guessing_turns(d, key, stream, config) for stream in (Stream.TURN, Stream.TURN_GENERATOR)
+        rotation_loss(d, key, stream, plain.policy)
+        for stream in (Stream.TURN, Stream.TURN_GENERATOR)
     )
 
     def d_loss(params):
@@ -133,25 +171,25 @@ def reference(config, networks, state, real, key):
         real_logits, stats = apply(d, params, ds, see(real, Stream.VIEW_REAL), keys[2])
         fake_logits, stats = apply(d, params, stats, see(constant, Stream.VIEW_FAKE), keys[3])
         loss = d_formula(real_logits, fake_logits)
-        if of_turns:
+        if plain.rotation:
             value, stats = of_real(params, stats, real)
-            loss += of_turns * value
+            loss += plain.rotation * value
         judge = lambda images: apply(d, params, ds, images, keys[2])[0]  # noqa: E731
         penalty = 0.0
-        if config.penalty.r1:
-            penalty += config.penalty.r1 / 2 * gradient_norms(judge, real).mean()
-        if config.penalty.r2:
-            penalty += config.penalty.r2 / 2 * gradient_norms(judge, fake).mean()
+        if plain.r1:
+            penalty += plain.r1 / 2 * gradient_norms(judge, real).mean()
+        if plain.r2:
+            penalty += plain.r2 / 2 * gradient_norms(judge, fake).mean()
         return loss + penalty, (stats, loss)
 
     (_, (new_ds, d_value)), d_grads = jax.jit(jax.value_and_grad(d_loss, has_aux=True))(dp)
-    new_dp = adam_first_step(dp, d_grads, config.optimizer.discriminator)
+    new_dp = adam_first_step(dp, d_grads, learning_rate=5e-4, eps=plain.eps)
 
-    alternating = config.update == 'alternating'
+    alternating = {'alternating': True, 'simultaneous': False}[plain.update_order]
     judge = jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), new_dp if alternating else dp)
     judge_stats = new_ds if alternating else ds
-    if config.fresh_latents:
-        z = jax.random.normal(keys[1], (BATCH, config.latent_dim))
+    if plain.fresh_latents:
+        z = jax.random.normal(keys[1], (BATCH, 6))
         gs = fake_stats
 
     def g_loss(params):
@@ -159,45 +197,39 @@ def reference(config, networks, state, real, key):
         view = see(images, Stream.VIEW_GENERATOR if alternating else Stream.VIEW_FAKE)
         logits, _ = apply(d, judge, judge_stats, view, keys[4] if alternating else keys[3])
         real_logits, _ = apply(d, judge, judge_stats, see(real, Stream.VIEW_REAL), keys[2])
-        value = of_fake(judge, judge_stats, images)[0] if of_turns else 0.0
-        return g_formula(real_logits, logits) + config.loss.rotation_generator * value, stats
+        value = of_fake(judge, judge_stats, images)[0] if plain.rotation_generator else 0.0
+        return g_formula(real_logits, logits) + plain.rotation_generator * value, stats
 
     (g_value, new_gs), g_grads = jax.jit(jax.value_and_grad(g_loss, has_aux=True))(gp)
-    new_gp = adam_first_step(gp, g_grads, config.optimizer.generator)
+    new_gp = adam_first_step(gp, g_grads, learning_rate=1e-3, eps=plain.eps)
     return new_gp, new_gs, new_dp, new_ds, g_value, d_value
 
 
 @pytest.mark.parametrize(
-    'changes',
+    'plain',
     [
-        {},
-        {'update': 'simultaneous'},
-        {'fresh_latents': True},
-        {'update': 'simultaneous', 'discriminator': {'dropout_rate': 0.3}},
-        {'discriminator': {'dropout_rate': 0.3, 'norm': 'none'}},
-        {'optimizer': {'generator': {'eps': 1e-2}, 'discriminator': {'eps': 1e-2}}},
-        {'loss': {'name': 'least_squares'}},
-        {'loss': {'name': 'wasserstein'}},
-        {'loss': {'name': 'hinge'}, 'discriminator': {'norm': 'none'}},
-        {
-            'loss': {'name': 'relativistic'},
-            'penalty': {'r1': 0.5, 'r2': 2.0},
-            'discriminator': {'norm': 'none'},
-        },
-        {'loss': {'rotation': 0.7, 'rotation_generator': 0.2}},
-        {'loss': {'rotation': 1.0}, 'discriminator': {'dropout_rate': 0.3}},
-        {
-            'loss': {'rotation': 0.7, 'rotation_generator': 0.2},
-            'augment': {'policy': ('cutout', 'color')},
-        },
+        Plain(),
+        Plain(update_order='simultaneous'),
+        Plain(fresh_latents=True),
+        Plain(update_order='simultaneous', dropout_rate=0.3),
+        Plain(dropout_rate=0.3, norm='none'),
+        Plain(eps=1e-2),
+        Plain(loss='least_squares'),
+        Plain(loss='wasserstein'),
+        Plain(loss='hinge', norm='none'),
+        Plain(loss='relativistic', r1=0.5, r2=2.0, norm='none'),
+        Plain(update_order='simultaneous', loss='relativistic', r1=0.5, r2=2.0, norm='none'),
+        Plain(rotation=0.7, rotation_generator=0.2),
+        Plain(rotation=1.0, dropout_rate=0.3),
+        Plain(rotation=0.7, rotation_generator=0.2, policy=('cutout', 'color')),
     ],
     ids=str,
 )
-def test_one_step_equals_the_reference(changes):
-    config, networks, state, real = tiny(**changes)
+def test_one_step_equals_the_reference(plain):
+    config, networks, state, real = tiny(**plain.changes())
     key = jax.random.key(3)
     new, metrics = step(config)(state, real, key)
-    gp, gs, dp, ds, g_value, d_value = reference(config, networks, state, real, key)
+    gp, gs, dp, ds, g_value, d_value = reference(plain, networks, state, real, key)
     # Adam's first step is lr * sign(g) wherever |g| >> eps, so parameters say little about small
     # gradients; the losses, the statistics and the direction say the rest.
     assert_trees_close(new.discriminator.params, dp, rtol=2e-5, atol=2e-6)
@@ -228,10 +260,10 @@ def test_the_update_of_each_network_leaves_the_other_alone():
 
 def test_the_generators_gradient_is_that_of_its_own_loss_alone():
     """The shared forward pass must not let D's loss, softplus(+logit), into G."""
-    config, networks, state, real = tiny(update='simultaneous')
+    config, networks, state, real = tiny(update_order='simultaneous')
     key = jax.random.key(0)
     new, _ = step(config)(state, real, key)
-    z = sample_latents(jax.random.fold_in(key, Stream.LATENTS), BATCH, config.latent_dim)
+    z = jax.random.normal(jax.random.fold_in(key, Stream.LATENTS), (BATCH, 6))
     d = state.discriminator
 
     def own_loss(params):
@@ -240,25 +272,24 @@ def test_the_generators_gradient_is_that_of_its_own_loss_alone():
         return jnp.mean(jax.nn.softplus(-logits))
 
     grads = jax.jit(jax.grad(own_loss))(state.generator.params)
-    # Adam's first moment after one step is (1 - b1) times the gradient.
-    share = 1 - config.optimizer.generator.b1
-    expected = jax.tree.map(lambda g: share * g, grads)
+    # Adam's first moment after one step is (1 - b1) times the gradient, b1 = 0.5.
+    expected = jax.tree.map(lambda g: 0.5 * g, grads)
     assert_trees_close(new.generator.opt_state[0].mu, expected, rtol=1e-4, atol=1e-7)
 
 
 @pytest.mark.parametrize('step', [1, 10, 100, 10_000])
 def test_ema_decay_is_the_halflife_with_ramp_up(step):
     config = quickstart.get_config().ema
-    seen, batch = step * 64, 64
-    halflife = min(config.halflife_images, config.rampup_ratio * seen)
-    assert ema_decay(jnp.int32(step), batch, config) == pytest.approx(0.5 ** (batch / halflife))
+    config.halflife_images, config.rampup_ratio = 20_000.0, 0.05
+    halflife = min(20_000, 0.05 * 64 * step)
+    assert ema_decay(jnp.int32(step), 64, config) == pytest.approx(0.5 ** (64 / halflife))
 
 
 def test_gradient_and_parameter_norms_are_those_of_their_networks():
     config, _, state, real = tiny()
     new, metrics = step(config)(state, real, jax.random.key(0))
     for name in ('generator', 'discriminator'):
-        network, b1, b2 = getattr(new, name), *(config.optimizer[name][b] for b in ('b1', 'b2'))
+        network, b1, b2 = getattr(new, name), 0.5, 0.999
         moments = [np.asarray(m, np.float64) for m in jax.tree.leaves(network.opt_state[0].mu)]
         norm = np.sqrt(sum(np.sum((m / (1 - b1)) ** 2) for m in moments))
         assert metrics[f'{name}/gradient_norm'] == pytest.approx(norm, rel=1e-5)
@@ -273,12 +304,12 @@ def test_gradient_and_parameter_norms_are_those_of_their_networks():
 
 
 def test_ema_follows_the_recursion_and_halflife_0_is_the_live_generator():
-    config, _, state, real = tiny()
+    config, _, state, real = tiny(ema={'halflife_images': 1.0, 'rampup_ratio': 0.05})
     expected = jax.tree.map(np.asarray, state.ema_params)
     run = step(config)
     for index in range(4):
         state, _ = run(state, real, jax.random.key(index))
-        decay = float(ema_decay(jnp.int32(index + 1), BATCH, config.ema))
+        decay = 0.5 ** (8 / min(1.0, 0.05 * 8 * (index + 1)))
         expected = jax.tree.map(
             lambda e, p, d=decay: d * e + (1 - d) * np.asarray(p), expected, state.generator.params
         )
@@ -290,10 +321,10 @@ def test_ema_follows_the_recursion_and_halflife_0_is_the_live_generator():
 
 
 def test_metrics_are_what_they_are_called():
-    config, networks, state, real = tiny(update='simultaneous')
+    config, networks, state, real = tiny(update_order='simultaneous')
     key = jax.random.key(1)
     _, metrics = step(config)(state, real, key)
-    z = sample_latents(jax.random.fold_in(key, Stream.LATENTS), BATCH, config.latent_dim)
+    z = jax.random.normal(jax.random.fold_in(key, Stream.LATENTS), (BATCH, 6))
     fake, _ = apply(networks.generator, state.generator.params, state.generator.batch_stats, z)
     d = state.discriminator
     for name, images in (('real', real), ('fake', fake)):
@@ -356,16 +387,16 @@ def test_spectral_vectors_are_state_and_follow_the_weights():
         for name, stats in network.spectral_stats.items():
             kernel = np.asarray(network.params[name]['kernel'], np.float64)
             matrix = kernel.reshape(-1, kernel.shape[-1])
-            stretched = np.linalg.norm(matrix @ np.asarray(stats['u'], np.float64))
+            stretched = np.linalg.norm(matrix @ np.asarray(stats['kernel'], np.float64))
             largest = np.linalg.svd(matrix)[1][0]
             assert 0.8 * largest < stretched < 1.0001 * largest, name
 
 
 def test_averaged_statistics_follow_the_recursion():
-    config, _, state, real = tiny(ema={'batch_stats': 'average'})
+    config, _, state, real = tiny(ema={'batch_stats': 'average', 'rampup_ratio': 2.0})
     before = state.ema_batch_stats
     new, _ = step(config)(state, real, jax.random.key(0))
-    decay = float(ema_decay(jnp.int32(1), BATCH, config.ema))
+    decay = 0.5 ** (8 / (2.0 * 8))
     expected = jax.tree.map(
         lambda old, live: decay * old + (1 - decay) * live, before, new.generator.batch_stats
     )
@@ -395,9 +426,9 @@ def test_the_adaptive_probability_is_state_and_what_d_saw():
 
 
 def test_real_and_fake_are_augmented_for_d_and_fakes_for_g():
-    config, _, state, real = tiny(augment={'policy': ('cutout',)}, update='simultaneous')
+    config, _, state, real = tiny(augment={'policy': ('cutout',)}, update_order='simultaneous')
     _, metrics = step(config)(state, real, jax.random.key(0))
-    _, plain = step(tiny(update='simultaneous')[0])(state, real, jax.random.key(0))
+    _, plain = step(tiny(update_order='simultaneous')[0])(state, real, jax.random.key(0))
     for name in ('discriminator/real', 'discriminator/fake', 'generator/loss'):
         assert metrics[name] != plain[name], name
     # All of an image cut away: D can tell nothing, so G learns nothing.
@@ -410,7 +441,7 @@ def test_real_and_fake_are_augmented_for_d_and_fakes_for_g():
 
 
 def test_flips_are_of_real_images_alone():
-    config, _, state, real = tiny(augment={'horizontal_flip': True}, update='simultaneous')
+    config, _, state, real = tiny(augment={'horizontal_flip': True}, update_order='simultaneous')
     symmetric = jnp.concatenate([real[:, :, :4], real[:, :, 3::-1]], axis=2)
     key = jax.random.key(0)
     flipped, _ = step(config)(state, symmetric, key)
@@ -429,12 +460,12 @@ def test_flips_are_of_real_images_alone():
 
 
 def test_fakes_have_the_classes_of_the_real_images():
-    config, networks, state, real = tiny(conditional=True, update='simultaneous')
+    config, networks, state, real = tiny(conditional=True, update_order='simultaneous')
     labels = jnp.asarray([0, 1, 2, 0, 1, 2, 1, 1])
     key = jax.random.key(0)
     run = jax.jit(lambda state, labels: train_step(state, real, labels, key, config))
     _, metrics = run(state, labels)
-    z = sample_latents(jax.random.fold_in(key, Stream.LATENTS), BATCH, config.latent_dim)
+    z = jax.random.normal(jax.random.fold_in(key, Stream.LATENTS), (BATCH, 6))
     g, d = state.generator, state.discriminator
     variables = {'params': g.params, 'batch_stats': g.batch_stats}
     fake, _ = networks.generator.apply(variables, z, labels, train=True, mutable=['batch_stats'])
@@ -450,7 +481,7 @@ def test_fakes_have_the_classes_of_the_real_images():
 
 
 def test_flipped_labels_reach_the_loss():
-    config, _, state, real = tiny(loss={'flip_labels': 1.0}, update='simultaneous')
+    config, _, state, real = tiny(loss={'flip_labels': 1.0}, update_order='simultaneous')
     key = jax.random.key(0)
     _, flipped = step(config)(state, real, key)
     config.loss.flip_labels = 0.0
@@ -463,14 +494,34 @@ def test_flipped_labels_reach_the_loss():
     )
 
 
-def test_lazy_penalties_count_the_updates_of_d():
-    changes = {'penalty': {'r1': 0.7, 'interval': 3}, 'discriminator': {'norm': 'none'}}
-    config, _, state, real = tiny(discriminator_steps=2, **changes)
+def test_lazy_penalties_count_the_updates_of_d_and_log_the_mean_of_those_due():
+    """Each update's penalty by hand: R1 at the D before that update, on its own batch."""
+    r1, interval = 0.7, 3
+    config, networks, state, real = tiny(
+        discriminator_steps=3,
+        penalty={'r1': r1, 'interval': interval},
+        discriminator={'norm': 'none'},
+        optimizer={'discriminator': {'learning_rate': 0.0}},
+    )
+    real = jnp.concatenate([real, -real, 0.5 * real])
+    judge = lambda images: apply(networks.discriminator, state.discriminator.params, {}, images)[0]  # noqa: E731
+    means = [float(gradient_norms(judge, real[first::3]).mean()) for first in range(3)]
+    penalties = [interval * r1 / 2 * mean for mean in means]
     run = step(config)
-    # The last of two updates is number 2 * step + 1: due at steps 1 and 4.
-    for index, due in [(0, False), (1, True), (2, False), (3, False), (4, True)]:
+    _, metrics = run(state, real, jax.random.key(0))  # updates 0, 1, 2: the first is due
+    assert metrics['discriminator/penalty'] == pytest.approx(penalties[0], rel=1e-5)
+
+    config.penalty.interval = 2
+    penalties = [value * 2 / interval for value in penalties]
+    run = step(config)
+    for index, due in [(0, (0, 2)), (1, (1,)), (2, (0, 2))]:
         _, metrics = run(state.replace(step=jnp.int32(index)), real, jax.random.key(0))
-        assert bool(metrics['discriminator/penalty'] > 0) == due
+        expected = np.mean([penalties[update] for update in due])
+        assert metrics['discriminator/penalty'] == pytest.approx(expected, rel=1e-5)
+
+    config.penalty.interval = 8  # Updates 3, 4, 5: none is due.
+    _, metrics = step(config)(state.replace(step=jnp.int32(1)), real, jax.random.key(0))
+    assert metrics['discriminator/penalty'] == 0
 
 
 def test_penalties_are_of_slopes_in_images_before_they_are_augmented():

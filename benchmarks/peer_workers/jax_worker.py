@@ -13,11 +13,11 @@ from dcgan_jax import compiled
 def main() -> None:
     """Serves updates of one config."""
     parser = argparse.ArgumentParser()
-    parser.add_argument('--config', required=True)
+    program.add_config_flags(parser)
     parser.add_argument('--lowering', default='auto')
     parser.add_argument('--dtype', default='float32')
     flags = parser.parse_args()
-    config = program.load_config(flags.config)
+    config = program.load_config(flags.config, flags.set)
     config.lowering, config.dtype = flags.lowering, flags.dtype
     updates = compiled.steps_per_call(config)
     built = program.build(config, updates)

@@ -66,15 +66,15 @@ def _optimizer(config: ConfigDict) -> tf.keras.optimizers.Adam:
 def main() -> None:
     """Serves updates of one config."""
     parser = argparse.ArgumentParser()
-    parser.add_argument('--config', required=True)
+    program.add_config_flags(parser)
     flags = parser.parse_args()
-    config = program.load_config(flags.config)
+    config = program.load_config(flags.config, flags.set)
     g, d = generator(config.generator, config.latent_dim), discriminator(config.discriminator)
     g_optimizer = _optimizer(config.optimizer.generator)
     d_optimizer = _optimizer(config.optimizer.discriminator)
     shape = program.NUM_IMAGES, *program.IMAGE_SHAPE
     split = tf.cast(tf.random.uniform(shape, 0, 256, tf.int32), tf.uint8)
-    alternating = config.update == 'alternating'
+    alternating = config.update_order == 'alternating'
 
     @tf.function
     def step() -> tf.Tensor:

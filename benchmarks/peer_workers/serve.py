@@ -18,10 +18,9 @@ def serve(
         updates: how many a step makes.
         about: told once, before the first answer.
     """
-    start = time.perf_counter()
     for _ in range(2):
         wait(step())
-    print(json.dumps(about | {'warm_up_s': round(time.perf_counter() - start, 1)}), flush=True)
+    print(json.dumps(about), flush=True)
     for line in sys.stdin:
         wait(step())  # the first after others had the machine
         start = time.perf_counter()

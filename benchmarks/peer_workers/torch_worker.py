@@ -105,14 +105,15 @@ def _autocast(network: nn.Module, on: torch.device) -> Callable[[torch.Tensor], 
 def main() -> None:
     """Serves updates of one config."""
     parser = argparse.ArgumentParser()
-    parser.add_argument('--config', required=True)
+    program.add_config_flags(parser)
     parser.add_argument('--compile', action='store_true')
     parser.add_argument('--amp', action='store_true', help='networks in bfloat16 by autocast')
     flags = parser.parse_args()
-    config = program.load_config(flags.config)
+    config = program.load_config(flags.config, flags.set)
     on = torch.device('cuda' if torch.cuda.is_available() else 'cpu')
     torch.set_num_threads(os.cpu_count())
     torch.manual_seed(0)
+    torch.backends.cudnn.benchmark = True  # As pytorch/examples/dcgan sets it.
 
     generator = Generator(config.generator, config.latent_dim).to(on)
     discriminator = Discriminator(config.discriminator).to(on)
@@ -131,7 +132,7 @@ def main() -> None:
         d = torch.compile(discriminator.to(memory_format=torch.channels_last))
     if flags.amp:
         g, d = _autocast(g, on), _autocast(d, on)
-    alternating = config.update == 'alternating'
+    alternating = config.update_order == 'alternating'
 
     def step() -> torch.Tensor:
         batch = split[torch.randint(0, len(split), (config.batch_size,), device=on)]

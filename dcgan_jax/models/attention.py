@@ -46,11 +46,14 @@ class SelfAttention(nn.Module):
         queries = project(small, 'query')(x).reshape(batch, -1, small)
         keys = pooled(project(small, 'key')(x))
         values = pooled(project(max(channels // 2, 1), 'value')(x))
-        weights = jax.nn.softmax(jnp.einsum('bqc,bkc->bqk', queries, keys), axis=-1)
-        seen = jnp.einsum('bqk,bkc->bqc', weights, values)
-        seen = project(channels, 'out')(seen).reshape(x.shape)
+        # Softmax and gamma's product are computed in float32: their gradients sum over positions.
+        logits = jnp.einsum('bqc,bkc->bqk', queries, keys, preferred_element_type=jnp.float32)
+        weights = jax.nn.softmax(logits, axis=-1).astype(self.dtype)
+        attended = jnp.einsum('bqk,bkc->bqc', weights, values)
+        attended = project(channels, 'out')(attended).reshape(x.shape)
         gamma = self.param('gamma', nn.initializers.zeros, ())
-        return x + gamma.astype(self.dtype) * seen
+        y = x.astype(jnp.float32) + gamma * attended.astype(jnp.float32)
+        return y.astype(x.dtype)
 
 
 def minibatch_stddev(x: jax.Array, group: int) -> jax.Array:
@@ -62,12 +65,13 @@ def minibatch_stddev(x: jax.Array, group: int) -> jax.Array:
             and is one group.
 
     Returns:
-        [B, H, W, C + 1]: the standard deviation within a group, averaged over H, W and C.
+        [B, H, W, C + 1] of x's dtype; the added channel holds the standard deviation within a
+        group, computed in float32 and averaged over H, W and C.
     """
     batch, height, width, _ = x.shape
     group = min(group, batch)
     y = x.astype(jnp.float32).reshape(group, batch // group, -1)
     stddev = jnp.sqrt(jnp.var(y, axis=0) + 1e-8)
-    level = jnp.tile(jnp.mean(stddev, axis=-1), group).astype(x.dtype)
+    level = jnp.tile(jnp.mean(stddev, axis=-1), group)
     plane = jnp.broadcast_to(level[:, None, None, None], (batch, height, width, 1))
-    return jnp.concatenate([x, plane], axis=-1)
+    return jnp.concatenate([x, plane.astype(x.dtype)], axis=-1)

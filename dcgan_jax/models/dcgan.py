@@ -86,7 +86,8 @@ class Generator(nn.Module):
                 collection 'batch_stats'; otherwise use the running ones.
 
         Returns:
-            `[B, H, W, out_channels]` in [-1, 1], in `dtype`.
+            Float32 `[B, H, W, out_channels]` in [-1, 1]. The network computes in `dtype`, tanh in
+            float32: images are augmented, compared and interpolated in float32.
         """
         residual = self.block == 'residual'
         x = z.astype(self.dtype)
@@ -114,7 +115,8 @@ class Generator(nn.Module):
             x = _attend(self, x, index)
         if residual:
             x = self.activate(normalise(self, x, told, train=train, name='norm_out'))
-        return jnp.tanh(self._enlarge(x, self.out_channels, len(self.features)))
+        image = self._enlarge(x, self.out_channels, len(self.features))
+        return jnp.tanh(image.astype(jnp.float32))
 
     def activate(self, x: jax.Array) -> jax.Array:
         """The nonlinearity."""
@@ -158,7 +160,8 @@ class Discriminator(nn.Module):
         turns: a second head guesses by how many quarters an image was turned (Chen et al. 2019,
             arXiv:1811.11212).
         lowering: how convolutions are computed, see `layers`; the result is the same.
-        dtype: of the computation; parameters, statistics and logits stay float32.
+        dtype: of the computation up to the last map; both heads are computed in float32, and
+            parameters and statistics are float32.
     """
 
     block: str
@@ -223,19 +226,21 @@ class Discriminator(nn.Module):
                 x = nn.Dropout(self.dropout_rate, deterministic=not train)(x)
         if residual:
             x = self.activate(x)
+        # bfloat16 has 8 significant bits: near 10 it would round logits to multiples of 1/16.
+        x = x.astype(jnp.float32)
         if self.minibatch_stddev:
             x = attention.minibatch_stddev(x, self.minibatch_stddev)
         x = jnp.sum(x, axis=(1, 2)) if self.head == 'sum' else x.reshape(x.shape[0], -1)
-        logits = stages.dense(self, 1, 'logit')(x).astype(jnp.float32)
+        logits = stages.dense(self, 1, 'logit', dtype=jnp.float32)(x)
         if self.turns:
-            self.sow('turns', 'logits', stages.dense(self, 4, 'turn')(x).astype(jnp.float32))
+            self.sow('turns', 'logits', stages.dense(self, 4, 'turn', dtype=jnp.float32)(x))
         told = condition.heard(self, labels)
         if told is not None:
             init = stages.INITIALIZERS[self.weight_init](self.weight_stddev)
             projected = condition.vectors(
                 self, told, x.shape[-1], init, 'classes', self.spectral_norm
             )
-            logits += jnp.sum(projected * x.astype(jnp.float32), axis=-1, keepdims=True)
+            logits += jnp.sum(projected * x, axis=-1, keepdims=True)
         return logits
 
     def activate(self, x: jax.Array) -> jax.Array:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import flax
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -22,29 +23,66 @@ Dtype = Any
 _EPSILON = 1e-12  # Keeps a zero kernel's direction finite.
 
 
-def spectrally_normalised(module: nn.Module, kernel: jax.Array) -> jax.Array:
-    """`kernel` divided by its largest singular value (Miyato et al. 2018, arXiv:1802.05957).
+def spectrally_normalised(module: nn.Module, name: str, weight: jax.Array) -> jax.Array:
+    """Return `weight` divided by its largest singular value (Miyato et al. 2018, arXiv:1802.05957).
 
-    The kernel `[..., features]` counts as a matrix with `features` columns. One power iteration a
-    forward pass follows its value (algorithm 1); its vector `u` `[features]` is a variable of
-    `module` in the collection 'spectral_stats', updated where that is mutable. No gradient flows
-    through the vectors.
+    The weight `[..., features]` is treated as a matrix with `features` columns. Each forward pass
+    makes one power iteration (algorithm 1) and stores the right singular vector, float32
+    `[features]`, under the weight's own `name` in the collection 'spectral_stats' where that is
+    mutable. No gradient flows through the vectors.
     """
-    matrix = kernel.reshape(-1, kernel.shape[-1])
-
-    def unit(vector: jax.Array) -> jax.Array:
-        return vector / (jnp.linalg.norm(vector) + _EPSILON)
+    matrix = _as_matrix(weight)
 
     def start() -> jax.Array:
-        return unit(jax.random.normal(module.make_rng('params'), (matrix.shape[1],)))
+        return _unit(jax.random.normal(module.make_rng('params'), (matrix.shape[1],)))
 
-    u = module.variable('spectral_stats', 'u', start)
-    fixed = jax.lax.stop_gradient(matrix)
-    left = unit(fixed @ u.value)
-    right = unit(left @ fixed)
+    vector = module.variable('spectral_stats', name, start)
+    left, right = _power_iteration(jax.lax.stop_gradient(matrix), vector.value)
     if module.is_mutable_collection('spectral_stats') and not module.is_initializing():
-        u.value = right
-    return kernel / (left @ matrix @ right + _EPSILON)
+        vector.value = right
+    return weight / (left @ matrix @ right + _EPSILON)
+
+
+def iterated_spectral_stats(params: Any, spectral_stats: Any, iterations: int) -> Any:
+    """Return 'spectral_stats' after more power iterations with `params`; no forward pass is needed.
+
+    Args:
+        params: a network's parameters.
+        spectral_stats: its vectors, each at its weight's path; may belong to other parameters.
+        iterations: number of power iterations.
+    """
+    weights = flax.traverse_util.flatten_dict(params)
+    vectors = flax.traverse_util.flatten_dict(spectral_stats)
+    for path in vectors:
+        matrix = _as_matrix(weights[path])
+        for _ in range(iterations):
+            _, vectors[path] = _power_iteration(matrix, vectors[path])
+    return flax.traverse_util.unflatten_dict(vectors)
+
+
+def _as_matrix(weight: jax.Array) -> jax.Array:
+    return weight.reshape(-1, weight.shape[-1])
+
+
+def _power_iteration(matrix: jax.Array, right: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Return the next (left, right) unit singular vectors of `matrix` `[rows, columns]`."""
+    left = _unit(matrix @ right)
+    return left, _unit(left @ matrix)
+
+
+def _unit(vector: jax.Array) -> jax.Array:
+    return vector / (jnp.linalg.norm(vector) + _EPSILON)
+
+
+def _add_bias(y: jax.Array, bias: jax.Array) -> jax.Array:
+    """Return `y + bias` `[..., features]` in y's dtype.
+
+    The sum is computed in at least float32: a bias's gradient sums over the batch and all
+    positions, and bfloat16 loses most of such a sum.
+    """
+    dtype = y.dtype if jnp.finfo(y.dtype).bits >= 32 else jnp.float32
+    along_features = bias.astype(dtype).reshape(*(1,) * (y.ndim - 1), -1)
+    return (y.astype(dtype) + along_features).astype(y.dtype)
 
 
 class _SquareConv(nn.Module):
@@ -79,14 +117,13 @@ class _SquareConv(nn.Module):
         shape = (self.kernel_size, self.kernel_size, x.shape[-1], self.features)
         kernel = self.param('kernel', self.kernel_init, shape, self.param_dtype)
         if self.spectral_norm:
-            kernel = spectrally_normalised(self, kernel)
+            kernel = spectrally_normalised(self, 'kernel', kernel)
         y = function(
             x.astype(dtype), kernel.astype(dtype), strides=self.strides, lowering=self.lowering
         )
         if not self.use_bias:
             return y
-        bias = self.param('bias', self.bias_init, (self.features,), self.param_dtype)
-        return y + bias.astype(dtype).reshape(1, 1, 1, -1)
+        return _add_bias(y, self.param('bias', self.bias_init, (self.features,), self.param_dtype))
 
 
 class Conv(_SquareConv):
@@ -129,12 +166,11 @@ class Dense(nn.Module):
         """Maps [..., C_in] to [..., features]."""
         kernel = self.param('kernel', self.kernel_init, (x.shape[-1], self.features))
         if self.spectral_norm:
-            kernel = spectrally_normalised(self, kernel)
+            kernel = spectrally_normalised(self, 'kernel', kernel)
         y = x.astype(self.dtype) @ kernel.astype(self.dtype)
         if not self.use_bias:
             return y
-        bias = self.param('bias', nn.initializers.zeros, (self.features,))
-        return y + bias.astype(self.dtype).reshape((1,) * (y.ndim - 1) + (-1,))
+        return _add_bias(y, self.param('bias', nn.initializers.zeros, (self.features,)))
 
 
 class Embed(nn.Module):
@@ -157,5 +193,5 @@ class Embed(nn.Module):
         """Maps int32 [B] to float32 [B, features]."""
         table = self.param('embedding', self.embedding_init, (self.num_classes, self.features))
         if self.spectral_norm:
-            table = spectrally_normalised(self, table)
+            table = spectrally_normalised(self, 'embedding', table)
         return jnp.take(table, labels, axis=0)

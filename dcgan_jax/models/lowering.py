@@ -2,12 +2,17 @@
 
 A lowering is one way to compute the same numbers from the same parameters:
 
-- 'xla': `lax.conv_general_dilated` and `lax.conv_transpose`, what GPUs and TPUs want.
+- 'xla': `lax.conv_general_dilated` and `lax.conv_transpose`, what TPUs want.
+- 'adjoint': a transposed convolution as the gradient of a convolution, with its own gradients
+  written as convolutions. XLA maps these patterns to cuDNN's backward kernels; what
+  `lax.conv_transpose` gives it runs as forward convolutions of zero-stuffed images, with four times
+  the arithmetic. Convolutions are as in 'xla'.
 - 'matmul': a few plain matrix products (`winograd`, and `patches` where one side has a few channels
   only), for CPUs, where XLA has fast products but no fast gradient of a strided or transposed
   convolution. A transposed convolution is the adjoint of a convolution, so it needs no code of its
   own.
-- 'auto': 'matmul' where the program is compiled for a CPU, 'xla' elsewhere.
+- 'auto': 'matmul' where the program is compiled for a CPU, 'adjoint' for an NVIDIA GPU, 'xla'
+  elsewhere.
 """
 
 from __future__ import annotations
@@ -21,7 +26,7 @@ from jax import lax
 
 from dcgan_jax.models import patches, winograd
 
-LOWERINGS = ('auto', 'matmul', 'xla')
+LOWERINGS = ('auto', 'matmul', 'adjoint', 'xla')
 
 _DIMENSIONS = ('NHWC', 'HWIO', 'NHWC')
 
@@ -47,7 +52,8 @@ def conv(x: jax.Array, kernel: jax.Array, *, strides: int, lowering: str = 'auto
       ValueError: if the kernel is not square or of another type than x, or strides or lowering is
         not one of the above.
     """
-    return _lower(_conv_matmul, _conv_xla, x, kernel, strides, lowering)
+    by_lowering = {'matmul': _conv_matmul, 'adjoint': _conv_xla, 'xla': _conv_xla}
+    return _lower(by_lowering, x, kernel, strides, lowering)
 
 
 def conv_transpose(
@@ -73,12 +79,16 @@ def conv_transpose(
       ValueError: if the kernel is not square or of another type than x, or strides or lowering is
         not one of the above.
     """
-    return _lower(_conv_transpose_matmul, _conv_transpose_xla, x, kernel, strides, lowering)
+    by_lowering = {
+        'matmul': _conv_transpose_matmul,
+        'adjoint': _conv_transpose_adjoint,
+        'xla': _conv_transpose_xla,
+    }
+    return _lower(by_lowering, x, kernel, strides, lowering)
 
 
 def _lower(
-    matmul: Callable[..., jax.Array],
-    xla: Callable[..., jax.Array],
+    by_lowering: dict[str, Callable[..., jax.Array]],
     x: jax.Array,
     kernel: jax.Array,
     strides: int,
@@ -93,10 +103,19 @@ def _lower(
         raise ValueError(f'strides must be 1 or 2, got {strides!r}.')
     if kernel.shape[0] != kernel.shape[1]:
         raise ValueError(f'The kernel must be square, got shape {kernel.shape}.')
-    matmul, xla = (functools.partial(function, strides=strides) for function in (matmul, xla))
+    functions = {
+        name: lambda x, kernel, function=function: function(x, kernel, strides)
+        for name, function in by_lowering.items()
+    }
     if lowering == 'auto':
-        return lax.platform_dependent(x, kernel, cpu=matmul, default=xla)
-    return (matmul if lowering == 'matmul' else xla)(x, kernel)
+        return lax.platform_dependent(
+            x,
+            kernel,
+            cpu=functions['matmul'],
+            cuda=functions['adjoint'],
+            default=functions['xla'],
+        )
+    return functions[lowering](x, kernel)
 
 
 def _conv_xla(x: jax.Array, kernel: jax.Array, strides: int) -> jax.Array:
@@ -107,6 +126,52 @@ def _conv_xla(x: jax.Array, kernel: jax.Array, strides: int) -> jax.Array:
 
 def _conv_transpose_xla(x: jax.Array, kernel: jax.Array, strides: int) -> jax.Array:
     return lax.conv_transpose(x, kernel, (strides, strides), 'SAME', dimension_numbers=_DIMENSIONS)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def _conv_transpose_adjoint(x: jax.Array, kernel: jax.Array, strides: int) -> jax.Array:
+    weights = _adjoint_kernel(kernel)
+    return _adjoint(lambda image: _conv_xla(image, weights, strides), x, _image(x, kernel, strides))
+
+
+def _conv_transpose_adjoint_fwd(
+    x: jax.Array, kernel: jax.Array, strides: int
+) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+    return _conv_transpose_adjoint(x, kernel, strides), (x, kernel)
+
+
+def _conv_transpose_adjoint_bwd(
+    strides: int, saved: tuple[jax.Array, jax.Array], image_grad: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    x, kernel = saved
+    weights = _adjoint_kernel(kernel)
+    weights_grad = _adjoint(lambda w: _conv_xla(image_grad, w, strides), x, weights)
+    return _conv_xla(image_grad, weights, strides), _adjoint_kernel(weights_grad)
+
+
+_conv_transpose_adjoint.defvjp(_conv_transpose_adjoint_fwd, _conv_transpose_adjoint_bwd)
+
+
+def _adjoint(linear: Callable[[jax.Array], jax.Array], y: jax.Array, like: jax.Array) -> jax.Array:
+    """Applies the adjoint of `linear`, a function of an array like `like`, to `y`."""
+    (result,) = jax.linear_transpose(linear, like)(y)
+    return result
+
+
+def _adjoint_kernel(kernel: jax.Array) -> jax.Array:
+    """Turns by 180 degrees and exchanges the channels: between a convolution and its adjoint.
+
+    The barrier keeps XLA from merging the turn with the convolution, which hides the pattern.
+    """
+    return lax.optimization_barrier(jnp.swapaxes(kernel[::-1, ::-1], 2, 3))
+
+
+def _image(x: jax.Array, kernel: jax.Array, strides: int) -> jax.ShapeDtypeStruct:
+    """Shape and type of the transposed convolution of x."""
+    batch, height, width, _ = x.shape
+    return jax.ShapeDtypeStruct(
+        (batch, height * strides, width * strides, kernel.shape[3]), x.dtype
+    )
 
 
 def _conv_matmul(
@@ -122,9 +187,8 @@ def _conv_matmul(
 
 
 def _conv_transpose_matmul(x: jax.Array, kernel: jax.Array, strides: int) -> jax.Array:
-    batch, height, width, _ = x.shape
-    image = jax.ShapeDtypeStruct(
-        (batch, height * strides, width * strides, kernel.shape[3]), x.dtype
+    return _adjoint(
+        lambda image: _conv_matmul(image, kernel, strides, turned=True),
+        x,
+        _image(x, kernel, strides),
     )
-    adjoint = jax.linear_transpose(lambda y: _conv_matmul(y, kernel, strides, turned=True), image)
-    return adjoint(x)[0]

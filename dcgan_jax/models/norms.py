@@ -44,7 +44,14 @@ def normalise(
     jitter = nn.initializers.normal(net.weight_stddev)
     around_one = lambda key, shape, dtype=jnp.float32: 1.0 + jitter(key, shape, dtype)  # noqa: E731
     scale_init = around_one if net.weight_init == 'normal' else nn.initializers.ones
-    own = {'use_scale': told is None, 'use_bias': told is None, 'scale_init': scale_init}
+    own = {
+        'use_scale': told is None,
+        'use_bias': told is None,
+        'scale_init': scale_init,
+        # Two passes. One pass, E[x^2] - E[x]^2, costs 2 to 3% less of a training step at full width
+        # on a CPU, but its output is wrong by 2.6% where a channel's mean is 1,000 deviations.
+        'use_fast_variance': False,
+    }
     channels = x.shape[-1]
     x = x.astype(jnp.float32)
     if net.norm == 'batch':

@@ -5,6 +5,8 @@ submodules of it, whose names begin with the stage's. A stage is one convolution
 block.
 """
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
@@ -12,7 +14,10 @@ from flax import linen as nn
 from dcgan_jax.models import layers
 from dcgan_jax.models.norms import normalise
 
-# Weight initialisers by config name; each takes `weight_stddev`.
+# Weight initializers by config name; each takes `weight_stddev`. Those by fan-in or fan-out count
+# all k * k taps of a kernel, but a transposed convolution of stride 2 applies only a quarter of
+# them to each output pixel: with 'he_normal', inputs of unit variance give 0.5 (4x4 kernels, away
+# from the border) where a convolution of stride 1 gives 2.
 INITIALIZERS = {
     'normal': nn.initializers.normal,  # N(0, stddev), Radford et al. 2015, section 4
     'orthogonal': lambda stddev: nn.initializers.orthogonal(),  # Saxe et al. 2014
@@ -29,12 +34,12 @@ def scaled(net: nn.Module, features: int) -> int:
     return max(1, round(features * net.width))
 
 
-def dense(net: nn.Module, features: int, name: str) -> layers.Dense:
-    """A dense layer as `net` has them."""
+def dense(net: nn.Module, features: int, name: str, dtype: Any = None) -> layers.Dense:
+    """Return a dense layer with `net`'s fields; `dtype` replaces that of `net`."""
     return layers.Dense(
         features,
         use_bias=net.use_bias,
-        dtype=net.dtype,
+        dtype=net.dtype if dtype is None else dtype,
         kernel_init=INITIALIZERS[net.weight_init](net.weight_stddev),
         spectral_norm=net.spectral_norm,
         name=name,

@@ -135,7 +135,8 @@ def directions(params: dict, count: int) -> np.ndarray:
     """The unit latents `[count, d]` that move G's first layer most (SeFa).
 
     Shen & Zhou 2021 (arXiv:2007.06600, eq. 5): eigenvectors of W W^T of the largest eigenvalues, W
-    `[d, features]` being the kernel of the first dense layer.
+    `[d, features]` being the kernel of the first dense layer. The authors' code first scales each
+    of W's columns to unit length; the paper's equation, followed here, does not.
     """
     first = params['stem_0'] if 'stem_0' in params else params['project']
     kernel = np.asarray(first['kernel'], np.float64)

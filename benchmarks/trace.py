@@ -1,0 +1,83 @@
+"""A profile of a config's update: the operations that take its time, from a trace of the device.
+
+    python -m benchmarks.trace --config=cifar10 --set=dtype=bfloat16 --out=DIR
+
+Writes the trace, which TensorBoard's profile plugin shows too, and the compiler's program; prints a
+JSON line with the share of time that the device was busy and the longest operations.
+"""
+
+import argparse
+import collections
+import gzip
+from pathlib import Path
+
+import jax
+from jax.profiler import ProfileData
+
+from benchmarks import measure, program
+
+_CALLS = 5
+
+
+def operations(path: Path) -> tuple[collections.Counter, float, float]:
+    """Sums a trace's device operations.
+
+    Returns:
+        Nanoseconds by operation, nanoseconds in which any ran, nanoseconds from first to last.
+    """
+    total, spans = collections.Counter(), []
+    for plane in ProfileData.from_file(str(path)).planes:
+        if not plane.name.startswith('/device:'):
+            continue
+        for line in plane.lines:
+            if not line.name.startswith('Stream'):
+                continue
+            for event in line.events:
+                total[event.name] += event.duration_ns
+                spans.append((event.start_ns, event.start_ns + event.duration_ns))
+    busy, end = 0.0, 0.0
+    for start, stop in sorted(spans):
+        busy += max(0.0, stop - max(start, end))
+        end = max(end, stop)
+    whole = end - min(start for start, _ in spans) if spans else 0.0
+    return total, busy, whole
+
+
+def main() -> None:
+    """Traces some calls of one config."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    program.add_config_flags(parser)
+    parser.add_argument('--steps_per_call', type=int, default=10)
+    parser.add_argument('--out', required=True, help='folder for the trace and the program')
+    flags = parser.parse_args()
+    out = Path(flags.out)
+    out.mkdir(parents=True, exist_ok=True)
+
+    config = program.load_config(flags.config, flags.set)
+    compiled = program.build(config, flags.steps_per_call)
+    update = compiled.updates()
+    jax.block_until_ready(update())
+    with jax.profiler.trace(out):
+        for _ in range(_CALLS):
+            step = update()
+        jax.block_until_ready(step)
+    with gzip.open(out / 'program.txt.gz', 'wt') as file:
+        file.write(compiled.call.as_text())
+    path = next(out.glob('plugins/profile/*/*.xplane.pb'))
+    total, busy, whole = operations(path)
+    steps = _CALLS * flags.steps_per_call
+    measure.report(
+        'trace',
+        config=flags.config,
+        changes=flags.set,
+        dtype=config.dtype,
+        milliseconds_per_step=round(whole / steps / 1e6, 4),
+        busy_share=round(busy / whole, 4) if whole else None,
+        longest_ms_per_step={
+            name: round(ns / steps / 1e6, 4) for name, ns in total.most_common(20)
+        },
+    )
+
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,146 @@
+"""What bfloat16 may change: rounding, but no sum over a batch or over positions.
+
+bfloat16 has 8 significant bits. A sum of n terms of one sign that is accumulated in bfloat16 stops
+growing at 256 times its terms, so that a gradient of a bias, say, is many times too small.
+"""
+
+import importlib
+import math
+import pathlib
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from dcgan_jax import augment, inputs, models, train_state
+from dcgan_jax.models import attention
+
+CONFIGS = sorted(path.stem for path in pathlib.Path('configs').glob('*.py'))
+BATCH = 32
+RNG = np.random.default_rng(0)
+IMAGES = jnp.asarray(RNG.uniform(0.2, 1.0, (BATCH, 32, 32, 3)), jnp.float32)
+LABELS = jnp.asarray(np.arange(BATCH) % 10, jnp.int32)
+
+
+def positive(tree):
+    """Variables above 0, so that all terms of a gradient are; outputs stay near 1."""
+    rng = np.random.default_rng(0)
+    constants = {'scale': 1.0, 'bias': 0.1, 'gamma': 0.1, 'mean': 0.0, 'var': 1.0}
+
+    def draw(path, leaf):
+        name = getattr(path[-1], 'key', None)
+        if name in constants:
+            return jnp.full(leaf.shape, constants[name], leaf.dtype)
+        num_inputs = math.prod(leaf.shape[:-1]) if name == 'kernel' else 10
+        return jnp.asarray(rng.uniform(0.5, 1.5, leaf.shape) / num_inputs, leaf.dtype)
+
+    return jax.tree_util.tree_map_with_path(draw, tree)
+
+
+def gradients(name, dtype):
+    """Gradients of the mean output of both networks of a config at an eighth of its width."""
+    config = importlib.import_module(f'configs.{name}').get_config()
+    config.generator.width = config.discriminator.width = 0.125
+    config.lowering = 'xla'  # That of accelerators.
+    config.dtype = dtype
+    if config.text.embedder:
+        config.text.embedder = 'trigrams'
+    networks = models.build(config, (32, 32, 3), 10)
+    state = jax.eval_shape(lambda: train_state.create(config, networks, (32, 32, 3)))
+    given = jnp.abs(inputs.draw(jax.random.key(1), config, IMAGES))
+
+    def grad(network, state, given):
+        statistics = positive(state.statistics)
+
+        def mean(params):
+            variables = {'params': params, **statistics}
+            return jnp.mean(network.apply(variables, given, LABELS, train=False))
+
+        return jax.jit(jax.grad(mean))(positive(state.params))
+
+    return {
+        'generator': grad(networks.generator, state.generator, given),
+        'discriminator': grad(networks.discriminator, state.discriminator, IMAGES),
+    }
+
+
+@pytest.mark.parametrize('name', CONFIGS)
+def test_every_gradient_is_that_of_float32(name):
+    expected, actual = (
+        jax.tree_util.tree_leaves_with_path(gradients(name, dtype))
+        for dtype in ('float32', 'bfloat16')
+    )
+    for (path, x), (_, y) in zip(expected, actual, strict=True):
+        x, y = (np.asarray(leaf, np.float64).ravel() for leaf in (x, y))
+        if not x.any():  # Of classes that are not in the batch, say.
+            continue
+        where = jax.tree_util.keystr(path)
+        assert np.linalg.norm(y - x) <= 0.1 * np.linalg.norm(x), where
+        assert x @ y >= 0.99 * np.linalg.norm(x) * np.linalg.norm(y), where
+
+
+@pytest.mark.parametrize('gamma', [0.0, 0.5])
+def test_attention_gradients_are_those_of_float32(gamma):
+    x = jnp.asarray(RNG.uniform(0.5, 1.5, (32, 16, 16, 16)), jnp.float32)
+
+    def grad(dtype):
+        module = attention.SelfAttention(
+            dtype=dtype, kernel_init=jax.nn.initializers.uniform(0.1), spectral_norm=False
+        )
+        params = module.init(jax.random.key(0), x.astype(dtype))['params']
+        params = {**params, 'gamma': jnp.float32(gamma)}
+        total = lambda params: jnp.sum(  # noqa: E731
+            module.apply({'params': params}, x.astype(dtype)).astype(jnp.float32)
+        )
+        return jax.grad(total)(params)
+
+    expected, actual = grad(jnp.float32), grad(jnp.bfloat16)
+    np.testing.assert_allclose(actual['gamma'], expected['gamma'], rtol=0.02)
+    for name in ('value', 'out'):
+        np.testing.assert_allclose(
+            actual[name]['kernel'], expected[name]['kernel'], rtol=0.05, err_msg=name
+        )
+
+
+def test_logits_beside_a_bias_of_10_differ():
+    config = importlib.import_module('configs.cifar10_sngan').get_config()
+    config.discriminator.width = 0.125
+    config.loss.rotation = 1.0
+    config.dtype = 'bfloat16'
+    networks = models.build(config, (32, 32, 3))
+    create = jax.jit(lambda: train_state.create(config, networks, (32, 32, 3)))
+    state = create().discriminator
+    params = dict(state.params)
+    for head in ('logit', 'turn'):
+        params[head] = {**params[head], 'bias': params[head]['bias'] + 10.0}
+    images = jnp.asarray(RNG.uniform(-1, 1, (64, 32, 32, 3)), jnp.float32)
+    logits, sown = networks.discriminator.apply(
+        {'params': params, **state.statistics}, images, train=False, mutable=['turns']
+    )
+    (turns,) = sown['turns']['logits']
+    assert (logits.dtype, turns.dtype) == (jnp.float32, jnp.float32)
+    assert len(np.unique(logits)) > 60  # of 64
+    assert len(np.unique(turns)) > 250  # of 256
+
+
+def test_colors_of_bfloat16_images_change_as_those_of_float32_images():
+    images = jnp.asarray(RNG.uniform(-1, 1, (64, 16, 16, 3)), jnp.bfloat16)
+    key = jax.random.key(0)
+    expected = augment.color(key, images.astype(jnp.float32))
+    actual = augment.color(key, images)
+    assert actual.dtype == jnp.bfloat16
+    np.testing.assert_allclose(actual.astype(jnp.float32), expected, rtol=2**-8, atol=2**-8)
+
+
+def test_gradient_of_the_minibatch_standard_deviation_is_that_of_float32():
+    x = jnp.asarray(RNG.uniform(0, 1, (32, 16, 16, 8)), jnp.float32)
+
+    def grad(dtype):
+        def total(x):
+            return jnp.sum(attention.minibatch_stddev(x.astype(dtype), 8)[..., -1:] * 1.0)
+
+        return jax.grad(lambda x: total(x).astype(jnp.float32))(x)
+
+    expected, actual = (np.asarray(grad(t), np.float64) for t in (jnp.float32, jnp.bfloat16))
+    assert np.linalg.norm(actual - expected) <= 0.02 * np.linalg.norm(expected)
