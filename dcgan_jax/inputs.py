@@ -22,7 +22,11 @@ def are_images(config: ConfigDict) -> bool:
 
 
 def draw(key: jax.Array, config: ConfigDict, real: jax.Array) -> jax.Array:
-    """One input for each of `real`, images `[B, H, W, C]` in [-1, 1]; see `config.input`."""
+    """One input for each of `real`, images `[B, H, W, C]` in [-1, 1]; see `config.input`.
+
+    Inputs of images are not augmented (but mirrored, where `real` are): only what D sees is
+    (DiffAugment, Zhao et al. 2020, arXiv:2006.10738, section 3.2).
+    """
     kind, scale = config.input.kind, config.input.scale
     if kind == 'latent':
         return sample_latents(key, len(real), config.latent_dim)

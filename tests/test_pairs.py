@@ -12,13 +12,14 @@ from PIL import Image
 
 from configs import colour_cifar10, inpainting_cifar10, super_resolution_cifar10
 from dcgan_jax import config as config_lib
-from dcgan_jax import images, inputs, models, train
+from dcgan_jax import images, inputs, models, train, train_state
 from dcgan_jax.errors import UserError
 from dcgan_jax.tasks.inpaint import inpaint, read_mask
 from dcgan_jax.tasks.restore import with_given
 from dcgan_jax.tasks.sample import sample
 from dcgan_jax.tasks.super_resolve import super_resolve
 from dcgan_jax.tasks.translate import translate
+from dcgan_jax.train_step import train_step
 from tests.compare import assert_equal_states
 from tests.conftest import tiny_config
 from tests.extractors import write_artifact
@@ -110,6 +111,33 @@ def test_what_is_known_stays(run, data_dir, kind):
     known = np.broadcast_to(np.asarray(given[..., 3:]) == 0, made.shape)
     np.testing.assert_array_equal(np.asarray(made)[known], np.asarray(given[..., :3])[known])
     assert (np.asarray(made) != np.asarray(given[..., :3])).any()
+
+
+@pytest.mark.parametrize('norm', ['l1', 'l2'])
+def test_the_loss_of_g_is_the_weighted_sum_of_its_parts(data_dir, norm):
+    """G changes nothing at the start: the content loss is that of gray images."""
+    config = paired(
+        data_dir, 'grey',
+        **{'loss.adversarial': 0.5, 'loss.content': 3.0, 'loss.feature_matching': 7.0,
+           'loss.content_norm': norm},
+    )  # fmt: skip
+    networks = models.build(config, (16, 16, 3))
+    state = jax.jit(lambda: train_state.create(config, networks, (16, 16, 3)))()
+    pixels = np.random.default_rng(0).integers(0, 256, (8, 16, 16, 3)).astype(np.float64)
+    real = jnp.asarray(pixels / 127.5 - 1, jnp.float32)
+    step = jax.jit(lambda state, real, key: train_step(state, real, None, key, config))
+    _, metrics = step(state, real, jax.random.key(0))
+    gray = np.rint(pixels @ [0.299, 0.587, 0.114])[..., None]
+    apart = np.abs(gray - pixels) / 127.5
+    content = apart.mean() if norm == 'l1' else (apart**2).mean()
+    assert float(metrics['generator/content']) == pytest.approx(content, rel=1e-4)
+    adversarial, matching = (
+        float(metrics[f'generator/{name}']) for name in ('adversarial', 'feature_matching')
+    )
+    assert adversarial > 0.1
+    assert matching > 1e-3
+    expected = 0.5 * adversarial + 3 * content + 7 * matching
+    assert float(metrics['generator/loss']) == pytest.approx(expected, rel=1e-4)
 
 
 def test_without_d_the_distance_falls(data_dir, tmp_path):
