@@ -6,6 +6,7 @@ import logging
 import os
 import signal
 import sys
+import warnings
 from collections.abc import Callable
 from typing import NoReturn
 
@@ -377,6 +378,8 @@ def main(argv: list[str]) -> None:
     except UserError as error:
         _exit(error, 2)
     except TrainingError as error:
+        # At exit Python would add a line for each write that Orbax started and gave up.
+        warnings.simplefilter('ignore', RuntimeWarning)
         _exit(error, 1)
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):

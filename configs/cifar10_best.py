@@ -5,9 +5,9 @@
 Biases let D see contrast (without them LeakyReLU and BatchNorm hide it), small batches make many
 updates, rates fall to zero over the second half, real images are mirrored: see docs/recipes.md.
 320,000 steps of 32 images show 10 million. Measured on one H200 (docs/gpu.md): FD
-(efficientnet_lite0) 35.0 after 10,300 steps, but collapsed after 40,800 (177.9): the rates are too
-high to be held that long. Take `cifar10_sngan.py` on a GPU, and `cifar10_cpu.py`, which is the same
-for 6,400 steps, on CPUs.
+(efficientnet_lite0) 35.0 after 10,300 steps, but collapsed after 40,800 (177.9), with alternating
+updates: the rates are too high to be held that long. Take `cifar10_sngan.py` on a GPU, and
+`cifar10_cpu.py`, which is the same for 6,400 steps, on CPUs.
 """
 
 from ml_collections import ConfigDict

@@ -105,18 +105,20 @@ def test_attention_gradients_are_those_of_float32(gamma):
 
 def test_logits_beside_a_bias_of_10_differ():
     config = importlib.import_module('configs.cifar10_sngan').get_config()
-    config.discriminator.width = 0.125
-    config.loss.rotation = 1.0
-    config.dtype = 'bfloat16'
-    networks = models.build(config, (32, 32, 3))
-    create = jax.jit(lambda: train_state.create(config, networks, (32, 32, 3)))
-    state = create().discriminator
-    params = dict(state.params)
+    config.discriminator.update(features=(8, 16), strides=(2, 2), kernel_sizes=(3, 3))
+    config.loss.rotation, config.lowering, config.dtype = 1.0, 'xla', 'bfloat16'
+    discriminator = models.build(config, (32, 32, 3)).discriminator
+    init = jax.jit(lambda key: discriminator.init(key, jnp.zeros((1, 32, 32, 3)), train=False))
+    variables = init(jax.random.key(0))
+    params = dict(variables['params'])
     for head in ('logit', 'turn'):
         params[head] = {**params[head], 'bias': params[head]['bias'] + 10.0}
     images = jnp.asarray(RNG.uniform(-1, 1, (64, 32, 32, 3)), jnp.float32)
-    logits, sown = networks.discriminator.apply(
-        {'params': params, **state.statistics}, images, train=False, mutable=['turns']
+    logits, sown = discriminator.apply(
+        {'params': params, 'spectral_stats': variables['spectral_stats']},
+        images,
+        train=False,
+        mutable=['turns'],
     )
     (turns,) = sown['turns']['logits']
     assert (logits.dtype, turns.dtype) == (jnp.float32, jnp.float32)

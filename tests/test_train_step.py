@@ -105,7 +105,7 @@ class Plain:
     policy: tuple[str, ...] = ()
     dropout_rate: float = 0.0
     norm: str = 'batch'
-    eps: float = 1e-8
+    eps: float = 1e-5  # Far above the rounding of gradients, which 1e-8 would magnify.
 
     def changes(self):
         """The same values as config fields, for `tiny`."""
