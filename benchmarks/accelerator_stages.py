@@ -227,7 +227,7 @@ def throughput(bench: Bench) -> None:
     num = bench.sizes.images
     speed = sampling.measure_sampler(bench.config('cifar10'), num, bench.sizes.repeats)
     bench.report('accelerator_sampler', config='cifar10', **speed)
-    extractor = extractors.load(*_features(bench), 256 if num > 256 else num)
+    extractor = extractors.load(*_features(bench, '*.jaxexport'), batch_size=min(256, num))
     pixels = program.random_pixels(num)
     times = measure.seconds(lambda: extractor(pixels), bench.sizes.repeats)
     memory = jax.devices()[0].memory_stats() or {}
@@ -294,9 +294,9 @@ def quality_over_time(bench: Bench) -> None:
 
 
 def _features(bench: Bench, *patterns: str) -> list[str]:
-    """The one file of `--features` for each pattern, by default the extractor's artifact."""
+    """The one file of `--features` for each pattern; `FileNotFoundError` unless there is one."""
     found = []
-    for pattern in patterns or ('*.jaxexport',):
+    for pattern in patterns:
         paths = sorted(Path(bench.flags.features).glob(pattern))
         if len(paths) != 1:
             raise FileNotFoundError(

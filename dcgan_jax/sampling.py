@@ -38,8 +38,7 @@ def standing_statistics(
     arXiv:1809.11096, section 4.1), and classes if there are any.
 
     As in the authors' code, the variance is the mean of the batches' variances. The variance of all
-    images together would add that of the batches' means; on the default network the two differ by
-    about 5%.
+    images together would add that of the batches' means (about 5% on the default network).
 
     Args:
         generator: the module.
