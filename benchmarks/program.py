@@ -95,20 +95,35 @@ def build(
     return Program(config, mesh, networks, call, state, split, batches)
 
 
+def lower(
+    config: ConfigDict,
+    mesh: Mesh,
+    num_images: int = 1,
+    platforms: Sequence[str] | None = None,
+) -> jax.stages.Lowered:
+    """Lowers one update of a config, from shapes alone: the mesh's devices need not be present.
+
+    Args:
+        config: The run's config.
+        mesh: Devices that share a batch.
+        num_images: Number of images in the data set.
+        platforms: Platforms to lower for, e.g. `('cuda', 'tpu')`; None means the mesh's.
+    """
+    networks = models.build(config, IMAGE_SHAPE, NUM_CLASSES)
+    create = functools.partial(train_state.create, config, networks, IMAGE_SHAPE)
+    state = compiled.abstract_state(create, mesh, config.sharding)
+    labels = jax.ShapeDtypeStruct((num_images,), np.int32) if config.conditional else None
+    split = Examples(jax.ShapeDtypeStruct((num_images, *IMAGE_SHAPE), np.uint8), labels)
+    taken = config.batch_size * max(config.discriminator_steps, 1)
+    batches = jax.ShapeDtypeStruct((1, taken), np.int32)
+    traced = compiled.train_call(config, mesh, state).trace(state, split, batches)
+    return traced.lower(lowering_platforms=platforms) if platforms else traced.lower()
+
+
 def arithmetic(config: ConfigDict) -> float:
     """FLOPs of one update by the direct convolutions, whatever lowering runs."""
     direct = config.copy_and_resolve_references()
     direct.lowering = 'xla'
     # Not every accelerator's client counts operations before it compiles; the CPU's does.
     mesh = Mesh(np.asarray(jax.devices('cpu')[:1]), (mesh_lib.AXIS,))
-    networks = models.build(direct, IMAGE_SHAPE, NUM_CLASSES)
-    create = functools.partial(train_state.create, direct, networks, IMAGE_SHAPE)
-    state = compiled.abstract_state(create, mesh, config.sharding)
-    labels = jax.ShapeDtypeStruct((1,), np.int32) if config.conditional else None
-    split = Examples(jax.ShapeDtypeStruct((1, *IMAGE_SHAPE), np.uint8), labels)
-    batches = jax.ShapeDtypeStruct((1, config.batch_size * config.discriminator_steps), np.int32)
-    return (
-        compiled.train_call(direct, mesh, state)
-        .lower(state, split, batches)
-        .cost_analysis()['flops']
-    )
+    return lower(direct, mesh).cost_analysis()['flops']

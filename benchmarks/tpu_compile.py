@@ -1,0 +1,93 @@
+"""Compile a config's update for TPUs, by libtpu, on a machine that has none.
+
+    pip install "libtpu==0.0.42.*"  # the release that jax[tpu] names for the installed jax
+    python -m benchmarks.tpu_compile --config=cifar10 --set=dtype=bfloat16 --topology=v5e:2x4
+
+Prints a JSON line for each config, topology and number of chips: seconds to compile, and what the
+compiler says of one chip's program. Nothing runs on a TPU. The data set is one batch here, because
+the compiler counts all of it as read where images are gathered; its own size comes on top of
+`argument_bytes`. 'roofline_ms' is the larger of FLOPs over the chip's peak rate and bytes over its
+bandwidth; the peak is for bfloat16 operands.
+"""
+
+import argparse
+import importlib.metadata
+import os
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import jax
+import numpy as np
+from jax.experimental import topologies
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from benchmarks import measure, program
+from dcgan_jax import mesh as mesh_lib
+
+# Peak FLOP/s in bfloat16 and bytes/s of one chip, from the vendor's documentation.
+_RATES = {'v5e': (197e12, 819e9), 'v6e': (918e12, 1640e9)}
+_ACCELERATOR_TYPES = {'v5e': 'v5litepod-8', 'v6e': 'v6e-8'}
+_CONFIG_DIR = Path(__file__).resolve().parents[1] / 'configs'
+_CONFIGS = sorted(path.stem for path in _CONFIG_DIR.glob('*.py') if path.stem[0] != '_')
+
+
+def tpu_mesh(topology: str, num_devices: int) -> Mesh:
+    """Return a mesh over the first devices of a topology, e.g. 'v5e:2x4', that is not present."""
+    os.environ['TPU_SKIP_MDS_QUERY'] = '1'  # libtpu would ask a cloud's metadata server.
+    os.environ['TPU_WORKER_HOSTNAMES'] = 'localhost'
+    os.environ['TPU_ACCELERATOR_TYPE'] = _ACCELERATOR_TYPES[topology.split(':')[0]]
+    devices = topologies.get_topology_desc(platform='tpu', topology_name=topology).devices
+    return Mesh(np.asarray(devices[:num_devices]), (mesh_lib.AXIS,))
+
+
+def compile_update(config: ConfigDict, topology: str, num_devices: int) -> dict[str, object]:
+    """Return the compiler's account of one update on each of `num_devices` chips."""
+    mesh = tpu_mesh(topology, num_devices)
+    lowered = program.lower(config, mesh, num_images=config.batch_size)
+    start = time.perf_counter()
+    compiled = lowered.compile()
+    seconds = time.perf_counter() - start
+    cost, memory = compiled.cost_analysis(), compiled.memory_analysis()
+    flops_rate, bytes_rate = _RATES[topology.split(':')[0]]
+    flops, accessed = cost['flops'], cost['bytes accessed']
+    return {
+        'compile_s': round(seconds, 1),
+        'argument_bytes': memory.argument_size_in_bytes,
+        'temporary_bytes': memory.temp_size_in_bytes,
+        'gflops': round(flops / 1e9, 2),
+        'gigabytes_accessed': round(accessed / 1e9, 3),
+        'roofline_ms': round(1e3 * max(flops / flops_rate, accessed / bytes_rate), 3),
+    }
+
+
+def main(args: Sequence[str] | None = None) -> None:
+    """Compiles each config for each topology and number of chips."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument('--config', action='append', help='NAME or configs/NAME.py; default: all')
+    parser.add_argument('--set', action='append', default=[], metavar='FIELD=VALUE')
+    parser.add_argument('--topology', action='append', help="default: 'v5e:2x4' and 'v6e:2x4'")
+    parser.add_argument('--num_devices', action='append', type=int, help='default: 1 and 8')
+    flags = parser.parse_args(args)
+    jax.config.update('jax_platforms', 'cpu')
+    for name in flags.config or _CONFIGS:
+        config = program.load_config(name, flags.set)
+        for topology in flags.topology or ('v5e:2x4', 'v6e:2x4'):
+            for num_devices in flags.num_devices or (1, 8):
+                measure.report(
+                    'tpu_compile',
+                    config=name,
+                    changes=flags.set,
+                    dtype=config.dtype,
+                    topology=topology,
+                    num_devices=num_devices,
+                    libtpu=importlib.metadata.version('libtpu'),
+                    **compile_update(config, topology, num_devices),
+                )
+
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,34 @@
+import importlib.util
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from jax.sharding import Mesh
+
+from benchmarks import program
+from dcgan_jax import mesh as mesh_lib
+
+ROOT = Path(__file__).resolve().parents[1]
+CONFIGS = sorted(path.stem for path in (ROOT / 'configs').glob('*.py') if path.stem[0] != '_')
+
+
+@pytest.mark.parametrize('name', CONFIGS)
+def test_every_update_lowers_for_cuda_and_tpu(name):
+    mesh = Mesh(np.asarray(jax.devices('cpu')[:1]), (mesh_lib.AXIS,))
+    config = program.load_config(name, ['batch_size=16'])
+    text = program.lower(config, mesh, platforms=('cuda', 'tpu')).as_text()
+    assert 'mhlo.num_partitions = 1' in text
+    assert 'stablehlo.convolution' in text  # What CPUs lack: there all are matrix products.
+
+
+@pytest.mark.tpu
+@pytest.mark.slow
+@pytest.mark.skipif(not importlib.util.find_spec('libtpu'), reason='needs libtpu')
+def test_update_compiles_for_tpus():
+    from benchmarks import tpu_compile
+
+    config = program.load_config('quickstart', ['dtype=bfloat16'])
+    one, eight = (tpu_compile.compile_update(config, 'v5e:2x4', count) for count in (1, 8))
+    # Each of eight chips has an eighth of the batch.
+    assert one['gflops'] / 10 < eight['gflops'] < one['gflops'] / 6
