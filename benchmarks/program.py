@@ -57,6 +57,12 @@ def add_config_flags(parser: argparse.ArgumentParser, default: str = 'cifar10') 
     )  # fmt: skip
 
 
+def config_names() -> list[str]:
+    """Names of the files in `configs/`, sorted."""
+    folder = Path(__file__).resolve().parents[1] / 'configs'
+    return sorted(path.stem for path in folder.glob('*.py'))
+
+
 def load_config(name: str, changes: Sequence[str] = ()) -> ConfigDict:
     """The config of `configs/NAME.py`, by its name or path, with FIELD=VALUE changes."""
     config = importlib.import_module(f'configs.{Path(name).stem}').get_config()
@@ -101,13 +107,16 @@ def lower(
     num_images: int = 1,
     platforms: Sequence[str] | None = None,
 ) -> jax.stages.Lowered:
-    """Lowers one update of a config, from shapes alone: the mesh's devices need not be present.
+    """Lower one update of a config from shapes alone; the mesh's devices need not be present.
 
     Args:
         config: The run's config.
         mesh: Devices that share a batch.
         num_images: Number of images in the data set.
         platforms: Platforms to lower for, e.g. `('cuda', 'tpu')`; None means the mesh's.
+
+    Returns:
+        The lowered call with `steps_per_call=1`.
     """
     networks = models.build(config, IMAGE_SHAPE, NUM_CLASSES)
     create = functools.partial(train_state.create, config, networks, IMAGE_SHAPE)

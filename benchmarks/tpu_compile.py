@@ -14,8 +14,6 @@ import argparse
 import importlib.metadata
 import os
 import time
-from collections.abc import Sequence
-from pathlib import Path
 
 import jax
 import numpy as np
@@ -26,11 +24,9 @@ from ml_collections import ConfigDict
 from benchmarks import measure, program
 from dcgan_jax import mesh as mesh_lib
 
-# Peak FLOP/s in bfloat16 and bytes/s of one chip, from the vendor's documentation.
+# Peak FLOP/s in bfloat16 and bytes/s of one chip (https://cloud.google.com/tpu/docs/v6e).
 _RATES = {'v5e': (197e12, 819e9), 'v6e': (918e12, 1640e9)}
 _ACCELERATOR_TYPES = {'v5e': 'v5litepod-8', 'v6e': 'v6e-8'}
-_CONFIG_DIR = Path(__file__).resolve().parents[1] / 'configs'
-_CONFIGS = sorted(path.stem for path in _CONFIG_DIR.glob('*.py') if path.stem[0] != '_')
 
 
 def tpu_mesh(topology: str, num_devices: int) -> Mesh:
@@ -43,7 +39,15 @@ def tpu_mesh(topology: str, num_devices: int) -> Mesh:
 
 
 def compile_update(config: ConfigDict, topology: str, num_devices: int) -> dict[str, object]:
-    """Return the compiler's account of one update on each of `num_devices` chips."""
+    """Compile one update for `num_devices` chips, which share its batch.
+
+    Returns:
+        Seconds of compilation and, for one chip by the compiler's analysis, memory and traffic in
+        bytes, FLOPs, and the roofline time in milliseconds.
+
+    Raises:
+        KeyError: The topology's generation is not in `_RATES`.
+    """
     mesh = tpu_mesh(topology, num_devices)
     lowered = program.lower(config, mesh, num_images=config.batch_size)
     start = time.perf_counter()
@@ -62,7 +66,7 @@ def compile_update(config: ConfigDict, topology: str, num_devices: int) -> dict[
     }
 
 
-def main(args: Sequence[str] | None = None) -> None:
+def main() -> None:
     """Compiles each config for each topology and number of chips."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -71,9 +75,9 @@ def main(args: Sequence[str] | None = None) -> None:
     parser.add_argument('--set', action='append', default=[], metavar='FIELD=VALUE')
     parser.add_argument('--topology', action='append', help="default: 'v5e:2x4' and 'v6e:2x4'")
     parser.add_argument('--num_devices', action='append', type=int, help='default: 1 and 8')
-    flags = parser.parse_args(args)
+    flags = parser.parse_args()
     jax.config.update('jax_platforms', 'cpu')
-    for name in flags.config or _CONFIGS:
+    for name in flags.config or program.config_names():
         config = program.load_config(name, flags.set)
         for topology in flags.topology or ('v5e:2x4', 'v6e:2x4'):
             for num_devices in flags.num_devices or (1, 8):
