@@ -18,6 +18,14 @@ def test_every_update_lowers_for_cuda_and_tpu(name):
     assert 'stablehlo.convolution' in text  # On CPUs all would be matrix products.
 
 
+@pytest.mark.parametrize('platform', ['cuda', 'tpu'])
+def test_accelerators_get_convolutions(platform):
+    mesh = Mesh(np.asarray(jax.devices('cpu')[:1]), (mesh_lib.AXIS,))
+    config = program.load_config('quickstart')
+    lowered = program.lower(config, mesh, platforms=(platform,))
+    assert 'stablehlo.convolution' in lowered.as_text()
+
+
 @pytest.mark.tpu
 @pytest.mark.slow
 @pytest.mark.skipif(not importlib.util.find_spec('libtpu'), reason='needs libtpu')
