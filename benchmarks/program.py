@@ -5,6 +5,7 @@ import ast
 import contextlib
 import functools
 import importlib
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -90,14 +91,15 @@ def build(
     create = functools.partial(train_state.create, config, networks, IMAGE_SHAPE)
     like = compiled.abstract_state(create, mesh, config.sharding)
     state = compiled.initial_state(create, like)
-    pixels = random_pixels(num_images)
+    pixels = random_pixels(num_images).reshape(num_images, -1)
     labels = np.arange(num_images, dtype=np.int32) % NUM_CLASSES if config.conditional else None
     split = jax.device_put(Examples(pixels, labels), mesh_lib.replicated(mesh))
     taken = config.batch_size * config.discriminator_steps
     rng = np.random.default_rng(1)
     indices = rng.integers(0, num_images, (steps_per_call, taken)).astype(np.int32)
     batches = jax.device_put(indices, mesh_lib.sharded(mesh, axis=1))
-    call = compiled.train_call(config, mesh, like).lower(state, split, batches).compile()
+    call = compiled.train_call(config, mesh, like, IMAGE_SHAPE)
+    call = call.lower(state, split, batches).compile()
     return Program(config, mesh, networks, call, state, split, batches)
 
 
@@ -122,10 +124,10 @@ def lower(
     create = functools.partial(train_state.create, config, networks, IMAGE_SHAPE)
     state = compiled.abstract_state(create, mesh, config.sharding)
     labels = jax.ShapeDtypeStruct((num_images,), np.int32) if config.conditional else None
-    split = Examples(jax.ShapeDtypeStruct((num_images, *IMAGE_SHAPE), np.uint8), labels)
+    split = Examples(jax.ShapeDtypeStruct((num_images, math.prod(IMAGE_SHAPE)), np.uint8), labels)
     taken = config.batch_size * max(config.discriminator_steps, 1)
     batches = jax.ShapeDtypeStruct((1, taken), np.int32)
-    traced = compiled.train_call(config, mesh, state).trace(state, split, batches)
+    traced = compiled.train_call(config, mesh, state, IMAGE_SHAPE).trace(state, split, batches)
     return traced.lower(lowering_platforms=platforms) if platforms else traced.lower()
 
 

@@ -68,7 +68,7 @@ def train(
     state = train_state.with_captions(state, like, config, source.class_names)
     ranges = compiled.CallRanges(0, config.num_steps, compiled.steps_per_call(config))
     split, batches = feed.feed(config, mesh, source, ranges)
-    call = compiled.train_call(config, mesh, like)
+    call = compiled.train_call(config, mesh, like, source.image_shape)
     reached, metrics, left = [], None, list(marks)
     with contextlib.closing(batches):
         for batch in batches:

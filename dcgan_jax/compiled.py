@@ -18,11 +18,14 @@ from dcgan_jax.train_step import Metrics, train_step
 TrainCall = Callable[[GANState, Examples | None, jax.Array | Examples], tuple[GANState, Metrics]]
 
 
-def train_call(config: ConfigDict, mesh: Mesh, like: GANState) -> TrainCall:
+def train_call(
+    config: ConfigDict, mesh: Mesh, like: GANState, image_shape: tuple[int, int, int]
+) -> TrainCall:
     """Compiles (at its first use) `call(state, split, batches) -> (state, metrics)`.
 
-    `split` is the whole split, images uint8 `[N, H, W, C]`, with `batches` int32 `[K, B]` of
-    indices into it, or None with `batches` of images uint8 `[K, B, H, W, C]`. The call makes K
+    `split` is the whole split, images uint8 `[N, H * W * C]`, with `batches` int32 `[K, B]` of
+    indices into it, or None with `batches` of images uint8 `[K, B, H, W, C]`. The images have
+    shape `image_shape`; they are flat in `split` because TPUs pad short axes. The call makes K
     updates; its metrics are float32 `[K]`. The state, placed as `like` (see `abstract_state`), is
     donated: use the one returned.
     """
@@ -40,7 +43,7 @@ def train_call(config: ConfigDict, mesh: Mesh, like: GANState) -> TrainCall:
             generator=_data_parallel(state.generator, mesh),
             discriminator=_data_parallel(state.discriminator, mesh),
         )
-        real = images.to_float(batch.images)
+        real = images.to_float(batch.images.reshape(-1, *image_shape))
         after, metrics = train_step(parallel, real, batch.labels, key, config)
         if config.on_nonfinite == 'skip':
             after, metrics = guard.skip_nonfinite(parallel, after, metrics)

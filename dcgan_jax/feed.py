@@ -24,7 +24,7 @@ def feed(
         ranges: (first step, end) of each call.
 
     Returns:
-        The split, images uint8 `[N, H, W, C]`, on every device with batches int32 `[K, B]` of
+        The split, images uint8 `[N, H * W * C]`, on every device with batches int32 `[K, B]` of
         indices into it, or None with batches of images uint8 `[K, B, H, W, C]`; the same images
         either way. B is all that a step takes: `batch_size` times `discriminator_steps`. Labels
         int32 `[N]` or `[K, B]` come with the images of conditional runs. Close the batches to end
@@ -39,10 +39,9 @@ def feed(
     placed = mesh_lib.sharded(mesh, axis=1)
     if data.fits_on_device(source, config.data.placement, config.data.device_limit_bytes):
         everywhere = mesh_lib.replicated(mesh)
-        split = jax.tree.map(
-            lambda array: mesh_lib.place(array, everywhere),
-            data.load_split(source, config.conditional),
-        )
+        examples = data.load_split(source, config.conditional)
+        examples = examples._replace(images=examples.images.reshape(len(source), -1))
+        split = jax.tree.map(lambda array: mesh_lib.place(array, everywhere), examples)
         indices = (
             data.batch_indices(config.seed, first, taken, len(source), end - first)
             for first, end in ranges

@@ -147,7 +147,7 @@ def train(prepared: Prepared, seed: int, request: preemption.Request) -> GANStat
     seeded.seed = seed
     ranges = compiled.CallRanges(start, config.num_steps, compiled.steps_per_call(config))
     split, batches = feed.feed(seeded, mesh, source, ranges)
-    train_call = compiled.train_call(seeded, mesh, like)
+    train_call = compiled.train_call(seeded, mesh, like, run.image_shape)
 
     # 3. The loop. The devices are one call ahead of the host, which logs, saves and draws.
     with contextlib.ExitStack() as stack:

@@ -225,7 +225,7 @@ def test_an_update_of_all_that_the_schema_accepts_can_be_traced_or_is_refused(tm
         count = 1, config.batch_size * config.discriminator_steps
         images = jax.ShapeDtypeStruct((*count, *shape), np.uint8)
         batch = sources.Examples(images, jax.ShapeDtypeStruct(count, np.int32))
-        jax.eval_shape(compiled.train_call(config, mesh, like), like, None, batch)
+        jax.eval_shape(compiled.train_call(config, mesh, like, shape), like, None, batch)
 
     def check(changes):
         config = tiny_config('').unlock()

@@ -83,9 +83,8 @@ def test_a_call_makes_the_updates_of_train_step_with_a_key_of_its_own_each(confi
         norms.append(float(metrics['generator/gradient_norm']))
     state = compiled.initial_state(create, like)
     before = state.generator.params['project']['kernel']
-    state, metrics = compiled.train_call(config, mesh, like)(
-        state, sources.Examples(split), batches
-    )
+    call = compiled.train_call(config, mesh, like, (8, 8, 3))
+    state, metrics = call(state, sources.Examples(split.reshape(40, -1)), batches)
     assert_close_states(state, expected, rtol=1e-4, atol=1e-6)
     np.testing.assert_allclose(metrics['generator/gradient_norm'], norms, rtol=1e-4)
     assert before.is_deleted()  # donated

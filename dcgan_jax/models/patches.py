@@ -6,6 +6,7 @@ memory. The copies are ceil(k / s)^2 times the image: right for images of a few 
 """
 
 import itertools
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +15,14 @@ from jax import lax
 from dcgan_jax.models import phases
 
 
-def conv(x: jax.Array, kernel: jax.Array, strides: int, *, turned: bool = False) -> jax.Array:
+def conv(
+    x: jax.Array,
+    kernel: jax.Array,
+    strides: int,
+    *,
+    turned: bool = False,
+    einsum: Callable[..., jax.Array] = jnp.einsum,
+) -> jax.Array:
     """Convolves with 'SAME' padding; see `winograd.conv`, whose arguments and result are these."""
     k, channels = kernel.shape[0], x.shape[3]
     sizes = [-(-size // strides) for size in x.shape[1:3]]
@@ -35,4 +43,4 @@ def conv(x: jax.Array, kernel: jax.Array, strides: int, *, turned: bool = False)
     if turned:
         weights = weights.swapaxes(1, 2)
     weights = weights.reshape(-1, weights.shape[2])
-    return jnp.dot(lax.concatenate(patches, 3), weights)
+    return einsum('bhwc,co->bhwo', lax.concatenate(patches, 3), weights)

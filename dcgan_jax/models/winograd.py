@@ -15,7 +15,7 @@ rounding error is 1e-6 of the result with 2 taps, 4e-6 with 3, 1e-5 with more; o
 import functools
 import math
 import operator
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import jax
@@ -31,6 +31,7 @@ _FEW_TAPS = 2  # of 3, sums take as long as products, and three times as long to
 _POINTS = (0, 1, -1, 2, -2, 1 / 2, -1 / 2)  # with more of them more digits are lost
 
 _Grid = list[list[jax.Array]]  # arrays of one shape by row and column
+_Product = Callable[[jax.Array, jax.Array], jax.Array]
 
 
 class _Tiling(NamedTuple):
@@ -59,13 +60,20 @@ class _Tiling(NamedTuple):
         return -(-self.side // self.tile)
 
 
-def conv(x: jax.Array, kernel: jax.Array, strides: int, *, turned: bool = False) -> jax.Array:
+def conv(
+    x: jax.Array,
+    kernel: jax.Array,
+    strides: int,
+    *,
+    turned: bool = False,
+    einsum: Callable[..., jax.Array] = jnp.einsum,
+) -> jax.Array:
     """Convolves with 'SAME' padding; see `lowering.conv`, whose arguments and result are these.
 
     The type should be of 32 bits or more: there are sums before and after the products.
 
     With `turned` the kernel is taken turned by 180 degrees and its channels swapped: its shape is
-    then [k, k, C_out, C_in].
+    then [k, k, C_out, C_in]. `einsum` computes the products.
 
     Raises:
       ValueError: for more than `MAX_TAPS` taps a phase, ceil(k / strides).
@@ -79,7 +87,8 @@ def conv(x: jax.Array, kernel: jax.Array, strides: int, *, turned: bool = False)
     tiling = _Tiling(taps, tile, sizes, tuple(-(-size // tile) for size in sizes))
     form = _by_sums if taps <= _FEW_TAPS else _by_products
     weights = phases.taps(kernel, strides, turned=turned)
-    y = form(_tiles(x, k, strides, tiling), weights, tiling, 2 if turned else 1)
+    product = functools.partial(einsum, '...tc,...oc->...to' if turned else '...tc,...co->...to')
+    y = form(_tiles(x, k, strides, tiling), weights, tiling, product)
     y = y.reshape(tile, tile, x.shape[0], *tiling.counts, y.shape[2]).transpose(2, 3, 0, 4, 1, 5)
     rows, columns = (count * tile for count in tiling.counts)
     y = y.reshape(x.shape[0], rows, columns, y.shape[5])
@@ -99,16 +108,15 @@ def _tiles(x: jax.Array, k: int, strides: int, tiling: _Tiling) -> jax.Array:
     return x.reshape(batch, *rows, *columns, channels)
 
 
-def _by_sums(tiles: jax.Array, taps: jax.Array, tiling: _Tiling, axis: int) -> jax.Array:
-    """Outputs [m^2, B * tiles, C_out], one product for each point; `axis` is C_in's in `taps`."""
+def _by_sums(tiles: jax.Array, taps: jax.Array, tiling: _Tiling, product: _Product) -> jax.Array:
+    """Outputs [m^2, B * tiles, C_out], one product for each point."""
     inputs, kernels, outputs = _transforms(tiling.tile, tiling.taps)
     single = [tap.reshape(tap.shape[1:]) for tap in lax.split(taps, [1] * len(taps))]
     rows = range(0, len(single), tiling.taps)
     weights = _transform(kernels, [single[row : row + tiling.taps] for row in rows])
     values = _transform(inputs, _pixels(tiles, tiling))
-    dimensions = (((1,), (axis - 1,)), ((), ()))
     products = [
-        [lax.dot_general(left, right, dimensions) for left, right in zip(*lines, strict=True)]
+        [product(left, right) for left, right in zip(*lines, strict=True)]
         for lines in zip(values, weights, strict=True)
     ]
     return jnp.stack([corner for line in _transform(outputs, products) for corner in line])
@@ -144,11 +152,13 @@ def _combine(coefficients: np.ndarray, arrays: Sequence[jax.Array]) -> jax.Array
     return functools.reduce(operator.add, terms)
 
 
-def _by_products(tiles: jax.Array, taps: jax.Array, tiling: _Tiling, axis: int) -> jax.Array:
+def _by_products(
+    tiles: jax.Array, taps: jax.Array, tiling: _Tiling, product: _Product
+) -> jax.Array:
     """As `_by_sums`, but all points at once."""
     inputs, kernels, outputs = (np.kron(m, m) for m in _transforms(tiling.tile, tiling.taps))
     values, weights = _apply(inputs, _windows(tiles, tiling)), _apply(kernels, taps)
-    return _apply(outputs, lax.dot_general(values, weights, (((2,), (axis,)), ((0,), (0,)))))
+    return _apply(outputs, product(values, weights))
 
 
 def _windows(tiles: jax.Array, tiling: _Tiling) -> jax.Array:

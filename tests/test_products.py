@@ -1,0 +1,140 @@
+"""Products with bfloat16 operands against NumPy in float64, alone and in convolutions."""
+
+import functools
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from dcgan_jax.models import lowering, products
+
+CONVS = {'conv': lowering.conv, 'conv_transpose': lowering.conv_transpose}
+
+
+@pytest.fixture
+def with_units(monkeypatch):
+    """Take this machine's CPU for one with bfloat16 units, whether it has them or not."""
+    monkeypatch.setattr(products, 'cpu_multiplies_bfloat16', lambda: True)
+
+
+def draw(seed, *shape):
+    return jax.random.normal(jax.random.key(seed), shape)
+
+
+def rounded(x):
+    return np.asarray(x.astype(jnp.bfloat16), np.float64)
+
+
+def relative_error(actual, expected):
+    actual, expected = (np.asarray(x, np.float64) for x in (actual, expected))
+    return np.linalg.norm(actual - expected) / np.linalg.norm(expected)
+
+
+@pytest.mark.parametrize('subscripts', ['...tc,...co->...to', '...tc,...oc->...to'])
+def test_product_and_gradients_round_operands_only(subscripts):
+    left, right = draw(0, 3, 5, 64), draw(1, *((3, 64, 7) if 'co->' in subscripts else (3, 7, 64)))
+    function = functools.partial(products.bfloat16_einsum, subscripts)
+    y, vjp = jax.vjp(function, left, right)
+    cotangent = draw(2, *y.shape)
+    left_grad, right_grad = vjp(cotangent)
+    operands, result = subscripts.split('->')
+    of_left, of_right = operands.split(',')
+    for actual, reference in (
+        (y, np.einsum(subscripts, rounded(left), rounded(right))),
+        (
+            left_grad,
+            np.einsum(f'{result},{of_right}->{of_left}', rounded(cotangent), rounded(right)),
+        ),
+        (
+            right_grad,
+            np.einsum(f'{of_left},{result}->{of_right}', rounded(left), rounded(cotangent)),
+        ),
+    ):
+        assert actual.dtype == jnp.float32
+        assert relative_error(actual, reference) < 1e-6
+
+
+def dot_types(function, *args):
+    """Return the types of operands and results of all matrix products in a compiled function."""
+    text = jax.jit(function).lower(*args).as_text()
+    lines = re.findall(r'stablehlo.dot_general .* : \((.*), (.*)\) -> (.*)$', text, re.MULTILINE)
+    return {tuple(re.search(r'x([a-z]+\d+)>', shape)[1] for shape in line) for line in lines}
+
+
+def gradients(function, x, kernel):
+    """Return the output, its gradients, and the kernel's gradient of x's squared gradient."""
+    y, vjp = jax.vjp(function, x, kernel)
+    weights = jnp.asarray(np.random.default_rng(0).normal(size=y.shape)).astype(jnp.bfloat16)
+    weights = weights.astype(y.dtype)
+
+    def penalty(kernel):
+        x_grad, _ = jax.vjp(function, x, kernel)[1](weights)
+        return jnp.sum(x_grad.astype(weights.dtype) ** 2)
+
+    return (y, *vjp(weights), jax.grad(penalty)(kernel))
+
+
+@pytest.mark.usefixtures('with_units')
+@pytest.mark.parametrize('name', CONVS)
+@pytest.mark.parametrize(
+    ('channels', 'k', 'strides', 'limit'),
+    [((256, 16), 4, 2, 6e-3), ((256, 16), 3, 1, 2e-3), ((256, 3), 4, 2, 2e-3)],
+    ids=['two_taps', 'three_taps', 'patches'],
+)
+def test_convolutions_and_gradients_are_close_to_float64(name, channels, k, strides, limit):
+    """Compare with float64; XLA's bfloat16 convolution has an error of 1.7e-3 too."""
+    function = functools.partial(CONVS[name], strides=strides, lowering='matmul')
+    reference = functools.partial(CONVS[name], strides=strides, lowering='xla')
+    x, kernel = (
+        draw(i, *shape).astype(jnp.bfloat16)
+        for i, shape in enumerate([(4, 8, 8, channels[0]), (k, k, *channels)])
+    )
+    actual = jax.jit(functools.partial(gradients, function))(x, kernel)
+    with jax.enable_x64(True):
+        wide = (jnp.asarray(np.asarray(array, np.float64)) for array in (x, kernel))
+        expected = jax.jit(functools.partial(gradients, reference))(*wide)
+    for array, other in zip(actual, expected, strict=True):
+        assert array.dtype == jnp.bfloat16
+        assert relative_error(array, other) < limit
+
+
+@pytest.mark.usefixtures('with_units')
+@pytest.mark.parametrize('name', CONVS)
+@pytest.mark.parametrize(
+    ('channels', 'k', 'dtype', 'expected'),
+    [
+        ((256, 16), 4, jnp.bfloat16, {('bf16', 'bf16', 'f32')}),
+        ((256, 3), 4, jnp.bfloat16, {('bf16', 'bf16', 'f32')}),
+        ((256, 16), 5, jnp.bfloat16, {('f32', 'f32', 'f32')}),
+        ((256, 16), 4, jnp.float32, {('f32', 'f32', 'f32')}),
+    ],
+    ids=['two_taps', 'patches', 'three_taps', 'float32'],
+)
+def test_operands_are_bfloat16_in_gradients_of_every_order(name, channels, k, dtype, expected):
+    function = functools.partial(CONVS[name], strides=2, lowering='matmul')
+    x, kernel = draw(0, 2, 8, 8, channels[0]), draw(1, k, k, *channels)
+    operands = x.astype(dtype), kernel.astype(dtype)
+    assert dot_types(functools.partial(gradients, function), *operands) == expected
+
+
+def test_cpus_without_units_multiply_float32(monkeypatch):
+    monkeypatch.setattr(products, 'cpu_multiplies_bfloat16', lambda: False)
+    function = functools.partial(lowering.conv, strides=2, lowering='matmul')
+    x, kernel = jnp.ones((2, 8, 8, 8), jnp.bfloat16), jnp.ones((4, 4, 8, 8), jnp.bfloat16)
+    assert dot_types(functools.partial(gradients, function), x, kernel) == {('f32', 'f32', 'f32')}
+
+
+@pytest.mark.parametrize(
+    ('flags', 'expected'),
+    [('avx2 fma', False), ('avx2 amx_bf16 amx_tile', True), ('avx512_bf16', True), (None, False)],
+)
+def test_units_are_found_by_the_flags_that_linux_lists(monkeypatch, tmp_path, flags, expected):
+    file = tmp_path / 'cpuinfo'
+    if flags is not None:
+        file.write_text(f'processor : 0\nflags : fpu {flags}\n')
+    monkeypatch.setattr(products, '_CPU_INFO', file)
+    products.cpu_multiplies_bfloat16.cache_clear()
+    assert products.cpu_multiplies_bfloat16() == expected
+    products.cpu_multiplies_bfloat16.cache_clear()
