@@ -184,16 +184,19 @@ def _conv_matmul(
     # Winograd's sums also need operands of more digits: rounded ones cost 2% of the result.
     dtype = x.dtype if jnp.finfo(x.dtype).bits >= 32 else jnp.float32
     may_round = x.dtype == jnp.bfloat16 and (form is patches or taps <= 2)
-    einsum = (
-        products.bfloat16_einsum if may_round and products.cpu_multiplies_bfloat16() else jnp.einsum
+    rounds = may_round and products.cpu_multiplies_bfloat16()
+    y = form.conv(
+        x.astype(dtype),
+        kernel.astype(dtype),
+        strides,
+        operand_dtype=x.dtype if rounds else dtype,
+        turned=turned,
     )
-    y = form.conv(x.astype(dtype), kernel.astype(dtype), strides, turned=turned, einsum=einsum)
     return y.astype(x.dtype)
 
 
 def _conv_transpose_matmul(x: jax.Array, kernel: jax.Array, strides: int) -> jax.Array:
-    # By `jax.vjp`, because `products.bfloat16_einsum` has no `jax.linear_transpose`; XLA drops the
-    # convolution of the zeros.
+    # `products.einsum` has no `jax.linear_transpose`. XLA drops the convolution of the zeros.
     image = _image(x, kernel, strides)
     _, adjoint = jax.vjp(
         lambda image: _conv_matmul(image, kernel, strides, turned=True),

@@ -6,13 +6,12 @@ memory. The copies are ceil(k / s)^2 times the image: right for images of a few 
 """
 
 import itertools
-from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
-from dcgan_jax.models import phases
+from dcgan_jax.models import phases, products
 
 
 def conv(
@@ -20,8 +19,8 @@ def conv(
     kernel: jax.Array,
     strides: int,
     *,
+    operand_dtype: jax.typing.DTypeLike,
     turned: bool = False,
-    einsum: Callable[..., jax.Array] = jnp.einsum,
 ) -> jax.Array:
     """Convolves with 'SAME' padding; see `winograd.conv`, whose arguments and result are these."""
     k, channels = kernel.shape[0], x.shape[3]
@@ -43,4 +42,5 @@ def conv(
     if turned:
         weights = weights.swapaxes(1, 2)
     weights = weights.reshape(-1, weights.shape[2])
-    return einsum('bhwc,co->bhwo', lax.concatenate(patches, 3), weights)
+    patches = lax.concatenate(patches, 3)
+    return products.einsum('bhwc,co->bhwo', operand_dtype, patches, weights)

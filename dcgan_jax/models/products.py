@@ -1,4 +1,4 @@
-"""Matrix products with bfloat16 operands and float32 results, for CPUs that have units for them."""
+"""Matrix products of convolutions on CPUs, some with operands rounded to bfloat16."""
 
 import functools
 import pathlib
@@ -23,43 +23,49 @@ def cpu_multiplies_bfloat16() -> bool:
     return not {'amx_bf16', 'avx512_bf16'}.isdisjoint(cpu.split())
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def bfloat16_einsum(subscripts: str, left: jax.Array, right: jax.Array) -> jax.Array:
-    """Compute `jnp.einsum` of two float32 arrays, which are rounded to bfloat16 first.
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
+def einsum(
+    subscripts: str, operand_dtype: jax.typing.DTypeLike, left: jax.Array, right: jax.Array
+) -> jax.Array:
+    """Compute `jnp.einsum` of two arrays, which are rounded to `operand_dtype` first.
 
-    The result is float32, and so are its sums. Gradients of every order are such products too: the
-    transpose rule of JAX would multiply a float32 cotangent by a bfloat16 operand, which XLA
-    computes in float32. Forward-mode differentiation is not supported.
+    Sums and the result keep the type of the arrays. Gradients of every order are such products
+    too; JAX's own would multiply the unrounded cotangent, and transpose it first, which in XLA on
+    CPUs takes longer than the product. Forward-mode differentiation is not supported.
 
     Args:
-        subscripts: E.g. 'mk,kn->mn'. Each index occurs in two of the three terms, or in all.
-        left: The first operand, float32.
-        right: The second operand, float32.
+        subscripts: For example 'mk,kn->mn'. Each index occurs in two of the three terms, or in all.
+        operand_dtype: The type that the product's operands have, for example bfloat16.
+        left: The first operand, of 32 bits or more.
+        right: The second operand, of the same type.
     """
     return jnp.einsum(
         subscripts,
-        left.astype(jnp.bfloat16),
-        right.astype(jnp.bfloat16),
-        preferred_element_type=jnp.float32,
+        left.astype(operand_dtype),
+        right.astype(operand_dtype),
+        preferred_element_type=left.dtype,
     )
 
 
 def _forward(
-    subscripts: str, left: jax.Array, right: jax.Array
+    subscripts: str, operand_dtype: jax.typing.DTypeLike, left: jax.Array, right: jax.Array
 ) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-    return bfloat16_einsum(subscripts, left, right), (left, right)
+    return einsum(subscripts, operand_dtype, left, right), (left, right)
 
 
 def _backward(
-    subscripts: str, saved: tuple[jax.Array, jax.Array], cotangent: jax.Array
+    subscripts: str,
+    operand_dtype: jax.typing.DTypeLike,
+    saved: tuple[jax.Array, jax.Array],
+    cotangent: jax.Array,
 ) -> tuple[jax.Array, jax.Array]:
     left, right = saved
     operands, result = subscripts.split('->')
     of_left, of_right = operands.split(',')
     return (
-        bfloat16_einsum(f'{result},{of_right}->{of_left}', cotangent, right),
-        bfloat16_einsum(f'{of_left},{result}->{of_right}', left, cotangent),
+        einsum(f'{result},{of_right}->{of_left}', operand_dtype, cotangent, right),
+        einsum(f'{of_left},{result}->{of_right}', operand_dtype, left, cotangent),
     )
 
 
-bfloat16_einsum.defvjp(_forward, _backward)
+einsum.defvjp(_forward, _backward)

@@ -23,7 +23,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from dcgan_jax.models import phases
+from dcgan_jax.models import phases, products
 
 MAX_TAPS = 7
 
@@ -65,15 +65,15 @@ def conv(
     kernel: jax.Array,
     strides: int,
     *,
+    operand_dtype: jax.typing.DTypeLike,
     turned: bool = False,
-    einsum: Callable[..., jax.Array] = jnp.einsum,
 ) -> jax.Array:
     """Convolves with 'SAME' padding; see `lowering.conv`, whose arguments and result are these.
 
     The type should be of 32 bits or more: there are sums before and after the products.
 
     With `turned` the kernel is taken turned by 180 degrees and its channels swapped: its shape is
-    then [k, k, C_out, C_in]. `einsum` computes the products.
+    then [k, k, C_out, C_in]. The operands of the products are rounded to `operand_dtype`.
 
     Raises:
       ValueError: for more than `MAX_TAPS` taps a phase, ceil(k / strides).
@@ -87,7 +87,8 @@ def conv(
     tiling = _Tiling(taps, tile, sizes, tuple(-(-size // tile) for size in sizes))
     form = _by_sums if taps <= _FEW_TAPS else _by_products
     weights = phases.taps(kernel, strides, turned=turned)
-    product = functools.partial(einsum, '...tc,...oc->...to' if turned else '...tc,...co->...to')
+    subscripts = '...tc,...oc->...to' if turned else '...tc,...co->...to'
+    product = functools.partial(products.einsum, subscripts, operand_dtype)
     y = form(_tiles(x, k, strides, tiling), weights, tiling, product)
     y = y.reshape(tile, tile, x.shape[0], *tiling.counts, y.shape[2]).transpose(2, 3, 0, 4, 1, 5)
     rows, columns = (count * tile for count in tiling.counts)
