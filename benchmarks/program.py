@@ -59,9 +59,9 @@ def add_config_flags(parser: argparse.ArgumentParser, default: str = 'cifar10') 
 
 
 def config_names() -> list[str]:
-    """Names of the files in `configs/`, sorted."""
+    """Names of the configs in `configs/`, sorted, without `default`."""
     folder = Path(__file__).resolve().parents[1] / 'configs'
-    return sorted(path.stem for path in folder.glob('*.py'))
+    return sorted({path.stem for path in folder.glob('*.py')} - {'default'})
 
 
 def load_config(name: str, changes: Sequence[str] = ()) -> ConfigDict:

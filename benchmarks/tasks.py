@@ -3,8 +3,8 @@
 python -m benchmarks.tasks --workdir=/tmp/x2 -- --mode=super_resolve --num=1000
 
 What follows `--` goes to main.py, in a process of its own that has no compiled programs yet. Prints
-a JSON line with the JSON files that the task wrote, and with what the run's config has other than
-configs/cifar10.py. Pictures are left in --out.
+a JSON line with the JSON files that the task wrote, and with the run's changes from
+configs/default.py. Pictures are left in --out.
 """
 
 import argparse
@@ -61,8 +61,8 @@ def _told(flag: str) -> str:
 
 
 def _changes(workdir: str) -> list[str]:
-    """What a run has other than configs/cifar10.py, in lines."""
-    return config_lib.differences(program.load_config('cifar10'), run_dir.read(workdir).config)
+    """Returns a run's changes from configs/default.py, one line each."""
+    return config_lib.differences(program.load_config('default'), run_dir.read(workdir).config)
 
 
 if __name__ == '__main__':

@@ -1,6 +1,6 @@
 """What a config may hold: every field, its kind and its range, checked before anything compiles.
 
-The default values stand in `configs/cifar10.py`; other configs change some of them.
+The default values are in `configs/default.py`; other configs change some of them.
 """
 
 import dataclasses

@@ -11,7 +11,7 @@ from absl import logging
 from etils import epath
 from ml_collections import ConfigDict
 
-from configs import cifar10
+from configs import default
 from dcgan_jax import checkpoint, guard
 from dcgan_jax import config as config_lib
 from dcgan_jax.errors import UserError
@@ -178,7 +178,7 @@ def read(workdir: epath.PathLike) -> Run:
         )
     try:
         content = json.loads(path.read_text())
-        config = cifar10.get_config()
+        config = default.get_config()
         with config.ignore_type():
             config.update(_with_tuples(content['config']))
         shape, num_classes = content['image_shape'], content.get('num_classes', 0)

@@ -46,7 +46,7 @@ def train_and_evaluate(config: ConfigDict, workdir: epath.PathLike) -> GANState:
     """Trains the GAN of `config` in `workdir`, from its last checkpoint if it has one.
 
     Args:
-        config: see `configs/cifar10.py`.
+        config: see `configs/default.py`.
         workdir: gets `config.json`, `checkpoints/`, `samples/` and TensorBoard's event files; where
             `config.evaluation.every`, `evaluation/` and `best_checkpoint/` too.
 

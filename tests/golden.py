@@ -24,6 +24,7 @@ import orbax.checkpoint as ocp
 import PIL.Image
 from safetensors.numpy import load_file
 
+from benchmarks import program
 from tests.extractors import write_artifact
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -112,7 +113,7 @@ def main() -> None:
     os.environ.update(
         TFDS_DATA_DIR=str(Path(flags.data_dir).resolve()), JAX_DISABLE_MOST_OPTIMIZATIONS='1'
     )
-    configs = sorted(path.stem for path in (ROOT / 'configs').glob('*.py'))
+    configs = program.config_names()
     chosen = flags.only.split(',') if flags.only else [*configs, *TASKS]
     needed = {TASKS[name][0] for name in chosen if name in TASKS}
     with tempfile.TemporaryDirectory() as temporary:

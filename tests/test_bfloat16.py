@@ -6,17 +6,17 @@ growing at 256 times its terms, so that a gradient of a bias, say, is many times
 
 import importlib
 import math
-import pathlib
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from benchmarks import program
 from dcgan_jax import augment, inputs, models, train_state
 from dcgan_jax.models import attention
 
-CONFIGS = sorted(path.stem for path in pathlib.Path('configs').glob('*.py'))
+CONFIGS = program.config_names()
 BATCH = 32
 RNG = np.random.default_rng(0)
 IMAGES = jnp.asarray(RNG.uniform(0.2, 1.0, (BATCH, 32, 32, 3)), jnp.float32)

@@ -1,15 +1,14 @@
 import importlib
-import pathlib
 
 import pytest
 from ml_collections import ConfigDict
 
+from benchmarks import program
 from configs import cifar10
 from dcgan_jax import config as config_lib
 from dcgan_jax.errors import UserError
 
-CONFIGS = sorted(path.stem for path in (pathlib.Path(__file__).parents[1] / 'configs').glob('*.py'))
-
+CONFIGS = program.config_names()
 
 # Configs whose warnings are meant: the method of shapes_stable has both.
 WARNED = {'shapes_stable': ['config.penalty.r1, config.penalty.r2 with config.discriminator.mini']}

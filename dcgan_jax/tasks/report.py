@@ -6,7 +6,7 @@ from typing import Any
 
 from etils import epath
 
-from configs import cifar10
+from configs import default
 from dcgan_jax import checkpoint, page, run_dir
 from dcgan_jax import config as config_lib
 from dcgan_jax.errors import UserError
@@ -132,16 +132,16 @@ def _numbered(folder: epath.Path, suffix: str) -> dict[int, epath.Path]:
 
 
 def _config(run: Run) -> Iterator[str]:
-    defaults = config_lib.flatten(cifar10.get_config().to_dict())
+    defaults = config_lib.flatten(default.get_config().to_dict())
     fields = config_lib.flatten(run.config.to_dict())
     rows = [{'field': name, 'value': repr(value)} for name, value in fields.items()]
     changed = [
-        {**row, 'configs/cifar10.py': repr(defaults.get(row['field']))}
+        {**row, 'configs/default.py': repr(defaults.get(row['field']))}
         for row in rows
         if fields[row['field']] != defaults.get(row['field'])
     ]
     if changed:
-        yield page.text('What differs from configs/cifar10.py:')
+        yield page.text('Changes from configs/default.py:')
         yield page.table(changed)
     yield page.folded('All fields', page.table(rows))
 
