@@ -1,13 +1,11 @@
-"""The networks of `cifar10.py`, trained by what the search for CPU recipes found best.
+"""The networks of `cifar10.py` with the recipe of `cifar10_cpu.py` for 10 million images.
 
     python main.py --config=configs/cifar10_best.py --workdir=/tmp/best
 
-Biases let D see contrast (without them LeakyReLU and BatchNorm hide it), small batches make many
-updates, rates fall to zero over the second half, real images are mirrored: see docs/recipes.md.
-320,000 steps of 32 images show 10 million. Measured on one H200 (docs/gpu.md): FD
-(efficientnet_lite0) 35.0 after 10,300 steps, but collapsed after 40,800 (177.9), with alternating
-updates: the rates are too high to be held that long. Take `cifar10_sngan.py` on a GPU, and
-`cifar10_cpu.py`, which is the same for 6,400 steps, on CPUs.
+320,000 steps of 32 images. Measured on one H200 with alternating updates (docs/gpu.md): FD
+(efficientnet_lite0) 35.0 after 10,300 steps, but 177.9 after 40,800, where training had collapsed:
+the learning rates are too high for so many steps at a constant rate. Use `cifar10_sngan.py` on a
+GPU, and `cifar10_cpu.py` on CPUs.
 """
 
 from ml_collections import ConfigDict

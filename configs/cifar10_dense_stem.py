@@ -1,11 +1,11 @@
-"""A published variant with dense layers before the stem, and no BatchNorm in D.
+"""A published variant with dense layers before the first feature map and no BatchNorm in D.
 
     python main.py --config=configs/cifar10_dense_stem.py --workdir=/tmp/dense_stem
 
-Both networks are updated simultaneously, as in the original.
-The original starts from 9x9 and makes another image size: `generator.base_size` is that field.
-Hardware: one GPU or TPU; not measured there yet. A first look at a quarter of the width on one CPU
-core (docs/recipes.md): 1,000 steps, 3 minutes, FD (efficientnet_lite0) 294, few kinds of picture.
+Both networks are updated simultaneously, as in the original. The original starts from 9x9 pixels,
+for another image size: that is `generator.base_size`. Intended for a GPU or TPU, where it has not
+been measured. A short run at a quarter of the width on one CPU core (docs/recipes.md): 1,000 steps,
+3 minutes, FD (efficientnet_lite0) 294, few distinct images.
 """
 
 from ml_collections import ConfigDict
@@ -14,7 +14,7 @@ from configs import cifar10
 
 
 def get_config() -> ConfigDict:
-    """Changes the default into the variant's network."""
+    """The variant's networks."""
     config = cifar10.get_config()
     config.update_order = 'simultaneous'
     for network in ('generator', 'discriminator'):

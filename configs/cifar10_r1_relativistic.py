@@ -1,12 +1,13 @@
-"""A relativistic pairing loss with R1 and R2 (Huang et al. 2024, arXiv:2501.05441, section 2).
+"""The relativistic pairing loss with R1 and R2 (Huang et al. 2024, arXiv:2501.05441, section 2).
 
     python main.py --config=configs/cifar10_r1_relativistic.py --workdir=/tmp/relativistic
 
-The loss has no bad local optima, the two penalties make it converge; D needs no normalisation at
-all. On the networks of `cifar10.py`, not the paper's (whose FID of 1.96 takes those, classes and
-days). Gradients of gradients make a step about three times as dear. Hardware: one GPU or TPU; not
-measured there yet. With simultaneous updates, a first look at a quarter of the width on one CPU
-core (docs/recipes.md): 1,000 steps, 7 minutes, FD (efficientnet_lite0) 240.
+The loss has no bad local optima, and with both penalties training converges locally; D needs no
+normalization. This config uses the networks of `cifar10.py`, not the paper's, whose FID of 1.96
+also takes classes and days of training. Gradients of gradients make an update about three times as
+slow. Intended for a GPU or TPU, where it has not been measured. A short run at a quarter of the
+width on one CPU core, with simultaneous updates (docs/recipes.md): 1,000 steps, 7 minutes, FD
+(efficientnet_lite0) 240.
 """
 
 from ml_collections import ConfigDict
@@ -15,7 +16,7 @@ from configs import cifar10
 
 
 def get_config() -> ConfigDict:
-    """RpGAN, R1 and R2 of equal weight at every step, no BatchNorm in D."""
+    """Relativistic loss, R1 and R2 of equal weight at every step, no BatchNorm in D."""
     config = cifar10.get_config()
     config.loss.name = 'relativistic'
     config.penalty.r1 = config.penalty.r2 = 1.0

@@ -2,12 +2,12 @@
 
     python main.py --config=configs/cifar10_resnet.py --workdir=/tmp/resnet
 
-Weights are initialized by `glorot_uniform` without the gain of sqrt(2) that the authors' code has
-in the 3x3 convolutions of its blocks. 4.3 million parameters in G, 1.1 in D; five updates of D a
-step, Adam(2e-4, 0, 0.9), rates that fall to 0 over 100,000 steps. Published: FID 21.7 (the paper),
-16.8 (mimicry, 50k/train). Hardware: one GPU or TPU; not measured there yet. With simultaneous
-updates, a first look at a quarter of the width (--config.generator.width=0.25, and the same of D)
-on one CPU core (docs/recipes.md): 184 steps, 12 minutes, FD (efficientnet_lite0) 240.
+Weights are initialized by `glorot_uniform`, without the gain of sqrt(2) that the authors' code has
+in the 3x3 convolutions of its blocks. 4.3 million parameters in G, 1.1 in D; five updates of D per
+step, Adam(2e-4, 0, 0.9), learning rates that decay to 0 over 100,000 steps. Published: FID 21.7
+(the paper), 16.8 (mimicry, 50k/train). Intended for a GPU or TPU, where it has not been measured. A
+short run at a quarter of the width on one CPU core, with simultaneous updates (docs/recipes.md):
+184 steps, 12 minutes, FD (efficientnet_lite0) 240.
 """
 
 from ml_collections import ConfigDict
@@ -16,7 +16,7 @@ from configs import cifar10
 
 
 def get_config() -> ConfigDict:
-    """Residual G and D, spectral normalisation in D, hinge loss."""
+    """Residual G and D, spectral normalization in D, hinge loss."""
     config = cifar10.get_config()
     config.batch_size = 64
     config.num_steps = 100_000

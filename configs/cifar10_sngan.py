@@ -2,10 +2,10 @@
 
     python main.py --config=configs/cifar10_sngan.py --workdir=/tmp/sngan
 
-The generator of `cifar10.py` but for its last stage; a discriminator of seven spectrally normalised
-convolutions, no BatchNorm. One update of D a step, as most reimplementations of this network have
-it, instead of the paper's five. Published: FID 17.8 (pytorch-gan-collections, 50k/train; the
-paper 25.5 by another protocol). Measured on one H200 in bfloat16 (docs/gpu.md): FD
+The generator of `cifar10.py` except for its last stage; a discriminator of seven spectrally
+normalized convolutions without BatchNorm. One update of D per step, as in most reimplementations of
+this network, instead of the paper's five. Published: FID 17.8 (pytorch-gan-collections, 50k/train;
+the paper: 25.5 with another protocol). Measured on one H200 in bfloat16 (docs/gpu.md): FD
 (efficientnet_lite0) 14.4 after 60 s, 28,950 steps.
 """
 
@@ -15,7 +15,7 @@ from configs import cifar10
 
 
 def get_config() -> ConfigDict:
-    """Spectral normalisation in D, hinge loss, 100,000 steps of 64 images."""
+    """Spectral normalization in D, hinge loss, 100,000 steps of 64 images."""
     config = cifar10.get_config()
     config.batch_size = 64
     config.num_steps = 100_000

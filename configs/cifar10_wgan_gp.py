@@ -1,11 +1,12 @@
-"""WGAN-GP (Gulrajani et al. 2017, arXiv:1704.00028, algorithm 1) on the networks of `cifar10.py`.
+"""WGAN-GP (Gulrajani et al. 2017, arXiv:1704.00028, algorithm 1) with the networks of `cifar10.py`.
 
     python main.py --config=configs/cifar10_wgan_gp.py --workdir=/tmp/wgan_gp
 
-The critic has layer normalisation, because BatchNorm would mix the gradients of its penalty; five
-updates of it a step. Published: FID 19.8 with a CNN (pytorch-gan-collections, 50k/train). Hardware:
-one GPU or TPU; ours is not measured there yet. With simultaneous updates, a first look at a quarter
-of the width on one CPU core (docs/recipes.md): 500 steps, 7 minutes, FD (efficientnet_lite0) 246.
+The critic has layer normalization, because with BatchNorm the penalty would be on gradients of a
+batch rather than of an image; five updates of the critic per step. Published: FID 19.8 with a CNN
+(pytorch-gan-collections, 50k/train). Intended for a GPU or TPU, where it has not been measured. A
+short run at a quarter of the width on one CPU core, with simultaneous updates (docs/recipes.md):
+500 steps, 7 minutes, FD (efficientnet_lite0) 246.
 """
 
 from ml_collections import ConfigDict
@@ -14,7 +15,7 @@ from configs import cifar10
 
 
 def get_config() -> ConfigDict:
-    """Wasserstein loss, gradient penalty of 10, five updates of D a step."""
+    """Wasserstein loss, gradient penalty of 10, five updates of D per step."""
     config = cifar10.get_config()
     config.batch_size = 64
     config.num_steps = 100_000

@@ -1,14 +1,13 @@
-"""Holes in CIFAR-10 filled by a context encoder (Pathak et al. 2016, arXiv:1604.07379).
+"""Inpainting of CIFAR-10 with a context encoder (Pathak et al. 2016, arXiv:1604.07379).
 
     python main.py --config=configs/inpainting_cifar10.py --workdir=/tmp/inpaint
     python main.py --mode=inpaint --workdir=/tmp/inpaint
     ... --config.input.mask=free_form                       # or half, pixels; the default is centre
 
-A U-Net that goes down to 4x4 pixels, so that all of the image says what the hole holds. On 500 test
-images, which training does not see, after 1,500 steps whose rates fall from step 750 (ten minutes
-on one CPU core): 15.97 dB in the hole, FD (efficientnet_lite0) 52.8; Telea's method 15.54 dB and
-73.1. All 10,000 steps take a GPU or TPU; not measured there yet.
-Those figures with D are of simultaneous updates.
+A U-Net down to 4x4 pixels, so that each output depends on the whole image. On 500 test images after
+1,500 steps with learning rates that decay from step 750 (ten minutes on one CPU core, simultaneous
+updates): 15.97 dB in the hole, FD (efficientnet_lite0) 52.8; Telea's method 15.54 dB and 73.1. All
+10,000 steps are intended for a GPU or TPU, where they have not been measured.
 """
 
 from ml_collections import ConfigDict
@@ -17,7 +16,7 @@ from configs import super_resolution_cifar10
 
 
 def get_config() -> ConfigDict:
-    """The loss of super-resolution, a deeper network."""
+    """The losses of super-resolution, a deeper network."""
     config = super_resolution_cifar10.get_config()
     config.input.kind = 'masked'
     config.generator.update(

@@ -1,10 +1,10 @@
-"""Drawn shapes in three minutes on two CPU cores: no download, a DCGAN at a quarter width.
+"""The procedurally generated data set `shapes` in a few minutes on two CPU cores; no download.
 
     python main.py --config=configs/quickstart.py --workdir=/tmp/run
 
-`shapes` has 1,000 modes: ten shapes, ten colours, ten backgrounds. After these 4,000 steps nearly
-every picture has one object of one colour on one of the backgrounds; about a quarter are shapes
-that a person names at once, the others lumps.
+`shapes` has 1,000 modes: ten shapes, ten colors, ten backgrounds. After these 4,000 steps nearly
+every sample has one object of one color on one of the backgrounds; about a quarter of the objects
+are recognizable shapes.
 """
 
 from ml_collections import ConfigDict
@@ -13,7 +13,7 @@ from configs import cifar10
 
 
 def get_config() -> ConfigDict:
-    """The default network at a quarter of its width, in small and large steps."""
+    """The default networks at a quarter of their width, with high learning rates."""
     config = cifar10.get_config()
     config.dataset = 'shapes'
     config.batch_size = 32

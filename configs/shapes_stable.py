@@ -1,16 +1,15 @@
-"""All modes of `shapes`: what keeps a DCGAN from leaving some out.
+"""All modes of `shapes`: a DCGAN without mode collapse.
 
     python main.py --config=configs/shapes_stable.py --workdir=/tmp/stable
     python main.py --mode=evaluate --workdir=/tmp/stable          # modes of 1,000 in 25,600 samples
 
-The networks of `quickstart.py`. D sees how much a whole batch differs (minibatch standard
-deviation), judges each image against a real one (relativistic loss), and has gradient penalties in
-place of BatchNorm (R1 and R2, Huang et al. 2024, arXiv:2501.05441). What each is worth stands in
-docs/recipes.md.
+The networks of `quickstart.py` with minibatch standard deviation, the relativistic loss, and R1 and
+R2 penalties in place of BatchNorm in D (Huang et al. 2024, arXiv:2501.05441). docs/recipes.md has
+the effect of each.
 
-Seed 0: 995 of 1,000 modes, KL to uniform 0.10 nats, a fifth of samples shows no mode
-(`quickstart.py`, seeds 0, 1, 2: 612, 578, 589; 1.07, 1.18, 1.21; 69 to 75%). With simultaneous
-updates seeds 0, 1, 2 gave 990, 992, 995. One to two hours on one CPU core.
+Seed 0 covers 995 of 1,000 modes, with a KL divergence to uniform of 0.10 nats; a fifth of the
+samples is in no mode (`quickstart.py`, seeds 0, 1, 2: 612, 578, 589; 1.07, 1.18, 1.21; 69 to 75%).
+With simultaneous updates seeds 0, 1, 2 covered 990, 992, 995. One to two hours on one CPU core.
 """
 
 from ml_collections import ConfigDict
@@ -19,7 +18,7 @@ from configs import quickstart
 
 
 def get_config() -> ConfigDict:
-    """RpGAN with lazy R1 and R2, a D that compares the images of its batch, rates that fall."""
+    """Relativistic loss, lazy R1 and R2, minibatch standard deviation, decaying learning rates."""
     config = quickstart.get_config()
     config.num_steps = 60_000
     config.log_every = 500

@@ -1,16 +1,16 @@
-"""CIFAR-10 by sentences: GAN-CLS (Reed et al. 2016, arXiv:1605.05396).
+"""Text to image on CIFAR-10: GAN-CLS (Reed et al. 2016, arXiv:1605.05396).
 
     pip install -r requirements-text.txt
     python main.py --config=configs/text_cifar10.py --workdir=/tmp/text
     python main.py --mode=sample --workdir=/tmp/text --prompt='a photo of a horse' --prompt='a ship'
     python main.py --mode=retrieve --workdir=/tmp/text
 
-Captions are made of class names (`config.text.templates`); a sentence model, left as it is, makes
-vectors of them, which both networks hear of as they would of classes: by conditional normalisation
-and by projection, linear in the vector. D also learns that real images with captions of other
-classes are wrong. The recipe is that of `cifar10_cpu.py` at half its width, in batches of 16: half
-an hour on one CPU core. A linear SVM on features of efficientnet_lite0 finds the class asked for in
-71.1 % of 1,000 samples, in 77.2 % of real images; chance is 10 %.
+Captions are made from class names (`config.text.templates`) and embedded by a frozen sentence
+model. Both networks are conditioned on the embeddings as on classes: by conditional normalization
+and projection, linear in the embedding. D also learns to reject real images with captions of other
+classes. The recipe is that of `cifar10_cpu.py` at half its width with batches of 16: half an hour
+on one CPU core. A linear SVM on features of efficientnet_lite0 finds the requested class in 71.1%
+of 1,000 samples and in 77.2% of real images; chance is 10%.
 """
 
 from ml_collections import ConfigDict
