@@ -165,10 +165,16 @@ def test_latents_are_searched_where_the_run_has_them(config, data_dir, tmp_path,
     train.train_and_evaluate(config, tmp_path / 'run')
     given = tiny_config(data_dir)
     given.search.update(steps=3, restarts=2)
-    given.evaluation.metrics = ('inception_score',)  # no FD
+    with_distance = kind == 'grey'
+    given.evaluation.metrics = ('inception_score', 'frechet_distance')[: 1 + with_distance]
+    given.evaluation.extractor = str(
+        write_artifact(tmp_path / 'tiny.jaxexport', shape='b, 16, 16, 3')
+    )
+    before = given.copy_and_resolve_references()
     path, line = use(kind, tmp_path / 'run', given, tmp_path / 'out', num=9)
     assert 'search: psnr' in line
-    assert 'FD' not in line
+    assert ('FD' in line) == with_distance
+    assert given == before
     if kind == 'masked':
         result = json.loads(path.with_suffix('.json').read_text())
         assert result['figures']['mean fill']['psnr'] > 0

@@ -76,7 +76,7 @@ def open_task(
         sampler = Sampler(networks.generator, config)
         return Task(config, state, sampler, lambda x: sampler(state, x), 'trained', run.image_shape)
     config = config.copy_and_resolve_references().unlock()
-    config.input = (run.config if given is None else given).input
+    config.input = (run.config if given is None else given).input.copy_and_resolve_references()
     config.input.kind = kind
     config.lock()
     sampler = Sampler(networks.generator, config)
@@ -138,9 +138,10 @@ def figures(task: Task, data: Drawn, made: dict[str, np.ndarray], holes: bool = 
     where = data.given[..., -1:] if holes else None
     evaluator = None
     if 'frechet_distance' in task.config.evaluation.metrics:
-        with task.config.unlocked():
-            task.config.evaluation.metrics = ('frechet_distance',)
-        evaluator = Evaluator(task.config.evaluation, data.source)
+        evaluation = task.config.evaluation.copy_and_resolve_references()
+        with evaluation.unlocked():
+            evaluation.metrics = ('frechet_distance',)
+        evaluator = Evaluator(evaluation, data.source)
     table = {}
     for method, pixels in made.items():
         row = {'psnr': float(np.mean(psnr(pixels, data.real, where)))}

@@ -57,9 +57,10 @@ def restore(
 
 
 def with_given(config: ConfigDict, given: ConfigDict | None) -> ConfigDict:
-    """A run's config with what a task may have otherwise, from the config that its user gave.
+    """Return a run's config with the settings of tasks from the config that the user passed.
 
-    That is `evaluation`, `search`, `anomaly`, and `data_dir` if set.
+    These are the groups `evaluation`, `search` and `anomaly`, and `data_dir` if it is set. Neither
+    argument is changed.
 
     Raises:
         UserError: `given` is no valid config.
@@ -69,6 +70,6 @@ def with_given(config: ConfigDict, given: ConfigDict | None) -> ConfigDict:
     config_lib.validate(given)
     merged = config.copy_and_resolve_references().unlock()
     for group in config_lib.CHANGEABLE_GROUPS:
-        merged[group] = given[group]
+        merged[group] = given[group].copy_and_resolve_references()
     merged.data_dir = given.data_dir or config.data_dir
     return merged.lock()
