@@ -5,7 +5,7 @@
 
 Each config is trained for three steps at an eighth of its width, then the tasks run, all by
 main.py. A digest covers arrays, pixels and numbers, not the names of parameters, files or fields,
-so that renaming changes none. Expect a quarter of an hour on two cores.
+so that renaming changes none.
 """
 
 import argparse
@@ -105,7 +105,7 @@ def of_run(workdir: Path) -> str:
 
 
 def main() -> None:
-    """Prints a line for each config and task, as soon as it is known."""
+    """Prints a line for each config and task when it is done."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('--data_dir', required=True, help='prepared TFDS data sets')
     parser.add_argument('--only', default='', help='names of configs and tasks, comma-separated')

@@ -181,7 +181,7 @@ def _conv_matmul(
     copied_cheaply = taps == 1 or min(kernel.shape[2:]) <= _IMAGE_CHANNELS
     form = patches if copied_cheaply or taps > winograd.MAX_TAPS else winograd
     # The sums before and after the products need more digits than bfloat16 has. With 3 taps or more
-    # Winograd's sums also need operands of more digits: rounded ones cost 2% of the result.
+    # Winograd's sums also need operands of more digits: rounded ones cost 2 to 5% of the result.
     dtype = x.dtype if jnp.finfo(x.dtype).bits >= 32 else jnp.float32
     may_round = x.dtype == jnp.bfloat16 and (form is patches or taps <= 2)
     rounds = may_round and products.cpu_multiplies_bfloat16()
