@@ -15,7 +15,7 @@ from absl import logging as absl_logging
 from etils import epath
 from ml_collections import ConfigDict, config_flags
 
-from dcgan_jax.errors import StoppedError, TrainingError, UserError
+from dcgan_jax.runtime.errors import StoppedError, TrainingError, UserError
 
 _STARTED = 'DCGAN_JAX_STARTED'  # so that a process starts itself anew once, whatever glibc does
 
@@ -104,10 +104,10 @@ def _train() -> None:
 
 
 def _join() -> None:
-    from dcgan_jax import processes
+    from dcgan_jax.runtime import multihost
 
     if _is_one_of_several():
-        processes.start(_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value)
+        multihost.start(_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value)
 
 
 def _is_one_of_several() -> bool:
@@ -131,7 +131,7 @@ def _sample() -> None:
 
 
 def _evaluate() -> None:
-    from dcgan_jax import evaluation
+    from dcgan_jax.metrics import evaluator
     from dcgan_jax.tasks import evaluate
 
     given = _given()
@@ -142,7 +142,7 @@ def _evaluate() -> None:
     else:
         _refuse_beside_images('num', 'seed', 'checkpoint')
         result = evaluate.evaluate_images(_IMAGES.value, _WORKDIR.value, given, _OUT.value)
-    print(evaluation.line(result))
+    print(evaluator.line(result))
 
 
 def _export() -> None:
@@ -321,9 +321,9 @@ def _keep_compiled_programs() -> None:
     """Compiled programs outlive the process, in JAX_COMPILATION_CACHE_DIR ('': they don't)."""
     import jax
 
-    from dcgan_jax import cache
+    from dcgan_jax.runtime import cache_dir
 
-    folder = os.environ.get('JAX_COMPILATION_CACHE_DIR', cache.folder())
+    folder = os.environ.get('JAX_COMPILATION_CACHE_DIR', cache_dir.folder())
     jax.config.update('jax_compilation_cache_dir', str(folder) or None)
     jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.1)
 

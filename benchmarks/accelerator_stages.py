@@ -15,7 +15,8 @@ import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from benchmarks import measure, program, quality, sampling
-from dcgan_jax import models, sources
+from dcgan_jax import models
+from dcgan_jax.data import sources
 from dcgan_jax.metrics import extractors
 
 

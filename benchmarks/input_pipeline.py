@@ -14,9 +14,9 @@ import jax
 import jax.numpy as jnp
 
 from benchmarks import measure, program
-from dcgan_jax import data, images, sources
-from dcgan_jax import mesh as mesh_lib
-from dcgan_jax.compiled import CallRanges
+from dcgan_jax.data import images, input_pipeline, sources
+from dcgan_jax.parallel import CallRanges
+from dcgan_jax.runtime import sharding
 
 
 def main() -> None:
@@ -31,15 +31,17 @@ def main() -> None:
     source = sources.open_source(config.dataset, 'train', flags.data_dir)
     compiled = program.build(config, steps_per_call=1)
     gather = jax.jit(lambda split, batch: images.to_float(jnp.take(split.images, batch, axis=0)))
-    placed = mesh_lib.sharded(compiled.mesh)
+    placed = sharding.sharded(compiled.mesh)
     numbers = itertools.count()
 
     def batch() -> jax.Array:
-        indices = data.batch_indices(0, next(numbers), config.batch_size, program.NUM_IMAGES)[0]
+        indices = input_pipeline.batch_indices(
+            0, next(numbers), config.batch_size, program.NUM_IMAGES
+        )[0]
         return gather(compiled.split, jax.device_put(indices, placed))
 
     ranges = CallRanges(0, 10_000, 1)
-    stream = data.stream(source, config.seed, ranges, config.batch_size)
+    stream = input_pipeline.stream(source, config.seed, ranges, config.batch_size)
     steps = measure.seconds(compiled.updates(), flags.repeats)
     batches = measure.seconds(batch, 10 * flags.repeats)
     streamed = measure.seconds(lambda: next(stream), 20 * flags.repeats)

@@ -16,7 +16,7 @@ import jax
 import numpy as np
 
 from benchmarks import measure
-from dcgan_jax.models import lowering
+from dcgan_jax.models import conv
 
 try:
     import torch
@@ -35,7 +35,7 @@ Run = Callable[[], object]
 
 def ours(kind: str, how: str, x: np.ndarray, kernel: np.ndarray, strides: int) -> Run:
     """A compiled call: the result and both gradients of a sum of squares, half of it."""
-    function = functools.partial(getattr(lowering, kind), strides=strides, lowering=how)
+    function = functools.partial(getattr(conv, kind), strides=strides, lowering=how)
 
     @jax.jit
     def run(x: jax.Array, kernel: jax.Array) -> tuple[jax.Array, ...]:

@@ -15,10 +15,10 @@ import numpy as np
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from dcgan_jax import compiled, models, train_state
-from dcgan_jax import mesh as mesh_lib
+from dcgan_jax import models, parallel, train_state
+from dcgan_jax.data.sources import Examples
 from dcgan_jax.models import Networks
-from dcgan_jax.sources import Examples
+from dcgan_jax.runtime import sharding
 from dcgan_jax.train_state import GANState
 
 IMAGE_SHAPE = (32, 32, 3)
@@ -86,19 +86,19 @@ def build(
     mesh: Mesh | None = None,
 ) -> Program:
     """Compiles the training call of a config for random images that stay on the device(s)."""
-    mesh = mesh or mesh_lib.create(config.batch_size)
+    mesh = mesh or sharding.create(config.batch_size)
     networks = models.build(config, IMAGE_SHAPE, NUM_CLASSES)
     create = functools.partial(train_state.create, config, networks, IMAGE_SHAPE)
-    like = compiled.abstract_state(create, mesh, config.sharding)
-    state = compiled.initial_state(create, like)
+    like = parallel.abstract_state(create, mesh, config.sharding)
+    state = parallel.initial_state(create, like)
     pixels = random_pixels(num_images).reshape(num_images, -1)
     labels = np.arange(num_images, dtype=np.int32) % NUM_CLASSES if config.conditional else None
-    split = jax.device_put(Examples(pixels, labels), mesh_lib.replicated(mesh))
+    split = jax.device_put(Examples(pixels, labels), sharding.replicated(mesh))
     taken = config.batch_size * config.discriminator_steps
     rng = np.random.default_rng(1)
     indices = rng.integers(0, num_images, (steps_per_call, taken)).astype(np.int32)
-    batches = jax.device_put(indices, mesh_lib.sharded(mesh, axis=1))
-    call = compiled.train_call(config, mesh, like, IMAGE_SHAPE)
+    batches = jax.device_put(indices, sharding.sharded(mesh, axis=1))
+    call = parallel.train_call(config, mesh, like, IMAGE_SHAPE)
     call = call.lower(state, split, batches).compile()
     return Program(config, mesh, networks, call, state, split, batches)
 
@@ -122,12 +122,12 @@ def lower(
     """
     networks = models.build(config, IMAGE_SHAPE, NUM_CLASSES)
     create = functools.partial(train_state.create, config, networks, IMAGE_SHAPE)
-    state = compiled.abstract_state(create, mesh, config.sharding)
+    state = parallel.abstract_state(create, mesh, config.sharding)
     labels = jax.ShapeDtypeStruct((num_images,), np.int32) if config.conditional else None
     split = Examples(jax.ShapeDtypeStruct((num_images, math.prod(IMAGE_SHAPE)), np.uint8), labels)
     taken = config.batch_size * max(config.discriminator_steps, 1)
     batches = jax.ShapeDtypeStruct((1, taken), np.int32)
-    traced = compiled.train_call(config, mesh, state, IMAGE_SHAPE).trace(state, split, batches)
+    traced = parallel.train_call(config, mesh, state, IMAGE_SHAPE).trace(state, split, batches)
     return traced.lower(lowering_platforms=platforms) if platforms else traced.lower()
 
 
@@ -136,5 +136,5 @@ def arithmetic(config: ConfigDict) -> float:
     direct = config.copy_and_resolve_references()
     direct.lowering = 'xla'
     # Not every accelerator's client counts operations before it compiles; the CPU's does.
-    mesh = Mesh(np.asarray(jax.devices('cpu')[:1]), (mesh_lib.AXIS,))
+    mesh = Mesh(np.asarray(jax.devices('cpu')[:1]), (sharding.AXIS,))
     return lower(direct, mesh).cost_analysis()['flops']

@@ -24,13 +24,14 @@ import jax
 from ml_collections import ConfigDict
 
 from benchmarks import measure, program
-from dcgan_jax import compiled, feed, images, models, sources, train_state
 from dcgan_jax import config as config_lib
-from dcgan_jax import mesh as mesh_lib
+from dcgan_jax import models, parallel, train_state
+from dcgan_jax.data import feed, images, sources
+from dcgan_jax.data.sources import ImageSource
+from dcgan_jax.evaluation import SampleScorer
 from dcgan_jax.models import Networks
+from dcgan_jax.runtime import sharding
 from dcgan_jax.sampling import Sampler
-from dcgan_jax.scoring import SampleScorer
-from dcgan_jax.sources import ImageSource
 from dcgan_jax.train_state import GANState
 
 _GRID = 100  # pictures
@@ -61,14 +62,14 @@ def train(
         marks: seconds, ascending.
         start: `time.perf_counter` at second 0; None: at the end of the first call, which compiles.
     """
-    mesh = mesh_lib.create(config.batch_size)
+    mesh = sharding.create(config.batch_size)
     create = functools.partial(train_state.create, config, networks, source.image_shape)
-    like = compiled.abstract_state(create, mesh, config.sharding)
-    state = compiled.initial_state(create, like)
+    like = parallel.abstract_state(create, mesh, config.sharding)
+    state = parallel.initial_state(create, like)
     state = train_state.with_captions(state, like, config, source.class_names)
-    ranges = compiled.CallRanges(0, config.num_steps, compiled.steps_per_call(config))
+    ranges = parallel.CallRanges(0, config.num_steps, parallel.steps_per_call(config))
     split, batches = feed.feed(config, mesh, source, ranges)
-    call = compiled.train_call(config, mesh, like, source.image_shape)
+    call = parallel.train_call(config, mesh, like, source.image_shape)
     reached, metrics, left = [], None, list(marks)
     with contextlib.closing(batches):
         for batch in batches:

@@ -14,7 +14,7 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from benchmarks import measure, program
-from dcgan_jax import mesh as mesh_lib
+from dcgan_jax.runtime import sharding
 
 AXES = ('batch_size', 'width', 'steps_per_call', 'devices')
 
@@ -22,16 +22,16 @@ AXES = ('batch_size', 'width', 'steps_per_call', 'devices')
 def time_one(config: ConfigDict, axis: str, value: float, repeats: int) -> dict[str, Any]:
     """Times one config changed along one axis."""
     steps_per_call = 1
-    mesh = mesh_lib.create(config.batch_size)
+    mesh = sharding.create(config.batch_size)
     if axis == 'batch_size':
         config.batch_size = int(value)
-        mesh = mesh_lib.create(config.batch_size)
+        mesh = sharding.create(config.batch_size)
     elif axis == 'width':
         config.generator.width = config.discriminator.width = value
     elif axis == 'steps_per_call':
         steps_per_call = int(value)
     else:
-        mesh = Mesh(np.asarray(jax.devices()[: int(value)]), (mesh_lib.AXIS,))
+        mesh = Mesh(np.asarray(jax.devices()[: int(value)]), (sharding.AXIS,))
     compiled = program.build(config, steps_per_call, num_images=5_000, mesh=mesh)
     times = [t / steps_per_call for t in measure.seconds(compiled.updates(), repeats)]
     result = measure.summary(times)

@@ -22,7 +22,7 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from benchmarks import measure, program
-from dcgan_jax import mesh as mesh_lib
+from dcgan_jax.runtime import sharding
 
 # Peak FLOP/s in bfloat16 and bytes/s of one chip (https://cloud.google.com/tpu/docs/v6e).
 _RATES = {'v5e': (197e12, 819e9), 'v6e': (918e12, 1640e9)}
@@ -35,7 +35,7 @@ def tpu_mesh(topology: str, num_devices: int) -> Mesh:
     os.environ['TPU_WORKER_HOSTNAMES'] = 'localhost'
     os.environ['TPU_ACCELERATOR_TYPE'] = _ACCELERATOR_TYPES[topology.split(':')[0]]
     devices = topologies.get_topology_desc(platform='tpu', topology_name=topology).devices
-    return Mesh(np.asarray(devices[:num_devices]), (mesh_lib.AXIS,))
+    return Mesh(np.asarray(devices[:num_devices]), (sharding.AXIS,))
 
 
 def compile_update(config: ConfigDict, topology: str, num_devices: int) -> dict[str, object]:

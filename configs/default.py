@@ -23,7 +23,7 @@ def get_config() -> ConfigDict:
     config.steps_per_call = 0
     # Type of the computation; parameters, statistics, losses and optimizer state are float32.
     config.dtype = 'float32'
-    # How convolutions are computed, see dcgan_jax/models/lowering.py.
+    # How convolutions are computed, see dcgan_jax/models/conv.py.
     config.lowering = 'auto'
     # 'replicated': each device has the whole state; 'fsdp': it is sharded over the devices.
     config.sharding = 'replicated'
@@ -40,7 +40,7 @@ def get_config() -> ConfigDict:
     config.keep_checkpoints = 3
     # Whether to profile calls 3 to 6, for TensorBoard's profile plugin.
     config.profile = False
-    # On NaN or infinity: 'stop', 'skip' the update, or 'rollback', see dcgan_jax/guard.py.
+    # On NaN or infinity: 'stop', 'skip' the update, or 'rollback' to the last checkpoint.
     config.on_nonfinite = 'stop'
     # Largest number of consecutive skipped updates.
     config.max_skipped = 100
@@ -59,7 +59,7 @@ def get_config() -> ConfigDict:
 
     # Networks.
 
-    # What G maps to images, see dcgan_jax/inputs.py.
+    # What G maps to images, see dcgan_jax/data/degradations.py.
     config.input = _input()
     # Size of the latent z ~ N(0, I).
     config.latent_dim = 100
@@ -110,7 +110,7 @@ def _data() -> ConfigDict:
 
 
 def _augment() -> ConfigDict:
-    """Augmentations of the images that D sees, see dcgan_jax/augment.py."""
+    """Augmentations of the images that D sees, see dcgan_jax/augmentation.py."""
     config = ConfigDict()
     # Horizontal flips of real images with probability 1/2.
     config.horizontal_flip = False
@@ -264,7 +264,7 @@ def _loss() -> ConfigDict:
 
 
 def _penalty() -> ConfigDict:
-    """Weights of D's gradient penalties, see dcgan_jax/penalties.py."""
+    """Weights of D's gradient penalties, see dcgan_jax/gradient_penalties.py."""
     config = ConfigDict()
     config.r1 = 0.0
     config.r2 = 0.0
@@ -330,7 +330,7 @@ def _search() -> ConfigDict:
 
 
 def _anomaly() -> ConfigDict:
-    """Settings of --mode=detect_anomalies, see dcgan_jax/anomaly.py."""
+    """Settings of --mode=detect_anomalies, see dcgan_jax/tasks/anomaly_scores.py."""
     config = ConfigDict()
     # Also 'search' and, for a run with loss.rotation, 'rotation'.
     config.scores = ('discriminator', 'mahalanobis', 'neighbours', 'encoder')

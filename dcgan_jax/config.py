@@ -11,24 +11,17 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from dcgan_jax import (
-    anomaly,
-    augment,
-    captions,
-    corrupt,
-    data,
-    guard,
-    inputs,
-    mesh,
-    optimizers,
-    penalties,
-)
-from dcgan_jax.errors import UserError
-from dcgan_jax.evaluation import METRIC_OF, METRICS
-from dcgan_jax.files import is_unicode
+from dcgan_jax import augmentation, gradient_penalties, optimizers
+from dcgan_jax.data import captions, corrupt_records, degradations, input_pipeline
 from dcgan_jax.losses import LOSSES
-from dcgan_jax.models import lowering, norms, stages
+from dcgan_jax.metrics.evaluator import METRIC_OF, METRICS
+from dcgan_jax.models import blocks, conv, norms
+from dcgan_jax.runtime import nonfinite, sharding
+from dcgan_jax.runtime.errors import UserError
+from dcgan_jax.runtime.files import is_unicode
 
+# Computed in tasks/anomaly_scores.py.
+ANOMALY_SCORES = 'discriminator', 'rotation', 'mahalanobis', 'neighbours', 'encoder', 'search'
 _LARGEST = 3.4e38  # Of float32; what is larger would be infinite.
 
 
@@ -133,7 +126,7 @@ OPTIMIZER = {
     'final_share': PART,
 }
 LAYERS = {
-    'block': Choice(stages.BLOCKS),
+    'block': Choice(blocks.BLOCKS),
     'features': Each(whole(1, 2**14)),
     'strides': Each(Choice((1, 2)), least=1),
     'kernel_size': KERNEL,
@@ -145,7 +138,7 @@ LAYERS = {
     'norm_epsilon': Number(0),
     'leaky_slope': SHARE,
     'use_bias': FLAG,
-    'weight_init': Choice(tuple(stages.INITIALIZERS)),
+    'weight_init': Choice(tuple(blocks.INITIALIZERS)),
     'weight_stddev': Number(0),
     'spectral_norm': FLAG,
     'width': Number(1e-3, 64),
@@ -157,10 +150,10 @@ SCHEMA = {
     'data': {
         'split': Text(filled=True),
         'classes': Each(whole(0)),
-        'placement': Choice(data.PLACEMENTS),
+        'placement': Choice(input_pipeline.PLACEMENTS),
         'device_limit_bytes': whole(0, 2**63 - 1),
         'image_size': whole(0, 4096),
-        'on_corrupt': Choice(corrupt.CHOICES),
+        'on_corrupt': Choice(corrupt_records.CHOICES),
     },
     'batch_size': whole(1, 2**20),
     'num_steps': whole(0, 2**31 - 1),
@@ -170,16 +163,16 @@ SCHEMA = {
     'checkpoint_every': whole(1),
     'keep_checkpoints': whole(1),
     'profile': FLAG,
-    'sharding': Choice(mesh.SHARDINGS),
-    'on_nonfinite': Choice(guard.CHOICES),
+    'sharding': Choice(sharding.SHARDINGS),
+    'on_nonfinite': Choice(nonfinite.CHOICES),
     'max_skipped': whole(0),
     'max_rollbacks': whole(0),
     'dtype': Choice(('float32', 'bfloat16')),
-    'lowering': Choice(tuple(lowering.LOWERINGS)),
+    'lowering': Choice(tuple(conv.LOWERINGS)),
     'input': {
-        'kind': Choice(inputs.KINDS),
+        'kind': Choice(degradations.KINDS),
         'scale': Choice((2, 4, 8)),
-        'mask': Choice(inputs.MASKS),
+        'mask': Choice(degradations.MASKS),
         'missing': Number(0.01, 0.99),  # Something is known, and something is not.
     },
     'latent_dim': whole(1, 2**14),
@@ -199,7 +192,7 @@ SCHEMA = {
         'base_features': whole(1, 2**14),
         'stem_features': Each(whole(1, 2**14)),
         'stem_norm': FLAG,
-        'activation': Choice(stages.ACTIVATIONS),
+        'activation': Choice(blocks.ACTIVATIONS),
     },
     'discriminator': LAYERS
     | {
@@ -219,10 +212,10 @@ SCHEMA = {
         'rotation': Number(0),
         'rotation_generator': Number(0),
     },
-    'penalty': {**{name: Number(0) for name in penalties.NAMES}, 'interval': whole(1)},
+    'penalty': {**{name: Number(0) for name in gradient_penalties.NAMES}, 'interval': whole(1)},
     'augment': {
         'horizontal_flip': FLAG,
-        'policy': Each(Choice(tuple(augment.POLICIES))),
+        'policy': Each(Choice(tuple(augmentation.POLICIES))),
         'probability': PART,
         'adaptive_target': SHARE,
         'adaptive_images': whole(1),
@@ -243,7 +236,7 @@ SCHEMA = {
         'prior': Number(0),
     },
     'anomaly': {
-        'scores': Each(Choice(anomaly.SCORES), least=1),
+        'scores': Each(Choice(ANOMALY_SCORES), least=1),
         'neighbours': whole(1, 1000),
         'encoder_steps': whole(1),
         'encoder_learning_rate': Number(0),
@@ -383,7 +376,7 @@ def _conflicts(config: ConfigDict) -> Iterator[tuple[str, str]]:
             'has not',
             'set config.loss.rotation above 0.0 (Chen et al. 2019: 1.0, and 0.2 for G)',
         )
-    if config.loss.rotation and (pack > 1 or inputs.are_images(config)):
+    if config.loss.rotation and (pack > 1 or degradations.are_images(config)):
         yield (
             'config.loss.rotation excludes config.discriminator.pack above 1 and images as inputs',
             'set it to 0.0',
@@ -411,7 +404,7 @@ def _conflicts_of_pairs(config: ConfigDict) -> Iterator[tuple[str, str]]:
             'set config.loss.adversarial, config.loss.feature_matching and '
             'config.augment.adaptive_target to 0.0, or take 1',
         )
-    if not inputs.are_images(config):
+    if not degradations.are_images(config):
         if not loss.adversarial or loss.content or loss.feature_matching:
             yield (
                 "config.input.kind='latent' makes no pairs of images, so G learns from D alone",
@@ -447,7 +440,9 @@ def _conflicts_of_pairs(config: ConfigDict) -> Iterator[tuple[str, str]]:
 def doubts(config: ConfigDict) -> list[str]:
     """What a valid config says that may not be meant, a line each."""
     lines = []
-    used = ', '.join(f'config.penalty.{name}' for name in penalties.NAMES if config.penalty[name])
+    used = ', '.join(
+        f'config.penalty.{name}' for name in gradient_penalties.NAMES if config.penalty[name]
+    )
     if used and config.discriminator.norm == 'batch':
         lines.append(
             f"{used} with config.discriminator.norm='batch': gradients are those of a whole batch, "

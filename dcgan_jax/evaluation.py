@@ -1,340 +1,161 @@
-"""Scores images against a data set: samples of a generator, or anybody's."""
+"""Figures for a generator: of its samples, and of a run's states while it trains."""
 
-import functools
-import hashlib
-import json
-from collections.abc import Iterable, Iterator
-from typing import Any, NamedTuple
+from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
-from absl import logging
 from etils import epath
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
-from dcgan_jax.errors import UserError
-from dcgan_jax.files import write_whole
-from dcgan_jax.metrics import (
-    Statistics,
-    extractors,
-    frechet_distance,
-    inception_score,
-    kernel_distance,
-    mode_coverage,
-    modes,
-    precision_recall,
-    reference,
-    statistics,
-)
-from dcgan_jax.metrics.inception_score import SPLITS
-from dcgan_jax.metrics.kernel import SUBSET_SIZE, SUBSETS
-from dcgan_jax.metrics.manifold import NEIGHBOURS
-from dcgan_jax.sources import ImageSource
+from dcgan_jax import run_dir
+from dcgan_jax.data import degradations, input_pipeline
+from dcgan_jax.data.sources import ImageSource
+from dcgan_jax.metrics import evaluator
+from dcgan_jax.metrics.evaluator import Evaluation, Evaluator
+from dcgan_jax.runtime import checkpoint, multihost, preemption
+from dcgan_jax.runtime.clu_no_tf import metric_writers
+from dcgan_jax.sampling import Sampler
+from dcgan_jax.train_state import GANState
 
-# The fewest samples that each can be computed of; fakes and, where they are compared, reals.
-_LEAST = {
-    'frechet_distance': 2,
-    'kernel_distance': SUBSET_SIZE,
-    'inception_score': SPLITS,
-    'precision_recall': NEIGHBOURS + 1,
-    'mode_coverage': 1,
-}
-METRICS = tuple(_LEAST)
-_OF_FEATURES = {'kernel_distance', 'precision_recall'}  # these compare with features of reals
-_MODES_OF = 'shapes'  # the data set whose modes are known
-# Of the figures of `Evaluation.values`, those that are better when smaller.
-SMALLER_IS_BETTER = ('frechet_distance', 'kernel_distance', 'modes_kl', 'modes_unrecognised')
-# The metric that each figure comes from.
-METRIC_OF = {
-    'frechet_distance': 'frechet_distance',
-    'kernel_distance': 'kernel_distance',
-    'inception_score': 'inception_score',
-    **dict.fromkeys(('precision', 'recall', 'density', 'coverage'), 'precision_recall'),
-    **dict.fromkeys(('modes', 'modes_kl', 'modes_unrecognised'), 'mode_coverage'),
-}
+# States are chosen by samples of a seed that nobody reports by accident.
+SELECTION_SEED = 2**32 - 1
+# What two comparable figures may differ in; a reference's content counts, not its file's name.
+_OF_THE_STATE = ('step', 'seed', 'reference')
 
 
-class Evaluation(NamedTuple):
-    """What was measured and how.
+class SampleScorer:
+    """Draws samples from a state's averaged generator and evaluates them."""
 
-    Attributes:
-        values: figures by name: 'frechet_distance', 'kernel_distance' (and '..._std'),
-            'inception_score' (and '..._std'), 'precision', 'recall', 'density', 'coverage',
-            'modes', 'modes_kl', 'modes_unrecognised'.
-        labels: what each of these is called; 'FID', say.
-        protocol: all that the figures depend on.
-    """
-
-    values: dict[str, float]
-    labels: dict[str, str]
-    protocol: dict[str, Any]
-
-
-class Evaluator:
-    """Compares images with those of a split, which are read and extracted at most once."""
-
-    def __init__(self, config: ConfigDict, source: ImageSource):
-        """Loads the extractor and checks what can be checked before images are drawn.
+    def __init__(self, config: ConfigDict, sampler: Sampler, source: ImageSource):
+        """Prepares for states of a run.
 
         Args:
-            config: `config.evaluation` of a run.
-            source: the split to compare with.
+            config: of the run.
+            sampler: of its generator.
+            source: the split to compare with, whose classes samples have as often as its images.
 
         Raises:
-            UserError: extractor, reference or split don't allow the metrics.
+            UserError: see `Evaluator`.
         """
         self._config, self._source = config, source
-        self._asked = set(config.metrics)
-        if 'mode_coverage' in self._asked and source.name.split('/')[0] != _MODES_OF:
-            raise UserError(
-                f'config.evaluation.metrics: mode_coverage knows the modes of {_MODES_OF!r}, not '
-                f'those of {source.name}: leave it out'
-            )
-        if 'mode_coverage' in self._asked and source.image_shape != modes.IMAGE_SHAPE:
-            raise UserError(
-                f'config.evaluation.metrics: mode_coverage takes images of {modes.IMAGE_SHAPE}, '
-                f'these have {source.image_shape}: leave it out, or config.data.image_size'
-            )
-        self._extractor = self._given = None
-        if self._asked != {'mode_coverage'}:
-            self._extractor = extractors.load(
-                config.extractor, config.inception_weights, config.batch_size
-            )
-            self._extractor.check(source.image_shape)
-            if config.reference:
-                self._given = reference.read_statistics(config.reference, self._extractor)
-        for metric in _OF_FEATURES & self._asked:
-            short = f'the number of images in {source.name} {source.split}'
-            what = short if len(source) < config.num_real else 'config.evaluation.num_real'
-            self._check_count(metric, min(config.num_real, len(source)), what)
-
-    def __call__(
-        self, batches: Iterable[np.ndarray], count: int, protocol: dict[str, Any]
-    ) -> Evaluation:
-        """Extracts the images' features and computes the metrics of `config.metrics`.
-
-        Args:
-            batches: uint8 `[b, H, W, C]` each, of any b.
-            count: images in all of them.
-            protocol: what the caller knows of the images: step, seed, say; JSON.
-
-        Raises:
-            UserError: they are too few for a metric, or don't fit the extractor.
-        """
-        self.check(count)
-        kept: list[np.ndarray] = []
-        if 'mode_coverage' in self._asked:
-            batches = _keeping(batches, kept)
-        values, labels, how = {}, {}, {}
-        if self._extractor is None:
-            for _ in batches:
-                pass
-        else:
-            features, logits, shape = self._extract(batches, count)
-            how |= {'image_shape': list(shape), 'grey_as_rgb': shape[2] == 1}
-            if self._compares and shape[:2] != self._source.image_shape[:2]:
-                logging.warning(
-                    'images of %dx%d pixels are compared with real ones of %dx%d',
-                    *(*shape[1::-1], *self._source.image_shape[1::-1]),
-                )
-            values, labels = self._compare(features, logits)
-            if 'frechet_distance' in self._asked:
-                # Then FD is far too large.
-                how['singular_covariance'] = min(count, self._statistics.n) <= features.shape[1]
-                if self._statistics.n <= features.shape[1]:
-                    logging.warning(
-                        '%d real images for %d feature dimensions: the Fréchet distance to so few '
-                        'is far too large',
-                        *(self._statistics.n, features.shape[1]),
-                    )
-        if kept:
-            shown = mode_coverage(np.concatenate(kept))
-            values |= {
-                'modes': shown.modes,
-                'modes_kl': shown.kl,
-                'modes_unrecognised': shown.unrecognised,
-            }
-            labels |= {
-                'modes': f'modes of {len(shown.counts):,}',
-                'modes_kl': 'KL to uniform',
-                'modes_unrecognised': 'share unrecognised',
-            }
-        how |= self._protocol() | {'n_fake': count} | protocol
-        return Evaluation(values, labels, how)
+        self._sampler = sampler
+        self._evaluator = Evaluator(config.evaluation, source)
 
     def check(self, count: int) -> None:
-        """Refuses a number of images that is too small for a metric.
+        """Refuses a number of samples that is too small for a metric (`UserError`)."""
+        self._evaluator.check(count)
 
-        Raises:
-            UserError: names the metric.
+    def __call__(self, state: GANState, count: int, seed: int) -> Evaluation:
+        """Evaluates `count` samples of `seed`; how they were drawn is part of the protocol."""
+        ema = self._config.ema
+        protocol = {
+            'step': int(state.step),
+            'seed': seed,
+            'weights': (
+                f'EMA with a halflife of {ema.halflife_images:g} images, at most '
+                f'{ema.rampup_ratio:g} of those seen'
+                if ema.halflife_images
+                else 'live'
+            ),
+            'batch_norm': self._batch_norm(state),
+            'dtype': self._config.dtype,
+        }
+        if degradations.are_images(self._config):
+            protocol['inputs'] = {**self._config.input, 'images': 'drawn from the split'}
+        if len(self._sampler.classes):
+            protocol['classes'] = 'those of images drawn from the split'
+        return self._evaluator(self._samples(state, count, seed), count, protocol)
+
+    def _batch_norm(self, state: GANState) -> str:
+        if not state.generator.batch_stats:
+            return 'none'
+        if self._config.ema.batch_stats == 'average':
+            return 'EMA of the statistics'
+        return f'statistics of {self._config.ema.standing_batches} batches of fresh latents'
+
+    def _samples(self, state: GANState, count: int, seed: int) -> Iterator[np.ndarray]:
+        given, labels = self._sampler.inputs(seed, count, self._source), self._sampler.labels(count)
+        if len(self._sampler.classes):
+            drawn = input_pipeline.batch_indices(seed, 0, count, len(self._source))[0]
+            labels = self._source.read(drawn, labels=True).labels
+        yield from self._sampler.batches(state, given, labels)
+
+
+class Progress:
+    """Evaluates a run's states as it trains, and keeps the best of them."""
+
+    def __init__(
+        self,
+        config: ConfigDict,
+        scorer: SampleScorer,
+        workdir: epath.Path,
+        writer: metric_writers.MetricWriter,
+        best: checkpoint.Checkpoints,
+        request: preemption.Request,
+    ):
+        """Takes up where the run was: what it saved as its best is to be beaten.
+
+        Args:
+            config: of the run.
+            scorer: of its states.
+            workdir: gets `evaluation/*.json`.
+            writer: gets the figures as scalars.
+            best: where the best state is saved.
+            request: to stop, which an evaluation gives way to.
         """
-        for metric in self._config.metrics:
-            self._check_count(metric, count, 'the number of samples')
+        self._config = config.evaluation
+        self._scorer, self._workdir, self._writer, self._best = scorer, workdir, writer, best
+        self._request = request
+        saved = best.latest_metadata().get('best')
+        self._to_beat = saved if _is_figure(saved) else None
 
-    def _extract(
-        self, batches: Iterable[np.ndarray], count: int
-    ) -> tuple[np.ndarray, np.ndarray, tuple[int, int, int]]:
-        """(features, logits, (H, W, C) of the images)."""
-        extracted, shape = [], None
-        with tqdm(total=count, desc='Evaluating', unit='image', disable=None) as bar:
-            for piece in _rebatched(batches, self._extractor.piece):
-                shape = piece.shape[1:]
-                extracted.append(self._extractor(piece))
-                bar.update(len(piece))
-        features, logits = zip(*extracted, strict=True)
-        return np.concatenate(features), np.concatenate(logits), shape
+    def catch_up(self, state: GANState) -> bool:
+        """Evaluates a state that a run went on from, if that was given up; returns as a call."""
+        files = (self._workdir / run_dir.EVALUATIONS_FOLDER).glob(f'{int(state.step):08d}_*.json')
+        ours = any('_seed' not in path.name for path in files)  # Not of `--mode=evaluate`.
+        return multihost.all_true(ours) or self(state)
 
-    def _compare(
-        self, features: np.ndarray, logits: np.ndarray
-    ) -> tuple[dict[str, float], dict[str, str]]:
-        names = self._extractor.labels
-        values, labels = {}, {}
-        for metric in self._config.metrics:
-            if metric == 'frechet_distance':
-                fake, real = statistics(features), self._statistics
-                values[metric] = frechet_distance(fake.mu, fake.sigma, real.mu, real.sigma)
-                labels[metric] = names.frechet_distance
-            elif metric == 'mode_coverage':
-                continue  # of images, not of features
-            elif metric == 'precision_recall':
-                shares = precision_recall(self._real.features, features)._asdict()
-                values |= shares
-                labels |= {name: f'{name} ({self._extractor.name})' for name in shares}
-            else:
-                mean, spread = (
-                    inception_score(logits)
-                    if metric == 'inception_score'
-                    else kernel_distance(features, self._real.features)
-                )
-                values |= {metric: mean, f'{metric}_std': spread}
-                label = getattr(names, metric)
-                labels |= {metric: label, f'{metric}_std': f'{label} std'}
-        return values, labels
-
-    @functools.cached_property
-    def _real(self) -> reference.Reference:
-        return reference.of_source(
-            self._source,
-            self._extractor,
-            num_features=self._config.num_real,
-            whole=self._given is None and 'frechet_distance' in self._asked,
+    def __call__(self, state: GANState) -> bool:
+        """Evaluates a state and prints its figures; False if a signal ended that."""
+        step = int(state.step)
+        try:
+            with self._request.interrupts():
+                result = self._scorer(state, self._config.num_samples, SELECTION_SEED)
+        except preemption.InterruptedByRequest:
+            return False
+        if multihost.is_first():
+            evaluator.write(self._workdir / run_dir.EVALUATIONS_FOLDER, f'{step:08d}', result)
+        group = '_'.join(['evaluation', *filter(None, [result.protocol.get('extractor')])])
+        self._writer.write_scalars(
+            step, {f'{group}/{name}': value for name, value in result.values.items()}
         )
+        self._keep_best(state, result)
+        tqdm.write(f'step {step}: {evaluator.line(result)}')
+        return True
 
-    @property
-    def _compares(self) -> bool:
-        """Whether with images of the split, not a file of statistics alone."""
-        distance = 'frechet_distance' in self._asked and self._given is None
-        return distance or bool(_OF_FEATURES & self._asked)
-
-    @functools.cached_property
-    def _fingerprint(self) -> str:
-        return reference.fingerprint(self._source)
-
-    @property
-    def _statistics(self) -> Statistics:
-        return self._given or self._real.statistics
-
-    def _protocol(self) -> dict[str, Any]:
-        protocol = {}
-        if self._compares:
-            protocol |= {
-                'data_set': self._source.name,
-                'split': self._source.split,
-                'data_fingerprint': self._fingerprint,
-                'real_image_shape': list(self._source.image_shape),
-            }
-        if self._extractor is not None:
-            protocol |= {
-                'extractor': self._extractor.name,
-                'extractor_sha256': self._extractor.sha256,
-                'resize': self._extractor.resize,
-            }
-        if 'frechet_distance' in self._asked:
-            protocol['n_real'] = self._statistics.n
-            if self._given is not None:
-                protocol['reference'] = epath.Path(self._config.reference).name
-                protocol['reference_sha256'] = _sha256(self._given)
-        if _OF_FEATURES & self._asked:
-            protocol['n_real_features'] = len(self._real.features)
-        if 'kernel_distance' in self._asked:
-            protocol['kernel_subsets'] = f'{SUBSETS} of {SUBSET_SIZE:,}'
-        if 'inception_score' in self._asked:
-            protocol['inception_score_splits'] = SPLITS
-        if 'precision_recall' in self._asked:
-            protocol['neighbours'] = NEIGHBOURS
-        if 'mode_coverage' in self._asked:
-            protocol |= {
-                'modes_of': _MODES_OF,
-                'modes_max_rms': modes.MAX_RMS,
-                'modes_max_share': modes.MAX_SHARE,
-            }
-        return protocol
-
-    @staticmethod
-    def _check_count(metric: str, count: int, what: str) -> None:
-        if count < _LEAST[metric]:
-            raise UserError(
-                f'{what} is {count}, and {metric} needs at least {_LEAST[metric]}: '
-                'have more images, or leave it out of config.evaluation.metrics'
-            )
+    def _keep_best(self, state: GANState, result: Evaluation) -> None:
+        figure = self._config.best
+        now = {'value': result.values[figure], 'measured': _comparable(figure, result.protocol)}
+        sign = 1 if figure in evaluator.SMALLER_IS_BETTER else -1
+        before = self._to_beat
+        # Figures of another metric or protocol can't be compared: the best is looked for afresh.
+        comparable = before is not None and before['measured'] == now['measured']
+        if comparable and sign * now['value'] >= sign * before['value']:
+            return
+        self._to_beat = now
+        self._best.save(state, best=now)
 
 
-def write(folder: epath.Path, name: str, evaluation: Evaluation) -> epath.Path:
-    """Writes an evaluation as JSON, whole: the values, then `labels` and `protocol`.
-
-    Its file is `NAME_EXTRACTOR_N_HASH.json`, the hash that of metrics and protocol: another
-    evaluation overwrites nothing.
-    """
-    protocol = evaluation.protocol
-    said = json.dumps([sorted(evaluation.values), protocol], sort_keys=True)
-    digest = hashlib.sha256(said.encode()).hexdigest()[:8]
-    # A file's name has at most 255 bytes, be those of users as long.
-    stem, extractor = (_short(part) for part in (name, protocol.get('extractor', 'modes')))
-    path = folder / f'{stem}_{extractor}_{protocol["n_fake"]}_{digest}.json'
-    content = evaluation.values | {'labels': evaluation.labels, 'protocol': evaluation.protocol}
-    return write_whole(path, f'{json.dumps(content, indent=2)}\n'.encode())
+def _is_figure(saved: Any) -> bool:
+    """Whether it is what `_keep_best` saves; metadata have no checksum."""
+    return (
+        isinstance(saved, dict)
+        and isinstance(saved.get('value'), (int, float))
+        and 'measured' in saved
+    )
 
 
-def _short(name: str) -> str:
-    return name.encode(errors='replace')[:80].decode(errors='ignore')
-
-
-def line(evaluation: Evaluation) -> str:
-    """An evaluation in one line for the terminal."""
-    values, labels, protocol = evaluation
-    parts = []
-    for name, value in values.items():
-        if not name.endswith('_std'):
-            spread = f' ± {values[f"{name}_std"]:.2g}' if f'{name}_std' in values else ''
-            parts.append(f'{labels[name]}: {value:.4g}{spread}')
-    against = protocol.get('reference') or f'{protocol.get("data_set")} {protocol.get("split")}'
-    if 'n_real' in protocol:
-        against = f'{protocol["n_real"]:,} of {against}'
-    compared = f' against {against}' if 'reference' in protocol or 'data_set' in protocol else ''
-    return f'{" | ".join(parts)} ({protocol["n_fake"]:,} images{compared})'
-
-
-def _sha256(statistics: Statistics) -> str:
-    """Of the numbers, whatever file they were in."""
-    content = statistics.mu.tobytes() + statistics.sigma.tobytes() + str(statistics.n).encode()
-    return hashlib.sha256(content).hexdigest()
-
-
-def _rebatched(batches: Iterable[np.ndarray], size: int) -> Iterator[np.ndarray]:
-    """The same images in pieces of `size`; the last may be smaller."""
-    left: list[np.ndarray] = []
-    for batch in batches:
-        left.append(batch)
-        while sum(map(len, left)) >= size:
-            joined = np.concatenate(left)
-            yield joined[:size]
-            left = [joined[size:]]
-    if sum(map(len, left)):
-        yield np.concatenate(left)
-
-
-def _keeping(batches: Iterable[np.ndarray], kept: list[np.ndarray]) -> Iterator[np.ndarray]:
-    """The same batches, each added to `kept` as it goes by."""
-    for batch in batches:
-        kept.append(batch)
-        yield batch
+def _comparable(figure: str, protocol: dict[str, Any]) -> dict[str, Any]:
+    kept = {name: value for name, value in protocol.items() if name not in _OF_THE_STATE}
+    return {'figure': figure, **kept}

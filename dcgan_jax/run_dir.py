@@ -12,16 +12,16 @@ from etils import epath
 from ml_collections import ConfigDict
 
 from configs import default
-from dcgan_jax import checkpoint, guard
 from dcgan_jax import config as config_lib
-from dcgan_jax.errors import UserError
-from dcgan_jax.files import in_bucket, reachable, write_whole
+from dcgan_jax.runtime import checkpoint, nonfinite
+from dcgan_jax.runtime.errors import UserError
+from dcgan_jax.runtime.files import in_bucket, reachable, write_whole
 
 CONFIG_FILE = 'config.json'
 LOCK_FILE = '.lock'
 SAMPLES_FOLDER = 'samples'
 EVALUATIONS_FOLDER = 'evaluation'
-_FILES = (CONFIG_FILE, LOCK_FILE, guard.FILE)
+_FILES = (CONFIG_FILE, LOCK_FILE, nonfinite.FILE)
 _FOLDERS = (
     checkpoint.FOLDER, checkpoint.BEST_FOLDER, checkpoint.DAMAGED_FOLDER, SAMPLES_FOLDER,
     EVALUATIONS_FOLDER,

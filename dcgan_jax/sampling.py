@@ -9,13 +9,12 @@ import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
 
-from dcgan_jax import captions, data, images
-from dcgan_jax import inputs as inputs_lib
-from dcgan_jax import mesh as mesh_lib
-from dcgan_jax.inputs import sample_latents
-from dcgan_jax.keys import Role, role_key
+from dcgan_jax.data import captions, degradations, images, input_pipeline
+from dcgan_jax.data.degradations import sample_latents
+from dcgan_jax.data.sources import Examples, ImageSource
 from dcgan_jax.models import Generator, layers
-from dcgan_jax.sources import Examples, ImageSource
+from dcgan_jax.runtime import sharding
+from dcgan_jax.runtime.prng import Role, role_key
 from dcgan_jax.train_state import GANState
 
 _POWER_ITERATIONS = 8  # From the live parameters' vectors to the average's, which are close.
@@ -94,13 +93,13 @@ def generate(
 
 def drawn(seed: int, count: int, source: ImageSource) -> np.ndarray:
     """`count` images of a split in an order of `seed`, uint8 `[count, H, W, C]`."""
-    return source.read(data.batch_indices(seed, 0, count, len(source))[0]).images
+    return source.read(input_pipeline.batch_indices(seed, 0, count, len(source))[0]).images
 
 
 def drawn_labelled(seed: int, count: int, source: ImageSource) -> Examples:
     """As `drawn`, with their classes."""
     source.require_labels()
-    return source.read(data.batch_indices(seed, 0, count, len(source))[0], labels=True)
+    return source.read(input_pipeline.batch_indices(seed, 0, count, len(source))[0], labels=True)
 
 
 def _occurrence(labels: np.ndarray) -> np.ndarray:
@@ -147,12 +146,12 @@ class Sampler:
         self.classes = told[:: self._captions] // self._captions
         if not generator.num_classes:
             self.classes = self.classes[:0]
-        mesh = mesh_lib.create()
+        mesh = sharding.create()
         self._batch_size = -(-config.batch_size // mesh.size) * mesh.size
         self._config = config
         self._latents = _by_index(lambda key: sample_latents(key, 1, config.latent_dim)[0])
         self._given = _by_index(
-            lambda key, real: inputs_lib.draw(key, config, images.to_float(real)[None])[0]
+            lambda key, real: degradations.draw(key, config, images.to_float(real)[None])[0]
         )
         self._key = role_key(config.seed, Role.STANDING)
         averaged = config.ema.batch_stats == 'average'
@@ -180,7 +179,7 @@ class Sampler:
                 )
             }
 
-        everywhere, self._divided = mesh_lib.replicated(mesh), mesh_lib.sharded(mesh)
+        everywhere, self._divided = sharding.replicated(mesh), sharding.sharded(mesh)
         self._variables = jax.jit(variables, out_shardings=everywhere)
         self._generate = jax.jit(
             functools.partial(generate, generator),
@@ -197,7 +196,7 @@ class Sampler:
 
         Latents; or what `config.input` leaves of `drawn(seed, count, source)`.
         """
-        if not inputs_lib.are_images(self._config):
+        if not degradations.are_images(self._config):
             return self.latents(seed, count)
         root, real = role_key(seed, Role.SAMPLES), drawn(seed, count, source)
         return np.asarray(self._given(root, np.arange(count), real))
@@ -247,7 +246,7 @@ class Sampler:
         """Yields what a call returns piece by piece, each of about `config.batch_size` images."""
         variables = self.variables(state)
         if prompts is not None:
-            table = mesh_lib.place(prompts, mesh_lib.replicated(mesh_lib.create()))
+            table = sharding.place(prompts, sharding.replicated(sharding.create()))
             variables = variables | {'captions': {'table': table}}
         elif self._captions > 1:
             labels = labels * self._captions + _occurrence(labels) % self._captions
@@ -258,6 +257,6 @@ class Sampler:
             padded = np.pad(latents[piece], (padding, *[(0, 0)] * (latents.ndim - 1)))
             inputs = (padded, np.pad(labels[piece], padding))
             pixels = self._generate(
-                variables, *(mesh_lib.place(array, self._divided) for array in inputs)
+                variables, *(sharding.place(array, self._divided) for array in inputs)
             )
             yield np.asarray(pixels)[:count]

@@ -13,32 +13,18 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
-from dcgan_jax import (
-    captions,
-    checkpoint,
-    compiled,
-    feed,
-    guard,
-    images,
-    models,
-    preemption,
-    processes,
-    run_dir,
-    sources,
-    train_state,
-    writers,
-)
 from dcgan_jax import config as config_lib
-from dcgan_jax import mesh as mesh_lib
-from dcgan_jax.clu_light import metric_writers, parameter_overview, periodic_actions
-from dcgan_jax.errors import NonFiniteError, StoppedError, UserError
-from dcgan_jax.metric_log import MetricLog
+from dcgan_jax import models, parallel, run_dir, train_state
+from dcgan_jax.data import captions, feed, images, sources
+from dcgan_jax.evaluation import Progress, SampleScorer
 from dcgan_jax.run_dir import Run
+from dcgan_jax.runtime import checkpoint, multihost, nonfinite, preemption, sharding, writers
+from dcgan_jax.runtime.clu_no_tf import metric_writers, parameter_overview, periodic_actions
+from dcgan_jax.runtime.errors import NonFiniteError, StoppedError, UserError
+from dcgan_jax.runtime.metric_log import MetricLog
 from dcgan_jax.sampling import Sampler
-from dcgan_jax.scoring import Progress, SampleScorer
-from dcgan_jax.train_state import GANState
+from dcgan_jax.train_state import NETWORKS, GANState
 
-NETWORKS = ('discriminator', 'generator')
 GRID_SIZE = 64  # Pictures in a grid, always of the same latents.
 
 
@@ -60,18 +46,18 @@ def train_and_evaluate(config: ConfigDict, workdir: epath.PathLike) -> GANState:
         StoppedError: SIGTERM or SIGINT came; the state was saved, and the same call goes on there.
     """
     prepared = prepare(config, workdir)
-    alone = processes.first_holds(run_dir.alone(prepared.workdir))
+    alone = multihost.first_holds(run_dir.alone(prepared.workdir))
     with alone, preemption.watch() as request:
-        processes.on_first(run_dir.enter, prepared.workdir, prepared.run)
+        multihost.on_first(run_dir.enter, prepared.workdir, prepared.run)
         while True:
-            rollbacks = guard.rollbacks(prepared.workdir)
+            rollbacks = nonfinite.rollbacks(prepared.workdir)
             try:
-                return train(prepared, guard.seed_after(config.seed, len(rollbacks)), request)
+                return train(prepared, nonfinite.seed_after(config.seed, len(rollbacks)), request)
             except NonFiniteError as error:
                 if config.on_nonfinite != 'rollback' or len(rollbacks) >= config.max_rollbacks:
                     raise
                 logging.warning('%s; from there on with other random numbers', error)
-                processes.on_first(guard.add_rollback, prepared.workdir, str(error))
+                multihost.on_first(nonfinite.add_rollback, prepared.workdir, str(error))
 
 
 class Prepared(NamedTuple):
@@ -103,9 +89,9 @@ def prepare(config: ConfigDict, workdir: epath.PathLike) -> Prepared:
     config_lib.validate(config)
     for doubt in config_lib.doubts(config):
         logging.warning(doubt)
-    mesh = mesh_lib.create(config.batch_size)
+    mesh = sharding.create(config.batch_size)
     workdir = run_dir.folder(workdir)
-    processes.on_first(run_dir.check_writable, workdir)
+    multihost.on_first(run_dir.check_writable, workdir)
     if not (workdir / checkpoint.FOLDER).exists():
         captions.require(config)
     source = sources.open_split(config, config.data.split)
@@ -113,9 +99,9 @@ def prepare(config: ConfigDict, workdir: epath.PathLike) -> Prepared:
     networks = models.build(config, run.image_shape, run.num_classes)
     sampler = Sampler(networks.generator, config)
     create = functools.partial(train_state.create, config, networks, source.image_shape)
-    like = compiled.abstract_state(create, mesh, config.sharding)
+    like = parallel.abstract_state(create, mesh, config.sharding)
     scorer = sample_scorer(config, sampler) if config.evaluation.every else None
-    processes.on_first(run_dir.check_free, workdir, run)
+    multihost.on_first(run_dir.check_free, workdir, run)
     return Prepared(run, workdir, mesh, source, scorer, sampler, create, like)
 
 
@@ -124,7 +110,7 @@ def train(prepared: Prepared, seed: int, request: preemption.Request) -> GANStat
 
     Args:
         prepared: the run.
-        seed: of batches, latents and dropout; see `guard.seed_after`.
+        seed: of batches, latents and dropout; see `nonfinite.seed_after`.
         request: to stop early.
 
     Returns:
@@ -134,10 +120,10 @@ def train(prepared: Prepared, seed: int, request: preemption.Request) -> GANStat
     config = run.config
     # 1. The state: the last checkpoint's, or that of step 0.
     state, damaged = checkpoint.restore_latest(workdir, like)
-    processes.on_first(checkpoint.set_aside, workdir, damaged)
+    multihost.on_first(checkpoint.set_aside, workdir, damaged)
     if state is None:
         check_new(workdir, config)
-        state = compiled.initial_state(create, like)
+        state = parallel.initial_state(create, like)
         state = train_state.with_captions(state, like, config, source.class_names)
     start = int(state.step)
     logging.info('%s: from step %d to %d', workdir, start, max(start, config.num_steps))
@@ -145,9 +131,9 @@ def train(prepared: Prepared, seed: int, request: preemption.Request) -> GANStat
     # 2. The data and the compiled program.
     seeded = config.copy_and_resolve_references()
     seeded.seed = seed
-    ranges = compiled.CallRanges(start, config.num_steps, compiled.steps_per_call(config))
+    ranges = parallel.CallRanges(start, config.num_steps, parallel.steps_per_call(config))
     split, batches = feed.feed(seeded, mesh, source, ranges)
-    train_call = compiled.train_call(seeded, mesh, like, run.image_shape)
+    train_call = parallel.train_call(seeded, mesh, like, run.image_shape)
 
     # 3. The loop. The devices are one call ahead of the host, which logs, saves and draws.
     with contextlib.ExitStack() as stack:
@@ -173,7 +159,7 @@ def train(prepared: Prepared, seed: int, request: preemption.Request) -> GANStat
         profile = profiler(workdir, ranges) if config.profile else None
         stop = False
         if evaluate is not None and start > 0:
-            before = start - compiled.steps_per_call(config)
+            before = start - parallel.steps_per_call(config)
             if is_due(before, start, config.num_steps, config.evaluation.every):
                 stop = not evaluate.catch_up(state)
         for (first, end), batch in zip(ranges, batches, strict=True):
@@ -202,7 +188,7 @@ def train(prepared: Prepared, seed: int, request: preemption.Request) -> GANStat
                     if stop and not due(config.checkpoint_every):
                         checkpoints.save(state)
         has_grid = grid_path(workdir, int(state.step)).exists()
-        if not stop and not processes.all_true(has_grid):
+        if not stop and not multihost.all_true(has_grid):
             grids.draw(state)
     if stop:
         raise StoppedError(
@@ -224,7 +210,7 @@ def check_new(workdir: epath.Path, config: ConfigDict) -> None:
     """
     samples = workdir / run_dir.SAMPLES_FOLDER
     last = max((int(path.stem) for path in samples.glob('*.png') if path.stem.isdigit()), default=0)
-    saved = 2 * config.checkpoint_every + compiled.steps_per_call(config)
+    saved = 2 * config.checkpoint_every + parallel.steps_per_call(config)
     lost = config.checkpoint_every > 0 and last >= saved
     if samples.exists() and (lost or not (workdir / checkpoint.FOLDER).exists()):
         raise UserError(
@@ -246,7 +232,7 @@ def is_due(first: int, end: int, last: int, every: int) -> bool:
     return end == last or (every > 0 and end // every > first // every)
 
 
-def profiler(workdir: epath.Path, ranges: compiled.CallRanges) -> periodic_actions.Profile | None:
+def profiler(workdir: epath.Path, ranges: parallel.CallRanges) -> periodic_actions.Profile | None:
     """Profiles calls 3 to 6, or those there are, into `workdir`; None if a run is too short."""
     if len(ranges) < 3:
         logging.warning('no profile: the run has fewer than 3 calls')
@@ -302,7 +288,7 @@ class SampleGrids:
             pixels = np.stack([known, pixels], axis=1).reshape(-1, *pixels.shape[1:])
         picture = images.grid(pixels)
         self._writer.write_images(step, {'samples': picture})
-        if processes.is_first():
+        if multihost.is_first():
             images.write_png(grid_path(self._workdir, step), picture)
 
 

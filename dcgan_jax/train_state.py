@@ -9,11 +9,13 @@ import jax.numpy as jnp
 from flax.training import train_state
 from ml_collections import ConfigDict
 
-from dcgan_jax import captions, inputs, optimizers
-from dcgan_jax import mesh as mesh_lib
-from dcgan_jax.keys import Role, role_key
+from dcgan_jax import optimizers
+from dcgan_jax.data import captions, degradations
 from dcgan_jax.models import Networks
+from dcgan_jax.runtime import sharding
+from dcgan_jax.runtime.prng import Role, role_key
 
+NETWORKS = 'discriminator', 'generator'  # Fields of `GANState`, and prefixes of metrics.
 # Collections beside the parameters. A forward pass updates them, but for the captions.
 STATISTICS = ('batch_stats', 'spectral_stats', 'captions')
 
@@ -24,7 +26,7 @@ class NetworkState(train_state.TrainState):
     Attributes:
         batch_stats: BatchNorm's running statistics; empty for a network without.
         spectral_stats: the vectors of spectral normalisation; empty for a network without.
-        captions: `table` float32 `[captions, size]`, see `dcgan_jax.captions`; empty without text.
+        captions: `table` float32 `[captions, size]`, see `data.captions`; empty without text.
     """
 
     batch_stats: Any
@@ -77,7 +79,7 @@ def create(config: ConfigDict, networks: Networks, image_shape: tuple[int, int, 
     generator_key, discriminator_key = jax.random.split(role_key(config.seed, Role.WEIGHTS))
     count = config.discriminator.pack
     images = jnp.zeros((count, *image_shape))
-    given = inputs.draw(generator_key, config, images[:1])
+    given = degradations.draw(generator_key, config, images[:1])
     labels = jnp.zeros(count, jnp.int32)
     generator = networks.generator.init(generator_key, given, labels[:1], train=False)
     discriminator = networks.discriminator.init(discriminator_key, images, labels, train=False)
@@ -119,7 +121,7 @@ def with_captions(
     vectors = captions.embed(config, captions.sentences(config, class_names))
 
     def told(network: NetworkState, placed: NetworkState) -> NetworkState:
-        table = mesh_lib.place(vectors, placed.captions['table'].sharding)
+        table = sharding.place(vectors, placed.captions['table'].sharding)
         return network.replace(captions={'table': table})
 
     return state.replace(

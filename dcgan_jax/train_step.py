@@ -9,7 +9,8 @@ import jax.numpy as jnp
 import optax
 from ml_collections import ConfigDict
 
-from dcgan_jax import augment, captions, inputs, losses, penalties
+from dcgan_jax import augmentation, gradient_penalties, losses
+from dcgan_jax.data import captions, degradations
 from dcgan_jax.train_state import STATISTICS, GANState, NetworkState
 
 Metrics = dict[str, jax.Array]
@@ -71,7 +72,7 @@ class Update:
         self, network: NetworkState, real: jax.Array, stream: Stream
     ) -> tuple[jax.Array, Any, Any]:
         """(fakes, function from their gradient to the parameters', updated statistics)."""
-        given = inputs.draw(self.stream(stream), self.config, real)
+        given = degradations.draw(self.stream(stream), self.config, real)
 
         def forward(params: Any) -> tuple[jax.Array, Any]:
             fake, updated = self._apply(network, params, network.statistics, given)
@@ -81,7 +82,7 @@ class Update:
 
     def view(self, images: jax.Array, stream: Stream) -> jax.Array:
         """Images as D sees them."""
-        return augment.view(
+        return augmentation.view(
             self.stream(stream), images, self.step, self.probability, self.config.augment
         )
 
@@ -99,8 +100,8 @@ class Update:
     ) -> tuple[jax.Array, Any]:
         """(how badly D guesses by how much it sees images turned, updated statistics)."""
         turn, view, dropout = jax.random.split(self.stream(stream), 3)
-        turned, quarters = augment.turn(turn, images)
-        seen = augment.view(view, turned, self.step, self.probability, self.config.augment)
+        turned, quarters = augmentation.turn(turn, images)
+        seen = augmentation.view(view, turned, self.step, self.probability, self.config.augment)
         _, updated = self._apply(
             network, params, statistics, seen, 'turns', rngs={'dropout': dropout}
         )
@@ -178,7 +179,7 @@ def train_step(
         told = _captions(update_key, batch_labels, discriminator, config)
         update = Update(config, update_key, state.step, count, *told, probability)
         if config.augment.horizontal_flip:
-            batch = augment.flip(update.stream(Stream.FLIP), batch)
+            batch = augmentation.flip(update.stream(Stream.FLIP), batch)
         fake, generator_vjp, statistics = update.generate(generator, batch, Stream.LATENTS)
         generator = generator.replace(**statistics)
         judge = discriminator
@@ -213,7 +214,7 @@ def train_step(
         metrics['discriminator/penalty'] = total_penalty / jnp.maximum(num_due, 1.0)
     if adaptive:
         metrics['augment/probability'] = probability
-        probability = augment.adapt(probability, real_logits, len(real), config.augment)
+        probability = augmentation.adapt(probability, real_logits, len(real), config.augment)
     return GANState(
         step=step,
         generator=generator,
@@ -306,7 +307,7 @@ def _update_discriminator(
         'discriminator/real': jnp.mean(jax.nn.sigmoid(real_logits)),
         'discriminator/fake': jnp.mean(jax.nn.sigmoid(fake_logits)),
     }
-    if penalties.is_used(config.penalty):
+    if gradient_penalties.is_used(config.penalty):
         penalty, penalty_grads = _penalty(network, real, fake, update)
         grads = jax.tree.map(jnp.add, grads, penalty_grads)
         metrics['discriminator/penalty'] = penalty
@@ -331,7 +332,7 @@ def _penalty(
             return update.judge(network, params, network.statistics, seen, Stream.DROPOUT_REAL)[0]
 
         key = update.stream(Stream.PENALTY)
-        return config.interval * penalties.total(judge, real, fake, key, config)
+        return config.interval * gradient_penalties.total(judge, real, fake, key, config)
 
     if config.interval == 1:
         return jax.value_and_grad(total)(network.params)

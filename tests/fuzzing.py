@@ -13,7 +13,7 @@ import warnings
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from dcgan_jax.errors import UserError
+from dcgan_jax.runtime.errors import UserError
 
 SECONDS = 20  # of a case: more is a hang
 MEMORY = 2**31  # bytes of address space that a case may take

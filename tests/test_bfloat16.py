@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 
 from benchmarks import program
-from dcgan_jax import augment, inputs, models, train_state
+from dcgan_jax import augmentation, models, train_state
+from dcgan_jax.data import degradations
 from dcgan_jax.models import attention
 
 CONFIGS = program.config_names()
@@ -48,7 +49,7 @@ def gradients(name, dtype):
         config.text.embedder = 'trigrams'
     networks = models.build(config, (32, 32, 3), 10)
     state = jax.eval_shape(lambda: train_state.create(config, networks, (32, 32, 3)))
-    given = jnp.abs(inputs.draw(jax.random.key(1), config, IMAGES))
+    given = jnp.abs(degradations.draw(jax.random.key(1), config, IMAGES))
 
     def grad(network, state, given):
         statistics = positive(state.statistics)
@@ -129,8 +130,8 @@ def test_logits_beside_a_bias_of_10_differ():
 def test_colors_of_bfloat16_images_change_as_those_of_float32_images():
     images = jnp.asarray(RNG.uniform(-1, 1, (64, 16, 16, 3)), jnp.bfloat16)
     key = jax.random.key(0)
-    expected = augment.color(key, images.astype(jnp.float32))
-    actual = augment.color(key, images)
+    expected = augmentation.color(key, images.astype(jnp.float32))
+    actual = augmentation.color(key, images)
     assert actual.dtype == jnp.bfloat16
     np.testing.assert_allclose(actual.astype(jnp.float32), expected, rtol=2**-8, atol=2**-8)
 

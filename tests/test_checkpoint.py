@@ -7,9 +7,10 @@ import jax
 import numpy as np
 import pytest
 
-from dcgan_jax import checkpoint, train
-from dcgan_jax.errors import UserError
-from dcgan_jax.tasks.restore import restore
+from dcgan_jax import train
+from dcgan_jax.runtime import checkpoint
+from dcgan_jax.runtime.errors import UserError
+from dcgan_jax.tasks.trained_run import restore
 from tests.compare import assert_equal_states
 
 # Orbax drops its other reads when one fails, and Python tells of each.

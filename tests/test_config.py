@@ -6,7 +6,7 @@ from ml_collections import ConfigDict
 from benchmarks import program
 from configs import cifar10
 from dcgan_jax import config as config_lib
-from dcgan_jax.errors import UserError
+from dcgan_jax.runtime.errors import UserError
 
 CONFIGS = program.config_names()
 

@@ -12,7 +12,7 @@ import PIL.Image
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from dcgan_jax.tasks.restore import restore
+from dcgan_jax.tasks.trained_run import restore
 from tests.compare import assert_close_states
 from tests.devices import CASES
 

@@ -1,214 +1,251 @@
-import functools
-import hashlib
+"""Figures while training, and the best state."""
+
+import contextlib
 import json
+import signal
 
-import jax.numpy as jnp
 import numpy as np
+import PIL.Image
 import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from dcgan_jax import data, evaluation, metrics, sources, train
-from dcgan_jax.errors import UserError
-from dcgan_jax.evaluation import Evaluator
-from dcgan_jax.tasks.evaluate import evaluate_images, evaluate_run
+from dcgan_jax import train
+from dcgan_jax.data import images, shapes_builder, sources
+from dcgan_jax.evaluation import SampleScorer
+from dcgan_jax.metrics import evaluator
+from dcgan_jax.runtime import checkpoint
+from dcgan_jax.runtime.errors import StoppedError, UserError
+from dcgan_jax.sampling import Sampler
 from dcgan_jax.tasks.sample import sample
-from tests.extractors import reference as extract
+from dcgan_jax.tasks.trained_run import restore
+from tests.compare import assert_equal_states
 from tests.extractors import write_artifact
-
-NOT_KERNEL = ('frechet_distance', 'inception_score', 'precision_recall')
-
-
-class Source:
-    """1,100 images in memory, as `sources.ImageSource`."""
-
-    name, split, image_shape = 'random/1.0.0', 'train', (8, 8, 3)
-
-    def __init__(self):
-        self.images = np.random.default_rng(3).integers(0, 200, (1100, 8, 8, 3), np.uint8)
-
-    def __len__(self):
-        return len(self.images)
-
-    def read(self, indices):
-        return sources.Examples(self.images[indices])
-
-
-@pytest.fixture(autouse=True)
-def cache(tmp_path, monkeypatch):
-    monkeypatch.setenv('DCGAN_JAX_CACHE', str(tmp_path / 'cache'))
 
 
 @pytest.fixture
-def config(config, tmp_path):
+def config(config, tmp_path, monkeypatch):
+    monkeypatch.setenv('DCGAN_JAX_CACHE', str(tmp_path / 'cache'))
     config.evaluation.extractor = str(write_artifact(tmp_path / 'tiny.jaxexport'))
-    config.evaluation.metrics = NOT_KERNEL
-    config.evaluation.num_samples = 40
-    config.evaluation.batch_size = 16
+    config.evaluation.update(
+        every=2, metrics=('frechet_distance', 'precision_recall'), num_samples=40, batch_size=16
+    )
     return config
 
 
-def only(folder, pattern):
-    (path,) = folder.glob(f'{pattern}.json')
-    return path
+def figures(workdir, name='frechet_distance'):
+    paths = sorted((workdir / 'evaluation').glob('*.json'))
+    return {int(path.stem[:8]): json.loads(path.read_text())[name] for path in paths}
 
 
-def of_features(fake, real, chosen):
-    """The figures of images, from NumPy's features."""
-    (fake_features, logits), (features, _) = extract(fake), extract(real)
-    two = metrics.statistics(fake_features)[:2], metrics.statistics(features)[:2]
-    kept = features[chosen]
-    kernel = metrics.kernel_distance(fake_features, kept, subsets=3) if len(kept) >= 1000 else None
-    return {
-        'frechet_distance': metrics.frechet_distance(*two[0], *two[1]),
-        'kernel_distance': kernel and kernel[0],
-        'inception_score': metrics.inception_score(logits)[0],
-        **metrics.precision_recall(kept, fake_features)._asdict(),
-    }
+def best_step(workdir):
+    (path,) = (workdir / 'best_checkpoint').iterdir()
+    return int(path.name)
 
 
-def test_all_metrics_of_images_in_uneven_batches(config, monkeypatch):
-    three = functools.partial(metrics.kernel_distance, subsets=3)  # 100 take seconds
-    monkeypatch.setattr(evaluation, 'kernel_distance', three)
-    source = Source()
-    config.evaluation.metrics = (*NOT_KERNEL, 'kernel_distance')
-    config.evaluation.num_real = 1000
-    fake = np.random.default_rng(4).integers(20, 256, (1001, 8, 8, 3), np.uint8)
-    batches = iter([fake[:1], fake[1:400], fake[400:405], fake[405:]])
-    values, labels, protocol = Evaluator(config.evaluation, source)(batches, 1001, {'step': 5})
-    expected = of_features(fake, source.images, np.arange(1000) * 1100 // 1000)
-    assert {name: values[name] for name in expected} == pytest.approx(expected, rel=1e-3, abs=1e-6)
-    assert labels['frechet_distance'] == 'FD (tiny)'
-    assert labels['kernel_distance_std'] == 'KD (tiny) std'
-    assert labels.keys() == values.keys()
-    assert protocol['extractor_sha256']
-    counts = {'n_fake': 1001, 'n_real': 1100, 'n_real_features': 1000, 'step': 5}
-    assert counts.items() <= protocol.items()
-    assert (protocol['data_set'], protocol['split']) == ('random/1.0.0', 'train')
-
-
-def test_the_protocol_tells_apart_what_has_other_figures(config, tmp_path, caplog):
-    """Data sets of one name with other pixels, images of other sizes, too few real ones."""
-
-    def mean_colour(images):
-        mean = images.astype(jnp.float32).mean((1, 2))
-        return jnp.concatenate([mean, mean**2], axis=1), mean
-
-    path = write_artifact(tmp_path / 'any.jaxexport', function=mean_colour, shape='b, h, w, 3')
-    config.evaluation.extractor = str(path)
-    config.evaluation.metrics = ('frechet_distance',)
-    one, other = Source(), Source()
-    other.images = 255 - other.images
-    small = Source()
-    small.images = small.images[:5]
-    fake = np.zeros((40, 8, 8, 3), np.uint8)
-    first, second, third = (
-        Evaluator(config.evaluation, source)([fake], 40, {}).protocol
-        for source in (one, other, small)
-    )
-    assert first.pop('data_fingerprint') != second.pop('data_fingerprint')
-    assert first == second
-    assert not first['singular_covariance']
-    assert third['singular_covariance']
-    assert '5 real images' in caplog.text
-    large = Evaluator(config.evaluation, one)([np.tile(fake, (1, 2, 2, 1))], 40, {}).protocol
-    assert (large['image_shape'], large['real_image_shape']) == ([16, 16, 3], [8, 8, 3])
-    assert 'images of 16x16 pixels are compared with real ones of 8x8' in caplog.text
-
-
-def test_only_what_is_asked_for(config):
-    config.evaluation.metrics = ('inception_score',)
-    evaluator = Evaluator(config.evaluation, Source())
-    result = evaluator([np.zeros((10, 8, 8, 3), np.uint8)], 10, {})
-    assert result.values == pytest.approx({'inception_score': 1, 'inception_score_std': 0})
-    assert 'n_real' not in result.protocol
-
-
-def test_a_users_statistics_serve_the_frechet_distance(config, tmp_path):
-    source = Source()
-    fake = source.images[::2] // 2
-    config.evaluation.metrics = ('frechet_distance', 'precision_recall')
-    config.evaluation.num_real = 30
-    evaluator = Evaluator(config.evaluation, source)
-    full = evaluator([fake], len(fake), {})
-    mu, sigma, n = metrics.statistics(extract(source.images)[0])
-    sha256 = full.protocol['extractor_sha256']
-    np.savez(tmp_path / 's.npz', mu=mu, sigma=sigma, n=n, extractor_sha256=sha256)
-    config.evaluation.reference = str(tmp_path / 's.npz')
-    result = Evaluator(config.evaluation, source)([fake], len(fake), {})
-    assert result.values == pytest.approx(full.values, rel=1e-3)
-    assert result.protocol['reference'] == 's.npz'
-    assert len(result.protocol['reference_sha256']) == 64
-    assert result.protocol['n_real'] == 1100
-
-
-def test_too_few_images_are_refused_before_any_is_drawn(config):
-    def never():
-        pytest.fail('an image was drawn')
-        yield
-
-    with pytest.raises(UserError, match='number of samples is 9, and inception_score needs'):
-        Evaluator(config.evaluation, Source())(never(), 9, {})
-    config.evaluation.metrics = ('kernel_distance',)
-    config.evaluation.num_real = 999
-    with pytest.raises(UserError, match=r'num_real is 999, and kernel_distance needs .* 1000'):
-        Evaluator(config.evaluation, Source())
-
-
-def test_an_extractor_of_another_size_is_refused(config, tmp_path):
-    path = write_artifact(tmp_path / 'large.jaxexport', shape='b, 16, 16, 3')
-    config.evaluation.extractor = str(path)
-    with pytest.raises(UserError, match='16x16 pixels, these have 8x8'):
-        Evaluator(config.evaluation, Source())
-
-
-def test_evaluating_a_run_is_evaluating_its_samples(config, tmp_path):
+def test_a_run_is_evaluated_and_its_best_state_kept(config, tmp_path, capsys):
     run = tmp_path / 'run'
     train.train_and_evaluate(config, run)
-    result = evaluate_run(run, seed=7)
-    written = json.loads(only(run / 'evaluation', '00000006_seed7_tiny_40_*').read_text())
-    assert written == result.values | {'labels': result.labels, 'protocol': result.protocol}
-    assert (written['protocol']['step'], written['protocol']['seed']) == (6, 7)
+    by_step = figures(run)
+    assert list(by_step) == [2, 4, 6]
+    assert best_step(run) == min(by_step, key=by_step.get)
+    events = EventAccumulator(str(run)).Reload().Scalars('evaluation_tiny/frechet_distance')
+    assert {event.step: event.value for event in events} == pytest.approx(by_step, rel=1e-6)
+    assert capsys.readouterr().out.count('FD (tiny)') == 3
 
-    sample(run, tmp_path / 'out', num=40, seed=7)
-    with np.load(tmp_path / 'out' / 'samples.npz') as arrays:
-        real = data.load_split(sources.open_source('tiny_images', 'train', config.data_dir)).images
-        images = arrays['images']
-        expected = of_features(images, real, np.arange(40))
-    del expected['kernel_distance']
-    actual = {name: result.values[name] for name in expected}
-    assert actual == pytest.approx(expected, rel=1e-3, abs=1e-6)
-    scored = evaluate_images(tmp_path / 'out' / 'samples.npz', run)
-    assert scored.values == pytest.approx(result.values, rel=1e-6)
-    content = hashlib.sha256(images.tobytes()).hexdigest()
-    assert scored.protocol['images_sha256'] == content
-    only(run / 'evaluation', 'images_samples_tiny_40_*')
-
-    config.evaluation.metrics = ('inception_score',)
-    config.data_dir = ''
-    config.batch_size = 3  # of the run's config, only `evaluation` and `data_dir` are replaced
-    fewer = evaluate_run(run, config, tmp_path / 'other', num=12)
-    assert set(fewer.values) == {'inception_score', 'inception_score_std'}
-    assert fewer.protocol['n_fake'] == 12
-    only(tmp_path / 'other', '00000006_seed0_tiny_12_*')
-
-    text = evaluation.line(result)
-    assert text.startswith(f'FD (tiny): {result.values["frechet_distance"]:.4g} | IS (tiny): ')
-    assert text.endswith('(40 images against 40 of tiny_images/1.0.0 train)')
+    protocol = json.loads(next((run / 'evaluation').glob('00000004_tiny_40_*.json')).read_text())[
+        'protocol'
+    ]
+    assert protocol['step'] == 4
+    assert protocol['n_fake'] == protocol['n_real'] == 40
+    assert protocol['seed'] == 2**32 - 1  # not what users draw
+    _, _, state = restore(run, 'best')
+    assert int(state.step) == best_step(run)
+    sample(run, tmp_path / 'best', num=3, seed=0, which='best')
+    with np.load(tmp_path / 'best' / 'samples.npz', allow_pickle=False) as arrays:
+        assert arrays['step'] == best_step(run)
 
 
-def test_the_data_sets_own_images_are_at_distance_0(config, tmp_path):
-    real = data.load_split(sources.open_source('tiny_images', 'train', config.data_dir)).images
-    np.savez(tmp_path / 'real.npz', images=real)
-    result = evaluate_images(tmp_path / 'real.npz', given=config)
-    assert result.values['frechet_distance'] == pytest.approx(0, abs=1e-5)
-    assert result.values['precision'] == result.values['recall'] == 1
-    assert sorted(path.name for path in tmp_path.iterdir()) == [
-        'cache', 'real.npz', 'tiny.jaxexport'
-    ]  # fmt: skip
+def test_a_run_on_grey_pictures_is_measured_as_rgb(config, tmp_path):
+    pictures = tmp_path / 'pictures'
+    pictures.mkdir()
+    for index, pixels in enumerate(np.random.default_rng(0).integers(0, 256, (40, 8, 8), np.uint8)):
+        PIL.Image.fromarray(pixels).save(pictures / f'{index}.png')
+    config.dataset, config.data_dir = 'folder', str(pictures)
+    config.num_steps = 2
+    train.train_and_evaluate(config, tmp_path / 'run')
+    (path,) = (tmp_path / 'run' / 'evaluation').iterdir()
+    result = json.loads(path.read_text())
+    assert result['protocol']['grey_as_rgb']
+    assert np.isfinite(result['frechet_distance'])
+    sample(tmp_path / 'run', tmp_path / 'out', num=3, seed=0)
+    with np.load(tmp_path / 'out' / 'samples.npz', allow_pickle=False) as arrays:
+        assert arrays['images'].shape == (3, 8, 8, 1)
 
 
-def test_names_of_users_files_may_be_as_long_as_files_names_can_be(tmp_path):
-    protocol = {'n_fake': 10, 'extractor': 'ü' * 120}
-    path = evaluation.write(
-        tmp_path, f'images_{"é" * 120}', evaluation.Evaluation({}, {}, protocol)
+def test_evaluating_changes_nothing_of_the_training(config, tmp_path):
+    evaluated = train.train_and_evaluate(config, tmp_path / 'run')
+    config.evaluation.every = 0
+    assert_equal_states(train.train_and_evaluate(config, tmp_path / 'other'), evaluated)
+    assert not (tmp_path / 'other' / 'evaluation').exists()
+
+
+@pytest.mark.parametrize(('better', 'kept'), [('recall', 4), ('frechet_distance', 2)])
+def test_the_best_outlives_a_resume_whichever_way_is_better(
+    config, tmp_path, monkeypatch, better, kept
+):
+    values = iter([3.0, 5.0, 4.0])
+
+    def fake_figures(self, batches, count, protocol):
+        list(batches)
+        return evaluator.Evaluation({better: next(values)}, {better: better}, protocol | FAKE)
+
+    monkeypatch.setattr(evaluator.Evaluator, '__call__', fake_figures)
+    config.evaluation.best = better
+    config.num_steps = 4
+    train.train_and_evaluate(config, tmp_path / 'run')
+    config.num_steps = 6
+    train.train_and_evaluate(config, tmp_path / 'run')
+    assert best_step(tmp_path / 'run') == kept
+
+
+def test_a_best_by_another_protocol_is_no_rival(config, tmp_path, monkeypatch):
+    values = iter([1.0, 2.0, 3.0])
+
+    def fake_figures(self, batches, count, protocol):
+        list(batches)
+        figures = {'frechet_distance': next(values)}
+        return evaluator.Evaluation(figures, {'frechet_distance': 'FD'}, protocol | FAKE | {
+            'n_fake': count
+        })  # fmt: skip
+
+    monkeypatch.setattr(evaluator.Evaluator, '__call__', fake_figures)
+    config.num_steps = 4
+    train.train_and_evaluate(config, tmp_path / 'run')
+    assert best_step(tmp_path / 'run') == 2
+    config.num_steps, config.evaluation.num_samples = 6, 50
+    train.train_and_evaluate(config, tmp_path / 'run')
+    assert best_step(tmp_path / 'run') == 6
+
+
+def test_a_best_of_a_past_that_was_left_gives_way(config, tmp_path):
+    """The run went back before its best: what is best from there on is kept."""
+    run = tmp_path / 'run'
+    config.evaluation.best = 'recall'
+    state = train.train_and_evaluate(config, run)
+    with contextlib.closing(checkpoint.Checkpoints(run, 1, {}, 'best_checkpoint')) as best:
+        best.save(state.replace(step=state.step + 4), best={})
+        assert best.latest_step() == 10
+        best.save(state, best={'value': 0.5})
+        assert best.latest_step() == 6
+        assert best.latest_metadata()['best'] == {'value': 0.5}
+
+
+def test_too_few_samples_are_refused_before_training(config, tmp_path):
+    config.evaluation.num_samples = 3
+    with pytest.raises(UserError, match='precision_recall needs at least 6'):
+        train.train_and_evaluate(config, tmp_path / 'run')
+    assert not (tmp_path / 'run').exists()
+
+
+def test_samples_are_scored_with_the_classes_of_the_split(config, tmp_path, monkeypatch):
+    config.conditional, config.evaluation.every = True, 0
+    train.train_and_evaluate(config, tmp_path / 'run')
+    run, networks, state = restore(tmp_path / 'run')
+    source = sources.open_source('tiny_images', 'train', config.data_dir)
+    seen = []
+
+    def batches(self, state, latents, labels):
+        seen.append(labels)
+        yield np.zeros((len(latents), 8, 8, 3), np.uint8)
+
+    monkeypatch.setattr(Sampler, 'batches', batches)
+    scorer = SampleScorer(run.config, Sampler(networks.generator, run.config), source)
+    result = scorer(state, 40, seed=5)
+    np.testing.assert_array_equal(np.bincount(seen[0]), [14, 13, 13])  # 40 images of 3 classes
+    assert np.any(seen[0] != np.arange(40) % 3)  # drawn, not in turn
+    assert result.protocol['classes']
+
+
+FAKE = {'n_fake': 1, 'data_set': 'x', 'split': 'y'}
+
+
+def test_no_best_checkpoint_is_said_so(config, tmp_path):
+    config.evaluation.every = 0
+    train.train_and_evaluate(config, tmp_path / 'run')
+    with pytest.raises(UserError, match=r'no best checkpoint.*evaluation\.every'):
+        restore(tmp_path / 'run', 'best')
+
+
+def test_a_best_metric_that_is_not_measured_is_refused(config, tmp_path):
+    config.evaluation.best = 'inception_score'
+    with pytest.raises(UserError, match="add 'inception_score'"):
+        train.train_and_evaluate(config, tmp_path / 'run')
+    assert not (tmp_path / 'run').exists()
+
+
+def test_modes_are_counted_without_an_extractor(config):
+    modes = np.arange(30)
+    pictures = shapes_builder.draw(
+        *shapes_builder.split_mode(modes), shapes_builder.random_pose(30, np.random.default_rng(0))
     )
-    assert json.loads(path.read_text())['protocol'] == protocol
+    source = sources.ImageSource('shapes/1.0.0', 'train', (32, 32, 3), records=None)
+    config.evaluation.update(extractor='nowhere', metrics=('mode_coverage',))
+    batches = iter([pictures[:10], pictures[10:]])
+    values, labels, protocol = evaluator.Evaluator(config.evaluation, source)(batches, 30, {})
+    expected = {'modes': 30, 'modes_kl': np.log(1000 / 30), 'modes_unrecognised': 0.0}
+    assert values == pytest.approx(expected)
+    assert labels['modes'] == 'modes of 1,000'
+    limits = {'modes_max_rms': 28.0, 'modes_max_share': 0.75}
+    assert protocol == {'n_fake': 30, 'modes_of': 'shapes', **limits}
+    line = evaluator.line(evaluator.Evaluation(values, labels, protocol))
+    expected = 'modes of 1,000: 30 | KL to uniform: 3.507 | share unrecognised: 0 (30 images)'
+    assert line == expected
+
+
+def test_modes_of_another_data_set_are_refused(config, tmp_path):
+    config.evaluation.update(metrics=('mode_coverage',), best='modes')
+    with pytest.raises(UserError, match="the modes of 'shapes', not those of tiny_images"):
+        train.train_and_evaluate(config, tmp_path / 'run')
+
+
+def test_grids_of_conditional_runs_show_the_classes_in_turn(config, tmp_path):
+    config.conditional, config.evaluation.every = True, 0
+    train.train_and_evaluate(config, tmp_path / 'run')
+    run, networks, state = restore(tmp_path / 'run')
+    assert (run.num_classes, networks.generator.num_classes) == (3, 3)
+    path = sample(tmp_path / 'run', tmp_path / 'out', num=6, seed=0)
+    with np.load(tmp_path / 'out' / 'samples.npz', allow_pickle=False) as arrays:
+        made, latents = arrays['images'], arrays['latents']
+    sampler = Sampler(networks.generator, run.config)
+    turned = sampler(state, latents, np.asarray([0, 1, 2, 0, 1, 2], np.int32))
+    np.testing.assert_array_equal(made, turned)
+    other = sampler(state, latents, np.asarray([1, 2, 0, 1, 2, 0], np.int32))
+    assert np.any(made != other)
+    assert path.exists()
+    assert images.grid(made).shape[-1] == 3
+
+
+@pytest.mark.parametrize('at', [2, 4, 6])
+def test_an_evaluation_gives_way_to_a_signal_and_is_caught_up_with(
+    config, tmp_path, monkeypatch, at
+):
+    config.checkpoint_every = 3  # Steps 2 and 4 are saved only because the run is stopped there.
+    train.train_and_evaluate(config, tmp_path / 'whole')
+    score = SampleScorer.__call__
+
+    def stopped(self, state, *arguments):
+        if int(state.step) == at:
+            signal.raise_signal(signal.SIGTERM)
+        return score(self, state, *arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(SampleScorer, '__call__', stopped)
+        with pytest.raises(StoppedError, match=f'step {at}, which is saved'):
+            train.train_and_evaluate(config, tmp_path / 'parts')
+    assert list(figures(tmp_path / 'parts')) == list(range(2, at, 2))
+    train.train_and_evaluate(config, tmp_path / 'parts')
+    assert figures(tmp_path / 'parts') == figures(tmp_path / 'whole')
+    assert best_step(tmp_path / 'parts') == best_step(tmp_path / 'whole')
+    written = (tmp_path / 'parts' / 'evaluation').stat().st_mtime_ns
+    train.train_and_evaluate(config, tmp_path / 'parts')
+    assert (tmp_path / 'parts' / 'evaluation').stat().st_mtime_ns == written, 'once is enough'

@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dcgan_jax import images, models, probe, sources, train
-from dcgan_jax.errors import UserError
-from dcgan_jax.representation import Representation
-from dcgan_jax.tasks import explain
-from dcgan_jax.tasks.restore import restore
+from dcgan_jax import models, train
+from dcgan_jax.data import images, sources
+from dcgan_jax.runtime.errors import UserError
+from dcgan_jax.tasks import explain, linear_probe
+from dcgan_jax.tasks.discriminator_features import Representation
+from dcgan_jax.tasks.trained_run import restore
 from tests.conftest import tiny_config
 
 
@@ -105,18 +106,18 @@ def test_the_svm_separates_what_is_separable_and_is_the_minimum():
     centres = 4 * rng.normal(size=(3, 5))
     labels = rng.integers(0, 3, 600)
     features = (centres[labels] + rng.normal(size=(600, 5))).astype(np.float32) * [1, 9, 1, 1, 0.1]
-    svm, penalty = probe.fit(features[:500], labels[:500], 3)
+    svm, penalty = linear_probe.fit(features[:500], labels[:500], 3)
     assert np.mean(svm(features[500:]) == labels[500:]) > 0.95
-    assert penalty in probe._PENALTIES
+    assert penalty in linear_probe._PENALTIES
     shuffled = rng.permutation(labels)
-    chance, _ = probe.fit(features[:500], shuffled[:500], 3)
+    chance, _ = linear_probe.fit(features[:500], shuffled[:500], 3)
     assert np.mean(chance(features[500:]) == shuffled[500:]) < 0.5
 
 
 def test_the_svm_is_the_minimum_of_its_objective():
     """In one dimension with two points it can be had by hand."""
     features = np.asarray([[-1.0], [1.0]], np.float32)
-    svm = probe.LinearSVM(features, np.asarray([0, 1]), 2, penalty=1.0)
+    svm = linear_probe.LinearSVM(features, np.asarray([0, 1]), 2, penalty=1.0)
     # Class 1: mean over both of (1 - w)^2, plus w^2: smallest at w = 1/2.
     np.testing.assert_allclose(svm._weights[:, 1], [0.5, 0.0], atol=1e-4)
     np.testing.assert_allclose(svm._weights[:, 0], [-0.5, 0.0], atol=1e-4)

@@ -7,12 +7,12 @@ import pytest
 from PIL import Image
 
 from dcgan_jax import train
-from dcgan_jax.errors import UserError
-from dcgan_jax.neighbours import nearest
-from dcgan_jax.representation import Representation
+from dcgan_jax.runtime.errors import UserError
 from dcgan_jax.sampling import Sampler
 from dcgan_jax.tasks import explore
-from dcgan_jax.tasks.restore import restore
+from dcgan_jax.tasks.discriminator_features import Representation
+from dcgan_jax.tasks.nearest_neighbors import nearest
+from dcgan_jax.tasks.trained_run import restore
 
 
 @pytest.fixture(scope='module')

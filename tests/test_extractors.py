@@ -6,8 +6,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dcgan_jax.errors import UserError
 from dcgan_jax.metrics import extractors
+from dcgan_jax.runtime.errors import UserError
 from tests.extractors import CLASSES, DIMENSION, reference, write_artifact
 
 SHARED = pathlib.Path(__file__).resolve().parents[2] / 'shared'

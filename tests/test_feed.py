@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
-from dcgan_jax import data, feed, sources
-from dcgan_jax import mesh as mesh_lib
-from dcgan_jax.errors import UserError
+from dcgan_jax.data import feed, input_pipeline, sources
+from dcgan_jax.runtime import sharding
+from dcgan_jax.runtime.errors import UserError
 
 RANGES = [(2, 4), (4, 7)]
 
@@ -33,7 +33,7 @@ def fed(placement, num_classes=10, **fields):
     config.data = {'placement': placement, 'device_limit_bytes': 0}
     names = tuple(map(str, range(num_classes)))
     source = sources.ImageSource('numbered', 'train', (2, 2, 3), Numbered(), names)
-    split, batches = feed.feed(config, mesh_lib.create(4), source, RANGES)
+    split, batches = feed.feed(config, sharding.create(4), source, RANGES)
     with contextlib.closing(batches):
         batches = list(batches)
     if split is None:
@@ -50,7 +50,7 @@ def test_batches_follow_the_order_of_the_run(placement, steps):
     for (first, end), batch in zip(
         RANGES, fed(placement, conditional=True, discriminator_steps=steps), strict=True
     ):
-        expected = data.batch_indices(3, first, 4 * steps, 10, num_batches=end - first)
+        expected = input_pipeline.batch_indices(3, first, 4 * steps, 10, num_batches=end - first)
         assert (batch.images.dtype, batch.labels.dtype) == (np.uint8, np.int32)
         assert batch.images.shape == (end - first, 4 * steps, 2, 2, 3)
         np.testing.assert_array_equal(batch.images[..., 0, 0, 0], expected)

@@ -19,25 +19,13 @@ from etils import epath
 from hypothesis import strategies as st
 
 import main
-from dcgan_jax import (
-    checkpoint,
-    compiled,
-    download,
-    guard,
-    image_files,
-    models,
-    processes,
-    run_dir,
-    scoring,
-    sources,
-    train,
-    train_state,
-)
 from dcgan_jax import config as config_lib
-from dcgan_jax import mesh as mesh_lib
-from dcgan_jax.errors import UserError
-from dcgan_jax.evaluation import Evaluation
-from dcgan_jax.metrics import extractors, frechet_distance, reference, torch_weights
+from dcgan_jax import evaluation, models, parallel, run_dir, train, train_state
+from dcgan_jax.data import sources, user_images
+from dcgan_jax.metrics import extractors, frechet_distance, reference_stats, torch_weights
+from dcgan_jax.metrics.evaluator import Evaluation
+from dcgan_jax.runtime import checkpoint, download, multihost, nonfinite, sharding
+from dcgan_jax.runtime.errors import UserError
 from tests.conftest import tiny_config
 from tests.extractors import write_artifact
 from tests.fuzzing import (
@@ -123,7 +111,7 @@ def command_line(tmp_path, data_dir, monkeypatch):
     monkeypatch.setenv('TFDS_DATA_DIR', str(data_dir))
     monkeypatch.setenv('DCGAN_JAX_CACHE', str(tmp_path / 'cache'))
     monkeypatch.setattr(train, 'train_and_evaluate', prepare)
-    monkeypatch.setattr(processes, 'start', refuse)
+    monkeypatch.setattr(multihost, 'start', refuse)
     monkeypatch.setattr(download, '_download', fail)
     sources.open_source('tiny_images')  # Libraries define flags as they are imported.
 
@@ -215,17 +203,17 @@ def accepted(check):
 
 def test_an_update_of_all_that_the_schema_accepts_can_be_traced_or_is_refused(tmp_path, share):
     fields = config_lib.flatten(config_lib.SCHEMA)
-    shape, mesh = (8, 8, 3), mesh_lib.create()
+    shape, mesh = (8, 8, 3), sharding.create()
 
     def trace(config):
         config_lib.validate(config)
         networks = models.build(config, shape, 3)
         create = functools.partial(train_state.create, config, networks, shape)
-        like = compiled.abstract_state(create, mesh, config.sharding)
+        like = parallel.abstract_state(create, mesh, config.sharding)
         count = 1, config.batch_size * config.discriminator_steps
         images = jax.ShapeDtypeStruct((*count, *shape), np.uint8)
         batch = sources.Examples(images, jax.ShapeDtypeStruct(count, np.int32))
-        jax.eval_shape(compiled.train_call(config, mesh, like, shape), like, None, batch)
+        jax.eval_shape(parallel.train_call(config, mesh, like, shape), like, None, batch)
 
     def check(changes):
         config = tiny_config('').unlock()
@@ -284,7 +272,7 @@ def test_damaged_pictures_are_read_or_refused(tmp_path, share):
     folder.mkdir()
 
     def read_images():
-        batches, count = image_files.open_images(tmp_path)
+        batches, count = user_images.open_images(tmp_path)
         assert sum(map(len, batches)) == count == 1
 
     def read_source():
@@ -349,7 +337,7 @@ def test_damaged_npz_files_are_read_or_refused(tmp_path, share):
     told = []
 
     def read():
-        batches, count = image_files.open_images(path)
+        batches, count = user_images.open_images(path)
         assert sum(map(len, batches)) == count
 
     def check(content):
@@ -377,7 +365,7 @@ def test_damaged_references_are_read_or_refused(tmp_path, share):
     path = tmp_path / 'r.npz'
 
     def read():
-        mu, sigma, _ = reference.read_statistics(path, extractor)
+        mu, sigma, _ = reference_stats.read_statistics(path, extractor)
         frechet_distance(mu, sigma, mu, np.eye(4))
 
     def check(content):
@@ -446,9 +434,9 @@ def run(data_dir, tmp_path_factory):
     create = functools.partial(
         train_state.create, run.config, models.build(*run[:2], run.num_classes), run.image_shape
     )
-    like = compiled.abstract_state(create, mesh_lib.create(), 'replicated')
-    state = compiled.initial_state(create, like)
-    best = {'value': 1.0, 'measured': scoring._comparable('frechet_distance', {'n_fake': 9})}
+    like = parallel.abstract_state(create, sharding.create(), 'replicated')
+    state = parallel.initial_state(create, like)
+    best = {'value': 1.0, 'measured': evaluation._comparable('frechet_distance', {'n_fake': 9})}
     for folder in (checkpoint.FOLDER, checkpoint.BEST_FOLDER):
         with contextlib.closing(checkpoint.Checkpoints(workdir, 2, {}, folder)) as checkpoints:
             for step in (2, 4):
@@ -483,13 +471,13 @@ def test_damaged_rollbacks_are_read_or_refused(tmp_path, share):
     workdir = epath.Path(tmp_path)
 
     def read():
-        count = len(guard.rollbacks(workdir))
-        guard.seed_after(0, count)
-        guard.add_rollback(workdir, 'x')
-        assert len(guard.rollbacks(workdir)) == count + 1
+        count = len(nonfinite.rollbacks(workdir))
+        nonfinite.seed_after(0, count)
+        nonfinite.add_rollback(workdir, 'x')
+        assert len(nonfinite.rollbacks(workdir)) == count + 1
 
     def check(content):
-        (workdir / guard.FILE).write_bytes(dumped(content))
+        (workdir / nonfinite.FILE).write_bytes(dumped(content))
         refusal(read, folder=tmp_path)
 
     fuzz(check, 80 * share, content=changed(['a', 'b']))
@@ -548,7 +536,9 @@ def test_damaged_metadata_of_the_best_checkpoint_begin_the_search_afresh(run, tm
                 latest_metadata=checkpoints.latest_metadata,
                 save=lambda state, best: saved.append(best),
             )
-            progress = scoring.Progress(config, scorer, epath.Path(tmp_path), writer, best, request)
+            progress = evaluation.Progress(
+                config, scorer, epath.Path(tmp_path), writer, best, request
+            )
             progress(types.SimpleNamespace(step=6))
 
     def check(content):

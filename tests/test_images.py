@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dcgan_jax import images
+from dcgan_jax.data import images
 
 
 def test_every_pixel_value_survives_the_way_in_and_out():

@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dcgan_jax.errors import UserError
 from dcgan_jax.metrics import extractors, inception
+from dcgan_jax.runtime.errors import UserError
 from tests.peers import peer
 
 

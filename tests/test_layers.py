@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 from jax import lax
 
-from dcgan_jax.models import layers, lowering, winograd
+from dcgan_jax.models import conv, conv_winograd, layers
 
 DIMENSIONS = ('NHWC', 'HWIO', 'NHWC')
-CONVS = {'conv': lowering.conv, 'conv_transpose': lowering.conv_transpose}
+CONVS = {'conv': conv.conv, 'conv_transpose': conv.conv_transpose}
 each_conv = pytest.mark.parametrize('name', CONVS)
 # 'matmul' takes patches for the first, Winograd's transforms for the second.
 each_form = pytest.mark.parametrize('channels', [(3, 5), (6, 5)], ids=['patches', 'winograd'])
-each_lowering = pytest.mark.parametrize('how', lowering.LOWERINGS)
+each_lowering = pytest.mark.parametrize('how', conv.LOWERINGS)
 
 
 def draw(seed, *shape):
@@ -195,7 +195,9 @@ def test_winograd_loses_few_digits(name, k, strides, limit):
 
 def test_winograd_refuses_kernels_beyond_its_points():
     with pytest.raises(ValueError, match='At most 7 taps a phase, got 8'):
-        winograd.conv(jnp.ones((1, 8, 8, 5)), jnp.ones((8, 8, 5, 5)), 1, operand_dtype=jnp.float32)
+        conv_winograd.conv(
+            jnp.ones((1, 8, 8, 5)), jnp.ones((8, 8, 5, 5)), 1, operand_dtype=jnp.float32
+        )
 
 
 @each_conv

@@ -7,8 +7,8 @@ import pytest
 from scipy import linalg
 
 from dcgan_jax import metrics
-from dcgan_jax.errors import UserError
-from dcgan_jax.metrics.kernel import squared_mmd
+from dcgan_jax.metrics.kernel_distance import squared_mmd
+from dcgan_jax.runtime.errors import UserError
 from tests.peers import peer
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from configs import cifar10, cifar10_dense_stem, cifar10_tutorial, quickstart
 from dcgan_jax import models, train_state
-from dcgan_jax.errors import UserError
+from dcgan_jax.runtime.errors import UserError
 from tests.test_layers import loop_conv, loop_conv_transpose
 
 # Kernels [k, k, in, out], biases and BatchNorm scale + offset, layer by layer.

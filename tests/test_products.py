@@ -8,9 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dcgan_jax.models import lowering, products
+from dcgan_jax.models import conv, products
 
-CONVS = {'conv': lowering.conv, 'conv_transpose': lowering.conv_transpose}
+CONVS = {'conv': conv.conv, 'conv_transpose': conv.conv_transpose}
 
 
 @pytest.fixture
@@ -121,7 +121,7 @@ def test_operands_are_bfloat16_in_gradients_of_every_order(name, channels, k, dt
 
 def test_cpus_without_units_multiply_float32(monkeypatch):
     monkeypatch.setattr(products, 'cpu_multiplies_bfloat16', lambda: False)
-    function = functools.partial(lowering.conv, strides=2, lowering='matmul')
+    function = functools.partial(conv.conv, strides=2, lowering='matmul')
     x, kernel = jnp.ones((2, 8, 8, 8), jnp.bfloat16), jnp.ones((4, 4, 8, 8), jnp.bfloat16)
     assert dot_types(functools.partial(gradients, function), x, kernel) == {('f32', 'f32', 'f32')}
 

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dcgan_jax import page, train
-from dcgan_jax.errors import UserError
-from dcgan_jax.tasks import explore
+from dcgan_jax import train
+from dcgan_jax.runtime.errors import UserError
+from dcgan_jax.tasks import explore, html_report
 from dcgan_jax.tasks.report import report
 
 
@@ -87,17 +87,17 @@ def test_nothing_is_fetched_or_run(workdir, tmp_path):
 def test_a_chart_is_true_to_scale():
     """The middle of a straight line is in the middle of the drawing; NaN is left out."""
     line = [(0, 2.0), (10, 3.0), (20, 4.0), (30, float('nan'))]
-    (drawn,) = Read(page.chart('t', {'a': line})).named('polyline')
+    (drawn,) = Read(html_report.chart('t', {'a': line})).named('polyline')
     points = np.array([p.split(',') for p in drawn['points'].split()], float)
     np.testing.assert_allclose(points[1], (points[0] + points[2]) / 2, atol=0.1)
     assert points[0, 1] > points[2, 1]  # SVG counts from the top
     assert len(points) == 3
-    assert page.chart('t', {'a': [(0, float('inf'))]}) == ''
+    assert html_report.chart('t', {'a': [(0, float('inf'))]}) == ''
 
 
 def test_long_lines_keep_their_ends():
     line = [(step, float(step % 7)) for step in range(10_001)]
-    (drawn,) = Read(page.chart('t', {'a': line})).named('polyline')
+    (drawn,) = Read(html_report.chart('t', {'a': line})).named('polyline')
     points = drawn['points'].split()
     assert len(points) <= 401
     assert points[0].startswith('58.0,')

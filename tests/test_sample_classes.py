@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from dcgan_jax import train
-from dcgan_jax.errors import UserError
+from dcgan_jax.runtime.errors import UserError
 from dcgan_jax.tasks.sample import columns, sample
 
 

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from dcgan_jax import models, sampling, train, train_state
-from dcgan_jax.errors import UserError
-from dcgan_jax.tasks.restore import restore
+from dcgan_jax.runtime.errors import UserError
 from dcgan_jax.tasks.sample import sample
+from dcgan_jax.tasks.trained_run import restore
 from tests.test_models import random_variables
 
 ALL = np.zeros(1, np.int32)

@@ -7,8 +7,8 @@ import jax
 import numpy as np
 import pytest
 
-from dcgan_jax import data, images, sources
-from dcgan_jax.errors import UserError
+from dcgan_jax.data import images, input_pipeline, sources
+from dcgan_jax.runtime.errors import UserError
 from tests.tiny import prepare_tiny
 
 
@@ -46,7 +46,7 @@ def test_source_reads_in_the_order_asked_for(source):
     assert source.nbytes == 360
     assert images.shape == (4, 6, 6, 1)
     assert images.dtype == np.uint8
-    everything, labels = data.load_split(source)
+    everything, labels = input_pipeline.load_split(source)
     assert labels is None
     np.testing.assert_array_equal(images, everything[[3, 0, 3, 9]])
     assert sorted(everything[:, 0, 0, 0]) == [20 * i for i in range(10)]
@@ -54,7 +54,7 @@ def test_source_reads_in_the_order_asked_for(source):
 
 def test_labels_stay_with_their_images(labelled):
     assert labelled.num_classes == 4
-    images, labels = data.load_split(labelled, labels=True)
+    images, labels = input_pipeline.load_split(labelled, labels=True)
     assert labels.dtype == np.int32
     np.testing.assert_array_equal(labels, images[:, 0, 0, 0] // 20 % 4)
     assert sorted(labels.tolist()) == [0, 0, 0, 1, 1, 1, 2, 2, 3, 3]
@@ -62,15 +62,15 @@ def test_labels_stay_with_their_images(labelled):
     some = labelled.read(indices, labels=True)
     np.testing.assert_array_equal(some.labels, labels[indices])
     np.testing.assert_array_equal(some.images, images[indices])
-    assert data.load_split(labelled).labels is None
+    assert input_pipeline.load_split(labelled).labels is None
 
 
 def test_labels_where_there_are_none(source):
     assert source.num_classes == 0
     for read in (
         source.require_labels,
-        lambda: data.load_split(source, labels=True),
-        lambda: next(data.stream(source, 0, [(0, 1)], 2, labels=True)),
+        lambda: input_pipeline.load_split(source, labels=True),
+        lambda: next(input_pipeline.stream(source, 0, [(0, 1)], 2, labels=True)),
     ):
         with pytest.raises(
             UserError, match=r'tiny/1.2.0 has no labels .*set config\.conditional=False'
@@ -82,9 +82,9 @@ def test_an_image_without_its_label(tmp_path):
     """As in STL-10's unlabelled split: TFDS stores -1."""
     prepare_tiny(tmp_path, [(6, 6, 1)], label=lambda i: -1 if i == 4 else 0)
     source = sources.open_source('tiny', 'train', str(tmp_path))
-    assert len(data.load_split(source).images) == 10
+    assert len(input_pipeline.load_split(source).images) == 10
     with pytest.raises(UserError, match=r'image \d has the label -1, not one of 0 to 3'):
-        data.load_split(source, labels=True)
+        input_pipeline.load_split(source, labels=True)
 
 
 def test_environment_names_the_data_dir(grey, monkeypatch):
@@ -108,7 +108,7 @@ def test_one_size_only(tmp_path):
     source = sources.open_source('tiny', 'train', str(tmp_path))
     message = r'tiny/1.2.0 train: image \d+ has shape .* set config\.data\.image_size'
     with pytest.raises(UserError, match=message):
-        data.load_split(source)
+        input_pipeline.load_split(source)
 
 
 def test_square_only(tmp_path):
@@ -126,14 +126,14 @@ def test_images_of_any_size_are_read_at_one(tmp_path, channels):
     source = sources.open_source('tiny', 'train', str(tmp_path), image_size=5)
     assert source.image_shape == (5, 5, channels)
     assert source.nbytes == 10 * 25 * channels
-    images, labels = data.load_split(source, labels=True)
+    images, labels = input_pipeline.load_split(source, labels=True)
     assert images.shape == (10, 5, 5, channels)
     assert images.flags.c_contiguous
     # Images are of one value each.
     np.testing.assert_array_equal(images, np.broadcast_to(images[:, :1, :1, :1], images.shape))
     np.testing.assert_array_equal(labels, images[:, 0, 0, 0] // 20 % 4)
-    streamed = list(data.stream(source, 0, [(0, 1)], batch_size=10, labels=True))
-    indices = data.batch_indices(0, 0, 10, 10)
+    streamed = list(input_pipeline.stream(source, 0, [(0, 1)], batch_size=10, labels=True))
+    indices = input_pipeline.batch_indices(0, 0, 10, 10)
     np.testing.assert_array_equal(streamed[0].images, images[indices])
 
 
@@ -183,20 +183,20 @@ def test_tfrecord_with_tensorflow(tmp_path):
     for file_format in ('array_record', 'tfrecord'):
         prepare_tiny(tmp_path / file_format, [(6, 6, 1)], file_format, label=lambda i: i % 4)
         source = sources.open_source('tiny', 'train[2:]', str(tmp_path / file_format))
-        splits.append(data.load_split(source, labels=True))
+        splits.append(input_pipeline.load_split(source, labels=True))
     jax.tree.map(np.testing.assert_array_equal, *splits)
 
 
 @pytest.mark.parametrize('file_format', ['array_record', 'parquet'])
 def test_parts_of_a_split(tmp_path, file_format):
     prepare_tiny(tmp_path, [(6, 6, 1)], file_format)
-    whole = data.load_split(sources.open_source('tiny', 'train', str(tmp_path))).images
+    whole = input_pipeline.load_split(sources.open_source('tiny', 'train', str(tmp_path))).images
     for split, part in {
         'train[:3]': [0, 1, 2],
         'train[50%:]': [5, 6, 7, 8, 9],
         'train[8:]+train[2:4]': [8, 9, 2, 3],
     }.items():
-        images = data.load_split(sources.open_source('tiny', split, str(tmp_path))).images
+        images = input_pipeline.load_split(sources.open_source('tiny', split, str(tmp_path))).images
         np.testing.assert_array_equal(images, whole[part])
 
 
@@ -261,7 +261,7 @@ def test_a_corrupt_record_is_named_or_the_next_stands_in_for_it(tmp_path, caplog
         sources.open_source('shapes', 'test', str(tmp_path)).read(np.arange(2000))
     caplog.set_level(logging.WARNING)
     damaged = sources.open_source('shapes', 'test', str(tmp_path), on_corrupt='skip')
-    got = data.load_split(damaged, labels=True)
+    got = input_pipeline.load_split(damaged, labels=True)
     (warning,) = (record.getMessage() for record in caplog.records)
     index = int(re.search(r'record (\d+) is corrupt', warning).group(1))
     assert '1 so far' in warning
@@ -284,7 +284,9 @@ def test_damaged_pictures_of_a_folder_are_passed_over_if_told_so(tmp_path, caplo
         sources.open_source('folder', data_dir=str(tmp_path))
     source = sources.open_source('folder', data_dir=str(tmp_path), on_corrupt='skip')
     assert source.image_shape == (8, 8, 3)
-    np.testing.assert_array_equal(data.load_split(source).images[:, 0, 0, 0], [0, 2, 2, 0])
+    np.testing.assert_array_equal(
+        input_pipeline.load_split(source).images[:, 0, 0, 0], [0, 2, 2, 0]
+    )
     assert '2 so far' in caplog.text
 
 

@@ -13,7 +13,7 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from dcgan_jax import train
-from dcgan_jax.tasks.restore import restore
+from dcgan_jax.tasks.trained_run import restore
 from tests.compare import assert_equal_states
 from tests.extractors import write_artifact
 from tests.test_main import ROOT, TINY, checkpoints, command, run

@@ -9,15 +9,16 @@ import pytest
 from jax import export as jax_export
 from PIL import Image
 
-from dcgan_jax import captions, data, inputs, models, sources, train, train_state
-from dcgan_jax.errors import UserError
+from dcgan_jax import models, train, train_state
+from dcgan_jax.data import captions, degradations, input_pipeline, sources
+from dcgan_jax.runtime.errors import UserError
 from dcgan_jax.sampling import Sampler
-from dcgan_jax.search import Completion
 from dcgan_jax.tasks import explore
 from dcgan_jax.tasks.export import PROGRAM, export
-from dcgan_jax.tasks.restore import restore
+from dcgan_jax.tasks.latent_optimization import Completion
 from dcgan_jax.tasks.retrieve import _real, fitting, retrieve
 from dcgan_jax.tasks.sample import sample
+from dcgan_jax.tasks.trained_run import restore
 from dcgan_jax.train_step import train_step
 from tests.conftest import tiny_config
 from tests.extractors import write_artifact
@@ -333,7 +334,7 @@ def test_a_judge_is_tried_on_other_images_than_it_knows(data_dir):
     known, judged = _real(config, 15, 0)
     assert (len(known.images), len(judged.images)) == (20, 15)
     source = sources.open_split(config, 'train')
-    order = data.batch_indices(0, 0, 35, len(source))[0]
+    order = input_pipeline.batch_indices(0, 0, 35, len(source))[0]
     assert len(set(order.tolist())) == 35
     drawn = source.read(order).images
     np.testing.assert_array_equal(np.concatenate([judged.images, known.images]), drawn)
@@ -386,7 +387,7 @@ def test_latents_of_a_run_by_captions_are_searched(workdir):
     own.search.update(restarts=3, prior=0.0)  # in turn of the three classes
     sampler = Sampler(networks.generator, own)
     real = sampler(state, sampler.latents(0, 3))
-    given = inputs.draw(jax.random.key(0), own, jnp.asarray(real / 127.5 - 1, jnp.float32))
+    given = degradations.draw(jax.random.key(0), own, jnp.asarray(real / 127.5 - 1, jnp.float32))
     apart = []
     for steps in (1, 100):
         own.search.steps = steps

@@ -8,8 +8,8 @@ import zipfile
 import numpy as np
 import pytest
 
-from dcgan_jax.errors import UserError
 from dcgan_jax.metrics import torch_weights
+from dcgan_jax.runtime.errors import UserError
 from tests.peers import peer
 
 MAGIC = 0x1950A86A20F9469CFC6C

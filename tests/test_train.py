@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dcgan_jax import compiled, data, models, sources, train, train_state
-from dcgan_jax import mesh as mesh_lib
-from dcgan_jax.errors import TrainingError, UserError
-from dcgan_jax.keys import Role, role_key
+from dcgan_jax import models, parallel, train, train_state
+from dcgan_jax.data import input_pipeline, sources
+from dcgan_jax.runtime import sharding
+from dcgan_jax.runtime.errors import TrainingError, UserError
+from dcgan_jax.runtime.prng import Role, role_key
 from dcgan_jax.sampling import Sampler
 from dcgan_jax.train_step import train_step
 from tests.compare import assert_close_states, assert_equal_states
@@ -66,13 +67,13 @@ def test_several_updates_a_call_are_the_same_updates(config, tmp_path):
 
 def test_a_call_makes_the_updates_of_train_step_with_a_key_of_its_own_each(config):
     """`train_call` over two steps equals two calls of `train_step` on their batches."""
-    mesh = mesh_lib.create(config.batch_size)
+    mesh = sharding.create(config.batch_size)
     networks = models.build(config, (8, 8, 3))
     create = functools.partial(train_state.create, config, networks, (8, 8, 3))
     split = np.random.default_rng(0).integers(0, 256, (40, 8, 8, 3), np.uint8)
-    batches = data.batch_indices(config.seed, 0, config.batch_size, 40, num_batches=2)
-    like = compiled.abstract_state(create, mesh, 'replicated')
-    expected = compiled.initial_state(create, like)
+    batches = input_pipeline.batch_indices(config.seed, 0, config.batch_size, 40, num_batches=2)
+    like = parallel.abstract_state(create, mesh, 'replicated')
+    expected = parallel.initial_state(create, like)
     step = jax.jit(lambda state, real, key: train_step(state, real, None, key, config))
     norms = []
     for index in range(2):
@@ -81,9 +82,9 @@ def test_a_call_makes_the_updates_of_train_step_with_a_key_of_its_own_each(confi
         pixels = (split[batches[index]].astype(np.float64) / 127.5 - 1).astype(np.float32)
         expected, metrics = step(expected, pixels, key)
         norms.append(float(metrics['generator/gradient_norm']))
-    state = compiled.initial_state(create, like)
+    state = parallel.initial_state(create, like)
     before = state.generator.params['project']['kernel']
-    call = compiled.train_call(config, mesh, like, (8, 8, 3))
+    call = parallel.train_call(config, mesh, like, (8, 8, 3))
     state, metrics = call(state, sources.Examples(split.reshape(40, -1)), batches)
     assert_close_states(state, expected, rtol=1e-4, atol=1e-6)
     np.testing.assert_allclose(metrics['generator/gradient_norm'], norms, rtol=1e-4)
@@ -242,9 +243,9 @@ def test_a_non_finite_loss_stops_the_run_and_keeps_the_checkpoints(config, tmp_p
 
         return call
 
-    original = compiled.train_call
+    original = parallel.train_call
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(compiled, 'train_call', poisoned)
+        patch.setattr(parallel, 'train_call', poisoned)
         message = r'generator/loss is nan at step 4: stopped, the last checkpoint is of step 2'
         with pytest.raises(TrainingError, match=message):
             train.train_and_evaluate(config, tmp_path)
@@ -300,7 +301,7 @@ def test_a_workdir_that_is_a_file_is_refused(config, tmp_path):
     ],
 )
 def test_calls_end_at_multiples(start, stop, size, expected):
-    ranges = compiled.CallRanges(start, stop, size)
+    ranges = parallel.CallRanges(start, stop, size)
     assert list(ranges) == expected
     assert len(ranges) == len(expected)
     assert ranges[:2] == expected[:2]

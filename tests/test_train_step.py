@@ -9,7 +9,7 @@ import optax
 import pytest
 
 from configs import quickstart
-from dcgan_jax import augment, models, train_state
+from dcgan_jax import augmentation, models, train_state
 from dcgan_jax.train_step import Stream, ema_decay, train_step
 
 IMAGE_SHAPE = (8, 8, 3)
@@ -137,7 +137,7 @@ def rotation_loss(module, key, stream, policy):
         rotated = jnp.stack([jnp.rot90(x, n) for x, n in zip(images, rotations, strict=True)])
         _, new = module.apply(
             {'params': params, 'batch_stats': stats},
-            augment.augment(view, rotated, policy, 1.0),
+            augmentation.augment(view, rotated, policy, 1.0),
             train=True,
             mutable=['batch_stats', 'turns'],
             rngs={'dropout': dropout},
@@ -158,7 +158,7 @@ def reference(plain, networks, state, real, key):
     keys = [jax.random.fold_in(key, stream) for stream in Stream]
     z = jax.random.normal(keys[0], (BATCH, 6))
     fake, fake_stats = apply(g, gp, gs, z)
-    see = lambda images, stream: augment.augment(  # noqa: E731
+    see = lambda images, stream: augmentation.augment(  # noqa: E731
         jax.random.fold_in(key, stream), images, plain.policy, 1.0
     )
     of_real, of_fake = (
@@ -435,7 +435,7 @@ def test_real_and_fake_are_augmented_for_d_and_fakes_for_g():
     config.augment.policy = ('blank',)
     with pytest.MonkeyPatch.context() as patch:
         blank = lambda key, images: 0.0 * images  # noqa: E731
-        patch.setitem(augment.POLICIES, 'blank', blank)
+        patch.setitem(augmentation.POLICIES, 'blank', blank)
         _, metrics = step(config)(state, real, jax.random.key(0))
     assert metrics['generator/gradient_norm'] == 0
 
@@ -529,7 +529,7 @@ def test_penalties_are_of_slopes_in_images_before_they_are_augmented():
     changes = {'penalty': {'r1': 1.0}, 'discriminator': {'norm': 'none'}}
     config, _, state, real = tiny(augment={'policy': ('cutout',)}, **changes)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(augment.POLICIES, 'cutout', lambda key, images: 0.0 * images)
+        patch.setitem(augmentation.POLICIES, 'cutout', lambda key, images: 0.0 * images)
         _, metrics = step(config)(state, real, jax.random.key(0))
     assert metrics['discriminator/penalty'] == 0
 

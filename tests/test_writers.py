@@ -5,7 +5,8 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams import plugin_data_pb2
 
-from dcgan_jax import train, writers
+from dcgan_jax import train
+from dcgan_jax.runtime import writers
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import jax
 
 from benchmarks import program
 from benchmarks.peer_workers.serve import serve
-from dcgan_jax import compiled
+from dcgan_jax import parallel
 
 
 def main() -> None:
@@ -19,7 +19,7 @@ def main() -> None:
     flags = parser.parse_args()
     config = program.load_config(flags.config, flags.set)
     config.lowering, config.dtype = flags.lowering, flags.dtype
-    updates = compiled.steps_per_call(config)
+    updates = parallel.steps_per_call(config)
     built = program.build(config, updates)
     sizes = [
         sum(leaf.size for leaf in jax.tree.leaves(network.params))

@@ -5,9 +5,9 @@ Nothing here knows what made the images.
 
 from dcgan_jax.metrics.frechet import Moments, Statistics, frechet_distance, statistics
 from dcgan_jax.metrics.inception_score import inception_score
-from dcgan_jax.metrics.kernel import kernel_distance
-from dcgan_jax.metrics.manifold import Manifold, precision_recall
-from dcgan_jax.metrics.modes import ModeCoverage, mode_coverage
+from dcgan_jax.metrics.kernel_distance import kernel_distance
+from dcgan_jax.metrics.mode_coverage import ModeCoverage, mode_coverage
+from dcgan_jax.metrics.precision_recall import Manifold, precision_recall
 
 __all__ = [
     'Manifold',

@@ -13,10 +13,10 @@ import numpy as np
 from absl import logging
 from etils import epath
 
-from dcgan_jax import mesh as mesh_lib
-from dcgan_jax.errors import UserError
-from dcgan_jax.files import reachable
 from dcgan_jax.metrics import inception
+from dcgan_jax.runtime import sharding
+from dcgan_jax.runtime.errors import UserError
+from dcgan_jax.runtime.files import reachable
 
 # Variables, uint8 [b, H, W, 3] -> features float32 [b, D], logits float32 [b, K].
 Function = Callable[[Any, jax.Array], tuple[jax.Array, jax.Array]]
@@ -69,12 +69,12 @@ class Extractor:
             size: (H, W) of the images, None for any.
         """
         self.name, self.labels, self.sha256, self.resize = name, labels, sha256, resize
-        mesh = mesh_lib.create()
+        mesh = sharding.create()
         # Not by sharding alone: a serialized program would run whole on every device.
         divided = jax.shard_map(
-            function, mesh=mesh, in_specs=(mesh_lib.ALL, mesh_lib.PART), out_specs=mesh_lib.PART
+            function, mesh=mesh, in_specs=(sharding.ALL, sharding.PART), out_specs=sharding.PART
         )
-        everywhere, self._divided = mesh_lib.replicated(mesh), mesh_lib.sharded(mesh)
+        everywhere, self._divided = sharding.replicated(mesh), sharding.sharded(mesh)
         self._function = jax.jit(divided, out_shardings=everywhere)
         self._variables = jax.device_put(variables, everywhere)
         self._batch_size = batch_size * mesh.size
@@ -139,7 +139,7 @@ class Extractor:
         """Pads one batch to the compiled size."""
         padded = np.zeros((self._batch_size, *images.shape[1:]), np.uint8)
         padded[: len(images)] = images
-        placed = mesh_lib.place(padded, self._divided)
+        placed = sharding.place(padded, self._divided)
         features, logits = jax.device_get(self._function(self._variables, placed))
         return features[: len(images)], logits[: len(images)]
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from dcgan_jax.errors import UserError
+from dcgan_jax.runtime.errors import UserError
 
 
 def check(features: np.ndarray, least: int, what: str = 'features') -> None:

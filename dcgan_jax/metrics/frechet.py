@@ -8,8 +8,8 @@ from typing import NamedTuple
 import numpy as np
 from absl import logging
 
-from dcgan_jax.errors import UserError
 from dcgan_jax.metrics import features as features_lib
+from dcgan_jax.runtime.errors import UserError
 
 _ROWS = 4096  # features in float64 at a time, to bound memory
 

@@ -14,9 +14,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dcgan_jax import cache, download
-from dcgan_jax.errors import UserError
 from dcgan_jax.metrics import torch_weights
+from dcgan_jax.runtime import cache_dir, download
+from dcgan_jax.runtime.errors import UserError
 
 URL = (
     'https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/'
@@ -250,7 +250,7 @@ def load_weights(path: str) -> tuple[Any, str]:
 
 def published_weights() -> Path:
     """Where the published weights lie, after a download if need be."""
-    path = Path(cache.folder()) / URL.rsplit('/', 1)[-1]
+    path = Path(cache_dir.folder()) / URL.rsplit('/', 1)[-1]
     remedy = (
         f'try again, or put the file at {path}, or name another by '
         'config.evaluation.inception_weights'

@@ -14,7 +14,7 @@ from typing import IO, Any, NamedTuple
 import numpy as np
 from etils import epath
 
-from dcgan_jax.errors import UserError
+from dcgan_jax.runtime.errors import UserError
 
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 _LEGACY_PROTOCOL = 1001

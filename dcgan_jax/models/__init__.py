@@ -6,11 +6,11 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
-from dcgan_jax import captions, inputs
-from dcgan_jax.errors import UserError
-from dcgan_jax.models import translator
+from dcgan_jax.data import captions, degradations
+from dcgan_jax.models import unet
 from dcgan_jax.models.dcgan import Discriminator, Generator
-from dcgan_jax.models.translator import Translator
+from dcgan_jax.models.unet import Translator
+from dcgan_jax.runtime.errors import UserError
 
 
 class Networks(NamedTuple):
@@ -61,8 +61,8 @@ def build(config: ConfigDict, image_shape: tuple[int, int, int], num_classes: in
         'dtype': jnp.dtype(config.dtype),
     }
     kept, kind = dict(config.generator), Generator
-    if inputs.are_images(config):
-        kept, kind = translator.fields(kept), Translator
+    if degradations.are_images(config):
+        kept, kind = unet.fields(kept), Translator
     return Networks(
         kind(out_channels=channels, **kept, **shared),
         Discriminator(**config.discriminator, turns=config.loss.rotation > 0, **shared),
@@ -73,7 +73,7 @@ def _check_generator(config: ConfigDict, image_shape: tuple[int, int, int]) -> N
     """Refuses a generator that makes images of another size."""
     height, width, channels = image_shape
     times, strides = math.prod(config.generator.strides), tuple(config.generator.strides)
-    if not inputs.are_images(config):
+    if not degradations.are_images(config):
         side = config.generator.base_size * times
         if (height, width) != (side, side):
             raise UserError(

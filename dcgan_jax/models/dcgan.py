@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from dcgan_jax.models import attention, condition, layers, stages
+from dcgan_jax.models import attention, blocks, conditioning, layers
 from dcgan_jax.models.norms import normalise
 
 
@@ -38,7 +38,7 @@ class Generator(nn.Module):
         activation: 'relu' or 'leaky_relu'.
         leaky_slope: slope of 'leaky_relu' below zero.
         use_bias: biases in dense layers and convolutions.
-        weight_init: weight initialiser, a key of `stages.INITIALIZERS`.
+        weight_init: weight initialiser, a key of `blocks.INITIALIZERS`.
         weight_stddev: its standard deviation, where it has one.
         spectral_norm: of all dense layers and convolutions.
         width: scales every number of channels (and of stem features).
@@ -91,11 +91,11 @@ class Generator(nn.Module):
         """
         residual = self.block == 'residual'
         x = z.astype(self.dtype)
-        told = condition.heard(self, labels)
+        told = conditioning.heard(self, labels)
         for index, features in enumerate(self.stem_features):
-            x = self.activate(stages.dense(self, stages.scaled(self, features), f'stem_{index}')(x))
-        base_features = stages.scaled(self, self.base_features)
-        x = stages.dense(self, self.base_size**2 * base_features, 'project')(x)
+            x = self.activate(blocks.dense(self, blocks.scaled(self, features), f'stem_{index}')(x))
+        base_features = blocks.scaled(self, self.base_features)
+        x = blocks.dense(self, self.base_size**2 * base_features, 'project')(x)
         x = x.reshape(-1, self.base_size, self.base_size, base_features)
         if not residual:
             if self.stem_norm:
@@ -103,9 +103,9 @@ class Generator(nn.Module):
             x = self.activate(x)
 
         for index, (features, stride) in enumerate(zip(self.features, self.strides, strict=False)):
-            channels, size = stages.scaled(self, features), stages.kernel_size(self, index)
+            channels, size = blocks.scaled(self, features), blocks.kernel_size(self, index)
             if residual:
-                x = stages.residual_up(
+                x = blocks.residual_up(
                     self, x, told, channels, size, stride, f'block_{index}', train=train
                 )
             else:
@@ -123,8 +123,8 @@ class Generator(nn.Module):
         return nn.relu(x) if self.activation == 'relu' else nn.leaky_relu(x, self.leaky_slope)
 
     def _enlarge(self, x: jax.Array, channels: int, index: int) -> jax.Array:
-        size, stride = stages.kernel_size(self, index), self.strides[index]
-        return stages.convolve(
+        size, stride = blocks.kernel_size(self, index), self.strides[index]
+        return blocks.convolve(
             self, layers.ConvTranspose, x, channels, size, stride, f'conv_{index}'
         )
 
@@ -150,7 +150,7 @@ class Discriminator(nn.Module):
         leaky_slope: slope of LeakyReLU below zero.
         dropout_rate: share of activations dropped after every stage while training.
         use_bias: biases in convolutions and the dense layer.
-        weight_init: weight initialiser, a key of `stages.INITIALIZERS`.
+        weight_init: weight initialiser, a key of `blocks.INITIALIZERS`.
         weight_stddev: its standard deviation, where it has one.
         spectral_norm: of all dense layers, convolutions and class vectors.
         width: scales every number of channels.
@@ -210,13 +210,13 @@ class Discriminator(nn.Module):
         x = _pack(images, self.pack).astype(self.dtype)
         residual = self.block == 'residual'
         for index, (features, stride) in enumerate(zip(self.features, self.strides, strict=True)):
-            channels, size = stages.scaled(self, features), stages.kernel_size(self, index)
+            channels, size = blocks.scaled(self, features), blocks.kernel_size(self, index)
             if residual:
-                x = stages.residual_down(
+                x = blocks.residual_down(
                     self, x, channels, size, stride, f'block_{index}', first=index == 0, train=train
                 )
             else:
-                x = stages.convolve(self, layers.Conv, x, channels, size, stride, f'conv_{index}')
+                x = blocks.convolve(self, layers.Conv, x, channels, size, stride, f'conv_{index}')
                 if index > 0:
                     x = normalise(self, x, None, train=train, name=f'norm_{index}')
                 x = self.activate(x)
@@ -231,13 +231,13 @@ class Discriminator(nn.Module):
         if self.minibatch_stddev:
             x = attention.minibatch_stddev(x, self.minibatch_stddev)
         x = jnp.sum(x, axis=(1, 2)) if self.head == 'sum' else x.reshape(x.shape[0], -1)
-        logits = stages.dense(self, 1, 'logit', dtype=jnp.float32)(x)
+        logits = blocks.dense(self, 1, 'logit', dtype=jnp.float32)(x)
         if self.turns:
-            self.sow('turns', 'logits', stages.dense(self, 4, 'turn', dtype=jnp.float32)(x))
-        told = condition.heard(self, labels)
+            self.sow('turns', 'logits', blocks.dense(self, 4, 'turn', dtype=jnp.float32)(x))
+        told = conditioning.heard(self, labels)
         if told is not None:
-            init = stages.INITIALIZERS[self.weight_init](self.weight_stddev)
-            projected = condition.vectors(
+            init = blocks.INITIALIZERS[self.weight_init](self.weight_stddev)
+            projected = conditioning.vectors(
                 self, told, x.shape[-1], init, 'classes', self.spectral_norm
             )
             logits += jnp.sum(projected * x, axis=-1, keepdims=True)
@@ -262,7 +262,7 @@ def _attend(net: Generator | Discriminator, x: jax.Array, stage: int) -> jax.Arr
     if stage not in net.attention:
         return x
     return attention.SelfAttention(
-        stages.INITIALIZERS[net.weight_init](net.weight_stddev),
+        blocks.INITIALIZERS[net.weight_init](net.weight_stddev),
         net.spectral_norm,
         net.dtype,
         name=f'attention_{stage}',

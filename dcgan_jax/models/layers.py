@@ -15,7 +15,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from dcgan_jax.models import lowering as lowerings
+from dcgan_jax.models import conv
 
 Initializer = Callable[..., jax.Array]
 Dtype = Any
@@ -98,7 +98,7 @@ class _SquareConv(nn.Module):
       kernel_init: initializer of `kernel`, [k, k, C_in, features].
       bias_init: initializer of `bias`, [features].
       spectral_norm: whether the kernel is spectrally normalised.
-      lowering: one of `dcgan_jax.models.lowering.LOWERINGS`.
+      lowering: one of `dcgan_jax.models.conv.LOWERINGS`.
     """
 
     features: int
@@ -132,7 +132,7 @@ class Conv(_SquareConv):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """Maps [B, H, W, C_in] to [B, ceil(H / strides), ceil(W / strides), features]."""
-        return self._convolve(x, lowerings.conv)
+        return self._convolve(x, conv.conv)
 
 
 class ConvTranspose(_SquareConv):
@@ -141,7 +141,7 @@ class ConvTranspose(_SquareConv):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """Maps [B, H, W, C_in] to [B, H * strides, W * strides, features]."""
-        return self._convolve(x, lowerings.conv_transpose)
+        return self._convolve(x, conv.conv_transpose)
 
 
 class Dense(nn.Module):

@@ -4,8 +4,8 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from dcgan_jax.errors import UserError
-from dcgan_jax.models import condition
+from dcgan_jax.models import conditioning
+from dcgan_jax.runtime.errors import UserError
 
 NORMS = ('batch', 'layer', 'group', 'instance', 'none')
 _GROUPS = (32, 16, 8, 4, 2)  # that 'group' may have: the most that leave a group four channels
@@ -28,7 +28,7 @@ def normalise(
         net: the module that calls, whose fields norm, norm_momentum, norm_epsilon, weight_init,
             weight_stddev, dtype and (where told) num_classes say how.
         x: [B, H, W, C].
-        told: see `condition.heard`, or None for one scale and shift.
+        told: see `conditioning.heard`, or None for one scale and shift.
         train: BatchNorm by the batch's own statistics.
         name: of the parameters.
 
@@ -78,7 +78,7 @@ def normalise(
             'shift': jitter if of_captions else nn.initializers.zeros,
         }
         scale, shift = (
-            condition.vectors(net, told, channels, init, f'{name}_{part}')
+            conditioning.vectors(net, told, channels, init, f'{name}_{part}')
             for part, init in inits.items()
         )
         scale = 1.0 + scale if of_captions else scale

@@ -8,14 +8,15 @@ import numpy as np
 from etils import epath
 from ml_collections import ConfigDict
 
-from dcgan_jax import anomaly, images, run_dir, sources
-from dcgan_jax.anomaly import Scored
-from dcgan_jax.data import load_split
-from dcgan_jax.errors import UserError
-from dcgan_jax.files import write_whole
+from dcgan_jax import run_dir
+from dcgan_jax.data import images, sources
+from dcgan_jax.data.input_pipeline import load_split
 from dcgan_jax.metrics.roc import auroc
-from dcgan_jax.tasks import pairs
-from dcgan_jax.tasks.restore import restore, with_given
+from dcgan_jax.runtime.errors import UserError
+from dcgan_jax.runtime.files import write_whole
+from dcgan_jax.tasks import anomaly_scores, image_to_image
+from dcgan_jax.tasks.anomaly_scores import Scored
+from dcgan_jax.tasks.trained_run import restore, with_given
 
 _NORMAL = 5_000  # training images that features are compared with
 _SHOWN = 16  # the strangest images
@@ -59,8 +60,8 @@ def detect_anomalies(
         )
     strange = None
     if pictures is not None:
-        read = pairs.read_pictures(pictures, run.image_shape[-1], out)
-        pairs.check_size(pictures, read, run.image_shape[:2])
+        read = image_to_image.read_pictures(pictures, run.image_shape[-1], out)
+        image_to_image.check_size(pictures, read, run.image_shape[:2])
         names, pixels = read.names, read.pixels
     else:
         names, pixels, strange = _test_split(config, num, seed)
@@ -68,7 +69,9 @@ def detect_anomalies(
     normal = load_split(source).images[:_NORMAL]
     default = 'anomalies' if pictures is None else 'anomalies_in_pictures'
     out = run_dir.check_writable(out or epath.Path(workdir).expanduser() / default, '--out')
-    scored = anomaly.score(anomaly.Trained(config, networks, state, normal, seed), pixels)
+    scored = anomaly_scores.score(
+        anomaly_scores.Trained(config, networks, state, normal, seed), pixels
+    )
     _write_csv(out, names, strange, scored)
     for name, values in scored.scores.items():
         _write_picture(out, name, pixels, scored.made.get(name), values)

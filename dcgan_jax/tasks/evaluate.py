@@ -8,11 +8,13 @@ from etils import epath
 from ml_collections import ConfigDict
 
 from dcgan_jax import config as config_lib
-from dcgan_jax import evaluation, image_files, run_dir, sources
-from dcgan_jax.evaluation import Evaluation, Evaluator
+from dcgan_jax import run_dir
+from dcgan_jax.data import sources, user_images
+from dcgan_jax.evaluation import SampleScorer
+from dcgan_jax.metrics import evaluator as evaluator_lib
+from dcgan_jax.metrics.evaluator import Evaluation, Evaluator
 from dcgan_jax.sampling import Sampler
-from dcgan_jax.scoring import SampleScorer
-from dcgan_jax.tasks.restore import restore, with_given
+from dcgan_jax.tasks.trained_run import restore, with_given
 
 
 def evaluate_run(
@@ -23,7 +25,7 @@ def evaluate_run(
     seed: int = 0,
     which: str = 'latest',
 ) -> Evaluation:
-    """Scores samples of the run in `workdir` and writes a file, see `evaluation.write`.
+    """Scores samples of the run in `workdir` and writes a file, see `evaluator_lib.write`.
 
     Args:
         workdir: of a training run.
@@ -42,7 +44,7 @@ def evaluate_run(
     scorer = SampleScorer(config, Sampler(networks.generator, config), source)
     out = run_dir.check_writable(out or epath.Path(workdir) / run_dir.EVALUATIONS_FOLDER, '--out')
     result = scorer(state, num or config.evaluation.num_samples, seed)
-    evaluation.write(out, f'{int(state.step):08d}_seed{seed}', result)
+    evaluator_lib.write(out, f'{int(state.step):08d}_seed{seed}', result)
     return result
 
 
@@ -52,10 +54,10 @@ def evaluate_images(
     given: ConfigDict | None = None,
     out: epath.PathLike | None = None,
 ) -> Evaluation:
-    """Scores images of a folder or npz file and writes a file, see `evaluation.write`.
+    """Scores images of a folder or npz file and writes a file, see `evaluator_lib.write`.
 
     Args:
-        images: see `image_files.open_images`.
+        images: see `user_images.open_images`.
         workdir: of a run, for its data set and `config.evaluation`; None takes those of `given`.
         given: as in `evaluate_run`; needed without `workdir`.
         out: folder for the result; `workdir/evaluation` when None, and no file without both.
@@ -69,7 +71,7 @@ def evaluate_images(
     else:
         config = with_given(run_dir.read(run_dir.folder(workdir)).config, given)
         out = out or epath.Path(workdir) / run_dir.EVALUATIONS_FOLDER
-    batches, count = image_files.open_images(images)
+    batches, count = user_images.open_images(images)
     evaluator = Evaluator(config.evaluation, sources.open_split(config, config.evaluation.split))
     if out is not None:
         out = run_dir.check_writable(out, '--out')
@@ -77,7 +79,7 @@ def evaluate_images(
     result = evaluator(_seen(batches, content.update), count, {'images': str(images)})
     result.protocol['images_sha256'] = content.hexdigest()  # Of their pixels, in order.
     if out is not None:
-        evaluation.write(out, f'images_{epath.Path(images).stem}', result)
+        evaluator_lib.write(out, f'images_{epath.Path(images).stem}', result)
     return result
 
 

@@ -12,16 +12,18 @@ from flax import linen as nn
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
-from dcgan_jax import images, probe, run_dir, sources
-from dcgan_jax.data import load_split
-from dcgan_jax.errors import UserError
-from dcgan_jax.files import write_whole
+from dcgan_jax import run_dir
+from dcgan_jax.data import images, sources
+from dcgan_jax.data.input_pipeline import load_split
+from dcgan_jax.data.sources import ImageSource
 from dcgan_jax.models import Discriminator, Networks
-from dcgan_jax.pieces import in_pieces
-from dcgan_jax.representation import Representation, alone
+from dcgan_jax.runtime.batching import in_pieces
+from dcgan_jax.runtime.errors import UserError
+from dcgan_jax.runtime.files import write_whole
 from dcgan_jax.sampling import Sampler
-from dcgan_jax.sources import ImageSource
-from dcgan_jax.tasks.restore import restore, with_given
+from dcgan_jax.tasks import linear_probe
+from dcgan_jax.tasks.discriminator_features import Representation, alone
+from dcgan_jax.tasks.trained_run import restore, with_given
 from dcgan_jax.train_state import GANState
 
 _FILTERS = 8  # of the last stage
@@ -87,7 +89,7 @@ def classify(
     see = Representation(networks, state)
     train, test = (load_split(split, labels=True) for split in (source, held_out))
     features = see(train.images[:num], 'Features')
-    svm, penalty = probe.fit(features, train.labels[:num], source.num_classes)
+    svm, penalty = linear_probe.fit(features, train.labels[:num], source.num_classes)
     return {
         'accuracy': float(np.mean(svm(see(test.images, 'Features')) == test.labels)),
         'penalty': penalty,

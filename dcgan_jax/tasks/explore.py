@@ -9,16 +9,17 @@ import numpy as np
 from etils import epath
 from ml_collections import ConfigDict
 
-from dcgan_jax import captions, images, run_dir, sources
-from dcgan_jax.data import load_split
-from dcgan_jax.errors import UserError
-from dcgan_jax.files import write_whole
+from dcgan_jax import run_dir
+from dcgan_jax.data import captions, images, sources
+from dcgan_jax.data.input_pipeline import load_split
 from dcgan_jax.models import Networks
-from dcgan_jax.neighbours import nearest
-from dcgan_jax.representation import Representation
 from dcgan_jax.run_dir import Run
+from dcgan_jax.runtime.errors import UserError
+from dcgan_jax.runtime.files import write_whole
 from dcgan_jax.sampling import Sampler, drawn
-from dcgan_jax.tasks.restore import restore, with_given
+from dcgan_jax.tasks.discriminator_features import Representation
+from dcgan_jax.tasks.nearest_neighbors import nearest
+from dcgan_jax.tasks.trained_run import restore, with_given
 from dcgan_jax.train_state import GANState
 
 _ROWS = 8  # of pictures: latents, or pairs of them

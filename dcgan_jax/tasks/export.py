@@ -10,10 +10,11 @@ import numpy as np
 import safetensors.numpy
 from etils import epath
 
-from dcgan_jax import captions, run_dir
-from dcgan_jax.files import write_whole
+from dcgan_jax import run_dir
+from dcgan_jax.data import captions
+from dcgan_jax.runtime.files import write_whole
 from dcgan_jax.sampling import Sampler, generate
-from dcgan_jax.tasks.restore import restore
+from dcgan_jax.tasks.trained_run import restore
 
 PLATFORMS = ('cpu', 'cuda', 'tpu')
 PROGRAM, TENSORS = 'generator.jaxexport', 'generator.safetensors'

@@ -8,11 +8,11 @@ import numpy as np
 from etils import epath
 from ml_collections import ConfigDict
 
-from dcgan_jax import images, inputs
-from dcgan_jax.datasets.folder import read_picture
-from dcgan_jax.errors import UserError
-from dcgan_jax.keys import Role, role_key
-from dcgan_jax.tasks import pairs
+from dcgan_jax.data import degradations, images
+from dcgan_jax.data.image_folder import read_picture
+from dcgan_jax.runtime.errors import UserError
+from dcgan_jax.runtime.prng import Role, role_key
+from dcgan_jax.tasks import image_to_image
 
 KIND = 'masked'
 _TELEA_RADIUS = 3  # pixels
@@ -48,35 +48,39 @@ def inpaint(
     Raises:
         UserError: run, pictures, mask or config don't allow it.
     """
-    task = pairs.open_task(workdir, given, KIND, which, seed)
+    task = image_to_image.open_task(workdir, given, KIND, which, seed)
     read = None
     if pictures is not None:
-        read = pairs.read_pictures(pictures, task.image_shape[-1], out)
-        pairs.check_size(pictures, read, task.image_shape[:2])
+        read = image_to_image.read_pictures(pictures, task.image_shape[-1], out)
+        image_to_image.check_size(pictures, read, task.image_shape[:2])
     holes = None if mask is None else read_mask(mask, task.image_shape[:2])
     if read is not None:
         real = images.to_float(read.pixels)
         if holes is None:
-            draw = inputs.MASK_OF[task.config.input.mask]
+            draw = degradations.MASK_OF[task.config.input.mask]
             key = role_key(seed, Role.SAMPLES)
             holes = draw(key, real.shape, task.config.input.missing)
-        made = task.complete(np.asarray(inputs.masked(real, holes)))
-        return pairs.write_pictures(pairs.folder(out, workdir, 'inpainting'), read, made), ''
-    data = pairs.draw(task, num, seed)
+        made = task.complete(np.asarray(degradations.masked(real, holes)))
+        return image_to_image.write_pictures(
+            image_to_image.folder(out, workdir, 'inpainting'), read, made
+        ), ''
+    data = image_to_image.draw(task, num, seed)
     if holes is not None:
-        data = data._replace(given=np.asarray(inputs.masked(images.to_float(data.real), holes)))
+        data = data._replace(
+            given=np.asarray(degradations.masked(images.to_float(data.real), holes))
+        )
     made = {'mean fill': mean_fill(data.given)}
     if importlib.util.find_spec('cv2'):
         made['Telea'] = telea(data.given)
     made[task.method] = task.complete(data.given)
-    found = pairs.figures(task, data, made, holes=True)
+    found = image_to_image.figures(task, data, made, holes=True)
     name = f'{task.config.input.mask if mask is None else "file"}_{task.method}'
-    out = pairs.folder(out, workdir, 'inpainting')
+    out = image_to_image.folder(out, workdir, 'inpainting')
     completed = None
     if holes is not None:
         digest = hashlib.sha256(holes.tobytes()).hexdigest()
         completed = {'kind': KIND, 'mask': mask, 'mask_sha256': digest}
-    return pairs.write(out, name, task, data, made, found, completed)
+    return image_to_image.write(out, name, task, data, made, found, completed)
 
 
 def read_mask(path: str, size: tuple[int, int]) -> np.ndarray:
@@ -121,6 +125,6 @@ def telea(given: np.ndarray) -> np.ndarray:
     holes = (given[..., -1] * 255).astype(np.uint8)
     filled = [
         cv2.inpaint(np.ascontiguousarray(pixels), hole, _TELEA_RADIUS, cv2.INPAINT_TELEA)
-        for pixels, hole in zip(pairs.known_pixels(given), holes, strict=True)
+        for pixels, hole in zip(image_to_image.known_pixels(given), holes, strict=True)
     ]
     return np.stack(filled).reshape(*given.shape[:3], -1)

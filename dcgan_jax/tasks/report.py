@@ -7,12 +7,14 @@ from typing import Any
 from etils import epath
 
 from configs import default
-from dcgan_jax import checkpoint, page, run_dir
 from dcgan_jax import config as config_lib
-from dcgan_jax.errors import UserError
-from dcgan_jax.files import absolute, write_whole
+from dcgan_jax import run_dir
 from dcgan_jax.run_dir import Run
-from dcgan_jax.train import NETWORKS
+from dcgan_jax.runtime import checkpoint
+from dcgan_jax.runtime.errors import UserError
+from dcgan_jax.runtime.files import absolute, write_whole
+from dcgan_jax.tasks import html_report
+from dcgan_jax.train_state import NETWORKS
 
 _GRIDS = 6  # of samples, evenly over the training
 _LARGEST = 8 * 2**20  # bytes of a picture
@@ -77,18 +79,23 @@ def report(workdir: epath.PathLike, out: epath.PathLike | None = None) -> epath.
     out = run_dir.check_writable(out or workdir, '--out')
     pictures = Pictures()
     height, width, channels = run.image_shape
-    written = page.document(
+    written = html_report.document(
         f'{absolute(workdir).name}: {run.config.dataset}, {steps[-1]:,} steps',
-        page.text(
+        html_report.text(
             f'Images of {height}x{width}x{channels}; seed {run.config.seed}; last checkpoint of '
             f'step {steps[-1]:,}.'
         ),
-        page.section('Figures', *_figures(workdir / run_dir.EVALUATIONS_FOLDER)),
-        page.section('Samples while training', page.many(_samples(workdir, pictures))),
-        *(page.section(title, *_task(workdir / name, pictures)) for name, title in _TASKS.items()),
-        page.section('Curves', page.many(curves), *map(page.text, unread)),
-        page.section('Config', *_config(run)),
-        page.section('Left out', *map(page.text, pictures.left_out)),
+        html_report.section('Figures', *_figures(workdir / run_dir.EVALUATIONS_FOLDER)),
+        html_report.section(
+            'Samples while training', html_report.many(_samples(workdir, pictures))
+        ),
+        *(
+            html_report.section(title, *_task(workdir / name, pictures))
+            for name, title in _TASKS.items()
+        ),
+        html_report.section('Curves', html_report.many(curves), *map(html_report.text, unread)),
+        html_report.section('Config', *_config(run)),
+        html_report.section('Left out', *map(html_report.text, pictures.left_out)),
     )
     return write_whole(out / 'report.html', written.encode(errors='replace'))
 
@@ -118,7 +125,7 @@ class Pictures:
             self.left_out.append(f'{name} can not be read: {error.strerror}')
             return ''
         self._room -= size
-        return page.picture(content, _KINDS[path.suffix], caption)
+        return html_report.picture(content, _KINDS[path.suffix], caption)
 
 
 def _numbered(folder: epath.Path, suffix: str) -> dict[int, epath.Path]:
@@ -141,9 +148,9 @@ def _config(run: Run) -> Iterator[str]:
         if fields[row['field']] != defaults.get(row['field'])
     ]
     if changed:
-        yield page.text('Changes from configs/default.py:')
-        yield page.table(changed)
-    yield page.folded('All fields', page.table(rows))
+        yield html_report.text('Changes from configs/default.py:')
+        yield html_report.table(changed)
+    yield html_report.folded('All fields', html_report.table(rows))
 
 
 def _figures(folder: epath.Path) -> Iterator[str]:
@@ -152,7 +159,7 @@ def _figures(folder: epath.Path) -> Iterator[str]:
     for path in sorted(folder.glob('*.json')) if folder.is_dir() else []:
         found = _read(path)
         if not all(isinstance(found.get(part), dict) for part in ('labels', 'protocol')):
-            yield page.text(f'{path.name} can not be read as an evaluation')
+            yield html_report.text(f'{path.name} can not be read as an evaluation')
             continue
         labels, protocol = found.pop('labels'), found.pop('protocol')
         step, count = protocol.pop('step', ''), protocol.get('n_fake', '')
@@ -160,10 +167,10 @@ def _figures(folder: epath.Path) -> Iterator[str]:
         number = protocols.setdefault(json.dumps(protocol, sort_keys=True), len(protocols) + 1)
         rows.append({'step': step, 'images': count, **values, 'protocol': number})
     if rows:
-        yield page.table(rows)
+        yield html_report.table(rows)
     for protocol, number in protocols.items():
         told = [{'': name, 'value': value} for name, value in json.loads(protocol).items()]
-        yield page.folded(f'Protocol {number}', page.table(told))
+        yield html_report.folded(f'Protocol {number}', html_report.table(told))
 
 
 def _samples(workdir: epath.Path, pictures: Pictures) -> list[str]:
@@ -189,7 +196,9 @@ def _task(folder: epath.Path, pictures: Pictures) -> Iterator[str]:
                 said[path.stem] = f'What was given, {", ".join(methods)}, the real image'
     shown = [path for path in paths if path.suffix in _KINDS]
     if shown:
-        yield page.many([pictures.show(path, said.get(path.stem, _spaced(path))) for path in shown])
+        yield html_report.many(
+            [pictures.show(path, said.get(path.stem, _spaced(path))) for path in shown]
+        )
 
 
 def _spaced(path: epath.Path) -> str:
@@ -201,10 +210,12 @@ def _tables(title: str, found: dict[str, Any]) -> Iterator[str]:
     nested = {name: value for name, value in found.items() if isinstance(value, dict)}
     plain = {name: value for name, value in found.items() if name not in nested}
     if plain:
-        yield page.text(f'{title}: {", ".join(f"{n} {_short(v)}" for n, v in plain.items())}')
+        yield html_report.text(
+            f'{title}: {", ".join(f"{n} {_short(v)}" for n, v in plain.items())}'
+        )
     for name, value in nested.items():
         if value and all(isinstance(row, dict) for row in value.values()):
-            yield page.table([{name: key, **row} for key, row in value.items()])
+            yield html_report.table([{name: key, **row} for key, row in value.items()])
         else:
             yield from _tables(name, value)
 
@@ -231,13 +242,13 @@ def _curves(workdir: epath.Path) -> tuple[list[str], list[str]]:
         events = EventAccumulator(str(workdir), size_guidance={SCALARS: 0}).Reload()
     except OSError as error:
         return [], [f'The event files can not be read: {error.strerror}']
-    lines: dict[str, dict[str, page.Line]] = {}
+    lines: dict[str, dict[str, html_report.Line]] = {}
     for tag in sorted(events.Tags()['scalars']):
         group, _, name = tag.rpartition('/')
         both = name if group in NETWORKS else tag
         lines.setdefault(both, {})[tag] = [(e.step, e.value) for e in events.Scalars(tag)]
-    return [page.chart(_title(name, line), line) for name, line in lines.items()], []
+    return [html_report.chart(_title(name, line), line) for name, line in lines.items()], []
 
 
-def _title(name: str, lines: dict[str, page.Line]) -> str:
+def _title(name: str, lines: dict[str, html_report.Line]) -> str:
     return (name if len(lines) > 1 else next(iter(lines))).replace('_', ' ')

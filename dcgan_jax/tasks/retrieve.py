@@ -6,15 +6,17 @@ import numpy as np
 from etils import epath
 from ml_collections import ConfigDict
 
-from dcgan_jax import captions, images, probe, representation, run_dir, sources
-from dcgan_jax.errors import UserError
-from dcgan_jax.files import write_whole
+from dcgan_jax import run_dir
+from dcgan_jax.data import captions, images, sources
+from dcgan_jax.data.sources import Examples
 from dcgan_jax.metrics import extractors
 from dcgan_jax.models import Networks
-from dcgan_jax.pieces import in_pieces
+from dcgan_jax.runtime.batching import in_pieces
+from dcgan_jax.runtime.errors import UserError
+from dcgan_jax.runtime.files import write_whole
 from dcgan_jax.sampling import Sampler, drawn_labelled
-from dcgan_jax.sources import Examples
-from dcgan_jax.tasks.restore import restore, with_given
+from dcgan_jax.tasks import discriminator_features, linear_probe
+from dcgan_jax.tasks.trained_run import restore, with_given
 from dcgan_jax.train_state import GANState
 
 _COLUMNS = 10  # samples of a class in the picture
@@ -67,7 +69,7 @@ def retrieve(
     out = run_dir.check_writable(out or epath.Path(workdir).expanduser() / 'retrieval', '--out')
 
     pixels = sampler(state, sampler.latents(seed, num), labels)
-    svm, _ = probe.fit(_features(extractor, known.images), known.labels, run.num_classes)
+    svm, _ = linear_probe.fit(_features(extractor, known.images), known.labels, run.num_classes)
     found = svm(_features(extractor, pixels))
     real = svm(_features(extractor, judged.images))
     own = fitting(networks, state, pixels, classes, captions.count(config))
@@ -106,7 +108,7 @@ def fitting(
         of_each: captions of a class, of which the first speaks for it.
     """
     scores = [
-        representation.logits(
+        discriminator_features.logits(
             networks, state, pixels, np.full(len(pixels), label * of_each, np.int32)
         )
         for label in classes

@@ -8,11 +8,12 @@ from collections.abc import Sequence
 import numpy as np
 from etils import epath
 
-from dcgan_jax import captions, images, run_dir
-from dcgan_jax.errors import UserError
-from dcgan_jax.files import is_unicode, write_whole
+from dcgan_jax import run_dir
+from dcgan_jax.data import captions, images
+from dcgan_jax.runtime.errors import UserError
+from dcgan_jax.runtime.files import is_unicode, write_whole
 from dcgan_jax.sampling import Sampler
-from dcgan_jax.tasks.restore import restore
+from dcgan_jax.tasks.trained_run import restore
 
 MOST_IN_GRID = 1024  # A larger picture is hard to open.
 _MOST_COLUMNS = 32  # of classes or prompts

@@ -5,8 +5,8 @@ import PIL.Image
 from etils import epath
 from ml_collections import ConfigDict
 
-from dcgan_jax import images, inputs
-from dcgan_jax.tasks import pairs
+from dcgan_jax.data import degradations, images
+from dcgan_jax.tasks import image_to_image
 
 KIND = 'low_resolution'
 
@@ -38,29 +38,31 @@ def super_resolve(
     Raises:
         UserError: run, pictures or config don't allow it.
     """
-    task = pairs.open_task(workdir, given, KIND, which, seed)
+    task = image_to_image.open_task(workdir, given, KIND, which, seed)
     scale = task.config.input.scale
     if pictures is not None:
-        read = pairs.read_pictures(pictures, task.image_shape[-1], out)
-        pairs.check_multiple(pictures, read, task, scale)
-        large = np.asarray(inputs.enlarge(pairs.as_inputs(read.pixels), scale))
-        made = task.complete(np.asarray(inputs.changeable(large)))
-        return pairs.write_pictures(pairs.folder(out, workdir, 'super_resolution'), read, made), ''
-    data = pairs.draw(task, num, seed)
+        read = image_to_image.read_pictures(pictures, task.image_shape[-1], out)
+        image_to_image.check_multiple(pictures, read, task, scale)
+        large = np.asarray(degradations.enlarge(image_to_image.as_inputs(read.pixels), scale))
+        made = task.complete(np.asarray(degradations.changeable(large)))
+        return image_to_image.write_pictures(
+            image_to_image.folder(out, workdir, 'super_resolution'), read, made
+        ), ''
+    data = image_to_image.draw(task, num, seed)
     made = {
-        'bicubic': pairs.known_pixels(data.given),
+        'bicubic': image_to_image.known_pixels(data.given),
         'lanczos': lanczos(data.real, scale),
         task.method: task.complete(data.given),
     }
-    found = pairs.figures(task, data, made)
+    found = image_to_image.figures(task, data, made)
     name = f'x{scale}_{task.method}'
-    out = pairs.folder(out, workdir, 'super_resolution')
-    return pairs.write(out, name, task, data, made, found)
+    out = image_to_image.folder(out, workdir, 'super_resolution')
+    return image_to_image.write(out, name, task, data, made, found)
 
 
 def lanczos(real: np.ndarray, scale: int) -> np.ndarray:
-    """Images made small as `inputs.draw` does, then large by Pillow's Lanczos filter."""
-    small = np.asarray(images.to_uint8(inputs.reduce(images.to_float(real), scale)))
+    """Images made small as `degradations.draw` does, then large by Pillow's Lanczos filter."""
+    small = np.asarray(images.to_uint8(degradations.reduce(images.to_float(real), scale)))
     large = []
     for pixels in small:
         picture = PIL.Image.fromarray(pixels.squeeze())

@@ -4,8 +4,8 @@ import numpy as np
 from etils import epath
 from ml_collections import ConfigDict
 
-from dcgan_jax import inputs
-from dcgan_jax.tasks import pairs
+from dcgan_jax.data import degradations
+from dcgan_jax.tasks import image_to_image
 
 KIND = 'grey'
 
@@ -24,15 +24,17 @@ def translate(
     Arguments and result as in `super_resolve`, results in `workdir/translation`; what is measured
     stands beside the grey images themselves.
     """
-    task = pairs.open_task(workdir, given, KIND, which, seed)
+    task = image_to_image.open_task(workdir, given, KIND, which, seed)
     if pictures is not None:
-        read = pairs.read_pictures(pictures, task.image_shape[-1], out)
-        pairs.check_multiple(pictures, read, task)
-        grey = inputs.levels(inputs.grey(pairs.as_inputs(read.pixels)))
-        made = task.complete(np.asarray(inputs.changeable(grey)))
-        return pairs.write_pictures(pairs.folder(out, workdir, 'translation'), read, made), ''
-    data = pairs.draw(task, num, seed)
-    made = {'grey': pairs.known_pixels(data.given), task.method: task.complete(data.given)}
-    found = pairs.figures(task, data, made)
-    out = pairs.folder(out, workdir, 'translation')
-    return pairs.write(out, f'colour_{task.method}', task, data, made, found)
+        read = image_to_image.read_pictures(pictures, task.image_shape[-1], out)
+        image_to_image.check_multiple(pictures, read, task)
+        grey = degradations.levels(degradations.grey(image_to_image.as_inputs(read.pixels)))
+        made = task.complete(np.asarray(degradations.changeable(grey)))
+        return image_to_image.write_pictures(
+            image_to_image.folder(out, workdir, 'translation'), read, made
+        ), ''
+    data = image_to_image.draw(task, num, seed)
+    made = {'grey': image_to_image.known_pixels(data.given), task.method: task.complete(data.given)}
+    found = image_to_image.figures(task, data, made)
+    out = image_to_image.folder(out, workdir, 'translation')
+    return image_to_image.write(out, f'colour_{task.method}', task, data, made, found)

@@ -1,0 +1,124 @@
+"""CIFAR-10 for TFDS without TensorFlow: the same archive, ids, order and directory as TFDS's own.
+
+TFDS 4.9.10 extracts the archive, reads it and encodes its images by TensorFlow. This builder does
+all three without, and writes DATA_DIR/cifar10/3.0.2, which `tfds.data_source('cifar10')` reads too.
+"""
+
+import tarfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import PIL.Image
+import tensorflow_datasets as tfds
+
+from dcgan_jax.runtime import download
+from dcgan_jax.runtime.errors import UserError
+
+ARCHIVE_URL = 'https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz'
+ARCHIVE_SHA256 = 'c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd'
+CLASSES = (
+    *('airplane', 'automobile', 'bird', 'cat', 'deer'),
+    *('dog', 'frog', 'horse', 'ship', 'truck'),
+)
+
+_FILES = {
+    'train': [f'cifar-10-batches-bin/data_batch_{i}.bin' for i in range(1, 6)],
+    'test': ['cifar-10-batches-bin/test_batch.bin'],
+}
+_SIZE = 32  # pixels a side
+_RECORD_BYTES = 1 + 3 * _SIZE * _SIZE  # the label, then the red, green and blue planes
+
+
+def fetch_archive(path: Path) -> None:
+    """Makes sure that the archive with the right checksum lies at `path`.
+
+    A file that is there already, put there by hand perhaps, is used and never overwritten.
+
+    Raises:
+      UserError: The download failed, or what was found or downloaded has a wrong checksum.
+    """
+    remedy = f'try again, or put the archive at {path}, or set data_dir to a prepared directory'
+    download.fetch(ARCHIVE_URL, path, ARCHIVE_SHA256, remedy)
+
+
+def read_archive(path: Path) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Reads the archive in memory; nothing is extracted to disk.
+
+    Returns:
+      {split: (images uint8 [N, 32, 32, 3], labels uint8 [N])} in the order of the files.
+
+    Raises:
+      UserError: The archive is damaged, or a file is missing or of a wrong size.
+    """
+    wanted = {name for names in _FILES.values() for name in names}
+    try:
+        with tarfile.open(path, 'r:gz') as tar:
+            contents = {
+                member.name: tar.extractfile(member).read()
+                for member in tar
+                if member.name in wanted and member.isfile()
+            }
+    except (OSError, EOFError, tarfile.TarError) as error:
+        raise UserError(f'cannot read {path} ({error}): delete it and try again') from error
+    for name in sorted(wanted):
+        size = len(contents.get(name, b''))
+        if size == 0 or size % _RECORD_BYTES:
+            raise UserError(
+                f'{path}: {name} has {size} bytes, not a positive multiple of {_RECORD_BYTES}: '
+                'delete the archive and try again'
+            )
+    return {
+        split: _parse(b''.join(contents[name] for name in names)) for split, names in _FILES.items()
+    }
+
+
+def _parse(content: bytes) -> tuple[np.ndarray, np.ndarray]:
+    records = np.frombuffer(content, np.uint8).reshape(-1, _RECORD_BYTES)
+    planes = records[:, 1:].reshape(-1, 3, _SIZE, _SIZE)
+    return planes.transpose(0, 2, 3, 1), records[:, 0]
+
+
+class Cifar10(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+    """TFDS builder; not registered, because TFDS's own `cifar10` has the name."""
+
+    VERSION = tfds.core.Version('3.0.2')
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        return tfds.core.DatasetInfo(
+            builder=self,
+            description='CIFAR-10: 50,000 training and 10,000 test images of 10 classes, lossless.',
+            features=tfds.features.FeaturesDict(
+                {
+                    'id': tfds.features.Text(),
+                    'image': tfds.features.Image(shape=(_SIZE, _SIZE, 3)),
+                    'label': tfds.features.ClassLabel(names=CLASSES),
+                }
+            ),
+            supervised_keys=('image', 'label'),
+            homepage='https://www.cs.toronto.edu/~kriz/cifar.html',
+            citation=(
+                'A. Krizhevsky. Learning multiple layers of features from tiny images. '
+                'Technical report, University of Toronto, 2009.'
+            ),
+        )
+
+    def _split_generators(self, dl_manager):
+        path = Path(dl_manager.download_dir) / ARCHIVE_URL.rsplit('/', 1)[-1]
+        fetch_archive(path)
+        return {
+            split: self._generate_examples(split, images, labels)
+            for split, (images, labels) in read_archive(path).items()
+        }
+
+    def _generate_examples(self, split, images, labels) -> Iterator[tuple[int, dict]]:
+        # The keys are TFDS's own: by a hash of them it orders the records.
+        for index, (image, label) in enumerate(zip(images, labels, strict=True)):
+            yield (
+                index,
+                {
+                    'id': f'{split}_{index:05d}',
+                    'image': PIL.Image.fromarray(image),  # TFDS encodes arrays by TensorFlow only
+                    'label': int(label),
+                },
+            )

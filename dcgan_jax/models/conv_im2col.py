@@ -1,0 +1,49 @@
+"""A 'SAME' convolution as one matrix product over the patches of the image ('im2col').
+
+The image is first cut into its s x s phases (space-to-depth), so that a patch is a few long runs of
+memory. The copies are ceil(k / s)^2 times the image: right for images of a few channels, where
+`winograd` has more to do around its products than in them.
+"""
+
+import itertools
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from dcgan_jax.models import products, space_to_depth
+
+
+def conv(
+    x: jax.Array,
+    kernel: jax.Array,
+    strides: int,
+    *,
+    operand_dtype: jax.typing.DTypeLike,
+    turned: bool = False,
+) -> jax.Array:
+    """Convolves with 'SAME' padding; see `winograd.conv`, whose arguments and result are these."""
+    k, channels = kernel.shape[0], x.shape[3]
+    sizes = [-(-size // strides) for size in x.shape[1:3]]
+    taps = -(-k // strides)  # of a phase of the kernel, along an axis
+
+    padding = [
+        (
+            low := space_to_depth.padding_before(size, k, strides),
+            (out + taps - 1) * strides - size - low,
+        )
+        for size, out in zip(x.shape[1:3], sizes, strict=True)
+    ]
+    x = jnp.pad(x, [(0, 0), *padding, (0, 0)])
+    height, width = (size + taps - 1 for size in sizes)
+    x = x.reshape(x.shape[0], height, strides, width, strides * channels).swapaxes(2, 3)
+    x = x.reshape(x.shape[0], height, width, strides**2 * channels)
+    shifts = itertools.product(range(taps), repeat=2)
+    patches = [x[:, i : i + sizes[0], j : j + sizes[1]] for i, j in shifts]
+
+    weights = space_to_depth.taps(kernel, strides, turned=turned)
+    if turned:
+        weights = weights.swapaxes(1, 2)
+    weights = weights.reshape(-1, weights.shape[2])
+    patches = lax.concatenate(patches, 3)
+    return products.einsum('bhwc,co->bhwo', operand_dtype, patches, weights)

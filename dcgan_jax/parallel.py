@@ -1,0 +1,133 @@
+"""The compiled program of a run: several updates a call, over all devices of a mesh."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from dcgan_jax.data import images
+from dcgan_jax.data.sources import Examples
+from dcgan_jax.runtime import nonfinite
+from dcgan_jax.runtime import sharding as sharding_lib
+from dcgan_jax.runtime.prng import Role, role_key
+from dcgan_jax.train_state import GANState, NetworkState
+from dcgan_jax.train_step import Metrics, train_step
+
+TrainCall = Callable[[GANState, Examples | None, jax.Array | Examples], tuple[GANState, Metrics]]
+
+
+def train_call(
+    config: ConfigDict, mesh: Mesh, like: GANState, image_shape: tuple[int, int, int]
+) -> TrainCall:
+    """Compiles (at its first use) `call(state, split, batches) -> (state, metrics)`.
+
+    `split` is the whole split, images uint8 `[N, H * W * C]`, with `batches` int32 `[K, B]` of
+    indices into it, or None with `batches` of images uint8 `[K, B, H, W, C]`. The images have
+    shape `image_shape`; they are flat in `split` because TPUs pad short axes. The call makes K
+    updates; its metrics are float32 `[K]`. The state, placed as `like` (see `abstract_state`), is
+    donated: use the one returned.
+    """
+    placed = shardings(like)
+    everywhere, shared = sharding_lib.replicated(mesh), sharding_lib.sharded(mesh)
+
+    def update(
+        state: GANState, split: Examples | None, batch: jax.Array | Examples
+    ) -> tuple[GANState, Metrics]:
+        if split is not None:
+            batch = jax.tree.map(lambda leaf: jnp.take(leaf, batch, axis=0), split)
+        batch = jax.lax.with_sharding_constraint(batch, shared)
+        key = jax.random.fold_in(role_key(config.seed, Role.STEP), state.step)
+        parallel = state.replace(
+            generator=_data_parallel(state.generator, mesh),
+            discriminator=_data_parallel(state.discriminator, mesh),
+        )
+        real = images.to_float(batch.images.reshape(-1, *image_shape))
+        after, metrics = train_step(parallel, real, batch.labels, key, config)
+        if config.on_nonfinite == 'skip':
+            after, metrics = nonfinite.skip_nonfinite(parallel, after, metrics)
+        return after.replace(
+            generator=after.generator.replace(apply_fn=state.generator.apply_fn),
+            discriminator=after.discriminator.replace(apply_fn=state.discriminator.apply_fn),
+        ), metrics
+
+    def call(
+        state: GANState, split: Examples | None, batches: jax.Array | Examples
+    ) -> tuple[GANState, Metrics]:
+        # A loop of one costs XLA:CPU its parallel matrix products.
+        if len(jax.tree.leaves(batches)[0]) == 1:
+            state, metrics = update(state, split, jax.tree.map(lambda leaf: leaf[0], batches))
+            return state, jax.tree.map(lambda value: value[None], metrics)
+        return jax.lax.scan(lambda state, batch: update(state, split, batch), state, batches)
+
+    return jax.jit(
+        call,
+        donate_argnums=0,
+        in_shardings=(placed, everywhere, sharding_lib.sharded(mesh, axis=1)),
+        out_shardings=(placed, everywhere),
+    )
+
+
+def _data_parallel(network: NetworkState, mesh: Mesh) -> NetworkState:
+    """The network, with each device working on its part of a batch by whole parameters.
+
+    Left to itself the partitioner of XLA carries the division of parameters on into activations,
+    which is slow, and on CPUs wrong (jax 0.10: gradients of convolutions differ).
+    """
+    everywhere, shared = sharding_lib.replicated(mesh), sharding_lib.sharded(mesh)
+
+    def apply(variables: Any, inputs: jax.Array, *rest: Any, **options: Any) -> Any:
+        variables = jax.lax.with_sharding_constraint(variables, everywhere)
+        inputs = jax.lax.with_sharding_constraint(inputs, shared)
+        return network.apply_fn(variables, inputs, *rest, **options)
+
+    return network.replace(apply_fn=apply)
+
+
+class CallRanges(Sequence):
+    """The (first step, end) of each call of a run from `start` to `stop`.
+
+    Calls end at multiples of `steps_per_call` and at `stop`. So a resumed run makes the calls that
+    an uninterrupted one makes, unless it first ended at a step that is no such multiple.
+    """
+
+    def __init__(self, start: int, stop: int, steps_per_call: int):
+        """Divides steps [start, stop); no call where that is empty."""
+        self._start, self._stop, self._size = start, stop, steps_per_call
+
+    def __len__(self) -> int:
+        if self._start >= self._stop:
+            return 0
+        return (self._stop - 1) // self._size - self._start // self._size + 1
+
+    def __getitem__(self, index: int | slice) -> Any:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        if not -len(self) <= index < len(self):
+            raise IndexError(f'call {index} of {len(self)}')
+        border = (self._start // self._size + index % len(self)) * self._size
+        return max(border, self._start), min(border + self._size, self._stop)
+
+
+def steps_per_call(config: ConfigDict) -> int:
+    """`config.steps_per_call`, or what suits the platform where that is 0."""
+    if config.steps_per_call:
+        return config.steps_per_call
+    return 1 if jax.default_backend() == 'cpu' else 50
+
+
+def abstract_state(create: Callable[[], GANState], mesh: Mesh, sharding: str) -> Any:
+    """What `create` returns, as shapes and where they live; see `mesh.abstract`."""
+    return sharding_lib.abstract(mesh, jax.eval_shape(create), sharding)
+
+
+def initial_state(create: Callable[[], GANState], like: GANState) -> GANState:
+    """Runs `create` compiled, its result placed as `like`."""
+    return jax.jit(create, out_shardings=shardings(like))()
+
+
+def shardings(like: GANState) -> Any:
+    """Where the leaves of an abstract state live."""
+    return jax.tree.map(lambda leaf: leaf.sharding, like)

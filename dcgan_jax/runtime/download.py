@@ -1,0 +1,73 @@
+"""Files from the web, once, and only with the right checksum."""
+
+import hashlib
+import http.client
+import os
+import urllib.request
+import uuid
+from pathlib import Path
+
+import tqdm
+
+from dcgan_jax.runtime.errors import UserError
+
+_BLOCK_BYTES = 1 << 20
+_TIMEOUT_S = 60
+
+
+def sha256(path: Path) -> str:
+    """The SHA-256 of a file, in hexadecimal digits."""
+    with path.open('rb') as file:
+        return hashlib.file_digest(file, 'sha256').hexdigest()
+
+
+def fetch(url: str, path: Path, checksum: str, remedy: str) -> None:
+    """Makes sure that the file with the right SHA-256 lies at `path`.
+
+    A file that is there already, put there by hand perhaps, is used and never overwritten.
+
+    Args:
+        url: to download it from, if it's not there.
+        path: which appears only once its checksum is right.
+        checksum: SHA-256 in hexadecimal digits.
+        remedy: what a user can do if that fails, for messages.
+
+    Raises:
+        UserError: The download failed, or what was found or downloaded has a wrong checksum.
+    """
+    if path.exists():
+        if (found := sha256(path)) != checksum:
+            raise UserError(
+                f'{path} has SHA-256 {found}, not {checksum}: delete it, or replace it by {url}'
+            )
+        return
+    partial = path.with_name(f'{path.name}.{uuid.uuid4().hex}.part')
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        size = _download(url, partial)
+        if (found := sha256(partial)) != checksum:
+            raise UserError(
+                f'{url} gave {partial.stat().st_size} bytes (expected {size or "unknown"}) '
+                f'with SHA-256 {found}, not {checksum}: {remedy}'
+            )
+        os.replace(partial, path)
+    except (OSError, http.client.HTTPException) as error:
+        raise UserError(f'cannot download {url} ({error}): {remedy}') from error
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _download(url: str, path: Path) -> int | None:
+    """Downloads with a progress bar on a terminal; returns the size that the server told."""
+    with (
+        path.open('wb') as target,
+        urllib.request.urlopen(url, timeout=_TIMEOUT_S) as source,
+    ):
+        told = source.headers.get('Content-Length')
+        size = int(told) if told else None
+        name = url.rsplit('/', 1)[-1]
+        with tqdm.tqdm(total=size, unit='B', unit_scale=True, desc=name, disable=None) as bar:
+            while block := source.read(_BLOCK_BYTES):
+                target.write(block)
+                bar.update(len(block))
+    return size

@@ -1,0 +1,138 @@
+"""CLU metric writers over tensorboardX: TensorBoard event files without TensorFlow."""
+
+import contextlib
+import os
+import time
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+from clu.asynclib import AsyncError
+from etils import epath
+from tensorboardX import summary
+from tensorboardX.event_file_writer import EventsWriter
+from tensorboardX.proto.event_pb2 import Event, SessionLog
+
+from dcgan_jax.runtime import multihost
+from dcgan_jax.runtime.clu_no_tf import metric_writers
+from dcgan_jax.runtime.errors import TrainingError
+
+_FLUSH_SECONDS = 30.0  # what a process that is killed loses of its curves
+
+
+class TensorBoardWriter(metric_writers.MetricWriter):
+    """Writes event files that TensorBoard reads, into one folder; raises what goes wrong there."""
+
+    def __init__(self, logdir: epath.PathLike, first_step: int = 0):
+        """Opens a new event file in `logdir`; TensorBoard drops older events after `first_step`."""
+        # The suffix keeps apart two files of one second, which would else be one. A `SummaryWriter`
+        # has a thread that ends unseen at the first error, and is waited for without end.
+        with _told():
+            self._events = EventsWriter(os.path.join(logdir, 'events'), f'.from{first_step}')
+        self._flushed = time.monotonic()
+        started = SessionLog(status=SessionLog.START)
+        self._write(Event(step=first_step + 1, session_log=started))
+
+    def write_scalars(self, step: int, scalars: Mapping[str, Any]) -> None:
+        """Writes numbers by name."""
+        for name, value in scalars.items():
+            self._write(Event(step=step, summary=summary.scalar(name, float(value))))
+
+    def write_images(self, step: int, images: Mapping[str, np.ndarray]) -> None:
+        """Writes pictures by name: uint8 `[H, W, C]` or `[N, H, W, C]`, one picture each."""
+        for name, value in images.items():
+            named = {name: value}
+            if value.ndim == 4:
+                named = {f'{name}/{index}': image for index, image in enumerate(value)}
+            for tag, image in named.items():
+                drawn = summary.image(tag, image, dataformats='HWC')
+                self._write(Event(step=step, summary=drawn))
+
+    def write_texts(self, step: int, texts: Mapping[str, str]) -> None:
+        """Writes Markdown by name."""
+        for name, value in texts.items():
+            self._write(Event(step=step, summary=summary.text(name, value)))
+
+    def write_histograms(
+        self,
+        step: int,
+        arrays: Mapping[str, np.ndarray],
+        num_buckets: Mapping[str, int] | None = None,
+    ) -> None:
+        """Writes histograms of arrays by name, in 30 buckets unless told."""
+        for name, value in arrays.items():
+            buckets = (num_buckets or {}).get(name) or 30
+            counted = summary.histogram(name, np.asarray(value), buckets)
+            self._write(Event(step=step, summary=counted))
+
+    def write_hparams(self, hparams: Mapping[str, Any]) -> None:
+        """Writes the run's hyper-parameters, flat, for TensorBoard's HPARAMS page."""
+        plain = {
+            name: value if isinstance(value, (bool, int, float, str)) else str(value)
+            for name, value in hparams.items()
+        }
+        for part in summary.hparams(plain, {}):
+            self._write(Event(summary=part))
+
+    def write_summaries(
+        self, step: int, values: Mapping[str, Any], metadata: Mapping[str, Any] | None = None
+    ) -> None:
+        """Raw summaries have no use here."""
+        raise NotImplementedError('TensorBoardWriter writes no raw summaries')
+
+    def write_videos(self, step: int, videos: Mapping[str, Any]) -> None:
+        """Videos have no use here."""
+        raise NotImplementedError('TensorBoardWriter writes no videos')
+
+    def write_audios(self, step: int, audios: Mapping[str, Any], *, sample_rate: int) -> None:
+        """Sounds have no use here."""
+        raise NotImplementedError('TensorBoardWriter writes no audio')
+
+    def flush(self) -> None:
+        """Hands all to the file system."""
+        self._flushed = time.monotonic()
+        with _told():
+            self._events.flush()
+
+    def close(self) -> None:
+        """Flushes and closes the event file."""
+        with _told():
+            self._events.close()
+
+    def _write(self, event: Event) -> None:
+        event.wall_time = time.time()
+        with _told():
+            self._events.write_event(event)
+        if time.monotonic() - self._flushed > _FLUSH_SECONDS:
+            self.flush()
+
+
+@contextlib.contextmanager
+def opened(workdir: epath.PathLike, first_step: int) -> Iterator[metric_writers.MetricWriter]:
+    """A writer to event files in `workdir`, in a thread; only the first process writes.
+
+    Raises:
+        TrainingError: the files can't be written; told by a later write, or at the end.
+    """
+    events = [TensorBoardWriter(workdir, first_step)] if multihost.is_first() else []
+    try:
+        with contextlib.closing(metric_writers.AsyncMultiWriter(events)) as writer:
+            yield writer
+    except AsyncError as error:
+        cause = error
+        while cause.__cause__ is not None and not isinstance(cause, TrainingError):
+            cause = cause.__cause__
+        if not isinstance(cause, TrainingError):
+            raise
+        raise TrainingError(str(cause)) from error
+
+
+@contextlib.contextmanager
+def _told() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise TrainingError(
+            f"TensorBoard's events can not be written ({error}): stopped, checkpoints stay; mend "
+            'that (free some space, say), then the same command goes on'
+        ) from error

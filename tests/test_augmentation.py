@@ -1,0 +1,152 @@
+"""What D sees, image by image."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from configs import cifar10
+from dcgan_jax import augmentation
+
+RNG = np.random.default_rng(0)
+IMAGES = jnp.asarray(RNG.uniform(-1, 1, (64, 16, 16, 3)), jnp.float32)
+KEY = jax.random.key(0)
+
+
+def test_colour_is_brightness_saturation_and_contrast_of_each_image():
+    """It is affine in the pixels: x' = a x + b grey(x) + c with factors of each image."""
+    changed = np.asarray(augmentation.color(KEY, IMAGES), np.float64)
+    x = np.asarray(IMAGES, np.float64)
+    contrasts, saturations, brightnesses = [], [], []
+    for before, after in zip(x, changed, strict=True):
+        grey = np.repeat(before.mean(axis=2, keepdims=True), 3, axis=2)
+        columns = np.stack([(before - grey).ravel(), grey.ravel(), np.ones(grey.size)], axis=1)
+        (a, b, _), residual, *_ = np.linalg.lstsq(columns, after.ravel(), rcond=None)
+        assert residual < 1e-8
+        contrasts.append(b)
+        saturations.append(a / b)
+        brightnesses.append(after.mean() - before.mean())
+    for values, low, high in [
+        (contrasts, 0.5, 1.5), (saturations, 0, 2), (brightnesses, -0.5, 0.5),
+    ]:  # fmt: skip
+        assert low <= min(values) < low + 0.1 * (high - low)
+        assert high >= max(values) > high - 0.1 * (high - low)
+
+
+def test_translation_moves_each_image_by_up_to_an_eighth_and_zeros_come_in():
+    moved, seen = np.asarray(augmentation.translation(KEY, IMAGES)), set()
+    for before, after in zip(np.asarray(IMAGES), moved, strict=True):
+        padded = np.pad(before, ((2, 2), (2, 2), (0, 0)))
+        fits = [
+            (y - 2, x - 2)
+            for y in range(5)
+            for x in range(5)
+            if np.array_equal(padded[y : y + 16, x : x + 16], after)
+        ]
+        assert len(fits) == 1
+        seen.add(fits[0])
+    assert len(seen) > 20  # of 25
+
+
+@pytest.mark.parametrize(('side', 'most'), [(4, 1), (12, 2), (20, 3), (32, 4), (36, 5)])
+def test_the_largest_shift_is_an_eighth_of_the_side_and_halves_round_up(side, most):
+    middle = side // 2
+    dot = jnp.zeros((512, side, side, 1)).at[:, middle, middle].set(1.0)
+    _, rows, columns, _ = np.nonzero(np.asarray(augmentation.translation(KEY, dot)))
+    expected = set(range(middle - most, middle + most + 1))
+    assert set(rows) == expected
+    assert set(columns) == expected
+
+
+def test_cutout_zeroes_one_square_of_half_the_side():
+    cut = np.asarray(augmentation.cutout(KEY, IMAGES)) == 0
+    sizes = []
+    for zero in cut:
+        rows, columns = zero.all(axis=2).any(axis=1), zero.all(axis=2).any(axis=0)
+        np.testing.assert_array_equal(zero, np.outer(rows, columns)[..., None].repeat(3, 2))
+        for line in (rows, columns):
+            sizes.append(line.sum())
+            assert np.ptp(np.flatnonzero(line)) == line.sum() - 1  # no gap
+    assert max(sizes) == 8
+    assert min(sizes) >= 4  # its middle may lie on the border
+
+
+def test_cutout_of_odd_sides_is_where_diffaugment_has_it():
+    """Side 5: squares of round(2.5) = 3, middles 0 to 4, so 2 or 3 rows are cut, never 1."""
+    images = jnp.ones((200, 5, 5, 1))
+    rows = (np.asarray(augmentation.cutout(KEY, images)) == 0).any(axis=(2, 3))
+    assert {tuple(np.flatnonzero(row)) for row in rows} == {
+        (0, 1), (0, 1, 2), (1, 2, 3), (2, 3, 4), (3, 4)
+    }  # fmt: skip
+
+
+def test_gradients_reach_what_is_left_of_an_image():
+    gradients = jax.grad(
+        lambda x: jnp.sum(augmentation.augment(KEY, x, ('translation', 'cutout'), 1.0))
+    )(IMAGES)
+    assert set(np.unique(gradients)) == {0.0, 1.0}
+    assert 0.5 < np.mean(gradients) < 0.9
+
+
+@pytest.mark.parametrize('name', sorted(augmentation.POLICIES))
+def test_each_image_is_augmented_with_the_probability(name):
+    def share(probability):
+        many = jnp.tile(IMAGES, (16, 1, 1, 1))
+        changed = augmentation.augment(KEY, many, (name,), probability)
+        return np.mean(np.any(np.asarray(changed != many), axis=(1, 2, 3)))
+
+    assert share(0.0) == 0
+    # One of 25 translations is none.
+    assert share(0.4) == pytest.approx(0.4, abs=0.06)
+    assert share(jnp.float32(1.0)) > 0.9
+
+
+def test_flips_mirror_about_half():
+    flipped = np.asarray(augmentation.flip(KEY, IMAGES))
+    kept = np.all(flipped == np.asarray(IMAGES), axis=(1, 2, 3))
+    mirrored = np.all(flipped == np.asarray(IMAGES)[:, :, ::-1], axis=(1, 2, 3))
+    assert np.all(kept ^ mirrored)
+    assert 16 < kept.sum() < 48
+
+
+def test_turns_are_those_of_numpy_and_all_four_happen():
+    images = jax.random.normal(jax.random.key(0), (200, 5, 5, 2))
+    turned, quarters = jax.jit(augmentation.turn)(jax.random.key(1), images)
+    assert quarters.dtype == jnp.int32
+    assert np.bincount(quarters, minlength=4).min() > 30  # of 50
+    for image, count, found in zip(images, quarters, turned, strict=True):
+        np.testing.assert_array_equal(found, np.rot90(image, count))
+
+
+def test_instance_noise_decays_to_nothing():
+    config = cifar10.get_config().augment
+    config.update(instance_noise=0.4, instance_noise_steps=100)
+    for step, expected in [(0, 0.4), (25, 0.3), (100, 0.0), (150, 0.0)]:
+        view = augmentation.view(KEY, IMAGES, jnp.int32(step), 1.0, config)
+        noise = np.asarray(view) - np.asarray(IMAGES)
+        assert noise.std() == pytest.approx(expected, rel=0.02, abs=1e-7)
+    config.instance_noise_steps = 0
+    view = augmentation.view(KEY, IMAGES, jnp.int32(10**6), 1.0, config)
+    assert np.std(np.asarray(view) - np.asarray(IMAGES)) == pytest.approx(0.4, rel=0.02)
+
+
+def test_the_default_view_is_the_image_itself():
+    assert augmentation.view(KEY, IMAGES, jnp.int32(0), 1.0, cifar10.get_config().augment) is IMAGES
+
+
+@pytest.mark.parametrize(
+    ('signs', 'before', 'after'),
+    [
+        ([1, 1, 1, 1], 0.5, 0.54),  # r_t = 1
+        ([1, 1, 1, -1], 0.5, 0.46),  # r_t = 0.5, below 0.6
+        ([-1, -1, -1, -1], 0.01, 0.0),
+        ([1, 1, 1, 1], 0.99, 1.0),
+    ],
+)
+def test_adas_rule_by_hand(signs, before, after):
+    config = cifar10.get_config().augment
+    config.update(adaptive_target=0.6, adaptive_images=100)
+    logits = 3.0 * jnp.asarray(signs, jnp.float32)[:, None]
+    assert augmentation.adapt(jnp.float32(before), logits, 4, config) == pytest.approx(
+        after, abs=1e-6
+    )

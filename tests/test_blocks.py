@@ -1,0 +1,518 @@
+"""Variants of the networks, each by a property of its own."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import linen as nn
+
+from configs import cifar10
+from dcgan_jax import config as config_lib
+from dcgan_jax import models, train_state
+from dcgan_jax.models import attention, layers, norms
+from dcgan_jax.models import blocks as blocks_lib
+from dcgan_jax.runtime.errors import UserError
+from tests.test_layers import loop_conv
+from tests.test_models import count, random_variables, shapes
+
+RNG = np.random.default_rng(0)
+
+
+def tiny(conditional=False, **changes):
+    """Networks for 8x8 images and their config."""
+    config = cifar10.get_config()
+    config.lowering, config.latent_dim, config.conditional = 'xla', 5, conditional
+    config.generator.update(base_size=2, base_features=6, features=(8,), strides=(2, 2))
+    config.discriminator.update(features=(6, 8), strides=(2, 2))
+    for name, fields in changes.items():
+        config[name].update(fields)
+    config_lib.validate(config)
+    return models.build(config, (8, 8, 3), num_classes=4), config
+
+
+def images(count):
+    return jnp.asarray(RNG.uniform(-1, 1, (count, 8, 8, 3)), jnp.float32)
+
+
+def initial(module, *inputs):
+    return module.init(jax.random.key(0), *inputs, train=False)
+
+
+# Spectral normalisation.
+
+
+@pytest.mark.parametrize('layer', ['conv', 'conv_transpose', 'dense', 'embed'])
+def test_a_spectrally_normalised_kernel_has_a_largest_singular_value_of_one(layer):
+    module, x = {
+        'conv': (layers.Conv(7, spectral_norm=True), jnp.ones((1, 8, 8, 3))),
+        'conv_transpose': (layers.ConvTranspose(7, spectral_norm=True), jnp.ones((1, 8, 8, 3))),
+        'dense': (layers.Dense(7, spectral_norm=True), jnp.ones((1, 12))),
+        'embed': (layers.Embed(4, 9, spectral_norm=True), jnp.zeros(1, jnp.int32)),
+    }[layer]
+    variables = module.init(jax.random.key(0), x)
+    (kernel,) = (leaf for leaf in jax.tree.leaves(variables['params']) if leaf.ndim > 1)
+    singular = np.linalg.svd(np.asarray(kernel, np.float64).reshape(-1, kernel.shape[-1]))[1]
+
+    def norm(variables):
+        """How much the layer stretches: by its outputs for x, against those without the norm."""
+        plain = module.clone(spectral_norm=False)
+        bias_free = {'params': {**variables['params']}}
+        ratio = plain.apply(bias_free, x) / module.apply(variables, x)
+        return float(jnp.median(ratio))
+
+    for _ in range(60):
+        _, updated = module.apply(variables, x, mutable=['spectral_stats'])
+        variables = {**variables, **updated}
+    assert norm(variables) == pytest.approx(singular[0], rel=1e-3)
+    _, updated = module.apply(variables, x, mutable=['batch_stats'])
+    assert 'spectral_stats' not in updated
+
+
+def test_the_gradient_through_spectral_norm_is_the_papers():
+    """Miyato et al. 2018, eq. 12: (dL/dW' - <dL/dW', W'> u v^T) / sigma at the singular vectors."""
+    module, x = layers.Dense(3, use_bias=False, spectral_norm=True), images(1).reshape(1, -1)[:, :4]
+    variables = module.init(jax.random.key(1), x)
+    for _ in range(200):
+        variables |= module.apply(variables, x, mutable=['spectral_stats'])[1]
+    target = RNG.normal(size=(1, 3))
+
+    def loss(params):
+        y = module.apply({**variables, 'params': params}, x)
+        return jnp.sum(y * jnp.asarray(target, jnp.float32))
+
+    kernel = np.asarray(variables['params']['kernel'], np.float64)
+    u, s, vt = np.linalg.svd(kernel)
+    outer = np.outer(u[:, 0], vt[0])
+    free = np.asarray(x, np.float64).T @ target
+    expected = (free - np.sum(free * kernel / s[0]) * outer) / s[0]
+    actual = jax.grad(loss)(variables['params'])['kernel']
+    np.testing.assert_allclose(actual, expected, rtol=1e-3, atol=1e-5)
+
+
+# Normalisation.
+
+
+@pytest.mark.parametrize(
+    ('norm', 'axes'),
+    [('batch', (0, 1, 2)), ('layer', (1, 2, 3)), ('instance', (1, 2))],
+)
+def test_norms_are_over_their_axes(norm, axes):
+    """Of a D whose second convolution's output is caught before and after it."""
+    config = {'norm': norm, 'norm_epsilon': 0.01, 'features': (6, 8), 'weight_init': 'he_normal'}
+    (_, discriminator), _ = tiny(discriminator=config)
+    variables = initial(discriminator, images(1))
+    _, seen = discriminator.apply(
+        variables, images(5), train=True, mutable=['batch_stats', 'intermediates'],
+        capture_intermediates=True,
+    )  # fmt: skip
+    kept = seen['intermediates']
+    before = np.asarray(kept['conv_1']['__call__'][0], np.float64)
+    after = np.asarray(kept['norm_1']['__call__'][0], np.float64)
+    mean, var = (f(axis=axes, keepdims=True) for f in (before.mean, before.var))
+    np.testing.assert_allclose(after, (before - mean) / np.sqrt(var + 0.01), rtol=1e-3, atol=1e-4)
+
+
+class Normalized(nn.Module):
+    """A norm alone, as the networks call it."""
+
+    norm: str
+    norm_momentum: float = 0.9
+    norm_epsilon: float = 1e-5
+    weight_init: str = 'he_normal'
+    weight_stddev: float = 0.02
+    dtype: str = 'float32'
+
+    @nn.compact
+    def __call__(self, x, train):
+        return norms.normalise(self, x, None, train=train, name='norm')
+
+
+@pytest.mark.parametrize(
+    ('norm', 'shape', 'axes'),
+    [
+        ('batch', (64, 8, 8, 4), (0, 1, 2)),
+        ('layer', (4, 16, 16, 8), (1, 2, 3)),
+        ('instance', (4, 32, 32, 4), (1, 2)),
+        ('group', (4, 16, 16, 4), (1, 2, 3)),
+    ],
+)
+@pytest.mark.parametrize('mean', [0.0, 100.0, 1000.0])
+def test_norms_are_exact_where_the_mean_is_many_deviations(norm, shape, axes, mean):
+    """A variance by E[x^2] - E[x]^2 is wrong by 2.6% at a mean of 1,000 deviations."""
+    x = RNG.normal(mean, 1.0, shape).astype(np.float32)
+    module = Normalized(norm)
+    variables = module.init(jax.random.key(0), x, train=True)
+    actual, _ = module.apply(variables, x, train=True, mutable=['batch_stats'])
+    wide = x.astype(np.float64)
+    apart = wide - wide.mean(axis=axes, keepdims=True)
+    expected = apart / np.sqrt(np.square(apart).mean(axis=axes, keepdims=True) + 1e-5)
+    # float32 holds x itself to 6e-8 of the mean.
+    np.testing.assert_allclose(actual, expected, rtol=0, atol=2e-5 + 2e-7 * mean)
+
+
+@pytest.mark.parametrize(('channels', 'groups'), [(8, 2), (18, 2), (64, 16), (192, 32), (7, 1)])
+def test_groups_of_at_least_four_neighbours_share_their_statistics(channels, groups):
+    (_, discriminator), _ = tiny(
+        discriminator={'norm': 'group', 'features': (6, channels), 'weight_init': 'he_normal'}
+    )
+    variables = initial(discriminator, images(1))
+    _, seen = discriminator.apply(variables, images(2), train=False, capture_intermediates=True,
+                                  mutable=['intermediates'])  # fmt: skip
+    after = np.asarray(seen['intermediates']['norm_1']['__call__'][0])
+    grouped = after.reshape(2, 4, groups, channels // groups)
+    np.testing.assert_allclose(grouped.mean(axis=(1, 3)), 0, atol=1e-5)
+    assert np.abs(after.mean(axis=(1, 2))).max() > 0.1  # Of single channels it is not 0.
+
+
+@pytest.mark.parametrize(
+    ('changes', 'words'),
+    [
+        (
+            {'generator': {'norm': 'instance', 'base_size': 1, 'features': (8, 8)}},
+            "norm='instance' makes all of a map of 1x1 pixels and 6 channels zero .Generator",
+        ),
+        (
+            {'discriminator': {'norm': 'instance', 'features': (6, 8, 8)}},
+            r'1x1 pixels and 8 channels zero \(Discriminator, norm_2\)',
+        ),
+        (
+            {'discriminator': {'norm': 'layer', 'features': (6, 8, 8), 'width': 0.01}},
+            "norm='layer' .* 1 channels",
+        ),
+    ],
+    ids=['generator', 'discriminator', 'width'],
+)
+def test_norms_that_let_nothing_pass_are_refused(changes, words):
+    for fields in changes.values():
+        fields['strides'] = (2, 2, 2)
+    networks, config = tiny(**changes)
+    with pytest.raises(UserError, match=words):
+        train_state.create(config, networks, (8, 8, 3))
+
+
+def test_norms_of_a_single_position_let_the_rest_pass():
+    """Groups of four channels and whole images have something to differ by."""
+    for norm in norms.NORMS:
+        if norm != 'instance':
+            fields = {'norm': norm, 'features': (6, 8, 8), 'strides': (2, 2, 2)}
+            (_, discriminator), _ = tiny(discriminator=fields)
+            variables = initial(discriminator, images(1))
+            logits, _ = discriminator.apply(
+                variables, images(4), train=True, mutable=['batch_stats', 'intermediates']
+            )
+            assert np.ptp(logits) > 0
+
+
+# Conditional networks.
+
+
+def test_a_conditional_generator_has_scales_and_shifts_of_each_class():
+    (generator, _), _ = tiny(conditional=True)
+    variables = random_variables(generator, (1, 5), jnp.zeros(1, jnp.int32))
+    z = jnp.asarray(RNG.normal(size=(4, 5)), jnp.float32)
+    by_class = generator.apply(variables, z, jnp.arange(4), train=False)
+    # A generator without classes that has class 2's numbers everywhere draws what class 2 gets.
+    plain, _ = tiny()
+    params = dict(variables['params'])
+    for name in ('project_norm', 'norm_0'):
+        scale, shift = (params.pop(f'{name}_{part}')['embedding'][2] for part in ('scale', 'shift'))
+        params[name] = {'scale': scale, 'bias': shift}
+    expected = plain.generator.apply({**variables, 'params': params}, z, train=False)
+    np.testing.assert_allclose(by_class[2], expected[2], rtol=1e-4, atol=1e-5)
+    assert np.abs(by_class[1] - expected[1]).max() > 0.01
+
+
+def test_a_projection_discriminator_adds_the_inner_product_with_the_class():
+    (_, discriminator), _ = tiny(conditional=True, discriminator={'norm': 'none'})
+    variables = random_variables(discriminator, (1, 8, 8, 3), jnp.zeros(1, jnp.int32))
+    batch, labels = images(3), jnp.asarray([3, 0, 3])
+    logits = discriminator.apply(variables, batch, labels, train=False)
+    plain, _ = tiny(discriminator={'norm': 'none'})
+    params = {k: v for k, v in variables['params'].items() if k != 'classes'}
+    kernel = np.asarray(params['logit']['kernel'], np.float64)
+    bare = np.asarray(plain.discriminator.apply({'params': params}, batch, train=False))
+    # The dense layer with the class's vector added to its kernel.
+    table = np.asarray(variables['params']['classes']['embedding'], np.float64)
+    for index, label in enumerate(labels):
+        moved = {**params, 'logit': {'kernel': jnp.asarray(kernel + table[label][:, None],
+                                                           jnp.float32)}}  # fmt: skip
+        expected = plain.discriminator.apply({'params': moved}, batch, train=False)[index]
+        np.testing.assert_allclose(logits[index], expected, rtol=1e-4)
+        assert not np.allclose(logits[index], bare[index], rtol=1e-3)
+
+
+def test_conditional_networks_need_labelled_data():
+    config = cifar10.get_config()
+    config.conditional = True
+    with pytest.raises(UserError, match='class labels'):
+        models.build(config, (32, 32, 3))
+
+
+# Residual networks.
+
+# Miyato et al. 2018, table 4 (32x32): kernels, biases, norms.
+BLOCK_G = 2 * (9 * 256 * 256 + 256) + (256 * 256 + 256) + 2 * 2 * 256
+SNGAN_G = (
+    (128 * 4 * 4 * 256 + 4 * 4 * 256) + 3 * BLOCK_G + 2 * 256 + (9 * 256 * 3 + 3)
+)  # fmt: skip
+SNGAN_D = (
+    (9 * 3 * 128 + 128) + (9 * 128 * 128 + 128) + (3 * 128 + 128)
+    + 2 * (9 * 128 * 128 + 128) + (128 * 128 + 128)
+    + 2 * 2 * (9 * 128 * 128 + 128)
+    + (128 + 1)
+)  # fmt: skip
+RESIDUAL = {'block': 'residual', 'kernel_size': 3, 'use_bias': True}
+
+
+def residual_config():
+    config = cifar10.get_config()
+    config.latent_dim = 128
+    config.generator.update(
+        RESIDUAL, base_features=256, features=(256, 256, 256), strides=(2, 2, 2, 1)
+    )
+    config.discriminator.update(
+        RESIDUAL, features=(128, 128, 128, 128), strides=(2, 2, 1, 1), head='sum', norm='none',
+        leaky_slope=0.0, spectral_norm=True,
+    )  # fmt: skip
+    return config
+
+
+def test_residual_networks_of_32_have_the_papers_sizes():
+    _, state = shapes(residual_config())
+    assert count(state.generator.params) == SNGAN_G == 4_276_739
+    assert count(state.discriminator.params) == SNGAN_D
+
+
+@pytest.mark.parametrize(('side', 'base_size', 'blocks'), [(48, 6, 3), (64, 4, 4)])
+def test_residual_networks_reach_48_and_64(side, base_size, blocks):
+    config = residual_config()
+    config.generator.update(
+        base_size=base_size, features=(256,) * blocks, strides=(2,) * blocks + (1,)
+    )
+    config.discriminator.update(features=(64,) * (blocks + 1), strides=(2,) * blocks + (1,))
+    networks, state = shapes(config, (side, side, 3))
+    made = jax.eval_shape(
+        lambda s: networks.generator.apply(
+            {'params': s.params, 'batch_stats': s.batch_stats}, jnp.zeros((2, 128)), train=False
+        ),
+        state.generator,
+    )
+    assert made.shape == (2, side, side, 3)
+
+
+def conv(params, name, x):
+    kernel = np.asarray(params[name]['kernel'], np.float64)
+    return loop_conv(x, kernel, 1) + np.asarray(params[name]['bias'], np.float64)
+
+
+def halved(x):
+    return (x[:, ::2, ::2] + x[:, 1::2, ::2] + x[:, ::2, 1::2] + x[:, 1::2, 1::2]) / 4
+
+
+def test_a_residual_discriminator_computes_the_papers_blocks():
+    (_, discriminator), _ = tiny(
+        discriminator=RESIDUAL | {
+            'features': (4, 4, 4), 'strides': (2, 2, 1), 'norm': 'none', 'leaky_slope': 0.0,
+            'head': 'sum',
+        }
+    )  # fmt: skip
+    variables = random_variables(discriminator, (1, 8, 8, 3))
+    params, batch = variables['params'], images(2)
+    relu = lambda x: np.maximum(x, 0)  # noqa: E731
+    x = np.asarray(batch, np.float64)
+    y = conv(params, 'block_0_conv_1', relu(conv(params, 'block_0_conv_0', x)))
+    x = halved(y) + conv(params, 'block_0_shortcut', halved(x))
+    y = conv(params, 'block_1_conv_1', relu(conv(params, 'block_1_conv_0', relu(x))))
+    x = halved(y) + halved(conv(params, 'block_1_shortcut', x))
+    x = x + conv(params, 'block_2_conv_1', relu(conv(params, 'block_2_conv_0', relu(x))))
+    features = relu(x).sum(axis=(1, 2))
+    expected = features @ np.asarray(params['logit']['kernel'], np.float64)
+    expected = expected + np.asarray(params['logit']['bias'], np.float64)
+    actual = discriminator.apply(variables, batch, train=False)
+    np.testing.assert_allclose(actual, expected, rtol=1e-4)
+
+
+def test_a_residual_generator_computes_the_papers_blocks():
+    (generator, _), _ = tiny(
+        generator=RESIDUAL | {
+            'base_size': 4, 'base_features': 4, 'features': (4, 5), 'strides': (2, 1, 1),
+        }
+    )  # fmt: skip
+    variables = random_variables(generator, (1, 5))
+    params, stats = variables['params'], variables['batch_stats']
+    z = RNG.normal(size=(2, 5))
+
+    def norm_relu(x, name):
+        mean, var = (np.asarray(stats[name][s], np.float64) for s in ('mean', 'var'))
+        scale, bias = (np.asarray(params[name][s], np.float64) for s in ('scale', 'bias'))
+        return np.maximum((x - mean) / np.sqrt(var + 1e-5) * scale + bias, 0)
+
+    def twice(x):
+        return x.repeat(2, axis=1).repeat(2, axis=2)
+
+    project = params['project']
+    x = z @ np.asarray(project['kernel'], np.float64) + np.asarray(project['bias'], np.float64)
+    x = x.reshape(2, 4, 4, 4)
+    for name, enlarge in (('block_0', twice), ('block_1', lambda x: x)):
+        y = conv(params, f'{name}_conv_0', enlarge(norm_relu(x, f'{name}_norm_0')))
+        y = conv(params, f'{name}_conv_1', norm_relu(y, f'{name}_norm_1'))
+        x = y + conv(params, f'{name}_shortcut', enlarge(x))
+    x = norm_relu(x, 'norm_out')
+    expected = np.tanh(conv(params, 'conv_2', x))
+    actual = generator.apply(variables, jnp.asarray(z, jnp.float32), train=False)
+    np.testing.assert_allclose(actual, expected, rtol=1e-3, atol=1e-4)
+
+
+def test_enlarge_and_shrink_are_inverse_and_average():
+    x = images(2)
+    np.testing.assert_array_equal(blocks_lib.enlarge(x, 2), np.asarray(x).repeat(2, 1).repeat(2, 2))
+    np.testing.assert_allclose(blocks_lib.shrink(blocks_lib.enlarge(x, 2), 2), x, rtol=1e-6)
+    np.testing.assert_allclose(blocks_lib.shrink(x, 2), halved(np.asarray(x)), rtol=1e-5, atol=1e-6)
+
+
+# What looks at more than a pixel's neighbours.
+
+
+def test_self_attention_starts_as_the_identity_and_is_the_formula():
+    module = attention.SelfAttention(jax.nn.initializers.normal(1.0), False)
+    x = jnp.asarray(RNG.normal(size=(2, 4, 4, 16)), jnp.float32)
+    params = module.init(jax.random.key(0), x)['params']
+    np.testing.assert_array_equal(module.apply({'params': params}, x), x)
+
+    params = {**params, 'gamma': jnp.float32(0.7)}
+    flat = np.asarray(x, np.float64).reshape(2, 16, 16)
+    kernel = {k: np.asarray(v['kernel'], np.float64) for k, v in params.items() if k != 'gamma'}
+    pool = lambda y: y.reshape(2, 2, 2, 2, 2, -1).max(axis=(2, 4)).reshape(2, 4, -1)  # noqa: E731
+    queries, keys, values = (
+        flat @ kernel['query'], pool(flat @ kernel['key']), pool(flat @ kernel['value'])
+    )  # fmt: skip
+    weights = np.exp(queries @ keys.transpose(0, 2, 1))
+    weights /= weights.sum(axis=2, keepdims=True)
+    expected = flat + 0.7 * (weights @ values @ kernel['out'])
+    actual = module.apply({'params': params}, x).reshape(2, 16, 16)
+    np.testing.assert_allclose(actual, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_attention_stands_after_its_stages():
+    (generator, discriminator), _ = tiny(
+        generator={'attention': (0,)}, discriminator={'attention': (0, 1)}
+    )
+    assert 'attention_0' in initial(generator, jnp.ones((1, 5)))['params']
+    params = initial(discriminator, images(1))['params']
+    assert params['attention_0']['out']['kernel'].shape == (3, 6)
+    assert params['attention_1']['out']['kernel'].shape == (4, 8)
+
+
+def test_minibatch_stddev_tells_copies_from_differing_images():
+    x = RNG.normal(size=(8, 2, 2, 3))
+    y = np.asarray(attention.minibatch_stddev(jnp.asarray(x, jnp.float32), 4))
+    np.testing.assert_allclose(y[..., :3], x, rtol=1e-6)
+    for first in range(2):  # groups of every second image
+        expected = x[first::2].std(axis=0).mean()
+        np.testing.assert_allclose(y[first::2, ..., 3], expected, rtol=1e-4)
+    copies = attention.minibatch_stddev(jnp.ones((8, 2, 2, 3)), 4)
+    np.testing.assert_allclose(copies[..., 3], 1e-4, rtol=1e-3)
+    assert attention.minibatch_stddev(jnp.ones((2, 2, 2, 3)), 4).shape == (2, 2, 2, 4)
+
+
+def test_packed_images_are_judged_together():
+    (_, discriminator), _ = tiny(discriminator={'pack': 2, 'norm': 'none'})
+    batch = images(6)
+    variables = initial(discriminator, batch)
+    assert variables['params']['conv_0']['kernel'].shape == (4, 4, 6, 6)
+    logits = discriminator.apply(variables, batch, train=False)
+    assert logits.shape == (3, 1)
+    other = discriminator.apply(variables, batch.at[3].set(0.0), train=False)
+    np.testing.assert_array_equal(np.asarray(logits != other)[:, 0], [False, True, False])
+    # Channels are the images one after another.
+    both = jnp.concatenate([batch[::2], batch[1::2]], axis=-1)
+    alone = discriminator.clone(pack=1).apply(variables, both, train=False)
+    np.testing.assert_allclose(logits, alone, rtol=1e-5)
+
+
+def test_branches_share_the_channels_and_stand_side_by_side():
+    (generator, discriminator), _ = tiny(
+        generator={'branches': (2, 4)}, discriminator={'branches': (1, 3, 5), 'norm': 'none'}
+    )
+    variables = random_variables(discriminator, (1, 8, 8, 3))
+    _, seen = discriminator.apply(
+        variables, images(1), train=False, capture_intermediates=True, mutable=['intermediates']
+    )
+    maps = [seen['intermediates'][f'conv_1_branch_{i}']['__call__'][0] for i in range(3)]
+    assert [m.shape[-1] for m in maps] == [3, 3, 2]  # 8 in all
+    sizes = [variables['params'][f'conv_1_branch_{i}']['kernel'].shape[0] for i in range(3)]
+    assert sizes == [1, 3, 5]
+    params = initial(generator, jnp.ones((1, 5)))['params']
+    assert params['conv_0_branch_1']['kernel'].shape == (4, 4, 6, 4)
+    assert params['conv_1_branch_0']['kernel'].shape == (2, 2, 8, 2)  # 2 and 1 of the image's 3
+
+
+def test_each_convolution_may_have_a_kernel_size_of_its_own():
+    (_, discriminator), _ = tiny(
+        discriminator={'kernel_sizes': (3, 4), 'strides': (1, 2), 'head': 'sum'}
+    )
+    params = initial(discriminator, images(1))['params']
+    assert [params[f'conv_{i}']['kernel'].shape[0] for i in range(2)] == [3, 4]
+    assert params['logit']['kernel'].shape == (8, 1)
+
+
+@pytest.mark.parametrize(
+    ('changes', 'words'),
+    [
+        ({'discriminator': {'kernel_sizes': (3,)}}, '2 in all'),
+        ({'generator': {'kernel_sizes': (3,)}}, 'and one for the convolution to the image'),
+        ({'discriminator': {'attention': (2,)}}, 'from 0 to 1'),
+        ({'discriminator': {'pack': 3}}, 'divisible'),
+        ({'discriminator': {'minibatch_stddev': 3}}, 'divisible'),
+        ({'loss': {'name': 'hinge', 'real_label': 0.9}}, 'means nothing'),
+        ({'penalty': {'wgan_gp': 10.0}}, 'layer'),
+        ({'augment': {'adaptive_target': 0.6}}, 'adapts nothing'),
+        (
+            {
+                'augment': {'adaptive_target': 0.6, 'policy': ('color',)},
+                'loss': {'name': 'wasserstein'},
+            },
+            'sign tells real from fake',
+        ),
+        ({'optimizer': {'generator': {'momentum': 0.9}}}, "means nothing to 'adam'"),
+        ({'penalty': {'wgan_gp': 1.0}, 'discriminator': {'pack': 2, 'norm': 'none'}}, 'exclude'),
+        (
+            {
+                'discriminator': {'attention': (1,), 'strides': (2, 2), 'features': (4, 4)},
+                'generator': {
+                    'base_size': 1,
+                    'strides': (2, 2, 2),
+                    'features': (4, 4),
+                    'attention': (2,),
+                },
+            },
+            'from 0 to 1',
+        ),
+        (
+            {'discriminator': {'block': 'residual', 'features': (4,) * 4, 'strides': (2,) * 4}},
+            '16 times',
+        ),
+    ],
+    ids=str,
+)
+def test_what_does_not_go_together_is_refused(changes, words):
+    with pytest.raises(UserError, match=words):
+        tiny(**changes)
+
+
+def test_classes_need_a_norm_to_act_by():
+    with pytest.raises(UserError, match='which classes act by'):
+        tiny(conditional=True, generator={'norm': 'none'})
+
+
+def test_residual_discriminators_need_sides_that_can_be_halved():
+    config = residual_config()
+    config.generator.update(base_size=3, features=(256, 256), strides=(2, 2, 1))
+    config.discriminator.update(strides=(2, 2, 2, 1))
+    with pytest.raises(UserError, match='divisible by that, not 12'):
+        models.build(config, (12, 12, 3))
+
+
+def test_packing_classes_is_refused():
+    with pytest.raises(UserError, match='exclude each other'):
+        tiny(conditional=True, discriminator={'pack': 2})

@@ -1,0 +1,364 @@
+"""Generators that get images: trained on the same loop, used, measured and refused."""
+
+import hashlib
+import json
+import zlib
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from PIL import Image
+
+from configs import colour_cifar10, inpainting_cifar10, super_resolution_cifar10
+from dcgan_jax import config as config_lib
+from dcgan_jax import models, train, train_state
+from dcgan_jax.data import degradations, images
+from dcgan_jax.runtime.errors import UserError
+from dcgan_jax.tasks.inpaint import inpaint, read_mask
+from dcgan_jax.tasks.sample import sample
+from dcgan_jax.tasks.super_resolve import super_resolve
+from dcgan_jax.tasks.trained_run import with_given
+from dcgan_jax.tasks.translate import translate
+from dcgan_jax.train_step import train_step
+from tests.compare import assert_equal_states
+from tests.conftest import tiny_config
+from tests.extractors import write_artifact
+
+KINDS = {
+    'low_resolution': super_resolution_cifar10,
+    'masked': inpainting_cifar10,
+    'grey': colour_cifar10,
+}
+TASKS = {'low_resolution': super_resolve, 'masked': inpaint, 'grey': translate}
+
+
+def paired(data_dir, kind, **changes):
+    """A run of seconds on 16x16 pictures."""
+    config = tiny_config(data_dir)
+    recipe = KINDS[kind].get_config()
+    config.input, config.loss, config.ema = recipe.input, recipe.loss, recipe.ema
+    config.generator = recipe.generator
+    config.generator.update(features=(8, 8), strides=(2, 1, 1), kernel_sizes=(4, 3, 3))
+    config.data.image_size = 16
+    config.update_from_flattened_dict(changes)
+    return config
+
+
+@pytest.fixture(scope='module')
+def run(data_dir, tmp_path_factory):
+    """Workdirs by kind, trained when asked for."""
+    made = {}
+
+    def train_once(kind):
+        if kind not in made:
+            made[kind] = tmp_path_factory.mktemp(kind)
+            train.train_and_evaluate(paired(data_dir, kind), made[kind])
+        return made[kind]
+
+    return train_once
+
+
+def given_config(data_dir, tmp_path, kind):
+    given = paired(data_dir, kind)
+    given.evaluation.extractor = str(
+        write_artifact(tmp_path / 'tiny.jaxexport', shape='b, 16, 16, 3')
+    )
+    given.evaluation.update(split='train', num_samples=40, batch_size=16)
+    return given
+
+
+def use(kind, workdir, given, out, pictures=None, num=8, mask=None):
+    more = (mask,) if kind == 'masked' else ()
+    return TASKS[kind](workdir, given, out, pictures, *more, num, 0)
+
+
+@pytest.mark.parametrize('kind', KINDS)
+def test_a_run_learns_what_is_missing_and_completes_the_users_pictures(
+    run, data_dir, tmp_path, kind
+):
+    workdir = run(kind)
+    with Image.open(workdir / 'samples' / '00000006.png') as picture:
+        assert picture.size[0] > 64 * 2  # 64 pairs of 16 pixels
+    given = given_config(data_dir, tmp_path, kind)
+    path, line = use(kind, workdir, given, tmp_path / 'out')
+    result = json.loads(path.with_suffix('.json').read_text())
+    assert result['num'] == 8
+    assert {'psnr', 'ssim', 'FD (tiny)'} <= set(result['figures']['trained'])
+    assert 'trained: psnr' in line
+    (tmp_path / 'own').mkdir()
+    side = 8 if kind == 'low_resolution' else 16
+    for index in range(3):
+        pixels = np.random.default_rng(index).integers(0, 256, (side, side, 4), np.uint8)
+        Image.fromarray(pixels).save(tmp_path / 'own' / f'{index}.png')  # with alpha
+    folder, _ = use(kind, workdir, None, tmp_path / 'done', str(tmp_path / 'own'), None)
+    for index in range(3):
+        with Image.open(folder / f'{index}.png') as picture:
+            assert picture.size == (16, 16)
+
+
+@pytest.mark.parametrize('kind', KINDS)
+def test_what_is_known_stays(run, data_dir, kind):
+    """The network adds, and in holes only."""
+    config = paired(data_dir, kind)
+    generator = models.build(config, (16, 16, 3)).generator
+    real = jnp.asarray(np.random.default_rng(0).uniform(-1, 1, (2, 16, 16, 3)), jnp.float32)
+    given = degradations.draw(jax.random.key(1), config, real)
+    variables = generator.init(jax.random.key(0), given, train=False)
+    made = generator.apply(variables, given, train=False)
+    np.testing.assert_array_equal(made, given[..., :3])  # at the start
+    variables = jax.tree.map(lambda leaf: leaf + 0.1, variables)
+    made = generator.apply(variables, given, train=False)
+    known = np.broadcast_to(np.asarray(given[..., 3:]) == 0, made.shape)
+    np.testing.assert_array_equal(np.asarray(made)[known], np.asarray(given[..., :3])[known])
+    assert (np.asarray(made) != np.asarray(given[..., :3])).any()
+
+
+@pytest.mark.parametrize('norm', ['l1', 'l2'])
+def test_the_loss_of_g_is_the_weighted_sum_of_its_parts(data_dir, norm):
+    """G changes nothing at the start: the content loss is that of gray images."""
+    config = paired(
+        data_dir, 'grey',
+        **{'loss.adversarial': 0.5, 'loss.content': 3.0, 'loss.feature_matching': 7.0,
+           'loss.content_norm': norm},
+    )  # fmt: skip
+    networks = models.build(config, (16, 16, 3))
+    state = jax.jit(lambda: train_state.create(config, networks, (16, 16, 3)))()
+    pixels = np.random.default_rng(0).integers(0, 256, (8, 16, 16, 3)).astype(np.float64)
+    real = jnp.asarray(pixels / 127.5 - 1, jnp.float32)
+    step = jax.jit(lambda state, real, key: train_step(state, real, None, key, config))
+    _, metrics = step(state, real, jax.random.key(0))
+    gray = np.rint(pixels @ [0.299, 0.587, 0.114])[..., None]
+    apart = np.abs(gray - pixels) / 127.5
+    content = apart.mean() if norm == 'l1' else (apart**2).mean()
+    assert float(metrics['generator/content']) == pytest.approx(content, rel=1e-4)
+    adversarial, matching = (
+        float(metrics[f'generator/{name}']) for name in ('adversarial', 'feature_matching')
+    )
+    assert adversarial > 0.1
+    assert matching > 1e-3
+    expected = 0.5 * adversarial + 3 * content + 7 * matching
+    assert float(metrics['generator/loss']) == pytest.approx(expected, rel=1e-4)
+
+
+def test_without_d_the_distance_falls(data_dir, tmp_path):
+    """Content loss alone, no update of D: better than bicubic on what it saw."""
+    config = paired(
+        data_dir, 'low_resolution',
+        **{'loss.adversarial': 0.0, 'loss.feature_matching': 0.0, 'discriminator_steps': 0,
+           'num_steps': 100, 'optimizer.generator.learning_rate': 2e-3},
+    )  # fmt: skip
+    state = train.train_and_evaluate(config, tmp_path / 'run')
+    start = train.train_and_evaluate(
+        paired(data_dir, 'low_resolution', num_steps=0), tmp_path / 'none'
+    )
+    assert_equal_states(state.discriminator.params, start.discriminator.params)
+    given = given_config(data_dir, tmp_path, 'low_resolution')
+    path, _ = use('low_resolution', tmp_path / 'run', given, tmp_path / 'out', num=40)
+    table = json.loads(path.with_suffix('.json').read_text())['figures']
+    assert table['trained']['psnr'] > table['bicubic']['psnr'] + 0.3
+
+
+@pytest.mark.parametrize('kind', KINDS)
+def test_latents_are_searched_where_the_run_has_them(config, data_dir, tmp_path, kind):
+    config.data.image_size = 16
+    config.generator.update(features=(8, 8), strides=(2, 2, 2))
+    train.train_and_evaluate(config, tmp_path / 'run')
+    given = tiny_config(data_dir)
+    given.search.update(steps=3, restarts=2)
+    with_distance = kind == 'grey'
+    given.evaluation.metrics = ('inception_score', 'frechet_distance')[: 1 + with_distance]
+    given.evaluation.extractor = str(
+        write_artifact(tmp_path / 'tiny.jaxexport', shape='b, 16, 16, 3')
+    )
+    before = given.copy_and_resolve_references()
+    path, line = use(kind, tmp_path / 'run', given, tmp_path / 'out', num=9)
+    assert 'search: psnr' in line
+    assert ('FD' in line) == with_distance
+    assert given == before
+    if kind == 'masked':
+        result = json.loads(path.with_suffix('.json').read_text())
+        assert result['figures']['mean fill']['psnr'] > 0
+
+
+def test_searching_finds_an_image_that_g_can_make(config, data_dir, tmp_path):
+    """The hole of G's own image is filled better by searching than by the mean colour."""
+    from dcgan_jax.metrics.psnr_ssim import psnr
+    from dcgan_jax.sampling import Sampler
+    from dcgan_jax.tasks.inpaint import mean_fill
+    from dcgan_jax.tasks.latent_optimization import Completion
+    from dcgan_jax.tasks.trained_run import restore
+
+    config.num_steps = 30
+    train.train_and_evaluate(config, tmp_path)
+    run, networks, state = restore(tmp_path)
+    own = run.config.copy_and_resolve_references().unlock()
+    own.input.kind = 'masked'
+    own.search.update(steps=200, restarts=4, prior=0.0)
+    sampler = Sampler(networks.generator, own)
+    made = sampler(state, sampler.latents(5, 6))
+    holes = degradations.centre_holes(None, made.shape, 0.0)
+    given = np.asarray(degradations.masked(images.to_float(made), holes))
+    found = Completion(networks, own, sampler)(state, given)
+    np.testing.assert_array_equal(found[np.broadcast_to(holes == 0, made.shape)],
+                                  made[np.broadcast_to(holes == 0, made.shape)])  # fmt: skip
+    assert psnr(found, made, holes).mean() > psnr(mean_fill(given), made, holes).mean() + 3
+
+
+def test_a_mask_from_a_file(run, data_dir, tmp_path):
+    pixels = np.zeros((16, 16), np.uint8)
+    pixels[3:9, 2:5] = 255
+    Image.fromarray(pixels).save(tmp_path / 'mask.png')
+    np.testing.assert_array_equal(
+        read_mask(str(tmp_path / 'mask.png'), (16, 16))[0, ..., 0], pixels / 255
+    )
+    given = given_config(data_dir, tmp_path, 'masked')
+    path, _ = use('masked', run('masked'), given, tmp_path / 'o', mask=str(tmp_path / 'mask.png'))
+    assert path.name == 'file_trained.png'
+    content = json.loads(path.with_suffix('.json').read_text())
+    assert content['input']['mask'] == str(tmp_path / 'mask.png')
+    holes = (pixels[None, :, :, None] / 255).astype(np.float32)
+    assert content['input']['mask_sha256'] == hashlib.sha256(holes.tobytes()).hexdigest()
+    assert content['protocol']['extractor'] == 'tiny'
+    assert content['seed'] == 0
+
+
+@pytest.mark.parametrize(
+    ('pixels', 'words'),
+    [
+        (np.full((16, 16), 255, np.uint8), 'white all over'),
+        (np.zeros((16, 16), np.uint8), 'no hole'),
+        (np.zeros((8, 16), np.uint8), '16x8'),
+        (None, 'cannot be decoded'),
+    ],
+)
+def test_masks_that_can_not_be_used(tmp_path, pixels, words):
+    path = tmp_path / 'mask.png'
+    if pixels is None:
+        path.write_bytes(b'nothing')
+    else:
+        Image.fromarray(pixels).save(path)
+    with pytest.raises(UserError, match=words):
+        read_mask(str(path), (16, 16))
+    with pytest.raises(UserError, match=r'--mask=.*none.png is no file'):
+        read_mask(str(tmp_path / 'none.png'), (16, 16))
+
+
+def test_a_run_of_masks_is_measured_on_others(run, data_dir, tmp_path):
+    given = given_config(data_dir, tmp_path, 'masked')
+    given.evaluation.metrics = ('inception_score',)
+    found = {}
+    for mask in ('centre', 'half'):
+        given.input.mask = mask
+        path, _ = use('masked', run('masked'), given, tmp_path / 'out')
+        assert path.name == f'{mask}_trained.png'
+        content = json.loads(path.with_suffix('.json').read_text())
+        assert content['input']['mask'] == mask
+        assert content['protocol'] == {'psnr_and_ssim_of': 'holes'}
+        found[mask] = content['figures']['mean fill']['psnr']
+    assert found['centre'] != found['half']
+
+
+def test_another_input_means_nothing_to_a_run_of_latents(config, data_dir):
+    """Whose samples are evaluated, say."""
+    given = given_config(data_dir, data_dir, 'masked')
+    given.input.scale = 4
+    assert with_given(config, given).input.to_dict() == config.input.to_dict()
+
+
+def test_masks_are_read_as_pictures_are(tmp_path):
+    """What is transparent is white, so a hole; of a header that promises too much is told."""
+    pixels = np.zeros((16, 16, 4), np.uint8)
+    pixels[..., 3] = 255
+    pixels[2:5, 2:5, 3] = 0
+    Image.fromarray(pixels).save(tmp_path / 'mask.png')
+    holes = read_mask(str(tmp_path / 'mask.png'), (16, 16))
+    assert holes.sum() == 9
+    assert holes[0, 2:5, 2:5].all()
+    content = bytearray((tmp_path / 'mask.png').read_bytes())
+    content[16:24] = (30_000).to_bytes(4, 'big') * 2
+    content[29:33] = zlib.crc32(content[12:29]).to_bytes(4, 'big')
+    (tmp_path / 'bomb.png').write_bytes(content)
+    with pytest.raises(UserError, match=r'--mask: .*bomb'):
+        read_mask(str(tmp_path / 'bomb.png'), (16, 16))
+
+
+def test_a_run_does_what_it_was_trained_for_alone(run, tmp_path):
+    with pytest.raises(UserError, match="'grey', which does not do this"):
+        use('masked', run('grey'), None, tmp_path / 'out')
+    with pytest.raises(UserError, match='--mode=translate'):
+        sample(run('grey'), tmp_path / 'out', 3, 0)
+    assert not (tmp_path / 'out').exists()
+
+
+@pytest.mark.parametrize('kind', KINDS)
+def test_results_never_take_the_place_of_the_users_pictures(run, tmp_path, kind):
+    own = tmp_path / 'own'
+    (own / 'below').mkdir(parents=True)
+    Image.fromarray(np.zeros((16, 16, 3), np.uint8)).save(own / 'a.png')
+    before = (own / 'a.png').read_bytes()
+    for out in (own, own / 'below', tmp_path / 'own' / '..' / 'own'):
+        with pytest.raises(UserError, match='lies in --images'):
+            use(kind, run(kind), None, out, str(own), None)
+    assert (own / 'a.png').read_bytes() == before
+    assert sorted(path.name for path in own.iterdir()) == ['a.png', 'below']
+
+
+def test_sizes_that_strides_do_not_divide_are_refused(run, tmp_path):
+    (tmp_path / 'own').mkdir()
+    Image.fromarray(np.zeros((9, 16, 3), np.uint8)).save(tmp_path / 'own' / 'a.png')
+    with pytest.raises(UserError, match=r'pictures of 16x9.*multiples of'):
+        use('grey', run('grey'), None, tmp_path / 'out', str(tmp_path / 'own'), None)
+    assert not (tmp_path / 'out').exists()
+
+
+def test_pictures_that_do_not_fit_are_refused(run, tmp_path):
+    (tmp_path / 'own').mkdir()
+    with pytest.raises(UserError, match='has no PNG'):
+        use('masked', run('masked'), None, tmp_path / 'out', str(tmp_path / 'own'), None)
+    Image.fromarray(np.zeros((9, 9, 3), np.uint8)).save(tmp_path / 'own' / 'a.png')
+    with pytest.raises(UserError, match='give pictures of 16x16'):
+        use('masked', run('masked'), None, tmp_path / 'out', str(tmp_path / 'own'), None)
+    assert not (tmp_path / 'out').exists()
+
+
+@pytest.mark.parametrize(
+    ('changes', 'words'),
+    [
+        ({'loss.adversarial': 0.0, 'loss.feature_matching': 0.0, 'loss.content': 0.0}, 'nothing'),
+        ({'discriminator_steps': 0}, 'leaves D as it is'),
+        ({'generator.strides': (2, 1, 2)}, 'the last is that of'),
+        ({'generator.block': 'residual'}, 'generator.block means nothing'),
+        ({'ema.batch_stats': 'standing'}, "take 'average'"),
+        ({'conditional': True, 'generator.norm': 'batch'}, 'exclude each other'),
+        ({'input.kind': 'latent'}, 'makes no pairs'),
+    ],
+)
+def test_what_does_not_go_together(data_dir, changes, words):
+    with pytest.raises(UserError, match=words):
+        config_lib.validate(paired(data_dir, 'low_resolution', **changes))
+
+
+@pytest.mark.parametrize(
+    ('kind', 'changes'),
+    [
+        ('latent', {'ema.batch_stats': 'average'}),  # As the configs of pairs have it.
+        *(
+            (kind, {'generator.spectral_norm': True, 'generator.norm': norm})
+            for kind in ('latent', 'low_resolution', 'masked', 'grey')
+            for norm in ('batch', 'none')
+        ),
+    ],
+    ids=str,
+)
+def test_every_state_of_a_generator_is_trained_drawn_and_resumed(data_dir, tmp_path, kind, changes):
+    config = tiny_config(data_dir) if kind == 'latent' else paired(data_dir, kind)
+    config.update_from_flattened_dict(changes)
+    config.num_steps = 3
+    whole = train.train_and_evaluate(config, tmp_path / 'whole')
+    for stop in (2, 3):
+        config.num_steps = stop
+        resumed = train.train_and_evaluate(config, tmp_path / 'parts')
+    assert_equal_states(resumed, whole)
+    grids = [tmp_path / run / 'samples' / '00000003.png' for run in ('whole', 'parts')]
+    assert grids[0].read_bytes() == grids[1].read_bytes()

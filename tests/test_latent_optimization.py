@@ -1,0 +1,76 @@
+"""Latents found again from what is left of their images."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from dcgan_jax import models, train_state
+from dcgan_jax.data import degradations
+from dcgan_jax.sampling import Sampler
+from dcgan_jax.tasks import discriminator_features, latent_optimization
+
+
+def test_each_latent_goes_to_its_own_minimum_on_the_sphere():
+    targets = latent_optimization.on_sphere(jax.random.normal(jax.random.key(0), (5, 7)))
+    start = jax.random.normal(jax.random.key(1), (5, 7))
+
+    def objective(latents):
+        return jnp.sum((latents - targets) ** 2, axis=-1)
+
+    found, losses = latent_optimization.minimise(objective, start, 400, 0.05)
+    np.testing.assert_allclose(found, targets, atol=1e-2)
+    np.testing.assert_allclose(jnp.linalg.norm(found, axis=-1), 7**0.5, rtol=1e-5)
+    np.testing.assert_allclose(losses, objective(found), atol=1e-6)
+    # Adam works by coordinate: whatever else is searched for changes nothing.
+    alone, _ = latent_optimization.minimise(
+        lambda latents: jnp.sum((latents - targets[2:3]) ** 2, axis=-1), start[2:3], 400, 0.05
+    )
+    np.testing.assert_allclose(alone, found[2:3], atol=1e-5)
+
+
+def test_pixels_count_as_much_as_lacks_around_them():
+    holes = np.zeros((1, 16, 16, 1), np.float32)
+    holes[0, 6:10, 6:10] = 1
+    weights = np.asarray(latent_optimization._weights(jnp.asarray(holes)))[0, ..., 0]
+    assert weights.mean() == np.float32(1.0) or abs(weights.mean() - 1) < 1e-5
+    expected = np.zeros((16, 16))
+    for i in range(16):
+        for j in range(16):
+            near = holes[0, max(i - 3, 0) : i + 4, max(j - 3, 0) : j + 4]
+            expected[i, j] = near.sum() / 49 * (1 - holes[0, i, j, 0])
+    np.testing.assert_allclose(weights, expected / expected.mean(), rtol=1e-4)
+
+
+def networks_of(config):
+    networks = models.build(config, (8, 8, 3))
+    return networks, jax.jit(lambda: train_state.create(config, networks, (8, 8, 3)))()
+
+
+@pytest.mark.parametrize('changes', [{'pack': 3}, {'minibatch_stddev': 4}])
+def test_what_d_says_of_an_image_is_of_it_alone(config, changes):
+    """Discriminators that see several images at once in training judge each with itself."""
+    config.discriminator.update(changes)
+    config.batch_size = 12
+    networks, state = networks_of(config)
+    pixels = np.random.default_rng(0).integers(0, 256, (7, 8, 8, 3), np.uint8)
+    together = discriminator_features.logits(networks, state, pixels)
+    for index in (0, 6):
+        apart = discriminator_features.logits(networks, state, pixels[index : index + 1])
+        np.testing.assert_allclose(apart, together[index : index + 1], rtol=1e-4, atol=1e-6)
+    assert discriminator_features.Representation(networks, state)(pixels).shape[0] == 7
+
+
+def test_searched_images_do_not_depend_on_those_beside_them(config):
+    config.discriminator.pack = 2
+    config.search.update(restarts=3, steps=3)
+    networks, state = networks_of(config)
+    real = np.random.default_rng(0).uniform(-1, 1, (3, 8, 8, 3)).astype(np.float32)
+    holes = np.zeros((1, 8, 8, 1), np.float32)
+    holes[:, 2:5, 2:5] = 1
+    given = np.asarray(degradations.masked(jnp.asarray(real), jnp.asarray(holes)))
+    sampler = Sampler(networks.generator, config)
+    config.input.kind = 'masked'
+    found = latent_optimization.Completion(networks, config, sampler)
+    backwards = found(state, given[::-1])[::-1]
+    np.testing.assert_allclose(found(state, given), backwards, atol=1)

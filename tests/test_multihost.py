@@ -1,0 +1,153 @@
+"""Real processes that make one run: 2 and 4 of them on this machine, with four devices in all."""
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import time
+
+import numpy as np
+import PIL.Image
+import pytest
+
+from dcgan_jax.tasks.trained_run import restore
+from tests.compare import assert_close_states
+from tests.extractors import write_artifact
+from tests.test_main import ROOT, TINY, checkpoints, command, wait_for
+
+DEVICES = 4
+
+
+@contextlib.contextmanager
+def started(count, data_dir, *flags):
+    """The processes of a run, killed at the end of the block at the latest."""
+    with socket.socket() as probe:
+        probe.bind(('localhost', 0))
+        port = probe.getsockname()[1]
+    joined = [f'--coordinator_address=localhost:{port}', f'--num_processes={count}']
+    environment = {
+        **os.environ,
+        'TFDS_DATA_DIR': str(data_dir),
+        'XLA_FLAGS': f'--xla_force_host_platform_device_count={DEVICES // count}',
+    }
+    processes = [
+        subprocess.Popen(
+            command(*TINY, *flags, *([*joined, f'--process_id={index}'] if count > 1 else [])),
+            cwd=ROOT,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for index in range(count)
+    ]
+    try:
+        yield processes
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()
+            process.stdout.close()
+            process.stderr.close()
+
+
+def finish(processes, timeout=240):
+    """(exit codes, what each told on stderr)."""
+    told = [process.communicate(timeout=timeout)[1] for process in processes]
+    return [process.returncode for process in processes], told
+
+
+def run(count, data_dir, *flags):
+    with started(count, data_dir, *flags) as processes:
+        codes, told = finish(processes)
+    assert codes == [0] * count, told
+
+
+def grid(workdir, step):
+    with PIL.Image.open(workdir / 'samples' / f'{step:08d}.png') as picture:
+        return np.asarray(picture).astype(int)
+
+
+@pytest.fixture(scope='module')
+def alone(tmp_path_factory, data_dir):
+    """The run of one process."""
+    workdir = tmp_path_factory.mktemp('alone')
+    run(1, data_dir, f'--workdir={workdir}', '--config.num_steps=8')
+    return workdir
+
+
+@pytest.mark.parametrize(('count', 'placement'), [(2, 'device'), (2, 'stream'), (4, 'stream')])
+def test_processes_make_the_run_of_one(count, placement, alone, tmp_path, data_dir):
+    """The second half by one process less or more: checkpoints are of no number of processes."""
+    flags = [f'--workdir={tmp_path}', f'--config.data.placement={placement}']
+    run(count, data_dir, *flags, '--config.num_steps=4')
+    assert checkpoints(tmp_path)[-1] == 4
+    run(1 if count == 2 else 2, data_dir, *flags, '--config.num_steps=8')
+    assert_close_states(restore(tmp_path)[2], restore(alone)[2], rtol=1e-3, atol=1e-5)
+    assert np.abs(grid(tmp_path, 8) - grid(alone, 8)).max() <= 1
+    assert json.loads((tmp_path / 'config.json').read_text())['config']['batch_size'] == 8
+
+
+def test_processes_evaluate_as_one(tmp_path, data_dir, monkeypatch):
+    """Figures, and which checkpoint is the best."""
+    monkeypatch.setenv('DCGAN_JAX_CACHE', str(tmp_path / 'cache'))
+    extractor = write_artifact(tmp_path / 'tiny.jaxexport')
+    flags = [
+        f'--config.evaluation.extractor={extractor}', '--config.evaluation.every=4',
+        '--config.evaluation.num_samples=60', '--config.evaluation.batch_size=16',
+        "--config.evaluation.metrics=('frechet_distance',)", '--config.num_steps=8',
+    ]  # fmt: skip
+    found = {}
+    for count in (1, 2):
+        workdir = tmp_path / str(count)
+        run(count, data_dir, f'--workdir={workdir}', *flags)
+        paths = sorted((workdir / 'evaluation').glob('*.json'))
+        distances = {path.name: json.loads(path.read_text())['frechet_distance'] for path in paths}
+        found[count] = distances, checkpoints(workdir, 'best_checkpoint')
+        best = min(distances, key=distances.get)
+        assert int(best.partition('_')[0]) == found[count][1][0]
+        assert int(restore(workdir, 'best')[2].step) == found[count][1][0]
+    assert len(found[1][0]) == 2
+    assert found[2][0] == pytest.approx(found[1][0], rel=1e-3)
+    assert found[2][1] == found[1][1]
+
+
+LONG = ['--config.num_steps=1000000', '--config.checkpoint_every=200']
+
+
+def test_a_preempted_process_stops_all_at_one_step(tmp_path, data_dir):
+    with started(2, data_dir, f'--workdir={tmp_path}', *LONG) as processes:
+        wait_for(lambda: checkpoints(tmp_path))
+        processes[1].send_signal(signal.SIGTERM)
+        codes, told = finish(processes)
+    assert codes == [143, 143], told
+    stopped = f'SIGTERM: stopped at step {checkpoints(tmp_path)[-1]},'
+    assert all(stopped in words for words in told), told
+
+
+@pytest.mark.parametrize('lost', [0, 1])
+def test_a_lost_process_ends_the_others_soon(lost, tmp_path, data_dir):
+    with started(2, data_dir, f'--workdir={tmp_path}', *LONG) as processes:
+        wait_for(lambda: checkpoints(tmp_path))
+        processes[lost].kill()
+        began = time.monotonic()
+        _, told = processes[1 - lost].communicate(timeout=120)
+    assert processes[1 - lost].returncode not in (0, 2), told
+    assert time.monotonic() - began < 90
+    print(told[-3000:])
+    assert 'process' in told.lower()
+    last = checkpoints(tmp_path)[-1]
+    run(2, data_dir, f'--workdir={tmp_path}', f'--config.num_steps={last + 2}')
+    assert checkpoints(tmp_path)[-1] == last + 2
+
+
+def test_a_refusal_of_the_first_process_is_everyones(tmp_path, data_dir):
+    (tmp_path / 'file').write_text('')
+    with started(
+        2, data_dir, f'--workdir={tmp_path / "file"}', '--config.num_steps=2'
+    ) as processes:
+        codes, told = finish(processes)
+    assert codes == [2, 2], told
+    assert 'not writable' in told[0]

@@ -1,0 +1,115 @@
+"""NaN in a batch, and what `config.on_nonfinite` makes of it."""
+
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from dcgan_jax import parallel, train
+from dcgan_jax.runtime import checkpoint, nonfinite
+from dcgan_jax.runtime.errors import TrainingError, UserError
+from tests.compare import assert_equal_states
+
+AT = 3  # steps done before the update that sees NaN
+
+
+@pytest.fixture
+def poison(monkeypatch):
+    """Makes updates see a batch of NaN where `when(step, seed)`."""
+    train_step = parallel.train_step
+
+    def poison(when):
+        def poisoned(state, real, labels, key, config):
+            bad = jnp.asarray(when(state.step, config.seed))
+            real = jnp.where(bad, jnp.float32('nan'), real)
+            return train_step(state, real, labels, key, config)
+
+        monkeypatch.setattr(parallel, 'train_step', poisoned)
+
+    return poison
+
+
+def assert_finite(state):
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state))
+
+
+def test_skip_leaves_all_but_the_step_as_it_was(config, tmp_path, poison):
+    poison(lambda step, seed: step == AT)
+    config.on_nonfinite, config.log_every = 'skip', 4
+    config.num_steps = AT
+    before = train.train_and_evaluate(config, tmp_path)
+    config.num_steps = AT + 1
+    after = train.train_and_evaluate(config, tmp_path)
+    assert int(after.step) == AT + 1
+    assert_equal_states(after.replace(step=before.step), before)
+    config.num_steps = 8
+    state = train.train_and_evaluate(config, tmp_path / 'whole')
+    assert_finite(state)
+    events = EventAccumulator(str(tmp_path / 'whole')).Reload()
+    counted = {event.step: event.value for event in events.Scalars(nonfinite.SKIPPED)}
+    assert sum(counted.values()) == 1
+    assert all(np.isfinite(event.value) for event in events.Scalars('generator/loss'))
+
+
+def test_skip_does_not_touch_finite_updates(config, tmp_path):
+    stopped = train.train_and_evaluate(config, tmp_path / 'stop')
+    config.on_nonfinite = 'skip'
+    assert_equal_states(train.train_and_evaluate(config, tmp_path / 'skip'), stopped)
+
+
+def test_too_many_skipped_in_a_row_stop_the_run(config, tmp_path, poison):
+    poison(lambda step, seed: step >= AT)
+    config.on_nonfinite, config.max_skipped, config.num_steps = 'skip', 4, 20
+    with pytest.raises(TrainingError, match='more than 4 updates in a row'):
+        train.train_and_evaluate(config, tmp_path)
+
+
+def test_rollback_goes_on_from_the_checkpoint_with_another_order(config, tmp_path, poison):
+    poison(lambda step, seed: (step == AT) & (seed == config.seed))
+    config.on_nonfinite = 'rollback'
+    state = train.train_and_evaluate(config, tmp_path / 'run')
+    assert int(state.step) == 6
+    assert_finite(state)
+    (why,) = json.loads((tmp_path / 'run' / nonfinite.FILE).read_text())
+    assert f'at step {AT + 1}' in why
+    # A process that was killed after the rollback makes the same of it.
+    config.num_steps = 2
+    train.train_and_evaluate(config, tmp_path / 'other')
+    nonfinite.add_rollback(tmp_path / 'other', 'as the other run')
+    config.num_steps = 6
+    assert_equal_states(train.train_and_evaluate(config, tmp_path / 'other'), state)
+
+
+def test_rollbacks_have_a_limit(config, tmp_path, poison):
+    poison(lambda step, seed: step == AT)
+    config.on_nonfinite, config.max_rollbacks = 'rollback', 2
+    with pytest.raises(TrainingError, match=f'at step {AT + 1}'):
+        train.train_and_evaluate(config, tmp_path)
+    assert len(nonfinite.rollbacks(tmp_path)) == 2
+
+
+def test_seeds_of_rollbacks_are_distinct_and_the_first_is_the_runs_own():
+    seeds = [nonfinite.seed_after(7, count) for count in range(100)]
+    assert seeds[0] == 7
+    assert len(set(seeds)) == 100
+    assert all(0 <= seed < 2**32 for seed in seeds)
+
+
+def test_what_a_rollback_does_not_mend_ends_the_run(config, tmp_path, monkeypatch):
+    def save(self, state, **metadata):
+        raise TrainingError('a checkpoint can not be written')
+
+    monkeypatch.setattr(checkpoint.Checkpoints, 'save', save)
+    config.on_nonfinite = 'rollback'
+    with pytest.raises(TrainingError, match='can not be written'):
+        train.train_and_evaluate(config, tmp_path)
+    assert nonfinite.rollbacks(tmp_path) == []
+
+
+def test_a_damaged_record_of_rollbacks_is_named(config, tmp_path):
+    (tmp_path / nonfinite.FILE).write_text('[')
+    with pytest.raises(UserError, match=nonfinite.FILE):
+        train.train_and_evaluate(config, tmp_path)

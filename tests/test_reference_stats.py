@@ -1,0 +1,157 @@
+import logging
+
+import numpy as np
+import pytest
+
+from dcgan_jax.data import input_pipeline, sources
+from dcgan_jax.metrics import extractors, reference_stats
+from dcgan_jax.runtime.errors import UserError
+from tests.extractors import DIMENSION, write_artifact
+from tests.extractors import reference as extract
+
+
+@pytest.fixture
+def extractor(tmp_path):
+    return extractors.load(write_artifact(tmp_path / 'tiny.jaxexport'), batch_size=4)
+
+
+@pytest.fixture
+def source(data_dir):
+    return sources.open_source('tiny_images', 'train', str(data_dir))
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv('DCGAN_JAX_CACHE', str(tmp_path / 'cache'))
+    return tmp_path / 'cache' / 'reference'
+
+
+def no_calls(extractor):
+    """An extractor that was only asked who it is."""
+
+    class Refusing:
+        name, sha256, resize = extractor.name, extractor.sha256, extractor.resize
+        dimension = extractor.dimension
+
+    return Refusing()
+
+
+@pytest.mark.parametrize('whole', [True, False])
+def test_statistics_and_features_of_a_split(source, extractor, whole):
+    result = reference_stats.of_source(source, extractor, num_features=7, whole=whole)
+    expected, _ = extract(input_pipeline.load_split(source).images)
+    chosen = expected[[0, 5, 11, 17, 22, 28, 34]]  # floor(40 i / 7)
+    np.testing.assert_allclose(result.features, chosen, atol=1e-6)
+    if whole:
+        assert result.statistics.n == len(expected)
+        np.testing.assert_allclose(result.statistics.mu, expected.mean(0), atol=1e-6)
+        np.testing.assert_allclose(result.statistics.sigma, np.cov(expected.T), atol=1e-6)
+    else:
+        assert result.statistics is None
+    again = reference_stats.of_source(source, no_calls(extractor), num_features=7, whole=whole)
+    np.testing.assert_equal(again, result)
+
+
+def test_it_is_computed_once(source, extractor, cache):
+    first = reference_stats.of_source(source, extractor, 7)
+    second = reference_stats.of_source(source, no_calls(extractor), 7)
+    np.testing.assert_equal(second, first)
+    assert len(list(cache.iterdir())) == 1
+    assert not list(cache.glob('*.partial'))
+
+
+def test_it_is_computed_again_for_anything_else(source, extractor, data_dir, cache):
+    reference_stats.of_source(source, extractor, 7)
+    others = [
+        (source, extractor, 8, True),
+        (source, extractor, 7, False),
+        (sources.open_source('tiny_images', 'train[:39]', str(data_dir)), extractor, 7, True),
+    ]
+    other = no_calls(extractor)
+    other.sha256 = '0' * 64
+    others.append((source, other, 7, True))
+
+    class OtherPixels:  # of the same name, as a JPEG copy has
+        name, split = source.name, source.split
+
+        def __len__(self):
+            return len(source)
+
+        def read(self, indices):
+            return source.read(indices) // 2
+
+    others.append((OtherPixels(), no_calls(extractor), 7, True))
+    for count, arguments in enumerate(others, start=2):
+        try:
+            reference_stats.of_source(*arguments)
+        except (TypeError, AttributeError):  # the refusing extractor was called
+            continue
+        assert len(list(cache.iterdir())) == count
+
+
+def test_a_damaged_cache_is_computed_anew_with_a_warning(source, extractor, cache, caplog):
+    first = reference_stats.of_source(source, extractor, 7)
+    (path,) = cache.iterdir()
+    whole = path.read_bytes()
+    middle = len(whole) // 2
+    flipped = whole[:middle] + bytes([whole[middle] ^ 1]) + whole[middle + 1 :]
+    for damaged in (b'', whole[:middle], flipped):
+        path.write_bytes(damaged)
+        caplog.clear()
+        with caplog.at_level(logging.WARNING, 'absl'):
+            again = reference_stats.of_source(source, extractor, 7)
+        assert 'computed anew' in '\n'.join(caplog.messages)
+        np.testing.assert_equal(again, first)
+        assert path.read_bytes() == whole
+
+
+def test_a_cache_that_can_not_be_written_is_no_obstacle(source, extractor, cache, caplog):
+    cache.parent.mkdir()
+    cache.write_text('a file where the folder should be')
+    with caplog.at_level(logging.WARNING, 'absl'):
+        assert reference_stats.of_source(source, extractor, 7).statistics.n == 40
+    assert 'can not be written' in '\n'.join(caplog.messages)
+
+
+def statistics_file(path, **changes):
+    arrays = {
+        'mu': np.ones(DIMENSION),
+        'sigma': np.eye(DIMENSION, dtype=np.float32),
+        'n': 100,
+        'extractor_sha256': 'none',
+    } | changes
+    np.savez(path, **{name: value for name, value in arrays.items() if value is not None})
+    return path
+
+
+def test_a_users_statistics(tmp_path, extractor):
+    path = statistics_file(tmp_path / 's.npz', extractor_sha256=extractor.sha256)
+    mu, sigma, n = reference_stats.read_statistics(path, extractor)
+    assert (mu.dtype, sigma.dtype, n) == (np.float64, np.float64, 100)
+    np.testing.assert_array_equal(sigma, np.eye(DIMENSION))
+
+
+@pytest.mark.parametrize(
+    ('changes', 'words'),
+    [
+        ({'extractor_sha256': 'ab' * 32}, 'SHA-256 abababababababab, not tiny'),
+        ({'sigma': None}, 'sigma'),
+        ({'mu': np.ones(3)}, 'D must be 6'),
+        ({'mu': np.full(DIMENSION, np.nan)}, 'not finite'),
+        ({'mu': np.array([{}])}, 'can not be read'),
+        ({'sigma': np.diag([-1.0, *np.ones(DIMENSION - 1)])}, 'no covariance'),
+        ({'sigma': np.tri(DIMENSION)}, 'no covariance'),
+    ],
+)
+def test_a_users_statistics_that_do_not_fit_are_refused(tmp_path, extractor, changes, words):
+    changes = {'extractor_sha256': extractor.sha256} | changes
+    path = statistics_file(tmp_path / 's.npz', **changes)
+    with pytest.raises(UserError, match=words):
+        reference_stats.read_statistics(path, extractor)
+
+
+def test_a_users_statistics_must_be_there(tmp_path, extractor):
+    (tmp_path / 'text.npz').write_text('text')
+    for name in ('none.npz', 'text.npz'):
+        with pytest.raises(UserError, match=f'{name} can not be read'):
+            reference_stats.read_statistics(tmp_path / name, extractor)

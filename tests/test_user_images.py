@@ -1,0 +1,100 @@
+import io
+import zlib
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from dcgan_jax.data import user_images
+from dcgan_jax.runtime.errors import UserError
+
+
+@pytest.fixture
+def images():
+    return np.random.default_rng(0).integers(0, 256, (70, 5, 7, 3), np.uint8)
+
+
+def read(path):
+    batches, count = user_images.open_images(path)
+    pixels = np.concatenate(list(batches))
+    assert len(pixels) == count
+    return pixels
+
+
+def test_npz_files(images, tmp_path):
+    np.savez_compressed(tmp_path / 'a.npz', images=images, latents=np.zeros(3))
+    np.savez(tmp_path / 'b.npz', anything=images)
+    for name in ('a.npz', 'b.npz'):
+        np.testing.assert_array_equal(read(tmp_path / name), images)
+
+
+def test_folders_are_read_in_order_with_their_subfolders(images, tmp_path):
+    (tmp_path / 'sub').mkdir()
+    for index, image in enumerate(images):
+        folder = tmp_path / 'sub' if index >= 40 else tmp_path
+        Image.fromarray(image).save(folder / f'{index:03d}.{"PNG" if index % 2 else "png"}')
+    (tmp_path / 'notes.txt').write_text('no image')
+    np.testing.assert_array_equal(read(tmp_path), images)
+
+
+def test_jpeg_and_grey_files(tmp_path):
+    grey = np.full((8, 8), 100, np.uint8)
+    Image.fromarray(grey).save(tmp_path / 'a.jpeg')
+    Image.fromarray(grey).save(tmp_path / 'b.png')
+    np.testing.assert_array_equal(read(tmp_path), np.full((2, 8, 8, 1), 100))
+
+
+def header_of_a_huge_png():
+    content = io.BytesIO()
+    Image.new('L', (1, 1)).save(content, 'PNG')
+    png = bytearray(content.getvalue())
+    png[16:24] = (9000).to_bytes(4, 'big') * 2  # width and height
+    png[29:33] = zlib.crc32(png[12:29]).to_bytes(4, 'big')
+    return bytes(png)
+
+
+def test_files_that_can_not_be_taken(images, tmp_path):
+    def png(image):
+        content = io.BytesIO()
+        Image.fromarray(image).save(content, 'PNG')
+        return content.getvalue()
+
+    wrong = {
+        'has 7x4 pixels.*give images of one size': png(images[0, :4]),
+        'cannot be decoded': png(images[0])[:60],
+        r'9000x9000 pixels': header_of_a_huge_png(),
+        'cannot be decoded as': b'GIF89a',
+    }
+    (tmp_path / 'a.png').write_bytes(png(images[0]))
+    for words, content in wrong.items():
+        (tmp_path / 'b.png').write_bytes(content)
+        with pytest.raises(UserError, match=words) as error:
+            read(tmp_path)
+        assert 'b.png' in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ('arrays', 'words'),
+    [
+        ({'images': np.zeros((2, 4, 4, 3))}, r'float64 \[2, 4, 4, 3\]'),
+        ({'images': np.zeros((2, 4, 4), np.uint8)}, r'uint8 \[2, 4, 4\]'),
+        ({'images': np.zeros((0, 4, 4, 3), np.uint8)}, r'uint8 \[0, 4, 4, 3\]'),
+        ({'a': np.zeros(1), 'b': np.zeros(1)}, r"has arrays \['a', 'b'\]"),
+        ({'images': np.array([{}])}, 'can not be read'),
+        ({}, 'has arrays'),
+    ],
+)
+def test_npz_files_that_can_not_be_taken(tmp_path, arrays, words):
+    np.savez(tmp_path / 'x.npz', **arrays)
+    with pytest.raises(UserError, match=words):
+        read(tmp_path / 'x.npz')
+
+
+def test_npz_files_have_a_limit(images, tmp_path, monkeypatch):
+    np.savez_compressed(tmp_path / 'x.npz', images=np.zeros_like(images))
+    monkeypatch.setattr(user_images, 'MOST_BYTES', images.nbytes - 1)
+    with pytest.raises(UserError, match='more than 7,349'):
+        read(tmp_path / 'x.npz')
+    (tmp_path / 'x.npz').write_bytes(b'PK')
+    with pytest.raises(UserError, match='not a zip file'):
+        read(tmp_path / 'x.npz')
