@@ -90,8 +90,10 @@ def main() -> None:
     if len({tuple(size) for size in sizes.values()}) != 1:
         sys.exit(f'the networks differ in their numbers of parameters: {sizes}')
     for turn in range(flags.rounds):
-        for worker in random.Random(turn).sample(list(workers.values()), len(workers)):
-            worker.turn(flags.steps)
+        for name in random.Random(turn).sample(list(workers), len(workers)):
+            workers[name].turn(flags.steps)
+            seconds = workers[name].seconds[-1]
+            print(f'round {turn}: {name}: {seconds:.4f} s a step', file=sys.stderr, flush=True)
 
     ours = workers['dcgan_jax'].seconds
     update_order = program.load_config(flags.config, flags.set).update_order

@@ -159,9 +159,9 @@ def train_step(
 
     Returns:
         The state after the step, and float32 scalars: both losses, the norms of both gradients and
-        of both networks' new parameters, and the means of sigmoid(logit) for real images and fakes
-        in D's last update. That mean is a probability for config.loss.name='non_saturating' only;
-        for other losses it is a bounded summary of the logits under the same name.
+        of both networks' new parameters, and 'discriminator/real' and 'discriminator/fake', D's mean
+        output for real images and fakes in its last update: sigmoid(logit), a probability, for
+        config.loss.name='non_saturating', else the logit.
         'discriminator/penalty' is the weighted penalty, times `config.penalty.interval`, averaged
         over the step's updates of D in which it was due; 0 if it was due in none.
     """
@@ -302,10 +302,11 @@ def _update_discriminator(
     (loss, (statistics, real_logits, fake_logits, parts)), grads = jax.value_and_grad(
         loss_fn, has_aux=True
     )(network.params)
+    output = jax.nn.sigmoid if config.loss.name == 'non_saturating' else lambda logits: logits
     metrics = parts | {
         'discriminator/loss': loss,
-        'discriminator/real': jnp.mean(jax.nn.sigmoid(real_logits)),
-        'discriminator/fake': jnp.mean(jax.nn.sigmoid(fake_logits)),
+        'discriminator/real': jnp.mean(output(real_logits)),
+        'discriminator/fake': jnp.mean(output(fake_logits)),
     }
     if gradient_penalties.is_used(config.penalty):
         penalty, penalty_grads = _penalty(network, real, fake, update)

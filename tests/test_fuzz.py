@@ -18,9 +18,8 @@ from absl.testing import flagsaver
 from etils import epath
 from hypothesis import strategies as st
 
-import main
+from dcgan_jax import cli, evaluation, models, parallel, run_dir, train, train_state
 from dcgan_jax import config as config_lib
-from dcgan_jax import evaluation, models, parallel, run_dir, train, train_state
 from dcgan_jax.data import sources, user_images
 from dcgan_jax.metrics import extractors, frechet_distance, reference_stats, torch_weights
 from dcgan_jax.metrics.evaluator import Evaluation
@@ -130,8 +129,8 @@ def command_line(tmp_path, data_dir, monkeypatch):
         ):
             patch.setattr(sys, 'argv', argv)
             try:
-                main._parse(argv)
-                main.main([])
+                cli.parse(argv)
+                cli.main([])
             except SystemExit as stop:
                 code = stop.code
         told.flush()

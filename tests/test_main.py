@@ -120,16 +120,6 @@ def test_help_is_quick():
     assert time.monotonic() - start < 5
 
 
-@pytest.mark.skipif(sys.platform != 'linux', reason='glibc reads the variable')
-def test_asks_for_huge_pages_unless_told_otherwise(tmp_path, monkeypatch):
-    monkeypatch.delenv('GLIBC_TUNABLES', raising=False)
-    file = tmp_path / 'tell.py'
-    file.write_text("import os\nraise ImportError('<' + os.environ['GLIBC_TUNABLES'] + '>')")
-    flags = f'--config={file}', f'--workdir={tmp_path}/w'
-    assert_refused(run(*flags), '<glibc.malloc.hugetlb=1>')
-    assert_refused(run(*flags, GLIBC_TUNABLES=''), '<>')
-
-
 def checkpoints(workdir, folder='checkpoints'):
     return sorted(int(p.name) for p in (workdir / folder).glob('*') if p.name.isdigit())
 
@@ -229,9 +219,11 @@ def test_a_process_asked_to_stop_saves_and_goes_on_to_the_same_end(number, tmp_p
 
 def test_more_than_the_devices_memory_ends_with_one_line(tmp_path):
     script = """
-import jax, jax.numpy as jnp, main
-main._MODES['train'] = jax.jit(lambda: jnp.zeros(2**42))
-main.app.run(main.main, flags_parser=main._parse)
+import jax, jax.numpy as jnp
+from absl import app
+from dcgan_jax import cli
+cli._train = jax.jit(lambda: jnp.zeros(2**42))
+app.run(cli.main, flags_parser=cli.parse)
 """
     flags = ['--config=configs/quickstart.py', f'--workdir={tmp_path / "w"}']
     result = subprocess.run(

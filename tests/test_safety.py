@@ -56,7 +56,6 @@ def audited(tmp_path, data_dir):
         (tmp_path / name).mkdir()
     environment = {
         **os.environ,
-        'GLIBC_TUNABLES': '',  # It does not start itself anew.
         'HOME': str(tmp_path / 'home'),
         'TMPDIR': str(tmp_path / 'temporary'),
         'TFDS_DATA_DIR': str(data_dir),

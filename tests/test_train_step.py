@@ -459,8 +459,12 @@ def test_flips_are_of_real_images_alone():
     assert min(jax.tree.leaves(moved)) > 0
 
 
-def test_fakes_have_the_classes_of_the_real_images():
+@pytest.mark.parametrize(
+    ('loss', 'output'), [('non_saturating', jax.nn.sigmoid), ('hinge', jnp.asarray)]
+)
+def test_logged_outputs_are_of_images_of_the_same_classes(loss, output):
     config, networks, state, real = tiny(conditional=True, update_order='simultaneous')
+    config.loss.name = loss
     labels = jnp.asarray([0, 1, 2, 0, 1, 2, 1, 1])
     key = jax.random.key(0)
     run = jax.jit(lambda state, labels: train_step(state, real, labels, key, config))
@@ -474,7 +478,7 @@ def test_fakes_have_the_classes_of_the_real_images():
         logits, _ = networks.discriminator.apply(
             variables, images, labels, train=True, mutable=['batch_stats']
         )
-        expected = float(jax.nn.sigmoid(logits).mean())
+        expected = float(output(logits).mean())
         assert metrics[f'discriminator/{name}'] == pytest.approx(expected, rel=1e-5)
     _, others = run(state, labels[::-1])
     assert others['discriminator/real'] != metrics['discriminator/real']

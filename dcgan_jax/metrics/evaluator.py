@@ -92,7 +92,8 @@ class Evaluator:
         if 'mode_coverage' in self._asked and source.image_shape != mode_coverage.IMAGE_SHAPE:
             raise UserError(
                 'config.evaluation.metrics: mode_coverage takes images of '
-                f'{mode_coverage.IMAGE_SHAPE}, these have {source.image_shape}: leave it out, or config.data.image_size'
+                f'{mode_coverage.IMAGE_SHAPE}, these have {source.image_shape}: leave it out, or '
+                'config.data.image_size'
             )
         self._extractor = self._given = None
         if self._asked != {'mode_coverage'}:

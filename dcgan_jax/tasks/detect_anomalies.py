@@ -16,10 +16,20 @@ from dcgan_jax.runtime.errors import UserError
 from dcgan_jax.runtime.files import write_whole
 from dcgan_jax.tasks import anomaly_scores, image_to_image
 from dcgan_jax.tasks.anomaly_scores import Scored
+from dcgan_jax.tasks.options import TaskOptions
 from dcgan_jax.tasks.trained_run import restore, with_given
 
 _NORMAL = 5_000  # training images that features are compared with
 _SHOWN = 16  # the strangest images
+
+
+def run(options: TaskOptions) -> str:
+    """Returns what the command line prints, see `TaskOptions`."""
+    path, figures = detect_anomalies(
+        options.workdir, options.config, options.out, options.images, options.num, options.seed,
+        options.checkpoint,
+    )  # fmt: skip
+    return '\n'.join(filter(None, [figures, f'pictures: {path}']))
 
 
 def detect_anomalies(

@@ -14,7 +14,20 @@ from dcgan_jax.evaluation import SampleScorer
 from dcgan_jax.metrics import evaluator as evaluator_lib
 from dcgan_jax.metrics.evaluator import Evaluation, Evaluator
 from dcgan_jax.sampling import Sampler
+from dcgan_jax.tasks.options import TaskOptions
 from dcgan_jax.tasks.trained_run import restore, with_given
+
+
+def run(options: TaskOptions) -> str:
+    """Returns what the command line prints, see `TaskOptions`."""
+    if options.images is None:
+        result = evaluate_run(
+            options.workdir, options.config, options.out, options.num, options.seed,
+            options.checkpoint,
+        )  # fmt: skip
+    else:
+        result = evaluate_images(options.images, options.workdir, options.config, options.out)
+    return evaluator_lib.line(result)
 
 
 def evaluate_run(

@@ -23,6 +23,7 @@ from dcgan_jax.runtime.files import write_whole
 from dcgan_jax.sampling import Sampler
 from dcgan_jax.tasks import linear_probe
 from dcgan_jax.tasks.discriminator_features import Representation, alone
+from dcgan_jax.tasks.options import TaskOptions
 from dcgan_jax.tasks.trained_run import restore, with_given
 from dcgan_jax.train_state import GANState
 
@@ -33,6 +34,14 @@ _SHARE = 32  # of the channels, one in so many is a group: a single one of 512 i
 _LOOKED_AT = 5_000  # training images that filters choose from
 _BATCH = 100
 _FIRST_STAGE = re.compile(r'(conv_0|block_0_(conv_0|shortcut))(_branch_\d+)?')
+
+
+def run(options: TaskOptions) -> str:
+    """Returns what the command line prints, see `TaskOptions`."""
+    path, figures = explain(
+        options.workdir, options.out, options.num, options.seed, options.checkpoint, options.config
+    )
+    return '\n'.join(filter(None, [figures, f'pictures: {path}']))
 
 
 def explain(

@@ -19,6 +19,7 @@ from dcgan_jax.runtime.files import write_whole
 from dcgan_jax.sampling import Sampler, drawn
 from dcgan_jax.tasks.discriminator_features import Representation
 from dcgan_jax.tasks.nearest_neighbors import nearest
+from dcgan_jax.tasks.options import TaskOptions
 from dcgan_jax.tasks.trained_run import restore, with_given
 from dcgan_jax.train_state import GANState
 
@@ -50,6 +51,15 @@ class Explored(NamedTuple):
             return self.sampler(self.state, latents, np.full(len(latents), first, np.int32))
         only = np.asarray(table[first : first + 1])
         return self.sampler(self.state, latents, np.zeros(len(latents), np.int32), only)
+
+
+def run(options: TaskOptions) -> str:
+    """Returns what the command line prints, see `TaskOptions`."""
+    path, distance = explore(
+        options.workdir, options.out, options.num, options.seed, options.arithmetic,
+        options.checkpoint, options.config,
+    )  # fmt: skip
+    return f'distance to the nearest training image: {distance}\npictures: {path}'
 
 
 def explore(

@@ -14,10 +14,16 @@ from dcgan_jax import run_dir
 from dcgan_jax.data import captions
 from dcgan_jax.runtime.files import write_whole
 from dcgan_jax.sampling import Sampler, generate
+from dcgan_jax.tasks.options import TaskOptions
 from dcgan_jax.tasks.trained_run import restore
 
 PLATFORMS = ('cpu', 'cuda', 'tpu')
 PROGRAM, TENSORS = 'generator.jaxexport', 'generator.safetensors'
+
+
+def run(options: TaskOptions) -> str:
+    """Returns what the command line prints, see `TaskOptions`."""
+    return f'exported: {export(options.workdir, options.out, options.checkpoint)}'
 
 
 def export(

@@ -13,9 +13,19 @@ from dcgan_jax.data.image_folder import read_picture
 from dcgan_jax.runtime.errors import UserError
 from dcgan_jax.runtime.prng import Role, role_key
 from dcgan_jax.tasks import image_to_image
+from dcgan_jax.tasks.options import TaskOptions
 
 KIND = 'masked'
 _TELEA_RADIUS = 3  # pixels
+
+
+def run(options: TaskOptions) -> str:
+    """Returns what the command line prints, see `TaskOptions`."""
+    path, figures = inpaint(
+        options.workdir, options.config, options.out, options.images, options.mask, options.num,
+        options.seed, options.checkpoint,
+    )  # fmt: skip
+    return '\n'.join(filter(None, [figures, f'pictures: {path}']))
 
 
 def inpaint(

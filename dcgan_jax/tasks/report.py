@@ -14,6 +14,7 @@ from dcgan_jax.runtime import checkpoint
 from dcgan_jax.runtime.errors import UserError
 from dcgan_jax.runtime.files import absolute, write_whole
 from dcgan_jax.tasks import html_report
+from dcgan_jax.tasks.options import TaskOptions
 from dcgan_jax.train_state import NETWORKS
 
 _GRIDS = 6  # of samples, evenly over the training
@@ -55,6 +56,11 @@ _CAPTIONS = {
     'retrieval': {'retrieval': 'Samples, a row for each class'},
 }
 _CAPTIONS['anomalies_in_pictures'] = _CAPTIONS['anomalies']
+
+
+def run(options: TaskOptions) -> str:
+    """Returns what the command line prints, see `TaskOptions`."""
+    return f'report: {report(options.workdir, options.out)}'
 
 
 def report(workdir: epath.PathLike, out: epath.PathLike | None = None) -> epath.Path:

@@ -16,10 +16,20 @@ from dcgan_jax.runtime.errors import UserError
 from dcgan_jax.runtime.files import write_whole
 from dcgan_jax.sampling import Sampler, drawn_labelled
 from dcgan_jax.tasks import discriminator_features, linear_probe
+from dcgan_jax.tasks.options import TaskOptions
 from dcgan_jax.tasks.trained_run import restore, with_given
 from dcgan_jax.train_state import GANState
 
 _COLUMNS = 10  # samples of a class in the picture
+
+
+def run(options: TaskOptions) -> str:
+    """Returns what the command line prints, see `TaskOptions`."""
+    path, figures = retrieve(
+        options.workdir, options.config, options.out, options.num, options.seed,
+        options.checkpoint,
+    )  # fmt: skip
+    return '\n'.join(filter(None, [figures, f'pictures: {path}']))
 
 
 def retrieve(

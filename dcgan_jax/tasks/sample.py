@@ -13,10 +13,20 @@ from dcgan_jax.data import captions, images
 from dcgan_jax.runtime.errors import UserError
 from dcgan_jax.runtime.files import is_unicode, write_whole
 from dcgan_jax.sampling import Sampler
+from dcgan_jax.tasks.options import TaskOptions
 from dcgan_jax.tasks.trained_run import restore
 
 MOST_IN_GRID = 1024  # A larger picture is hard to open.
 _MOST_COLUMNS = 32  # of classes or prompts
+
+
+def run(options: TaskOptions) -> str:
+    """Returns what the command line prints, see `TaskOptions`."""
+    path = sample(
+        options.workdir, options.out, options.num or 64, options.seed, options.checkpoint,
+        options.classes, options.prompt,
+    )  # fmt: skip
+    return f'samples: {path}'
 
 
 def sample(

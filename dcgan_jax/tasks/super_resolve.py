@@ -7,8 +7,18 @@ from ml_collections import ConfigDict
 
 from dcgan_jax.data import degradations, images
 from dcgan_jax.tasks import image_to_image
+from dcgan_jax.tasks.options import TaskOptions
 
 KIND = 'low_resolution'
+
+
+def run(options: TaskOptions) -> str:
+    """Returns what the command line prints, see `TaskOptions`."""
+    path, figures = super_resolve(
+        options.workdir, options.config, options.out, options.images, options.num, options.seed,
+        options.checkpoint,
+    )  # fmt: skip
+    return '\n'.join(filter(None, [figures, f'pictures: {path}']))
 
 
 def super_resolve(

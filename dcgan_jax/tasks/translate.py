@@ -6,8 +6,18 @@ from ml_collections import ConfigDict
 
 from dcgan_jax.data import degradations
 from dcgan_jax.tasks import image_to_image
+from dcgan_jax.tasks.options import TaskOptions
 
 KIND = 'grey'
+
+
+def run(options: TaskOptions) -> str:
+    """Returns what the command line prints, see `TaskOptions`."""
+    path, figures = translate(
+        options.workdir, options.config, options.out, options.images, options.num, options.seed,
+        options.checkpoint,
+    )  # fmt: skip
+    return '\n'.join(filter(None, [figures, f'pictures: {path}']))
 
 
 def translate(
