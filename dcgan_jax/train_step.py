@@ -159,9 +159,9 @@ def train_step(
 
     Returns:
         The state after the step, and float32 scalars: both losses, the norms of both gradients and
-        of both networks' new parameters, and 'discriminator/real' and 'discriminator/fake', D's mean
-        output for real images and fakes in its last update: sigmoid(logit), a probability, for
-        config.loss.name='non_saturating', else the logit.
+        of both networks' new parameters, and 'discriminator/real' and 'discriminator/fake': D's
+        mean output for real images and fakes in its last update. An output is sigmoid(logit), a
+        probability, for config.loss.name='non_saturating', and the logit for other losses.
         'discriminator/penalty' is the weighted penalty, times `config.penalty.interval`, averaged
         over the step's updates of D in which it was due; 0 if it was due in none.
     """
