@@ -89,7 +89,7 @@ def build(
     mesh = mesh or sharding.create(config.batch_size)
     networks = models.build(config, IMAGE_SHAPE, NUM_CLASSES)
     create = functools.partial(train_state.create, config, networks, IMAGE_SHAPE)
-    like = parallel.abstract_state(create, mesh, config.sharding)
+    like = parallel.abstract_state(create, mesh)
     state = parallel.initial_state(create, like)
     pixels = random_pixels(num_images).reshape(num_images, -1)
     labels = np.arange(num_images, dtype=np.int32) % NUM_CLASSES if config.conditional else None
@@ -122,7 +122,7 @@ def lower(
     """
     networks = models.build(config, IMAGE_SHAPE, NUM_CLASSES)
     create = functools.partial(train_state.create, config, networks, IMAGE_SHAPE)
-    state = parallel.abstract_state(create, mesh, config.sharding)
+    state = parallel.abstract_state(create, mesh)
     labels = jax.ShapeDtypeStruct((num_images,), np.int32) if config.conditional else None
     split = Examples(jax.ShapeDtypeStruct((num_images, math.prod(IMAGE_SHAPE)), np.uint8), labels)
     taken = config.batch_size * max(config.discriminator_steps, 1)

@@ -64,7 +64,7 @@ def train(
     """
     mesh = sharding.create(config.batch_size)
     create = functools.partial(train_state.create, config, networks, source.image_shape)
-    like = parallel.abstract_state(create, mesh, config.sharding)
+    like = parallel.abstract_state(create, mesh)
     state = parallel.initial_state(create, like)
     state = train_state.with_captions(state, like, config, source.class_names)
     ranges = parallel.CallRanges(0, config.num_steps, parallel.steps_per_call(config))

@@ -25,8 +25,6 @@ def get_config() -> ConfigDict:
     config.dtype = 'float32'
     # How convolutions are computed, see dcgan_jax/models/conv.py.
     config.lowering = 'auto'
-    # 'replicated': each device has the whole state; 'fsdp': it is sharded over the devices.
-    config.sharding = 'replicated'
 
     # Logging and checkpoints.
 

@@ -16,7 +16,7 @@ from dcgan_jax.data import captions, corrupt_records, degradations, input_pipeli
 from dcgan_jax.losses import LOSSES
 from dcgan_jax.metrics.evaluator import METRIC_OF, METRICS
 from dcgan_jax.models import blocks, conv, norms
-from dcgan_jax.runtime import nonfinite, sharding
+from dcgan_jax.runtime import nonfinite
 from dcgan_jax.runtime.errors import UserError
 from dcgan_jax.runtime.files import is_unicode
 
@@ -163,7 +163,6 @@ SCHEMA = {
     'checkpoint_every': whole(1),
     'keep_checkpoints': whole(1),
     'profile': FLAG,
-    'sharding': Choice(sharding.SHARDINGS),
     'on_nonfinite': Choice(nonfinite.CHOICES),
     'max_skipped': whole(0),
     'max_rollbacks': whole(0),
@@ -259,7 +258,7 @@ SCHEMA = {
 CHANGEABLE_GROUPS = ('evaluation', 'search', 'anomaly')  # Of what is done with a run.
 CHANGEABLE = (
     'data_dir', 'data.placement', 'data.device_limit_bytes', 'data.on_corrupt', 'num_steps',
-    'log_every', 'sample_every', 'checkpoint_every', 'keep_checkpoints', 'profile', 'sharding',
+    'log_every', 'sample_every', 'checkpoint_every', 'keep_checkpoints', 'profile',
     'on_nonfinite', 'max_skipped', 'max_rollbacks',
     *(f'{group}.{name}' for group in CHANGEABLE_GROUPS for name in SCHEMA[group]),
 )  # fmt: skip

@@ -40,7 +40,7 @@ def of_errors() -> Iterator[None]:
         if not str(error).startswith('RESOURCE_EXHAUSTED'):
             raise
         message = str(error).splitlines()[0].removesuffix('.')
-        end(f'{message}: smaller batches or networks, or config.sharding=fsdp on more devices', 1)
+        end(f'{message}: use a smaller batch_size or width, or more devices', 1)
     except StoppedError as error:
         print(error, file=sys.stderr)
         sys.exit(128 + error.signal)

@@ -10,8 +10,7 @@ from ml_collections import ConfigDict
 
 from dcgan_jax.data import images
 from dcgan_jax.data.sources import Examples
-from dcgan_jax.runtime import nonfinite
-from dcgan_jax.runtime import sharding as sharding_lib
+from dcgan_jax.runtime import nonfinite, sharding
 from dcgan_jax.runtime.prng import Role, role_key
 from dcgan_jax.train_state import GANState, NetworkState
 from dcgan_jax.train_step import Metrics, train_step
@@ -31,7 +30,7 @@ def train_call(
     donated: use the one returned.
     """
     placed = shardings(like)
-    everywhere, shared = sharding_lib.replicated(mesh), sharding_lib.sharded(mesh)
+    everywhere, shared = sharding.replicated(mesh), sharding.sharded(mesh)
 
     def update(
         state: GANState, split: Examples | None, batch: jax.Array | Examples
@@ -65,21 +64,16 @@ def train_call(
     return jax.jit(
         call,
         donate_argnums=0,
-        in_shardings=(placed, everywhere, sharding_lib.sharded(mesh, axis=1)),
+        in_shardings=(placed, everywhere, sharding.sharded(mesh, axis=1)),
         out_shardings=(placed, everywhere),
     )
 
 
 def _data_parallel(network: NetworkState, mesh: Mesh) -> NetworkState:
-    """The network, with each device working on its part of a batch by whole parameters.
-
-    Left to itself the partitioner of XLA carries the division of parameters on into activations,
-    which is slow, and on CPUs wrong (jax 0.10: gradients of convolutions differ).
-    """
-    everywhere, shared = sharding_lib.replicated(mesh), sharding_lib.sharded(mesh)
+    """The network, each device computing its part of a batch, of latents too."""
+    shared = sharding.sharded(mesh)
 
     def apply(variables: Any, inputs: jax.Array, *rest: Any, **options: Any) -> Any:
-        variables = jax.lax.with_sharding_constraint(variables, everywhere)
         inputs = jax.lax.with_sharding_constraint(inputs, shared)
         return network.apply_fn(variables, inputs, *rest, **options)
 
@@ -118,9 +112,9 @@ def steps_per_call(config: ConfigDict) -> int:
     return 1 if jax.default_backend() == 'cpu' else 50
 
 
-def abstract_state(create: Callable[[], GANState], mesh: Mesh, sharding: str) -> Any:
+def abstract_state(create: Callable[[], GANState], mesh: Mesh) -> Any:
     """What `create` returns, as shapes and where they live; see `mesh.abstract`."""
-    return sharding_lib.abstract(mesh, jax.eval_shape(create), sharding)
+    return sharding.abstract(mesh, jax.eval_shape(create))
 
 
 def initial_state(create: Callable[[], GANState], like: GANState) -> GANState:

@@ -99,7 +99,7 @@ def prepare(config: ConfigDict, workdir: epath.PathLike) -> Prepared:
     networks = models.build(config, run.image_shape, run.num_classes)
     sampler = Sampler(networks.generator, config)
     create = functools.partial(train_state.create, config, networks, source.image_shape)
-    like = parallel.abstract_state(create, mesh, config.sharding)
+    like = parallel.abstract_state(create, mesh)
     scorer = sample_scorer(config, sampler) if config.evaluation.every else None
     multihost.on_first(run_dir.check_free, workdir, run)
     return Prepared(run, workdir, mesh, source, scorer, sampler, create, like)

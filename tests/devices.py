@@ -10,7 +10,7 @@ from tests.extractors import write_artifact
 
 CIFAR10 = Path(__file__).resolve().parents[2] / 'shared' / 'tfds'
 _REAL = ('cifar10', 'cifar10_slow') if CIFAR10.is_dir() else ()
-CASES = ('device', 'stream', 'fsdp', 'recipe', *_REAL)
+CASES = ('device', 'stream', 'recipe', *_REAL)
 
 
 def config(case, data_dir, extractor):
@@ -29,9 +29,6 @@ def config(case, data_dir, extractor):
     config.log_every, config.sample_every, config.checkpoint_every = 1, 0, 100
     if case == 'stream':
         config.data.placement = 'stream'
-    elif case == 'fsdp':
-        config.sharding = 'fsdp'
-        config.generator.base_features = 256
     elif case == 'recipe':
         config.conditional, config.discriminator_steps = True, 2
         config.discriminator.update(

@@ -233,5 +233,5 @@ app.run(cli.main, flags_parser=cli.parse)
     assert result.returncode == 1, result.stderr
     last = result.stderr.strip().splitlines()[-1]
     assert last.startswith('error: RESOURCE_EXHAUSTED')
-    assert 'smaller batches or networks' in last
+    assert 'smaller batch_size or width' in last
     assert 'Traceback' not in result.stderr

@@ -1,6 +1,5 @@
-"""Where arrays live: one mesh axis over all devices; batches, and states if asked, along it."""
+"""A mesh with one axis over all devices: states are replicated, batches are sharded along it."""
 
-import math
 from typing import Any
 
 import jax
@@ -11,8 +10,6 @@ from dcgan_jax.runtime.errors import UserError
 
 AXIS = 'data'
 ALL, PART = PartitionSpec(), PartitionSpec(AXIS)  # for `jax.shard_map`
-SHARDINGS = ('replicated', 'fsdp')
-_SMALLEST = 2**12  # Elements; gathering smaller arrays costs more than the memory it saves.
 
 
 def create(batch_size: int | None = None) -> Mesh:
@@ -45,25 +42,9 @@ def place(array: np.ndarray, sharding: NamedSharding) -> jax.Array:
     return jax.make_array_from_callback(array.shape, sharding, lambda part: array[part])
 
 
-def abstract(mesh: Mesh, shapes: Any, sharding: str = 'replicated') -> Any:
-    """Shapes as `jax.ShapeDtypeStruct`s that say where the arrays live.
-
-    Args:
-        mesh: over all devices.
-        shapes: a tree of shapes and types.
-        sharding: 'replicated', or 'fsdp': the longest axis of each large array that the devices
-            divide evenly is divided among them (Zhao et al. 2023, arXiv:2304.11277).
-    """
-
-    def place(leaf: Any) -> jax.ShapeDtypeStruct:
-        placed = replicated(mesh) if sharding == 'replicated' else _divided(mesh, leaf.shape)
-        return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=placed)
-
-    return jax.tree.map(place, shapes)
-
-
-def _divided(mesh: Mesh, shape: tuple[int, ...]) -> NamedSharding:
-    axes = [axis for axis, length in enumerate(shape) if length % mesh.size == 0]
-    if math.prod(shape) < _SMALLEST or not axes:
-        return replicated(mesh)
-    return sharded(mesh, max(axes, key=lambda axis: shape[axis]))
+def abstract(mesh: Mesh, shapes: Any) -> Any:
+    """A tree of shapes as `jax.ShapeDtypeStruct`s that are replicated over the mesh."""
+    placed = replicated(mesh)
+    return jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=placed), shapes
+    )
