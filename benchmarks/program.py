@@ -66,7 +66,7 @@ def config_names() -> list[str]:
 
 def load_config(name: str, changes: Sequence[str] = ()) -> ConfigDict:
     """The config of `configs/NAME.py`, by its name or path, with FIELD=VALUE changes."""
-    config = importlib.import_module(f'configs.{Path(name).stem}').get_config()
+    config = importlib.import_module(f'dcgan_jax.configs.{Path(name).stem}').get_config()
     for field, value in (change.split('=', 1) for change in changes):
         with contextlib.suppress(ValueError, SyntaxError):  # A word is itself.
             value = ast.literal_eval(value)

@@ -11,7 +11,7 @@ score the 10,000 test images. Mean AUROC of 'rotation' over the ten classes: 0.7
 
 from ml_collections import ConfigDict
 
-from configs import cifar10_cpu
+from dcgan_jax.configs import cifar10_cpu
 
 
 def get_config() -> ConfigDict:

@@ -9,7 +9,7 @@ minutes, 1,776 steps. Published: FID 42.4 (the authors of TTUR), 48.3 (StudioGAN
 
 from ml_collections import ConfigDict
 
-from configs import default
+from dcgan_jax.configs import default
 
 
 def get_config() -> ConfigDict:

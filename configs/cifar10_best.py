@@ -10,7 +10,7 @@ GPU, and `cifar10_cpu.py` on CPUs.
 
 from ml_collections import ConfigDict
 
-from configs import cifar10_cpu
+from dcgan_jax.configs import cifar10_cpu
 
 
 def get_config() -> ConfigDict:

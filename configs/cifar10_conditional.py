@@ -12,7 +12,7 @@ simultaneous updates (docs/recipes.md): 1,500 steps, 10 minutes, FD (efficientne
 
 from ml_collections import ConfigDict
 
-from configs import cifar10_sngan
+from dcgan_jax.configs import cifar10_sngan
 
 
 def get_config() -> ConfigDict:

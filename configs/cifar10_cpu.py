@@ -11,7 +11,7 @@ has 135.4 after 30. docs/recipes.md has the effect of each change.
 
 from ml_collections import ConfigDict
 
-from configs import cifar10
+from dcgan_jax.configs import cifar10
 
 
 def get_config() -> ConfigDict:

@@ -10,7 +10,7 @@ been measured. A short run at a quarter of the width on one CPU core (docs/recip
 
 from ml_collections import ConfigDict
 
-from configs import cifar10
+from dcgan_jax.configs import cifar10
 
 
 def get_config() -> ConfigDict:

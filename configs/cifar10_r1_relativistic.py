@@ -12,7 +12,7 @@ width on one CPU core, with simultaneous updates (docs/recipes.md): 1,000 steps,
 
 from ml_collections import ConfigDict
 
-from configs import cifar10
+from dcgan_jax.configs import cifar10
 
 
 def get_config() -> ConfigDict:

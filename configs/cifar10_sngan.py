@@ -11,7 +11,7 @@ the paper: 25.5 with another protocol). Measured on one H200 in bfloat16 (docs/g
 
 from ml_collections import ConfigDict
 
-from configs import cifar10
+from dcgan_jax.configs import cifar10
 
 
 def get_config() -> ConfigDict:

@@ -9,7 +9,7 @@ Measured on 2 CPU cores: 30 minutes, 4,886 steps, FD (efficientnet_lite0) 188.2 
 
 from ml_collections import ConfigDict
 
-from configs import cifar10
+from dcgan_jax.configs import cifar10
 
 
 def get_config() -> ConfigDict:

@@ -11,7 +11,7 @@ short run at a quarter of the width on one CPU core, with simultaneous updates (
 
 from ml_collections import ConfigDict
 
-from configs import cifar10
+from dcgan_jax.configs import cifar10
 
 
 def get_config() -> ConfigDict:

@@ -11,7 +11,7 @@ or TPU, where they have not been measured.
 
 from ml_collections import ConfigDict
 
-from configs import inpainting_cifar10
+from dcgan_jax.configs import inpainting_cifar10
 
 
 def get_config() -> ConfigDict:

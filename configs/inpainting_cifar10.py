@@ -12,7 +12,7 @@ updates): 15.97 dB in the hole, FD (efficientnet_lite0) 52.8; Telea's method 15.
 
 from ml_collections import ConfigDict
 
-from configs import super_resolution_cifar10
+from dcgan_jax.configs import super_resolution_cifar10
 
 
 def get_config() -> ConfigDict:

@@ -14,7 +14,7 @@ With simultaneous updates seeds 0, 1, 2 covered 990, 992, 995. One to two hours 
 
 from ml_collections import ConfigDict
 
-from configs import quickstart
+from dcgan_jax.configs import quickstart
 
 
 def get_config() -> ConfigDict:

@@ -15,7 +15,7 @@ intended for a GPU or TPU, where they have not been measured.
 
 from ml_collections import ConfigDict
 
-from configs import cifar10
+from dcgan_jax.configs import cifar10
 
 
 def get_config() -> ConfigDict:

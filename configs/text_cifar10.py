@@ -15,7 +15,7 @@ of 1,000 samples and in 77.2% of real images; chance is 10%.
 
 from ml_collections import ConfigDict
 
-from configs import cifar10_cpu
+from dcgan_jax.configs import cifar10_cpu
 
 
 def get_config() -> ConfigDict:

@@ -5,7 +5,7 @@ import os
 import sys
 from typing import NoReturn
 
-from absl import flags
+from absl import app, flags
 from absl import logging as absl_logging
 from ml_collections import ConfigDict, config_flags
 
@@ -86,6 +86,13 @@ _CHECKPOINT = flags.DEFINE_enum(
 )
 
 
+def run() -> None:
+    """Entry point of `main.py` and of the console script `dcgan-jax`."""
+    for flag in flags.FLAGS.get_flags_for_module(__name__):  # So that --help lists them.
+        flags.FLAGS.register_key_flag_for_module(sys.argv[0], flag)
+    app.run(main, flags_parser=parse)
+
+
 def main(argv: list[str]) -> None:
     """Runs the mode that `parse` found; its errors end the process with their exit codes."""
     del argv  # All of it is in the flags.
@@ -97,14 +104,14 @@ def main(argv: list[str]) -> None:
 
 
 def _train() -> str:
-    from dcgan_jax import train
+    from dcgan_jax import training
     from dcgan_jax.runtime import multihost
 
     config = _config()
     if _is_distributed():
         multihost.start(_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value)
-    state = train.train_and_evaluate(config, _WORKDIR.value)
-    return f'samples: {train.grid_path(_WORKDIR.value, int(state.step))}'
+    state = training.train_and_evaluate(config, _WORKDIR.value)
+    return f'samples: {training.grid_path(_WORKDIR.value, int(state.step))}'
 
 
 def _run_task() -> str:

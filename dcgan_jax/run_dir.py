@@ -11,8 +11,8 @@ from absl import logging
 from etils import epath
 from ml_collections import ConfigDict
 
-from configs import default
 from dcgan_jax import config as config_lib
+from dcgan_jax.configs import default
 from dcgan_jax.runtime import checkpoint, nonfinite
 from dcgan_jax.runtime.errors import UserError
 from dcgan_jax.runtime.files import in_bucket, reachable, write_whole

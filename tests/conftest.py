@@ -21,7 +21,7 @@ import PIL.Image
 import pytest
 import tensorflow_datasets as tfds
 
-from configs import quickstart
+from dcgan_jax.configs import quickstart
 
 jax.config.update('jax_numpy_dtype_promotion', 'strict')
 jax.config.update('jax_numpy_rank_promotion', 'raise')

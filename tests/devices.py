@@ -4,8 +4,8 @@ import sys
 from pathlib import Path
 
 import tests.conftest as tiny  # strict promotion and quick compiling, as in other tests
-from configs import cifar10
-from dcgan_jax import train
+from dcgan_jax import training
+from dcgan_jax.configs import cifar10
 from tests.extractors import write_artifact
 
 CIFAR10 = Path(__file__).resolve().parents[2] / 'shared' / 'tfds'
@@ -51,7 +51,7 @@ def main(out, data_dir):
     """Runs all cases, each in a folder of `out`."""
     extractor = write_artifact(Path(out) / 'tiny.jaxexport')
     for case in CASES:
-        train.train_and_evaluate(config(case, data_dir, extractor), Path(out) / case)
+        training.train_and_evaluate(config(case, data_dir, extractor), Path(out) / case)
 
 
 if __name__ == '__main__':

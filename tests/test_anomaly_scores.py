@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dcgan_jax import train
+from dcgan_jax import training
 from dcgan_jax.data import input_pipeline, sources
 from dcgan_jax.metrics.roc import auroc
 from dcgan_jax.runtime.errors import UserError
@@ -37,7 +37,7 @@ def workdir(data_dir, tmp_path_factory):
     folder = tmp_path_factory.mktemp('run')
     config = one_class(data_dir)
     config.num_steps = 40
-    train.train_and_evaluate(config, folder)
+    training.train_and_evaluate(config, folder)
     return folder
 
 
@@ -111,7 +111,7 @@ def test_the_users_pictures_are_scored(workdir, data_dir, tmp_path):
 
 def test_a_run_of_all_classes_knows_nothing_strange(config, tmp_path):
     config.num_steps = 2
-    train.train_and_evaluate(config, tmp_path)
+    training.train_and_evaluate(config, tmp_path)
     with pytest.raises(UserError, match='none is strange'):
         task.detect_anomalies(tmp_path, None, tmp_path / 'out', None, None, 0)
     assert not (tmp_path / 'out').exists()
@@ -150,7 +150,7 @@ def test_turned_images_are_scored_by_the_guesses_of_one_at_a_time(workdir):
 
 def test_turns_are_not_asked_of_a_run_that_never_guessed_them(config, data_dir, tmp_path):
     config.data.classes, config.num_steps = (1,), 2
-    train.train_and_evaluate(config, tmp_path)
+    training.train_and_evaluate(config, tmp_path)
     with pytest.raises(UserError, match=r'never guessed turns.*loss\.rotation'):
         task.detect_anomalies(tmp_path, one_class(data_dir), tmp_path / 'out', None, None, 0)
     assert not (tmp_path / 'out').exists()

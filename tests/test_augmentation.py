@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from configs import cifar10
 from dcgan_jax import augmentation
+from dcgan_jax.configs import cifar10
 
 RNG = np.random.default_rng(0)
 IMAGES = jnp.asarray(RNG.uniform(-1, 1, (64, 16, 16, 3)), jnp.float32)

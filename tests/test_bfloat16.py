@@ -41,7 +41,7 @@ def positive(tree):
 
 def gradients(name, dtype):
     """Gradients of the mean output of both networks of a config at an eighth of its width."""
-    config = importlib.import_module(f'configs.{name}').get_config()
+    config = importlib.import_module(f'dcgan_jax.configs.{name}').get_config()
     config.generator.width = config.discriminator.width = 0.125
     config.lowering = 'xla'  # That of accelerators.
     config.dtype = dtype
@@ -105,7 +105,7 @@ def test_attention_gradients_are_those_of_float32(gamma):
 
 
 def test_logits_beside_a_bias_of_10_differ():
-    config = importlib.import_module('configs.cifar10_sngan').get_config()
+    config = importlib.import_module('dcgan_jax.configs.cifar10_sngan').get_config()
     config.discriminator.update(features=(8, 16), strides=(2, 2), kernel_sizes=(3, 3))
     config.loss.rotation, config.lowering, config.dtype = 1.0, 'xla', 'bfloat16'
     discriminator = models.build(config, (32, 32, 3)).discriminator

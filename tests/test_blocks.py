@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
-from configs import cifar10
 from dcgan_jax import config as config_lib
 from dcgan_jax import models, train_state
+from dcgan_jax.configs import cifar10
 from dcgan_jax.models import attention, layers, norms
 from dcgan_jax.models import blocks as blocks_lib
 from dcgan_jax.runtime.errors import UserError

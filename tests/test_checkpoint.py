@@ -7,7 +7,7 @@ import jax
 import numpy as np
 import pytest
 
-from dcgan_jax import train
+from dcgan_jax import training
 from dcgan_jax.runtime import checkpoint
 from dcgan_jax.runtime.errors import UserError
 from dcgan_jax.tasks.trained_run import restore
@@ -27,7 +27,7 @@ def collected():
 @pytest.fixture
 def run(config, tmp_path):
     """A finished run of six steps with checkpoints at 2, 4 and 6."""
-    return tmp_path, train.train_and_evaluate(config, tmp_path)
+    return tmp_path, training.train_and_evaluate(config, tmp_path)
 
 
 def data_files(workdir, step):
@@ -68,7 +68,7 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before_and_is_set_aside(
     assert int(restored.step) == 4
     assert (workdir / 'checkpoints' / '6').exists()
 
-    again = train.train_and_evaluate(config, workdir)  # trains steps 5 and 6 once more
+    again = training.train_and_evaluate(config, workdir)  # trains steps 5 and 6 once more
     assert_equal_states(again, state)
     assert (workdir / 'damaged_checkpoints' / '6').exists()
     _, _, restored = restore(workdir)
@@ -80,7 +80,7 @@ def test_no_whole_checkpoint_is_an_error_never_a_new_start(run, config):
     for step in (2, 4, 6):
         truncate(data_files(workdir, step)[0])
     with pytest.raises(UserError, match=r'all checkpoints in .* are damaged \(steps \[2, 4, 6\]\)'):
-        train.train_and_evaluate(config, workdir)
+        training.train_and_evaluate(config, workdir)
 
 
 def test_a_half_written_checkpoint_is_no_checkpoint(run, config):
@@ -133,7 +133,7 @@ def test_a_run_of_before_fields_were_added_goes_on(config, tmp_path, monkeypatch
     config.num_steps = 4
     with monkeypatch.context() as patch:
         patch.setattr(checkpoint, '_named', older)
-        train.train_and_evaluate(config, tmp_path / 'old')
+        training.train_and_evaluate(config, tmp_path / 'old')
     path = tmp_path / 'old' / 'config.json'
     content = json.loads(path.read_text())
     del content['config']['penalty'], content['config']['generator']['block']
@@ -144,5 +144,5 @@ def test_a_run_of_before_fields_were_added_goes_on(config, tmp_path, monkeypatch
     assert run.config.penalty.r1 == 0
     assert int(state.step) == 4
     config.num_steps = 6
-    resumed = train.train_and_evaluate(config, tmp_path / 'old')
-    assert_equal_states(resumed, train.train_and_evaluate(config, tmp_path / 'new'))
+    resumed = training.train_and_evaluate(config, tmp_path / 'old')
+    assert_equal_states(resumed, training.train_and_evaluate(config, tmp_path / 'new'))

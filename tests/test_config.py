@@ -4,8 +4,8 @@ import pytest
 from ml_collections import ConfigDict
 
 from benchmarks import program
-from configs import cifar10
 from dcgan_jax import config as config_lib
+from dcgan_jax.configs import cifar10
 from dcgan_jax.runtime.errors import UserError
 
 CONFIGS = program.config_names()
@@ -16,7 +16,7 @@ WARNED = {'shapes_stable': ['config.penalty.r1, config.penalty.r2 with config.di
 
 @pytest.mark.parametrize('name', CONFIGS)
 def test_every_config_is_valid(name):
-    config = importlib.import_module(f'configs.{name}').get_config()
+    config = importlib.import_module(f'dcgan_jax.configs.{name}').get_config()
     config_lib.validate(config)
     doubts, expected = config_lib.doubts(config), WARNED.get(name, [])
     assert len(doubts) == len(expected)
@@ -33,7 +33,7 @@ def groups_of(config):
 @pytest.mark.parametrize('name', CONFIGS)
 def test_no_field_is_hidden_by_an_attribute_of_config_dict(name):
     """`config.update`, say, would be the method, whatever the field's value."""
-    config = importlib.import_module(f'configs.{name}').get_config()
+    config = importlib.import_module(f'dcgan_jax.configs.{name}').get_config()
     fields = {field for group in groups_of(config) for field in group}
     assert {'update_order', 'width', 'learning_rate'} <= fields  # Groups in groups too.
     assert fields & set(dir(ConfigDict)) == set()

@@ -9,7 +9,7 @@ import PIL.Image
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from dcgan_jax import train
+from dcgan_jax import training
 from dcgan_jax.data import images, shapes_builder, sources
 from dcgan_jax.evaluation import SampleScorer
 from dcgan_jax.metrics import evaluator
@@ -44,7 +44,7 @@ def best_step(workdir):
 
 def test_a_run_is_evaluated_and_its_best_state_kept(config, tmp_path, capsys):
     run = tmp_path / 'run'
-    train.train_and_evaluate(config, run)
+    training.train_and_evaluate(config, run)
     by_step = figures(run)
     assert list(by_step) == [2, 4, 6]
     assert best_step(run) == min(by_step, key=by_step.get)
@@ -72,7 +72,7 @@ def test_a_run_on_grey_pictures_is_measured_as_rgb(config, tmp_path):
         PIL.Image.fromarray(pixels).save(pictures / f'{index}.png')
     config.dataset, config.data_dir = 'folder', str(pictures)
     config.num_steps = 2
-    train.train_and_evaluate(config, tmp_path / 'run')
+    training.train_and_evaluate(config, tmp_path / 'run')
     (path,) = (tmp_path / 'run' / 'evaluation').iterdir()
     result = json.loads(path.read_text())
     assert result['protocol']['grey_as_rgb']
@@ -83,9 +83,9 @@ def test_a_run_on_grey_pictures_is_measured_as_rgb(config, tmp_path):
 
 
 def test_evaluating_changes_nothing_of_the_training(config, tmp_path):
-    evaluated = train.train_and_evaluate(config, tmp_path / 'run')
+    evaluated = training.train_and_evaluate(config, tmp_path / 'run')
     config.evaluation.every = 0
-    assert_equal_states(train.train_and_evaluate(config, tmp_path / 'other'), evaluated)
+    assert_equal_states(training.train_and_evaluate(config, tmp_path / 'other'), evaluated)
     assert not (tmp_path / 'other' / 'evaluation').exists()
 
 
@@ -102,9 +102,9 @@ def test_the_best_outlives_a_resume_whichever_way_is_better(
     monkeypatch.setattr(evaluator.Evaluator, '__call__', fake_figures)
     config.evaluation.best = better
     config.num_steps = 4
-    train.train_and_evaluate(config, tmp_path / 'run')
+    training.train_and_evaluate(config, tmp_path / 'run')
     config.num_steps = 6
-    train.train_and_evaluate(config, tmp_path / 'run')
+    training.train_and_evaluate(config, tmp_path / 'run')
     assert best_step(tmp_path / 'run') == kept
 
 
@@ -120,10 +120,10 @@ def test_a_best_by_another_protocol_is_no_rival(config, tmp_path, monkeypatch):
 
     monkeypatch.setattr(evaluator.Evaluator, '__call__', fake_figures)
     config.num_steps = 4
-    train.train_and_evaluate(config, tmp_path / 'run')
+    training.train_and_evaluate(config, tmp_path / 'run')
     assert best_step(tmp_path / 'run') == 2
     config.num_steps, config.evaluation.num_samples = 6, 50
-    train.train_and_evaluate(config, tmp_path / 'run')
+    training.train_and_evaluate(config, tmp_path / 'run')
     assert best_step(tmp_path / 'run') == 6
 
 
@@ -131,7 +131,7 @@ def test_a_best_of_a_past_that_was_left_gives_way(config, tmp_path):
     """The run went back before its best: what is best from there on is kept."""
     run = tmp_path / 'run'
     config.evaluation.best = 'recall'
-    state = train.train_and_evaluate(config, run)
+    state = training.train_and_evaluate(config, run)
     with contextlib.closing(checkpoint.Checkpoints(run, 1, {}, 'best_checkpoint')) as best:
         best.save(state.replace(step=state.step + 4), best={})
         assert best.latest_step() == 10
@@ -143,13 +143,13 @@ def test_a_best_of_a_past_that_was_left_gives_way(config, tmp_path):
 def test_too_few_samples_are_refused_before_training(config, tmp_path):
     config.evaluation.num_samples = 3
     with pytest.raises(UserError, match='precision_recall needs at least 6'):
-        train.train_and_evaluate(config, tmp_path / 'run')
+        training.train_and_evaluate(config, tmp_path / 'run')
     assert not (tmp_path / 'run').exists()
 
 
 def test_samples_are_scored_with_the_classes_of_the_split(config, tmp_path, monkeypatch):
     config.conditional, config.evaluation.every = True, 0
-    train.train_and_evaluate(config, tmp_path / 'run')
+    training.train_and_evaluate(config, tmp_path / 'run')
     run, networks, state = restore(tmp_path / 'run')
     source = sources.open_source('tiny_images', 'train', config.data_dir)
     seen = []
@@ -171,7 +171,7 @@ FAKE = {'n_fake': 1, 'data_set': 'x', 'split': 'y'}
 
 def test_no_best_checkpoint_is_said_so(config, tmp_path):
     config.evaluation.every = 0
-    train.train_and_evaluate(config, tmp_path / 'run')
+    training.train_and_evaluate(config, tmp_path / 'run')
     with pytest.raises(UserError, match=r'no best checkpoint.*evaluation\.every'):
         restore(tmp_path / 'run', 'best')
 
@@ -179,7 +179,7 @@ def test_no_best_checkpoint_is_said_so(config, tmp_path):
 def test_a_best_metric_that_is_not_measured_is_refused(config, tmp_path):
     config.evaluation.best = 'inception_score'
     with pytest.raises(UserError, match="add 'inception_score'"):
-        train.train_and_evaluate(config, tmp_path / 'run')
+        training.train_and_evaluate(config, tmp_path / 'run')
     assert not (tmp_path / 'run').exists()
 
 
@@ -205,12 +205,12 @@ def test_modes_are_counted_without_an_extractor(config):
 def test_modes_of_another_data_set_are_refused(config, tmp_path):
     config.evaluation.update(metrics=('mode_coverage',), best='modes')
     with pytest.raises(UserError, match="the modes of 'shapes', not those of tiny_images"):
-        train.train_and_evaluate(config, tmp_path / 'run')
+        training.train_and_evaluate(config, tmp_path / 'run')
 
 
 def test_grids_of_conditional_runs_show_the_classes_in_turn(config, tmp_path):
     config.conditional, config.evaluation.every = True, 0
-    train.train_and_evaluate(config, tmp_path / 'run')
+    training.train_and_evaluate(config, tmp_path / 'run')
     run, networks, state = restore(tmp_path / 'run')
     assert (run.num_classes, networks.generator.num_classes) == (3, 3)
     path = sample(tmp_path / 'run', tmp_path / 'out', num=6, seed=0)
@@ -230,7 +230,7 @@ def test_an_evaluation_gives_way_to_a_signal_and_is_caught_up_with(
     config, tmp_path, monkeypatch, at
 ):
     config.checkpoint_every = 3  # Steps 2 and 4 are saved only because the run is stopped there.
-    train.train_and_evaluate(config, tmp_path / 'whole')
+    training.train_and_evaluate(config, tmp_path / 'whole')
     score = SampleScorer.__call__
 
     def stopped(self, state, *arguments):
@@ -241,11 +241,11 @@ def test_an_evaluation_gives_way_to_a_signal_and_is_caught_up_with(
     with monkeypatch.context() as patch:
         patch.setattr(SampleScorer, '__call__', stopped)
         with pytest.raises(StoppedError, match=f'step {at}, which is saved'):
-            train.train_and_evaluate(config, tmp_path / 'parts')
+            training.train_and_evaluate(config, tmp_path / 'parts')
     assert list(figures(tmp_path / 'parts')) == list(range(2, at, 2))
-    train.train_and_evaluate(config, tmp_path / 'parts')
+    training.train_and_evaluate(config, tmp_path / 'parts')
     assert figures(tmp_path / 'parts') == figures(tmp_path / 'whole')
     assert best_step(tmp_path / 'parts') == best_step(tmp_path / 'whole')
     written = (tmp_path / 'parts' / 'evaluation').stat().st_mtime_ns
-    train.train_and_evaluate(config, tmp_path / 'parts')
+    training.train_and_evaluate(config, tmp_path / 'parts')
     assert (tmp_path / 'parts' / 'evaluation').stat().st_mtime_ns == written, 'once is enough'

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dcgan_jax import metrics, train
+from dcgan_jax import metrics, training
 from dcgan_jax.data import input_pipeline, sources
 from dcgan_jax.metrics import evaluator as evaluator_lib
 from dcgan_jax.metrics.evaluator import Evaluator
@@ -164,7 +164,7 @@ def test_an_extractor_of_another_size_is_refused(config, tmp_path):
 
 def test_evaluating_a_run_is_evaluating_its_samples(config, tmp_path):
     run = tmp_path / 'run'
-    train.train_and_evaluate(config, run)
+    training.train_and_evaluate(config, run)
     result = evaluate_run(run, seed=7)
     written = json.loads(only(run / 'evaluation', '00000006_seed7_tiny_40_*').read_text())
     assert written == result.values | {'labels': result.labels, 'protocol': result.protocol}

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dcgan_jax import models, train
+from dcgan_jax import models, training
 from dcgan_jax.data import images, sources
 from dcgan_jax.runtime.errors import UserError
 from dcgan_jax.tasks import explain, linear_probe
@@ -20,7 +20,7 @@ from tests.conftest import tiny_config
 @pytest.fixture(scope='module')
 def workdir(data_dir, tmp_path_factory):
     folder = tmp_path_factory.mktemp('run')
-    train.train_and_evaluate(tiny_config(data_dir), folder)
+    training.train_and_evaluate(tiny_config(data_dir), folder)
     return folder
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dcgan_jax import train
+from dcgan_jax import training
 from dcgan_jax.runtime.errors import UserError
 from dcgan_jax.sampling import Sampler
 from dcgan_jax.tasks import explore
@@ -20,7 +20,7 @@ def workdir(data_dir, tmp_path_factory):
     from tests.conftest import tiny_config
 
     folder = tmp_path_factory.mktemp('run')
-    train.train_and_evaluate(tiny_config(data_dir), folder)
+    training.train_and_evaluate(tiny_config(data_dir), folder)
     return folder
 
 

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import safetensors
 
-from configs import cifar10
-from dcgan_jax import train
+from dcgan_jax import training
+from dcgan_jax.configs import cifar10
 from dcgan_jax.tasks.export import PROGRAM, TENSORS, export
 from dcgan_jax.tasks.sample import sample
 from tests.peers import peer
@@ -44,7 +44,7 @@ def exported(config, tmp_path):
     """(folder of a run of `config`, its export)."""
 
     def exported(config):
-        train.train_and_evaluate(config, tmp_path / 'run')
+        training.train_and_evaluate(config, tmp_path / 'run')
         return tmp_path / 'run', export(tmp_path / 'run', None)
 
     return exported

@@ -18,7 +18,7 @@ from absl.testing import flagsaver
 from etils import epath
 from hypothesis import strategies as st
 
-from dcgan_jax import cli, evaluation, models, parallel, run_dir, train, train_state
+from dcgan_jax import cli, evaluation, models, parallel, run_dir, train_state, training
 from dcgan_jax import config as config_lib
 from dcgan_jax.data import sources, user_images
 from dcgan_jax.metrics import extractors, frechet_distance, reference_stats, torch_weights
@@ -90,7 +90,7 @@ def command_line(tmp_path, data_dir, monkeypatch):
     """`run(*arguments)`: main.py in this process, up to what would compile, without a network."""
 
     def prepare(config, workdir):
-        run = train.prepare(config, workdir).run
+        run = training.prepare(config, workdir).run
         networks = models.build(config, run.image_shape, run.num_classes)
         create = functools.partial(train_state.create, config, networks, run.image_shape)
         jax.eval_shape(create)
@@ -109,7 +109,7 @@ def command_line(tmp_path, data_dir, monkeypatch):
     monkeypatch.chdir(here)
     monkeypatch.setenv('TFDS_DATA_DIR', str(data_dir))
     monkeypatch.setenv('DCGAN_JAX_CACHE', str(tmp_path / 'cache'))
-    monkeypatch.setattr(train, 'train_and_evaluate', prepare)
+    monkeypatch.setattr(training, 'train_and_evaluate', prepare)
     monkeypatch.setattr(multihost, 'start', refuse)
     monkeypatch.setattr(download, '_download', fail)
     sources.open_source('tiny_images')  # Libraries define flags as they are imported.

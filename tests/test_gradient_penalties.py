@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from configs import cifar10
 from dcgan_jax import gradient_penalties
+from dcgan_jax.configs import cifar10
 
 RNG = np.random.default_rng(0)
 WEIGHTS = RNG.normal(size=(4, 4, 3))

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from configs import colour_cifar10, inpainting_cifar10, super_resolution_cifar10
 from dcgan_jax import config as config_lib
-from dcgan_jax import models, train, train_state
+from dcgan_jax import models, train_state, training
+from dcgan_jax.configs import colour_cifar10, inpainting_cifar10, super_resolution_cifar10
 from dcgan_jax.data import degradations, images
 from dcgan_jax.runtime.errors import UserError
 from dcgan_jax.tasks.inpaint import inpaint, read_mask
@@ -53,7 +53,7 @@ def run(data_dir, tmp_path_factory):
     def train_once(kind):
         if kind not in made:
             made[kind] = tmp_path_factory.mktemp(kind)
-            train.train_and_evaluate(paired(data_dir, kind), made[kind])
+            training.train_and_evaluate(paired(data_dir, kind), made[kind])
         return made[kind]
 
     return train_once
@@ -148,8 +148,8 @@ def test_without_d_the_distance_falls(data_dir, tmp_path):
         **{'loss.adversarial': 0.0, 'loss.feature_matching': 0.0, 'discriminator_steps': 0,
            'num_steps': 100, 'optimizer.generator.learning_rate': 2e-3},
     )  # fmt: skip
-    state = train.train_and_evaluate(config, tmp_path / 'run')
-    start = train.train_and_evaluate(
+    state = training.train_and_evaluate(config, tmp_path / 'run')
+    start = training.train_and_evaluate(
         paired(data_dir, 'low_resolution', num_steps=0), tmp_path / 'none'
     )
     assert_equal_states(state.discriminator.params, start.discriminator.params)
@@ -163,7 +163,7 @@ def test_without_d_the_distance_falls(data_dir, tmp_path):
 def test_latents_are_searched_where_the_run_has_them(config, data_dir, tmp_path, kind):
     config.data.image_size = 16
     config.generator.update(features=(8, 8), strides=(2, 2, 2))
-    train.train_and_evaluate(config, tmp_path / 'run')
+    training.train_and_evaluate(config, tmp_path / 'run')
     given = tiny_config(data_dir)
     given.search.update(steps=3, restarts=2)
     with_distance = kind == 'grey'
@@ -190,7 +190,7 @@ def test_searching_finds_an_image_that_g_can_make(config, data_dir, tmp_path):
     from dcgan_jax.tasks.trained_run import restore
 
     config.num_steps = 30
-    train.train_and_evaluate(config, tmp_path)
+    training.train_and_evaluate(config, tmp_path)
     run, networks, state = restore(tmp_path)
     own = run.config.copy_and_resolve_references().unlock()
     own.input.kind = 'masked'
@@ -355,10 +355,10 @@ def test_every_state_of_a_generator_is_trained_drawn_and_resumed(data_dir, tmp_p
     config = tiny_config(data_dir) if kind == 'latent' else paired(data_dir, kind)
     config.update_from_flattened_dict(changes)
     config.num_steps = 3
-    whole = train.train_and_evaluate(config, tmp_path / 'whole')
+    whole = training.train_and_evaluate(config, tmp_path / 'whole')
     for stop in (2, 3):
         config.num_steps = stop
-        resumed = train.train_and_evaluate(config, tmp_path / 'parts')
+        resumed = training.train_and_evaluate(config, tmp_path / 'parts')
     assert_equal_states(resumed, whole)
     grids = [tmp_path / run / 'samples' / '00000003.png' for run in ('whole', 'parts')]
     assert grids[0].read_bytes() == grids[1].read_bytes()

@@ -3,8 +3,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from configs import cifar10
 from dcgan_jax import losses
+from dcgan_jax.configs import cifar10
 from dcgan_jax.losses import LOSSES
 
 REAL = np.array([[-40.0], [-1.5], [0.0], [0.3], [60.0]])

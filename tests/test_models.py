@@ -6,8 +6,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from configs import cifar10, cifar10_dense_stem, cifar10_tutorial, quickstart
 from dcgan_jax import models, train_state
+from dcgan_jax.configs import cifar10, cifar10_dense_stem, cifar10_tutorial, quickstart
 from dcgan_jax.runtime.errors import UserError
 from tests.test_layers import loop_conv, loop_conv_transpose
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from dcgan_jax import parallel, train
+from dcgan_jax import parallel, training
 from dcgan_jax.runtime import checkpoint, nonfinite
 from dcgan_jax.runtime.errors import TrainingError, UserError
 from tests.compare import assert_equal_states
@@ -40,13 +40,13 @@ def test_skip_leaves_all_but_the_step_as_it_was(config, tmp_path, poison):
     poison(lambda step, seed: step == AT)
     config.on_nonfinite, config.log_every = 'skip', 4
     config.num_steps = AT
-    before = train.train_and_evaluate(config, tmp_path)
+    before = training.train_and_evaluate(config, tmp_path)
     config.num_steps = AT + 1
-    after = train.train_and_evaluate(config, tmp_path)
+    after = training.train_and_evaluate(config, tmp_path)
     assert int(after.step) == AT + 1
     assert_equal_states(after.replace(step=before.step), before)
     config.num_steps = 8
-    state = train.train_and_evaluate(config, tmp_path / 'whole')
+    state = training.train_and_evaluate(config, tmp_path / 'whole')
     assert_finite(state)
     events = EventAccumulator(str(tmp_path / 'whole')).Reload()
     counted = {event.step: event.value for event in events.Scalars(nonfinite.SKIPPED)}
@@ -55,39 +55,39 @@ def test_skip_leaves_all_but_the_step_as_it_was(config, tmp_path, poison):
 
 
 def test_skip_does_not_touch_finite_updates(config, tmp_path):
-    stopped = train.train_and_evaluate(config, tmp_path / 'stop')
+    stopped = training.train_and_evaluate(config, tmp_path / 'stop')
     config.on_nonfinite = 'skip'
-    assert_equal_states(train.train_and_evaluate(config, tmp_path / 'skip'), stopped)
+    assert_equal_states(training.train_and_evaluate(config, tmp_path / 'skip'), stopped)
 
 
 def test_too_many_skipped_in_a_row_stop_the_run(config, tmp_path, poison):
     poison(lambda step, seed: step >= AT)
     config.on_nonfinite, config.max_skipped, config.num_steps = 'skip', 4, 20
     with pytest.raises(TrainingError, match='more than 4 updates in a row'):
-        train.train_and_evaluate(config, tmp_path)
+        training.train_and_evaluate(config, tmp_path)
 
 
 def test_rollback_goes_on_from_the_checkpoint_with_another_order(config, tmp_path, poison):
     poison(lambda step, seed: (step == AT) & (seed == config.seed))
     config.on_nonfinite = 'rollback'
-    state = train.train_and_evaluate(config, tmp_path / 'run')
+    state = training.train_and_evaluate(config, tmp_path / 'run')
     assert int(state.step) == 6
     assert_finite(state)
     (why,) = json.loads((tmp_path / 'run' / nonfinite.FILE).read_text())
     assert f'at step {AT + 1}' in why
     # A process that was killed after the rollback makes the same of it.
     config.num_steps = 2
-    train.train_and_evaluate(config, tmp_path / 'other')
+    training.train_and_evaluate(config, tmp_path / 'other')
     nonfinite.add_rollback(tmp_path / 'other', 'as the other run')
     config.num_steps = 6
-    assert_equal_states(train.train_and_evaluate(config, tmp_path / 'other'), state)
+    assert_equal_states(training.train_and_evaluate(config, tmp_path / 'other'), state)
 
 
 def test_rollbacks_have_a_limit(config, tmp_path, poison):
     poison(lambda step, seed: step == AT)
     config.on_nonfinite, config.max_rollbacks = 'rollback', 2
     with pytest.raises(TrainingError, match=f'at step {AT + 1}'):
-        train.train_and_evaluate(config, tmp_path)
+        training.train_and_evaluate(config, tmp_path)
     assert len(nonfinite.rollbacks(tmp_path)) == 2
 
 
@@ -105,11 +105,11 @@ def test_what_a_rollback_does_not_mend_ends_the_run(config, tmp_path, monkeypatc
     monkeypatch.setattr(checkpoint.Checkpoints, 'save', save)
     config.on_nonfinite = 'rollback'
     with pytest.raises(TrainingError, match='can not be written'):
-        train.train_and_evaluate(config, tmp_path)
+        training.train_and_evaluate(config, tmp_path)
     assert nonfinite.rollbacks(tmp_path) == []
 
 
 def test_a_damaged_record_of_rollbacks_is_named(config, tmp_path):
     (tmp_path / nonfinite.FILE).write_text('[')
     with pytest.raises(UserError, match=nonfinite.FILE):
-        train.train_and_evaluate(config, tmp_path)
+        training.train_and_evaluate(config, tmp_path)

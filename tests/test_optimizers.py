@@ -2,8 +2,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from configs import cifar10
 from dcgan_jax import optimizers
+from dcgan_jax.configs import cifar10
 
 GRADIENT = np.array([3.0, -4.0])  # of norm 5
 

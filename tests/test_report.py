@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dcgan_jax import train
+from dcgan_jax import training
 from dcgan_jax.runtime.errors import UserError
 from dcgan_jax.tasks import explore, html_report
 from dcgan_jax.tasks.report import report
@@ -50,7 +50,7 @@ def workdir(data_dir, tmp_path_factory):
     from tests.conftest import tiny_config
 
     folder = tmp_path_factory.mktemp('runs') / 'a <b>run'
-    train.train_and_evaluate(tiny_config(data_dir), folder)
+    training.train_and_evaluate(tiny_config(data_dir), folder)
     explore.explore(folder, None, 8, 0)
     found = {'labels': {'frechet_distance': 'FD (<x>)'}, 'protocol': {'step': 6, 'n_fake': 10}}
     (folder / 'evaluation').mkdir()

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dcgan_jax import train
+from dcgan_jax import training
 from dcgan_jax.runtime.errors import UserError
 from dcgan_jax.tasks.sample import columns, sample
 
@@ -19,7 +19,7 @@ def workdir(tmp_path_factory):
     config = tiny_config(data_dir)
     config.dataset, config.conditional, config.num_steps = 'tiny', True, 2
     folder = tmp_path_factory.mktemp('run')
-    train.train_and_evaluate(config, folder)
+    training.train_and_evaluate(config, folder)
     return folder
 
 
@@ -64,7 +64,7 @@ def test_no_classes_are_refused(workdir, tmp_path):
 
 def test_classes_that_were_not_learnt_are_neither_drawn_nor_asked_for(config, tmp_path):
     config.conditional, config.data.classes, config.num_steps = True, (2, 1), 2
-    train.train_and_evaluate(config, tmp_path)
+    training.train_and_evaluate(config, tmp_path)
     sample(tmp_path, tmp_path / 'out', 5, 0)
     assert labels(tmp_path / 'out') == [1, 2, 1, 2, 1]
     sample(tmp_path, tmp_path / 'two', 2, 0, classes=['2'])
@@ -75,6 +75,6 @@ def test_classes_that_were_not_learnt_are_neither_drawn_nor_asked_for(config, tm
 
 def test_a_run_without_classes_has_none(config, tmp_path):
     config.num_steps = 2
-    train.train_and_evaluate(config, tmp_path)
+    training.train_and_evaluate(config, tmp_path)
     with pytest.raises(UserError, match='without classes'):
         sample(tmp_path, tmp_path / 'out', 5, 0, classes=['1'])

@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dcgan_jax import models, sampling, train, train_state
+from dcgan_jax import models, sampling, train_state, training
 from dcgan_jax.runtime.errors import UserError
 from dcgan_jax.tasks.sample import sample
 from dcgan_jax.tasks.trained_run import restore
@@ -76,7 +76,7 @@ def test_latents_are_a_function_of_seed_and_index(generator_and_state, config):
 
 
 def test_sample_writes_pictures_of_the_average(config, tmp_path):
-    train.train_and_evaluate(config, tmp_path)
+    training.train_and_evaluate(config, tmp_path)
     path = sample(tmp_path, tmp_path / 'out', num=10, seed=4)
     assert path == tmp_path / 'out' / 'samples.png'
     with np.load(tmp_path / 'out' / 'samples.npz', allow_pickle=False) as arrays:
@@ -91,7 +91,7 @@ def test_sample_writes_pictures_of_the_average(config, tmp_path):
 
 
 def test_sample_of_fewer_is_the_start_of_more(config, tmp_path):
-    train.train_and_evaluate(config, tmp_path)
+    training.train_and_evaluate(config, tmp_path)
     for num in (5, 12):
         sample(tmp_path, tmp_path / str(num), num=num, seed=0)
     few, many = (
@@ -104,7 +104,7 @@ def test_sample_without_a_run_or_checkpoint_is_refused(config, tmp_path):
     with pytest.raises(UserError, match='holds no run'):
         sample(tmp_path, None, num=1, seed=0)
     config.num_steps = 0
-    train.train_and_evaluate(config, tmp_path)
+    training.train_and_evaluate(config, tmp_path)
     with pytest.raises(UserError, match='holds no checkpoint yet'):
         sample(tmp_path, None, num=1, seed=0)
 

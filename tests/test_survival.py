@@ -12,7 +12,7 @@ import jax
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from dcgan_jax import train
+from dcgan_jax import training
 from dcgan_jax.tasks.trained_run import restore
 from tests.compare import assert_equal_states
 from tests.extractors import write_artifact
@@ -103,10 +103,10 @@ def test_a_full_disk_keeps_what_was_saved(small_disk, data_dir):
 
 def test_a_clock_that_goes_backwards_does_not_matter(config, tmp_path, monkeypatch):
     """Half an hour at each look; curves are written all the same."""
-    whole = train.train_and_evaluate(config, tmp_path / 'whole')
+    whole = training.train_and_evaluate(config, tmp_path / 'whole')
     now, looks = time.time(), itertools.count()
     monkeypatch.setattr(time, 'time', lambda: now - 1800 * next(looks))
-    back = train.train_and_evaluate(config, tmp_path / 'back')
+    back = training.train_and_evaluate(config, tmp_path / 'back')
     assert next(looks) > 10
     assert_equal_states(back, whole)
     curves = EventAccumulator(str(tmp_path / 'back'))
@@ -117,13 +117,13 @@ def test_a_clock_that_goes_backwards_does_not_matter(config, tmp_path, monkeypat
 def test_files_of_the_future_do_not_matter(config, tmp_path):
     """As after a clock that was set right between two starts."""
     config.num_steps = 4
-    train.train_and_evaluate(config, tmp_path / 'run')
+    training.train_and_evaluate(config, tmp_path / 'run')
     future = time.time() + 10 * 365 * 86400
     for path in (tmp_path / 'run').rglob('*'):
         os.utime(path, (future, future))
     config.num_steps = 6
-    went_on = train.train_and_evaluate(config, tmp_path / 'run')
-    assert_equal_states(went_on, train.train_and_evaluate(config, tmp_path / 'whole'))
+    went_on = training.train_and_evaluate(config, tmp_path / 'run')
+    assert_equal_states(went_on, training.train_and_evaluate(config, tmp_path / 'whole'))
 
 
 def resident():
@@ -145,14 +145,14 @@ def test_memory_stays_flat_and_nothing_compiles_again(config, steps, tmp_path, m
     jax.monitoring.register_event_duration_secs_listener(
         lambda name, *_, **__: compilations.append(name) if 'backend_compile' in name else None
     )
-    draw = train.SampleGrids.draw
+    draw = training.SampleGrids.draw
 
     def draw_and_look(self, state):
         draw(self, state)
         found.append((len(compilations), len(jax.live_arrays()), resident()))
 
-    monkeypatch.setattr(train.SampleGrids, 'draw', draw_and_look)
-    train.train_and_evaluate(config, tmp_path / 'run')
+    monkeypatch.setattr(training.SampleGrids, 'draw', draw_and_look)
+    training.train_and_evaluate(config, tmp_path / 'run')
     assert len(found) == 20
     early, late = found[5], found[-1]
     assert 0 < late[0] == early[0]

@@ -9,7 +9,7 @@ import pytest
 from jax import export as jax_export
 from PIL import Image
 
-from dcgan_jax import models, train, train_state
+from dcgan_jax import models, train_state, training
 from dcgan_jax.data import captions, degradations, input_pipeline, sources
 from dcgan_jax.runtime.errors import UserError
 from dcgan_jax.sampling import Sampler
@@ -39,7 +39,7 @@ def text_config(data_dir):
 @pytest.fixture(scope='module')
 def workdir(data_dir, tmp_path_factory):
     folder = tmp_path_factory.mktemp('run')
-    train.train_and_evaluate(text_config(data_dir), folder)
+    training.train_and_evaluate(text_config(data_dir), folder)
     return folder
 
 
@@ -85,7 +85,7 @@ def test_a_run_whose_model_is_missing_is_refused_and_nothing_written(
     config = text_config(data_dir)
     config.text.embedder = 'minilm'
     with pytest.raises(UserError, match=r'requirements-text\.txt'):
-        train.train_and_evaluate(config, tmp_path / 'run')
+        training.train_and_evaluate(config, tmp_path / 'run')
     assert not (tmp_path / 'run').exists()
 
 
@@ -286,7 +286,7 @@ def test_prompts_that_mean_nothing_are_refused(workdir, tmp_path, options, words
 
 def test_runs_without_captions_know_no_prompts_nor_retrieval(config, tmp_path):
     config.num_steps = 1
-    train.train_and_evaluate(config, tmp_path / 'run')
+    training.train_and_evaluate(config, tmp_path / 'run')
     with pytest.raises(UserError, match='without captions'):
         sample(tmp_path / 'run', tmp_path / 'out', 2, 0, prompts=['a cat'])
     with pytest.raises(UserError, match='without classes or captions'):
@@ -308,7 +308,7 @@ def test_configs_that_make_no_captions_are_refused(data_dir, tmp_path, changes, 
     config = text_config(data_dir)
     config.update(changes)
     with pytest.raises(UserError, match=words):
-        train.train_and_evaluate(config, tmp_path / 'run')
+        training.train_and_evaluate(config, tmp_path / 'run')
     assert not (tmp_path / 'run').exists()
 
 
@@ -374,7 +374,7 @@ def test_captions_go_with_statistics_of_batches_and_several_updates_of_d(data_di
     config = text_config(data_dir)
     config.discriminator.minibatch_stddev, config.discriminator_steps = 4, 2
     config.num_steps = 2
-    state = train.train_and_evaluate(config, tmp_path)
+    state = training.train_and_evaluate(config, tmp_path)
     assert int(state.discriminator.step) == 4
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state.generator.params))
 

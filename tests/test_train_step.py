@@ -8,8 +8,8 @@ import numpy as np
 import optax
 import pytest
 
-from configs import quickstart
 from dcgan_jax import augmentation, models, train_state
+from dcgan_jax.configs import quickstart
 from dcgan_jax.train_step import Stream, ema_decay, train_step
 
 IMAGE_SHAPE = (8, 8, 3)

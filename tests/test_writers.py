@@ -5,14 +5,14 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams import plugin_data_pb2
 
-from dcgan_jax import train
+from dcgan_jax import training
 from dcgan_jax.runtime import writers
 
 
 @pytest.fixture
 def events(config, tmp_path):
     """What a run of six steps wrote."""
-    train.train_and_evaluate(config, tmp_path)
+    training.train_and_evaluate(config, tmp_path)
     accumulator = EventAccumulator(str(tmp_path), size_guidance={'images': 0, 'tensors': 0})
     accumulator.Reload()
     return accumulator

@@ -6,9 +6,9 @@ from typing import Any
 
 from etils import epath
 
-from configs import default
 from dcgan_jax import config as config_lib
 from dcgan_jax import run_dir
+from dcgan_jax.configs import default
 from dcgan_jax.run_dir import Run
 from dcgan_jax.runtime import checkpoint
 from dcgan_jax.runtime.errors import UserError

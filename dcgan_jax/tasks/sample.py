@@ -1,6 +1,5 @@
 """`--mode=sample`: pictures from a trained generator."""
 
-import difflib
 import io
 import math
 from collections.abc import Sequence
@@ -14,7 +13,7 @@ from dcgan_jax.runtime.errors import UserError
 from dcgan_jax.runtime.files import is_unicode, write_whole
 from dcgan_jax.sampling import Sampler
 from dcgan_jax.tasks.options import TaskOptions
-from dcgan_jax.tasks.trained_run import restore
+from dcgan_jax.tasks.trained_run import class_numbers, restore
 
 MOST_IN_GRID = 1024  # A larger picture is hard to open.
 _MOST_COLUMNS = 32  # of classes or prompts
@@ -62,7 +61,9 @@ def sample(
     """
     run, networks, state = restore(workdir, which, of_latents=True)
     vectors = _embedded(run, prompts, classes)
-    chosen = numbers(run, classes) if prompts is None else np.arange(len(prompts), dtype=np.int32)
+    chosen = (
+        class_numbers(run, classes) if prompts is None else np.arange(len(prompts), dtype=np.int32)
+    )
     out = run_dir.check_writable(out or epath.Path(workdir) / run_dir.SAMPLES_FOLDER, '--out')
     sampler = Sampler(networks.generator, run.config)
     latents = sampler.latents(seed, num)
@@ -102,38 +103,3 @@ def _embedded(
         if not is_unicode(prompt):
             raise UserError(f'--prompt={prompt!r} is no UTF-8 text: write it otherwise')
     return captions.embed(run.config, prompts)
-
-
-def numbers(run: run_dir.Run, classes: Sequence[str] | None) -> np.ndarray:
-    """The labels of classes by name or number, int32; all that the run learnt (or 0) when None.
-
-    Raises:
-        UserError: the run knows no classes, or not such a one.
-    """
-    learnt = captions.classes(run.config, run.num_classes)
-    if classes is None:
-        return learnt if run.config.conditional else np.zeros(1, np.int32)
-    if not run.config.conditional:
-        raise UserError(
-            '--classes: the run was trained without classes; train one with '
-            '--config.conditional=True'
-        )
-    if not classes:
-        raise UserError('--classes is empty: name some, cat,dog say, or leave it out')
-    names = list(run.class_names)
-    found = []
-    for given in classes:
-        if given in names:
-            found.append(names.index(given))
-        elif given.isdecimal() and int(given) < len(names):
-            found.append(int(given))
-        else:
-            close = difflib.get_close_matches(given, names, n=1)
-            hint = f'did you mean {close[0]}? ' if close else ''
-            raise UserError(f'--classes: {given!r} is unknown. {hint}There are {", ".join(names)}')
-        if found[-1] not in learnt:
-            raise UserError(
-                f'--classes: the run learnt nothing of {given!r} (config.data.classes='
-                f'{tuple(run.config.data.classes)}): leave it out'
-            )
-    return np.asarray(found, np.int32)

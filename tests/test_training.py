@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dcgan_jax import models, parallel, train, train_state
+from dcgan_jax import models, parallel, train_state, training
 from dcgan_jax.data import input_pipeline, sources
 from dcgan_jax.runtime import sharding
 from dcgan_jax.runtime.errors import TrainingError, UserError
@@ -23,7 +23,7 @@ from tests.test_config import CONFIGS
 
 
 def test_a_run_leaves_what_explains_it(config, tmp_path):
-    state = train.train_and_evaluate(config, tmp_path)
+    state = training.train_and_evaluate(config, tmp_path)
     assert int(state.step) == 6
     assert json.loads((tmp_path / 'config.json').read_text())['config'] == json.loads(
         json.dumps(config.to_dict())
@@ -40,10 +40,10 @@ def test_a_run_leaves_what_explains_it(config, tmp_path):
 @pytest.mark.parametrize('placement', ['device', 'stream'])
 def test_a_resumed_run_equals_the_uninterrupted_one_bit_for_bit(config, tmp_path, placement):
     config.data.placement = placement
-    whole = train.train_and_evaluate(config, tmp_path / 'whole')
+    whole = training.train_and_evaluate(config, tmp_path / 'whole')
     for stop in (2, 3, 6):
         config.num_steps = stop
-        resumed = train.train_and_evaluate(config, tmp_path / 'parts')
+        resumed = training.train_and_evaluate(config, tmp_path / 'parts')
     assert_equal_states(resumed, whole)
     pictures = [(tmp_path / run / 'samples' / '00000006.png') for run in ('whole', 'parts')]
     assert pictures[0].read_bytes() == pictures[1].read_bytes()
@@ -53,14 +53,14 @@ def test_stream_and_device_give_the_same_run(config, tmp_path):
     states = []
     for placement in ('device', 'stream'):
         config.data.placement = placement
-        states.append(train.train_and_evaluate(config, tmp_path / placement))
+        states.append(training.train_and_evaluate(config, tmp_path / placement))
     assert_equal_states(*states)
 
 
 def test_several_updates_a_call_are_the_same_updates(config, tmp_path):
-    one = train.train_and_evaluate(config, tmp_path / 'one')
+    one = training.train_and_evaluate(config, tmp_path / 'one')
     config.steps_per_call = 4  # one call of 4 and one of 2
-    four = train.train_and_evaluate(config, tmp_path / 'four')
+    four = training.train_and_evaluate(config, tmp_path / 'four')
     # Another compiled program rounds otherwise.
     assert_close_states(four, one, rtol=1e-3, atol=1e-5)
 
@@ -105,7 +105,7 @@ def test_seeds_and_roles_have_keys_of_their_own():
 
 @pytest.mark.parametrize('name', CONFIGS)
 def test_every_config_trains(name, config, tmp_path):
-    published = importlib.import_module(f'configs.{name}').get_config()
+    published = importlib.import_module(f'dcgan_jax.configs.{name}').get_config()
     for name in ('dataset', 'data_dir', 'batch_size', 'log_every', 'sample_every', 'lowering'):
         published[name] = config[name]
     published.num_steps, published.ema.standing_batches = 2, 1
@@ -114,25 +114,25 @@ def test_every_config_trains(name, config, tmp_path):
     published.discriminator.width = 0.02
     if published.text.embedder:
         published.text.embedder = 'trigrams'  # needs no package
-    state = train.train_and_evaluate(published, tmp_path)
+    state = training.train_and_evaluate(published, tmp_path)
     assert int(state.step) == 2
 
 
 def test_a_profile_is_written_on_request(config, tmp_path):
     config.profile = True
-    train.train_and_evaluate(config, tmp_path)
+    training.train_and_evaluate(config, tmp_path)
     assert list(tmp_path.rglob('*.xplane.pb'))
 
 
 def test_samples_without_a_checkpoint_are_never_trained_over(config, tmp_path):
-    train.train_and_evaluate(config, tmp_path)
+    training.train_and_evaluate(config, tmp_path)
     shutil.rmtree(tmp_path / 'checkpoints')
     told = 'samples of this run but no checkpoint in checkpoints/'
     with pytest.raises(UserError, match=told):
-        train.train_and_evaluate(config, tmp_path)
+        training.train_and_evaluate(config, tmp_path)
     (tmp_path / 'checkpoints').mkdir()
     with pytest.raises(UserError, match=told):
-        train.train_and_evaluate(config, tmp_path)
+        training.train_and_evaluate(config, tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -150,22 +150,22 @@ def test_samples_without_a_checkpoint_are_never_trained_over(config, tmp_path):
 def test_another_kind_of_file_in_a_workdir_is_refused_at_once(name, make, config, tmp_path):
     make(tmp_path / name)
     with pytest.raises(UserError, match=f'{name} is no (folder|file)'):
-        train.train_and_evaluate(config, tmp_path)
+        training.train_and_evaluate(config, tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == [name]
 
 
 def test_a_run_that_ended_before_its_first_checkpoint_starts_again(config, tmp_path):
     config.num_steps = 0
-    train.train_and_evaluate(config, tmp_path)
+    training.train_and_evaluate(config, tmp_path)
     assert (tmp_path / 'samples' / '00000000.png').exists()
     config.num_steps = 2
-    assert int(train.train_and_evaluate(config, tmp_path).step) == 2
+    assert int(training.train_and_evaluate(config, tmp_path).step) == 2
 
 
 def test_a_folder_with_checkpoints_of_something_else_is_refused(config, tmp_path):
     (tmp_path / 'checkpoints').mkdir()
     with pytest.raises(UserError, match=r'holds checkpoints but no config\.json'):
-        train.train_and_evaluate(config, tmp_path)
+        training.train_and_evaluate(config, tmp_path)
     assert not (tmp_path / 'config.json').exists()
 
 
@@ -174,7 +174,7 @@ def test_parameters_that_became_infinite_are_seen_before_they_are_saved(config, 
     config.optimizer.generator.learning_rate = 3e38
     config.log_every = config.checkpoint_every = 1
     with pytest.raises(TrainingError, match='generator/parameter_norm is inf at step 1'):
-        train.train_and_evaluate(config, tmp_path)
+        training.train_and_evaluate(config, tmp_path)
     assert list((tmp_path / 'checkpoints').iterdir()) == []
 
 
@@ -183,7 +183,7 @@ def test_the_grid_shows_the_average_and_the_latest_checkpoints_stay(config, tmp_
     # Images that differ, follow from the parameters alone, and change from step to step.
     config.generator.update(norm='none', weight_init='he_normal')
     config.optimizer.generator.learning_rate, config.ema.rampup_ratio = 0.03, 1.0
-    state = train.train_and_evaluate(config, tmp_path)
+    state = training.train_and_evaluate(config, tmp_path)
     assert sorted(int(p.name) for p in (tmp_path / 'checkpoints').iterdir()) == [4, 6]
     generator = models.build(config, (8, 8, 3)).generator
     latents = Sampler(generator, config).latents(config.seed, 64)
@@ -200,36 +200,36 @@ def test_the_grid_shows_the_average_and_the_latest_checkpoints_stay(config, tmp_
 
 
 def test_a_finished_run_started_again_changes_nothing(config, tmp_path):
-    state = train.train_and_evaluate(config, tmp_path)
+    state = training.train_and_evaluate(config, tmp_path)
     before = {p: p.stat().st_mtime_ns for p in (tmp_path / 'samples').iterdir()}
-    assert_equal_states(train.train_and_evaluate(config, tmp_path), state)
+    assert_equal_states(training.train_and_evaluate(config, tmp_path), state)
     assert {p: p.stat().st_mtime_ns for p in (tmp_path / 'samples').iterdir()} == before
 
 
 def test_another_config_in_a_workdir_is_refused_and_nothing_changes(config, tmp_path):
-    train.train_and_evaluate(config, tmp_path)
+    training.train_and_evaluate(config, tmp_path)
     before = (tmp_path / 'config.json').read_text()
     config.optimizer.generator.learning_rate = 0.5
     with pytest.raises(UserError, match=r'optimizer.generator.learning_rate: 0.001 -> 0.5'):
-        train.train_and_evaluate(config, tmp_path)
+        training.train_and_evaluate(config, tmp_path)
     assert (tmp_path / 'config.json').read_text() == before
 
 
 def test_of_two_runs_that_find_a_workdir_free_the_first_has_it(config, tmp_path, monkeypatch):
     other = config.copy_and_resolve_references()
     other.batch_size = 16
-    found_free = train.prepare(other, tmp_path)
-    train.train_and_evaluate(config, tmp_path)
+    found_free = training.prepare(other, tmp_path)
+    training.train_and_evaluate(config, tmp_path)
     before = (tmp_path / 'config.json').read_bytes()
-    monkeypatch.setattr(train, 'prepare', lambda *_: found_free)
+    monkeypatch.setattr(training, 'prepare', lambda *_: found_free)
     with pytest.raises(UserError, match=r'another config.*batch_size'):
-        train.train_and_evaluate(other, tmp_path)
+        training.train_and_evaluate(other, tmp_path)
     assert (tmp_path / 'config.json').read_bytes() == before
 
 
 def test_a_non_finite_loss_stops_the_run_and_keeps_the_checkpoints(config, tmp_path):
     config.num_steps = 2
-    train.train_and_evaluate(config, tmp_path)
+    training.train_and_evaluate(config, tmp_path)
     config.num_steps = 6
 
     def poisoned(*arguments):
@@ -248,45 +248,45 @@ def test_a_non_finite_loss_stops_the_run_and_keeps_the_checkpoints(config, tmp_p
         patch.setattr(parallel, 'train_call', poisoned)
         message = r'generator/loss is nan at step 4: stopped, the last checkpoint is of step 2'
         with pytest.raises(TrainingError, match=message):
-            train.train_and_evaluate(config, tmp_path)
+            training.train_and_evaluate(config, tmp_path)
     assert [int(p.name) for p in (tmp_path / 'checkpoints').iterdir()] == [2]
 
 
 def test_a_batch_that_the_devices_cannot_share_is_refused(config, tmp_path, monkeypatch):
     monkeypatch.setattr(jax, 'devices', lambda: [None] * 3)
     with pytest.raises(UserError, match=r'batch_size=8 is not divisible by the 3 devices: use 9'):
-        train.train_and_evaluate(config, tmp_path / 'run')
+        training.train_and_evaluate(config, tmp_path / 'run')
     assert not (tmp_path / 'run').exists()
 
 
 def test_an_image_size_out_of_reach_is_refused_before_the_workdir_is_claimed(config, tmp_path):
     config.generator.base_size = 4
     with pytest.raises(UserError, match='makes 16x16 images'):
-        train.train_and_evaluate(config, tmp_path)
+        training.train_and_evaluate(config, tmp_path)
     assert not (tmp_path / 'config.json').exists()
 
 
 def test_networks_that_let_nothing_pass_are_refused_before_the_workdir_is_made(config, tmp_path):
     config.discriminator.update(norm='instance', features=(8, 8, 8), strides=(2, 2, 2))
     with pytest.raises(UserError, match='1x1 pixels'):
-        train.train_and_evaluate(config, tmp_path / 'run')
+        training.train_and_evaluate(config, tmp_path / 'run')
     assert not (tmp_path / 'run').exists()
 
 
 def test_a_penalty_beside_batch_norm_is_told_of(config, caplog, tmp_path):
     config.penalty.r1, config.num_steps = 1.0, 0
-    train.train_and_evaluate(config, tmp_path / 'run')
+    training.train_and_evaluate(config, tmp_path / 'run')
     assert "config.penalty.r1 with config.discriminator.norm='batch'" in caplog.text
     caplog.clear()
     config.discriminator.norm = 'none'
-    train.train_and_evaluate(config, tmp_path / 'other')
+    training.train_and_evaluate(config, tmp_path / 'other')
     assert 'config.penalty' not in caplog.text
 
 
 def test_a_workdir_that_is_a_file_is_refused(config, tmp_path):
     (tmp_path / 'file').write_text('')
     with pytest.raises(UserError, match='not writable'):
-        train.train_and_evaluate(config, tmp_path / 'file')
+        training.train_and_evaluate(config, tmp_path / 'file')
 
 
 @pytest.mark.parametrize(
@@ -310,11 +310,11 @@ def test_calls_end_at_multiples(start, stop, size, expected):
 
 
 def test_is_due_at_multiples_inside_a_call_and_at_the_end():
-    assert train.is_due(90, 110, 1000, 100)
-    assert train.is_due(99, 100, 1000, 100)
-    assert not train.is_due(100, 150, 1000, 100)
-    assert train.is_due(950, 1000, 1000, 300)
-    assert not train.is_due(100, 200, 1000, 0)
+    assert training.is_due(90, 110, 1000, 100)
+    assert training.is_due(99, 100, 1000, 100)
+    assert not training.is_due(100, 150, 1000, 100)
+    assert training.is_due(950, 1000, 1000, 300)
+    assert not training.is_due(100, 200, 1000, 0)
 
 
 def test_a_corrupt_record_ends_a_run_or_is_passed_over_alike_everywhere(config, data_dir, tmp_path):
@@ -326,8 +326,8 @@ def test_a_corrupt_record_ends_a_run_or_is_passed_over_alike_everywhere(config, 
     config.data_dir = str(tmp_path / 'data')
     config.data.placement = 'stream'
     with pytest.raises(UserError, match=r'record \d+ is corrupt.*config.data.on_corrupt=skip'):
-        train.train_and_evaluate(config, tmp_path / 'stream')
+        training.train_and_evaluate(config, tmp_path / 'stream')
     config.data.on_corrupt = 'skip'  # It may change within a run, which goes on.
-    streamed = train.train_and_evaluate(config, tmp_path / 'stream')
+    streamed = training.train_and_evaluate(config, tmp_path / 'stream')
     config.data.placement = 'device'
-    assert_equal_states(streamed, train.train_and_evaluate(config, tmp_path / 'device'))
+    assert_equal_states(streamed, training.train_and_evaluate(config, tmp_path / 'device'))
