@@ -246,7 +246,7 @@ SCHEMA = {
         'num_samples': whole(2, 1_000_000),
         'extractor': Text(filled=True),
         'inception_weights': Text(),
-        'metrics': Each(Choice(METRICS), least=1),
+        'metrics': Each(Choice(tuple(METRICS)), least=1),
         'split': Text(filled=True),
         'num_real': whole(2, 1_000_000),
         'reference': Text(),

@@ -30,27 +30,45 @@ from dcgan_jax.metrics.precision_recall import NEIGHBOURS
 from dcgan_jax.runtime.errors import UserError
 from dcgan_jax.runtime.files import write_whole
 
-# The fewest samples that each can be computed of; fakes and, where they are compared, reals.
-_LEAST = {
-    'frechet_distance': 2,
-    'kernel_distance': SUBSET_SIZE,
-    'inception_score': SPLITS,
-    'precision_recall': NEIGHBOURS + 1,
-    'mode_coverage': 1,
-}
-METRICS = tuple(_LEAST)
-_OF_FEATURES = {'kernel_distance', 'precision_recall'}  # these compare with features of reals
-_MODES_OF = 'shapes'  # the data set whose modes are known
-# Of the figures of `Evaluation.values`, those that are better when smaller.
-SMALLER_IS_BETTER = ('frechet_distance', 'kernel_distance', 'modes_kl', 'modes_unrecognised')
-# The metric that each figure comes from.
-METRIC_OF = {
-    'frechet_distance': 'frechet_distance',
-    'kernel_distance': 'kernel_distance',
-    'inception_score': 'inception_score',
-    **dict.fromkeys(('precision', 'recall', 'density', 'coverage'), 'precision_recall'),
-    **dict.fromkeys(('modes', 'modes_kl', 'modes_unrecognised'), 'mode_coverage'),
-}
+
+class Metric(NamedTuple):
+    """What the evaluator needs to know of a metric.
+
+    Attributes:
+        figures: Names of its figures in `Evaluation.values`.
+        min_samples: Fewest samples, and fewest real images where they are compared.
+        smaller_is_better: Those of its figures that are better when smaller.
+        compares_features: Whether it needs the features of all real images.
+    """
+
+    figures: tuple[str, ...]
+    min_samples: int
+    smaller_is_better: tuple[str, ...] = ()
+    compares_features: bool = False
+
+
+METRICS = {
+    'frechet_distance': Metric(
+        ('frechet_distance',), min_samples=2, smaller_is_better=('frechet_distance',)
+    ),
+    'kernel_distance': Metric(
+        ('kernel_distance',), min_samples=SUBSET_SIZE, smaller_is_better=('kernel_distance',),
+        compares_features=True,
+    ),
+    'inception_score': Metric(('inception_score',), min_samples=SPLITS),
+    'precision_recall': Metric(
+        ('precision', 'recall', 'density', 'coverage'), min_samples=NEIGHBOURS + 1,
+        compares_features=True,
+    ),
+    'mode_coverage': Metric(
+        ('modes', 'modes_kl', 'modes_unrecognised'), min_samples=1,
+        smaller_is_better=('modes_kl', 'modes_unrecognised'),
+    ),
+}  # fmt: skip
+SMALLER_IS_BETTER = tuple(name for metric in METRICS.values() for name in metric.smaller_is_better)
+METRIC_OF = {figure: name for name, metric in METRICS.items() for figure in metric.figures}
+_OF_FEATURES = {name for name, metric in METRICS.items() if metric.compares_features}
+_MODES_OF = 'shapes'  # The data set whose modes are known.
 
 
 class Evaluation(NamedTuple):
@@ -272,9 +290,9 @@ class Evaluator:
 
     @staticmethod
     def _check_count(metric: str, count: int, what: str) -> None:
-        if count < _LEAST[metric]:
+        if count < METRICS[metric].min_samples:
             raise UserError(
-                f'{what} is {count}, and {metric} needs at least {_LEAST[metric]}: '
+                f'{what} is {count}, and {metric} needs at least {METRICS[metric].min_samples}: '
                 'have more images, or leave it out of config.evaluation.metrics'
             )
 
