@@ -95,18 +95,18 @@ def flip(key: jax.Array, images: jax.Array) -> jax.Array:
     return jnp.where(chosen, images[:, :, ::-1], images)
 
 
-def turn(key: jax.Array, images: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Turns each of square images `[B, S, S, C]` anticlockwise by 0 to 3 quarters.
+def rotate(key: jax.Array, images: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Rotates each of square images `[B, S, S, C]` counterclockwise by 0 to 3 times 90 degrees.
 
     Returns:
-        The images, and the numbers of quarters, int32 `[B]`.
+        The images, and the numbers of rotations by 90 degrees, int32 `[B]`.
     """
-    quarters = jax.random.randint(key, images.shape[:1], 0, 4)
-    turned = images
+    num_rot90 = jax.random.randint(key, images.shape[:1], 0, 4)
+    rotated = images
     for count in (1, 2, 3):
-        chosen = (quarters == count)[:, None, None, None]
-        turned = jnp.where(chosen, jnp.rot90(images, count, axes=(1, 2)), turned)
-    return turned, quarters
+        chosen = (num_rot90 == count)[:, None, None, None]
+        rotated = jnp.where(chosen, jnp.rot90(images, count, axes=(1, 2)), rotated)
+    return rotated, num_rot90
 
 
 def noise_stddev(step: jax.Array, config: ConfigDict) -> jax.Array:
@@ -122,7 +122,7 @@ def noise_stddev(step: jax.Array, config: ConfigDict) -> jax.Array:
     return config.instance_noise * jnp.maximum(left, 0.0)
 
 
-def view(
+def augment_inputs(
     key: jax.Array,
     images: jax.Array,
     step: jax.Array,

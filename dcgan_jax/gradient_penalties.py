@@ -1,4 +1,4 @@
-"""Gradient penalties on the discriminator; functions of `judge`, which maps images to logits.
+"""Gradient penalties on the discriminator; functions of images and `apply_discriminator`.
 
 Each returns a float32 scalar without its weight. The gradient of an image's logit in that image is
 meant: with BatchNorm or minibatch standard deviation in D, logits depend on other images too, and
@@ -11,32 +11,32 @@ import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
-Judge = Callable[[jax.Array], jax.Array]
+ApplyDiscriminator = Callable[[jax.Array], jax.Array]
 NAMES = ('r1', 'r2', 'wgan_gp', 'dragan')
 
 
-def squared_gradient_norms(judge: Judge, images: jax.Array) -> jax.Array:
+def squared_gradient_norms(apply_discriminator: ApplyDiscriminator, images: jax.Array) -> jax.Array:
     """|dD(x)/dx|^2 for each logit, float32 `[B]`.
 
     Args:
-        judge: images `[B, H, W, C]` to logits `[B, 1]`; or to `[B / m, 1]`, one for m images each
-            (PacGAN), whose norm is then over all m.
+        apply_discriminator: maps images `[B, H, W, C]` to logits `[B, 1]`; or to `[B / m, 1]`, one
+            for m images each (PacGAN), whose norm is then over all m.
         images: where the gradients are taken.
     """
-    logits, slopes = jax.vjp(judge, images)
+    logits, slopes = jax.vjp(apply_discriminator, images)
     (gradients,) = slopes(jnp.ones_like(logits))
     return jnp.sum(jnp.square(gradients.astype(jnp.float32).reshape(len(logits), -1)), axis=1)
 
 
-def r1(judge: Judge, real: jax.Array) -> jax.Array:
+def r1(apply_discriminator: ApplyDiscriminator, real: jax.Array) -> jax.Array:
     """E[|dD/dx|^2] / 2 (Mescheder et al. 2018, arXiv:1801.04406, eq. 9); at fakes it is R2."""
-    return 0.5 * jnp.mean(squared_gradient_norms(judge, real))
+    return 0.5 * jnp.mean(squared_gradient_norms(apply_discriminator, real))
 
 
-def unit_norm(judge: Judge, images: jax.Array) -> jax.Array:
+def unit_norm(apply_discriminator: ApplyDiscriminator, images: jax.Array) -> jax.Array:
     """E[(|dD/dx| - 1)^2] (Gulrajani et al. 2017, arXiv:1704.00028, eq. 3)."""
     # The root's derivative is infinite at 0, where a dead D stands.
-    norms = jnp.sqrt(squared_gradient_norms(judge, images) + 1e-12)
+    norms = jnp.sqrt(squared_gradient_norms(apply_discriminator, images) + 1e-12)
     return jnp.mean(jnp.square(norms - 1.0))
 
 
@@ -58,22 +58,26 @@ def around(key: jax.Array, real: jax.Array) -> jax.Array:
 
 
 def total(
-    judge: Judge, real: jax.Array, fake: jax.Array, key: jax.Array, config: ConfigDict
+    apply_discriminator: ApplyDiscriminator,
+    real: jax.Array,
+    fake: jax.Array,
+    key: jax.Array,
+    config: ConfigDict,
 ) -> jax.Array:
     """The weighted sum of the penalties that `config.penalty` asks for.
 
     Args:
-        judge: images to logits.
-        real: `[B, H, W, C]`, not augmented: `judge` augments what D sees.
+        apply_discriminator: images to logits.
+        real: `[B, H, W, C]`, not augmented: `apply_discriminator` augments what D sees.
         fake: the same shape, constant for D.
         key: for random points.
         config: `config.penalty`.
     """
     parts = {
-        'r1': lambda: r1(judge, real),
-        'r2': lambda: r1(judge, fake),
-        'wgan_gp': lambda: unit_norm(judge, between(key, real, fake)),
-        'dragan': lambda: unit_norm(judge, around(key, real)),
+        'r1': lambda: r1(apply_discriminator, real),
+        'r2': lambda: r1(apply_discriminator, fake),
+        'wgan_gp': lambda: unit_norm(apply_discriminator, between(key, real, fake)),
+        'dragan': lambda: unit_norm(apply_discriminator, around(key, real)),
     }
     return sum(
         (config[name] * part() for name, part in parts.items() if config[name]), jnp.float32(0.0)

@@ -126,14 +126,14 @@ def feature_matching(real: list[jax.Array], fake: list[jax.Array]) -> jax.Array:
     return sum(content(*maps, 'l1') for maps in zip(fake, real, strict=True)) / len(real)
 
 
-def rotation(logits: jax.Array, quarters: jax.Array) -> jax.Array:
-    """-E[log Q(quarters | x)]: how badly turns are guessed (Chen et al. 2019, eq. 3 and 4).
+def rotation(logits: jax.Array, num_rot90: jax.Array) -> jax.Array:
+    """-E[log Q(num_rot90 | x)], cross-entropy of rotation prediction (Chen et al. 2019, eq. 3, 4).
 
     Args:
-        logits: float32 `[B, 4]` of turned images.
-        quarters: by how many they were turned, int32 `[B]`.
+        logits: float32 `[B, 4]` of rotated images.
+        num_rot90: rotations by 90 degrees, int32 `[B]`, in [0, 4).
     """
-    return jnp.mean(optax.softmax_cross_entropy_with_integer_labels(logits, quarters))
+    return jnp.mean(optax.softmax_cross_entropy_with_integer_labels(logits, num_rot90))
 
 
 LOSSES = {

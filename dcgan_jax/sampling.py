@@ -28,7 +28,7 @@ def standing_statistics(
     batches: int,
     batch_size: int,
     latent_dim: int,
-    told: np.ndarray,
+    conditions: np.ndarray,
 ) -> Any:
     """BatchNorm statistics that belong to the parameters, whatever they are (an EMA, say).
 
@@ -46,7 +46,7 @@ def standing_statistics(
         batches: how many batches are averaged.
         batch_size: latents a batch.
         latent_dim: size of a latent.
-        told: classes (or captions) that latents have in turn, int32; `[0]` without.
+        conditions: classes (or captions) that latents have in turn, int32; `[0]` without.
 
     Returns:
         The collection 'batch_stats'; empty for a generator without BatchNorm.
@@ -56,7 +56,9 @@ def standing_statistics(
 
     def batch_statistics(index: jax.Array, batch_stats: Any) -> Any:
         latents = sample_latents(jax.random.fold_in(key, index), batch_size, latent_dim)
-        labels = jnp.asarray(told)[(index * batch_size + jnp.arange(batch_size)) % len(told)]
+        labels = jnp.asarray(conditions)[
+            (index * batch_size + jnp.arange(batch_size)) % len(conditions)
+        ]
         _, updated = own.apply(
             {**variables, 'batch_stats': batch_stats},
             latents,
@@ -142,8 +144,8 @@ class Sampler:
             config: the run's; `ema`, `latent_dim`, `batch_size` and `seed` are read.
         """
         self._captions = captions.count(config)
-        told = captions.learnt(config, generator.num_classes)
-        self.classes = told[:: self._captions] // self._captions
+        conditions = captions.learnt(config, generator.num_classes)
+        self.classes = conditions[:: self._captions] // self._captions
         if not generator.num_classes:
             self.classes = self.classes[:0]
         mesh = sharding.create()
@@ -175,7 +177,7 @@ class Sampler:
                     batches=config.ema.standing_batches,
                     batch_size=config.batch_size,
                     latent_dim=config.latent_dim,
-                    told=told,
+                    conditions=conditions,
                 )
             }
 

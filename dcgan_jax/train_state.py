@@ -120,13 +120,13 @@ def with_captions(
         return state
     vectors = captions.embed(config, captions.sentences(config, class_names))
 
-    def told(network: NetworkState, placed: NetworkState) -> NetworkState:
+    def with_captions(network: NetworkState, placed: NetworkState) -> NetworkState:
         table = sharding.place(vectors, placed.captions['table'].sharding)
         return network.replace(captions={'table': table})
 
     return state.replace(
-        generator=told(state.generator, like.generator),
-        discriminator=told(state.discriminator, like.discriminator),
+        generator=with_captions(state.generator, like.generator),
+        discriminator=with_captions(state.discriminator, like.discriminator),
     )
 
 

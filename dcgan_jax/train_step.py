@@ -16,7 +16,7 @@ from dcgan_jax.train_state import STATISTICS, GANState, NetworkState
 Metrics = dict[str, jax.Array]
 
 
-class Stream(enum.IntEnum):
+class RngStream(enum.IntEnum):
     """Streams of random numbers within an update; folded into its key."""
 
     LATENTS = 0
@@ -33,13 +33,13 @@ class Stream(enum.IntEnum):
     FURTHER = 11  # and up to 63 more: keys of further updates of D in a step
     CAPTION = 128
     MISMATCH = 129
-    TURN = 130
-    TURN_GENERATOR = 131
+    ROTATION = 130
+    ROTATION_GENERATOR = 131
 
 
 @dataclasses.dataclass(frozen=True)
-class Update:
-    """What all parts of one update share.
+class StepContext:
+    """What all parts of one training step share.
 
     Attributes:
         config: of the run.
@@ -64,12 +64,12 @@ class Update:
         """Whether this update of D includes the gradient penalties, a bool scalar."""
         return self.count % self.config.penalty.interval == 0
 
-    def stream(self, stream: Stream) -> jax.Array:
+    def stream(self, stream: RngStream) -> jax.Array:
         """The key of a stream."""
         return jax.random.fold_in(self.key, stream)
 
     def generate(
-        self, network: NetworkState, real: jax.Array, stream: Stream
+        self, network: NetworkState, real: jax.Array, stream: RngStream
     ) -> tuple[jax.Array, Any, Any]:
         """(fakes, function from their gradient to the parameters', updated statistics)."""
         given = degradations.draw(self.stream(stream), self.config, real)
@@ -80,35 +80,49 @@ class Update:
 
         return jax.vjp(forward, network.params, has_aux=True)
 
-    def view(self, images: jax.Array, stream: Stream) -> jax.Array:
-        """Images as D sees them."""
-        return augmentation.view(
+    def augment(self, images: jax.Array, stream: RngStream) -> jax.Array:
+        """Augmented images, as D receives them."""
+        return augmentation.augment_inputs(
             self.stream(stream), images, self.step, self.probability, self.config.augment
         )
 
-    def judge(
-        self, network: NetworkState, params: Any, statistics: Any, images: jax.Array, stream: Stream
+    def apply_discriminator(
+        self,
+        network: NetworkState,
+        params: Any,
+        statistics: Any,
+        images: jax.Array,
+        stream: RngStream,
     ) -> tuple[jax.Array, Any]:
-        """(logits, updated statistics) of D in training mode, its dropout by `stream`."""
+        """Returns (logits, updated statistics) of D in training mode; `stream` seeds dropout."""
         logits, updated = self._apply(
             network, params, statistics, images, rngs={'dropout': self.stream(stream)}
         )
         return logits, self._statistics(updated)
 
     def rotation_loss(
-        self, network: NetworkState, params: Any, statistics: Any, images: jax.Array, stream: Stream
+        self,
+        network: NetworkState,
+        params: Any,
+        statistics: Any,
+        images: jax.Array,
+        stream: RngStream,
     ) -> tuple[jax.Array, Any]:
-        """(how badly D guesses by how much it sees images turned, updated statistics)."""
-        turn, view, dropout = jax.random.split(self.stream(stream), 3)
-        turned, quarters = augmentation.turn(turn, images)
-        seen = augmentation.view(view, turned, self.step, self.probability, self.config.augment)
-        _, updated = self._apply(
-            network, params, statistics, seen, 'turns', rngs={'dropout': dropout}
+        """Returns the cross-entropy of D's rotation prediction and the updated statistics."""
+        rotation, view, dropout = jax.random.split(self.stream(stream), 3)
+        rotated, num_rot90 = augmentation.rotate(rotation, images)
+        seen = augmentation.augment_inputs(
+            view, rotated, self.step, self.probability, self.config.augment
         )
-        (logits,) = updated['turns']['logits']
-        return losses.rotation(logits, quarters), self._statistics(updated)
+        _, updated = self._apply(
+            network, params, statistics, seen, 'rotation', rngs={'dropout': dropout}
+        )
+        (logits,) = updated['rotation']['logits']
+        return losses.rotation(logits, num_rot90), self._statistics(updated)
 
-    def features(self, network: NetworkState, images: jax.Array, stream: Stream) -> list[jax.Array]:
+    def features(
+        self, network: NetworkState, images: jax.Array, stream: RngStream
+    ) -> list[jax.Array]:
         """The maps after D's stages, `[B, h, w, c]` each, in training mode."""
         _, updated = self._apply(
             network, network.params, network.statistics, images, 'intermediates',
@@ -166,35 +180,40 @@ def train_step(
         over the step's updates of D in which it was due; 0 if it was due in none.
     """
     updates = config.discriminator_steps
-    parts = max(updates, 1)
+    num_batches = max(updates, 1)
     adaptive = config.augment.adaptive_target > 0
     probability = state.augment_probability if adaptive else config.augment.probability
     generator, discriminator = state.generator, state.discriminator
     metrics, total_penalty, num_due = {}, jnp.float32(0.0), jnp.float32(0.0)
-    for index in range(parts):
+    for index in range(num_batches):
         # Strided, so that each device keeps its own part of the batch.
-        batch, batch_labels = jax.tree.map(lambda x, first=index: x[first::parts], (real, labels))
-        update_key = jax.random.fold_in(key, Stream.FURTHER + index) if index else key
+        batch, batch_labels = jax.tree.map(
+            lambda x, first=index: x[first::num_batches], (real, labels)
+        )
+        update_key = jax.random.fold_in(key, RngStream.FURTHER + index) if index else key
         count = state.step * updates + index
-        told = _captions(update_key, batch_labels, discriminator, config)
-        update = Update(config, update_key, state.step, count, *told, probability)
+        conditions = _captions(update_key, batch_labels, discriminator, config)
+        context = StepContext(config, update_key, state.step, count, *conditions, probability)
         if config.augment.horizontal_flip:
-            batch = augmentation.flip(update.stream(Stream.FLIP), batch)
-        fake, generator_vjp, statistics = update.generate(generator, batch, Stream.LATENTS)
+            batch = augmentation.flip(context.stream(RngStream.FLIP), batch)
+        fake, generator_vjp, statistics = context.generate(generator, batch, RngStream.LATENTS)
         generator = generator.replace(**statistics)
-        judge = discriminator
+        previous = discriminator
         if updates:
-            discriminator, real_logits, metrics = _update_discriminator(judge, batch, fake, update)
+            discriminator, real_logits, metrics = _update_discriminator(
+                previous, batch, fake, context
+            )
             total_penalty += metrics.get('discriminator/penalty', 0.0)
-            num_due += update.penalty_is_due.astype(jnp.float32)
+            num_due += context.penalty_is_due.astype(jnp.float32)
 
     if config.fresh_latents:
-        fake, generator_vjp, statistics = update.generate(generator, batch, Stream.FRESH_LATENTS)
+        fake, generator_vjp, statistics = context.generate(
+            generator, batch, RngStream.FRESH_LATENTS
+        )
         generator = generator.replace(**statistics)
-    if config.update_order == 'alternating':
-        judge = discriminator
+    fixed_discriminator = discriminator if config.update_order == 'alternating' else previous
     (loss, terms), images_grad = jax.value_and_grad(_generator_loss, has_aux=True)(
-        fake, batch, judge, update
+        fake, batch, fixed_discriminator, context
     )
     (generator_grads,) = generator_vjp(images_grad)
     generator = generator.apply_gradients(grads=generator_grads)
@@ -253,40 +272,40 @@ def _captions(
     if not captions.is_used(config):
         return labels, None
     of_each = captions.count(config)
-    caption_key = jax.random.fold_in(key, Stream.CAPTION)
+    caption_key = jax.random.fold_in(key, RngStream.CAPTION)
     rows = captions.rows(caption_key, labels, of_each)
     if not config.text.mismatched:
         return rows, None
-    class_key, other_key = jax.random.split(jax.random.fold_in(key, Stream.MISMATCH))
+    class_key, other_key = jax.random.split(jax.random.fold_in(key, RngStream.MISMATCH))
     num_classes = len(network.captions['table']) // of_each
     others = captions.mismatched(class_key, labels, captions.classes(config, num_classes))
     return rows, captions.rows(other_key, others, of_each)
 
 
 def _update_discriminator(
-    network: NetworkState, real: jax.Array, fake: jax.Array, update: Update
+    network: NetworkState, real: jax.Array, fake: jax.Array, context: StepContext
 ) -> tuple[NetworkState, jax.Array, Metrics]:
     """(D after its update, real logits, metrics). `fake` is constant here: nothing leaks to G."""
-    config = update.config
+    config = context.config
     real_view, fake_view = (
-        update.view(real, Stream.VIEW_REAL), update.view(fake, Stream.VIEW_FAKE)
+        context.augment(real, RngStream.VIEW_REAL), context.augment(fake, RngStream.VIEW_FAKE)
     )  # fmt: skip
 
     def loss_fn(params: Any) -> tuple[jax.Array, tuple[Any, jax.Array, jax.Array, Metrics]]:
-        real_logits, statistics = update.judge(
-            network, params, network.statistics, real_view, Stream.DROPOUT_REAL
+        real_logits, statistics = context.apply_discriminator(
+            network, params, network.statistics, real_view, RngStream.DROPOUT_REAL
         )
-        fake_logits, statistics = update.judge(
-            network, params, statistics, fake_view, Stream.DROPOUT_FAKE
+        fake_logits, statistics = context.apply_discriminator(
+            network, params, statistics, fake_view, RngStream.DROPOUT_FAKE
         )
-        told = losses.flip_labels(
-            update.stream(Stream.FLIP_LABELS), real_logits, fake_logits, config.loss.flip_labels
+        flipped = losses.flip_labels(
+            context.stream(RngStream.FLIP_LABELS), real_logits, fake_logits, config.loss.flip_labels
         )
-        loss = losses.create(config.loss).discriminator(*told)
-        if update.mismatched is not None:
-            wrong = dataclasses.replace(update, labels=update.mismatched)
-            logits, statistics = wrong.judge(
-                network, params, statistics, real_view, Stream.DROPOUT_REAL
+        loss = losses.create(config.loss).discriminator(*flipped)
+        if context.mismatched is not None:
+            wrong = dataclasses.replace(context, labels=context.mismatched)
+            logits, statistics = wrong.apply_discriminator(
+                network, params, statistics, real_view, RngStream.DROPOUT_REAL
             )
             # GAN-CLS: a real image with a wrong caption counts as fake (Reed et al. 2016, alg. 1).
             weight = config.text.mismatched
@@ -294,7 +313,9 @@ def _update_discriminator(
             loss = (loss + weight * of_wrong) / (1.0 + weight)
         parts = {}
         if config.loss.rotation:
-            part, statistics = update.rotation_loss(network, params, statistics, real, Stream.TURN)
+            part, statistics = context.rotation_loss(
+                network, params, statistics, real, RngStream.ROTATION
+            )
             loss += config.loss.rotation * part
             parts['discriminator/rotation'] = part
         return loss, (statistics, real_logits, fake_logits, parts)
@@ -309,7 +330,7 @@ def _update_discriminator(
         'discriminator/fake': jnp.mean(output(fake_logits)),
     }
     if gradient_penalties.is_used(config.penalty):
-        penalty, penalty_grads = _penalty(network, real, fake, update)
+        penalty, penalty_grads = _penalty(network, real, fake, context)
         grads = jax.tree.map(jnp.add, grads, penalty_grads)
         metrics['discriminator/penalty'] = penalty
     metrics['discriminator/gradient_norm'] = optax.tree.norm(grads)
@@ -317,7 +338,7 @@ def _update_discriminator(
 
 
 def _penalty(
-    network: NetworkState, real: jax.Array, fake: jax.Array, update: Update
+    network: NetworkState, real: jax.Array, fake: jax.Array, context: StepContext
 ) -> tuple[jax.Array, Any]:
     """The weighted penalties and their gradient: every `interval` updates that many times, else 0.
 
@@ -325,20 +346,22 @@ def _penalty(
     their correction of Adam's rates is left out). Images are augmented inside the differentiated
     function, as in the authors' code: slopes are those in images before they are augmented.
     """
-    config = update.config.penalty
+    config = context.config.penalty
 
     def total(params: Any) -> jax.Array:
-        def judge(images: jax.Array) -> jax.Array:
-            seen = update.view(images, Stream.VIEW_REAL)
-            return update.judge(network, params, network.statistics, seen, Stream.DROPOUT_REAL)[0]
+        def logits(images: jax.Array) -> jax.Array:
+            seen = context.augment(images, RngStream.VIEW_REAL)
+            return context.apply_discriminator(
+                network, params, network.statistics, seen, RngStream.DROPOUT_REAL
+            )[0]
 
-        key = update.stream(Stream.PENALTY)
-        return config.interval * gradient_penalties.total(judge, real, fake, key, config)
+        key = context.stream(RngStream.PENALTY)
+        return config.interval * gradient_penalties.total(logits, real, fake, key, config)
 
     if config.interval == 1:
         return jax.value_and_grad(total)(network.params)
     return jax.lax.cond(
-        update.penalty_is_due,
+        context.penalty_is_due,
         jax.value_and_grad(total),
         lambda params: (jnp.float32(0.0), jax.tree.map(jnp.zeros_like, params)),
         network.params,
@@ -346,22 +369,29 @@ def _penalty(
 
 
 def _generator_loss(
-    fake: jax.Array, real: jax.Array, judge: NetworkState, update: Update
+    fake: jax.Array, real: jax.Array, discriminator: NetworkState, context: StepContext
 ) -> tuple[jax.Array, Metrics]:
-    """(G's loss on its images by a constant D, its parts where there are several)."""
-    weights = update.config.loss
+    """Returns G's loss with D constant, and its terms where there are several."""
+    weights = context.config.loss
     parts = {}
     if weights.adversarial:
-        parts['adversarial'] = _adversarial_loss(fake, real, judge, update)
+        parts['adversarial'] = _adversarial_loss(fake, real, discriminator, context)
     if weights.content:
         parts['content'] = losses.content(fake, real, weights.content_norm)
     if weights.feature_matching:
         # Pairs are compared as they are: a view of each would differ.
-        maps = [update.features(judge, images, Stream.VIEW_GENERATOR) for images in (real, fake)]
+        maps = [
+            context.features(discriminator, images, RngStream.VIEW_GENERATOR)
+            for images in (real, fake)
+        ]
         parts['feature_matching'] = losses.feature_matching(*maps)
     if weights.rotation_generator:
-        parts['rotation_generator'], _ = update.rotation_loss(
-            judge, judge.params, judge.statistics, fake, Stream.TURN_GENERATOR
+        parts['rotation_generator'], _ = context.rotation_loss(
+            discriminator,
+            discriminator.params,
+            discriminator.statistics,
+            fake,
+            RngStream.ROTATION_GENERATOR,
         )
     total = sum(weights[name] * part for name, part in parts.items())
     several = {f'generator/{name}': part for name, part in parts.items() if len(parts) > 1}
@@ -369,24 +399,26 @@ def _generator_loss(
 
 
 def _adversarial_loss(
-    fake: jax.Array, real: jax.Array, judge: NetworkState, update: Update
+    fake: jax.Array, real: jax.Array, discriminator: NetworkState, context: StepContext
 ) -> jax.Array:
-    """What D says of G's images, as a loss."""
-    config = update.config
+    """G's adversarial loss."""
+    config = context.config
     # 'simultaneous' is one forward pass of D for both updates, unless latents are fresh or D has
     # spectral normalisation, whose vectors move with each pass.
     alternating = config.update_order == 'alternating'
     view, dropout = (
-        (Stream.VIEW_GENERATOR, Stream.DROPOUT_GENERATOR)
+        (RngStream.VIEW_GENERATOR, RngStream.DROPOUT_GENERATOR)
         if alternating
-        else (Stream.VIEW_FAKE, Stream.DROPOUT_FAKE)
+        else (RngStream.VIEW_FAKE, RngStream.DROPOUT_FAKE)
     )
 
-    def logits(images: jax.Array, dropout: Stream) -> jax.Array:
-        return update.judge(judge, judge.params, judge.statistics, images, dropout)[0]
+    def logits(images: jax.Array, dropout: RngStream) -> jax.Array:
+        return context.apply_discriminator(
+            discriminator, discriminator.params, discriminator.statistics, images, dropout
+        )[0]
 
     loss = losses.create(config.loss)
     real_logits = None
     if loss.paired:
-        real_logits = logits(update.view(real, Stream.VIEW_REAL), Stream.DROPOUT_REAL)
-    return loss.generator(real_logits, logits(update.view(fake, view), dropout))
+        real_logits = logits(context.augment(real, RngStream.VIEW_REAL), RngStream.DROPOUT_REAL)
+    return loss.generator(real_logits, logits(context.augment(fake, view), dropout))

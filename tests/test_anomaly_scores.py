@@ -139,9 +139,9 @@ def test_turned_images_are_scored_by_the_guesses_of_one_at_a_time(workdir):
             {'params': d.params, 'batch_stats': d.batch_stats},
             jnp.asarray(shown, jnp.float32),
             train=False,
-            mutable=['turns'],
+            mutable=['rotation'],
         )
-        guesses = np.asarray(seen['turns']['logits'][0], np.float64)
+        guesses = np.asarray(seen['rotation']['logits'][0], np.float64)
         chances = np.exp(guesses) / np.exp(guesses).sum(axis=1, keepdims=True)
         expected.append(-np.log(np.diag(chances)).mean())
     found = discriminator_features.turn_losses(networks, state, pixels)
@@ -151,7 +151,7 @@ def test_turned_images_are_scored_by_the_guesses_of_one_at_a_time(workdir):
 def test_turns_are_not_asked_of_a_run_that_never_guessed_them(config, data_dir, tmp_path):
     config.data.classes, config.num_steps = (1,), 2
     training.train_and_evaluate(config, tmp_path)
-    with pytest.raises(UserError, match=r'never guessed turns.*loss\.rotation'):
+    with pytest.raises(UserError, match=r'not trained to predict rotations.*loss\.rotation'):
         task.detect_anomalies(tmp_path, one_class(data_dir), tmp_path / 'out', None, None, 0)
     assert not (tmp_path / 'out').exists()
 

@@ -111,7 +111,7 @@ def test_flips_mirror_about_half():
 
 def test_turns_are_those_of_numpy_and_all_four_happen():
     images = jax.random.normal(jax.random.key(0), (200, 5, 5, 2))
-    turned, quarters = jax.jit(augmentation.turn)(jax.random.key(1), images)
+    turned, quarters = jax.jit(augmentation.rotate)(jax.random.key(1), images)
     assert quarters.dtype == jnp.int32
     assert np.bincount(quarters, minlength=4).min() > 30  # of 50
     for image, count, found in zip(images, quarters, turned, strict=True):
@@ -122,16 +122,19 @@ def test_instance_noise_decays_to_nothing():
     config = cifar10.get_config().augment
     config.update(instance_noise=0.4, instance_noise_steps=100)
     for step, expected in [(0, 0.4), (25, 0.3), (100, 0.0), (150, 0.0)]:
-        view = augmentation.view(KEY, IMAGES, jnp.int32(step), 1.0, config)
+        view = augmentation.augment_inputs(KEY, IMAGES, jnp.int32(step), 1.0, config)
         noise = np.asarray(view) - np.asarray(IMAGES)
         assert noise.std() == pytest.approx(expected, rel=0.02, abs=1e-7)
     config.instance_noise_steps = 0
-    view = augmentation.view(KEY, IMAGES, jnp.int32(10**6), 1.0, config)
+    view = augmentation.augment_inputs(KEY, IMAGES, jnp.int32(10**6), 1.0, config)
     assert np.std(np.asarray(view) - np.asarray(IMAGES)) == pytest.approx(0.4, rel=0.02)
 
 
 def test_the_default_view_is_the_image_itself():
-    assert augmentation.view(KEY, IMAGES, jnp.int32(0), 1.0, cifar10.get_config().augment) is IMAGES
+    assert (
+        augmentation.augment_inputs(KEY, IMAGES, jnp.int32(0), 1.0, cifar10.get_config().augment)
+        is IMAGES
+    )
 
 
 @pytest.mark.parametrize(

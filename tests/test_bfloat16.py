@@ -119,9 +119,9 @@ def test_logits_beside_a_bias_of_10_differ():
         {'params': params, 'spectral_stats': variables['spectral_stats']},
         images,
         train=False,
-        mutable=['turns'],
+        mutable=['rotation'],
     )
-    (turns,) = sown['turns']['logits']
+    (turns,) = sown['rotation']['logits']
     assert (logits.dtype, turns.dtype) == (jnp.float32, jnp.float32)
     assert len(np.unique(logits)) > 60  # of 64
     assert len(np.unique(turns)) > 250  # of 256

@@ -124,7 +124,7 @@ class Normalized(nn.Module):
 
     @nn.compact
     def __call__(self, x, train):
-        return norms.normalise(self, x, None, train=train, name='norm')
+        return norms.normalize(self, x, None, train=train, name='norm')
 
 
 @pytest.mark.parametrize(

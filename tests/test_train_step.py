@@ -10,7 +10,7 @@ import pytest
 
 from dcgan_jax import augmentation, models, train_state
 from dcgan_jax.configs import quickstart
-from dcgan_jax.train_step import Stream, ema_decay, train_step
+from dcgan_jax.train_step import RngStream, ema_decay, train_step
 
 IMAGE_SHAPE = (8, 8, 3)
 BATCH = 8
@@ -139,10 +139,10 @@ def rotation_loss(module, key, stream, policy):
             {'params': params, 'batch_stats': stats},
             augmentation.augment(view, rotated, policy, 1.0),
             train=True,
-            mutable=['batch_stats', 'turns'],
+            mutable=['batch_stats', 'rotation'],
             rngs={'dropout': dropout},
         )
-        chances = jax.nn.softmax(new['turns']['logits'][0])
+        chances = jax.nn.softmax(new['rotation']['logits'][0])
         right = [chances[index, count] for index, count in enumerate(rotations)]
         return -jnp.log(jnp.stack(right)).mean(), new.get('batch_stats', {})
 
@@ -155,7 +155,7 @@ def reference(plain, networks, state, real, key):
     d_formula, g_formula = LOSSES[plain.loss]
     gp, gs = state.generator.params, state.generator.batch_stats
     dp, ds = state.discriminator.params, state.discriminator.batch_stats
-    keys = [jax.random.fold_in(key, stream) for stream in Stream]
+    keys = [jax.random.fold_in(key, stream) for stream in RngStream]
     z = jax.random.normal(keys[0], (BATCH, 6))
     fake, fake_stats = apply(g, gp, gs, z)
     see = lambda images, stream: augmentation.augment(  # noqa: E731
@@ -163,13 +163,13 @@ def reference(plain, networks, state, real, key):
     )
     of_real, of_fake = (
         rotation_loss(d, key, stream, plain.policy)
-        for stream in (Stream.TURN, Stream.TURN_GENERATOR)
+        for stream in (RngStream.ROTATION, RngStream.ROTATION_GENERATOR)
     )
 
     def d_loss(params):
         constant = jnp.asarray(np.asarray(fake))
-        real_logits, stats = apply(d, params, ds, see(real, Stream.VIEW_REAL), keys[2])
-        fake_logits, stats = apply(d, params, stats, see(constant, Stream.VIEW_FAKE), keys[3])
+        real_logits, stats = apply(d, params, ds, see(real, RngStream.VIEW_REAL), keys[2])
+        fake_logits, stats = apply(d, params, stats, see(constant, RngStream.VIEW_FAKE), keys[3])
         loss = d_formula(real_logits, fake_logits)
         if plain.rotation:
             value, stats = of_real(params, stats, real)
@@ -194,9 +194,9 @@ def reference(plain, networks, state, real, key):
 
     def g_loss(params):
         images, stats = apply(g, params, gs, z)
-        view = see(images, Stream.VIEW_GENERATOR if alternating else Stream.VIEW_FAKE)
+        view = see(images, RngStream.VIEW_GENERATOR if alternating else RngStream.VIEW_FAKE)
         logits, _ = apply(d, judge, judge_stats, view, keys[4] if alternating else keys[3])
-        real_logits, _ = apply(d, judge, judge_stats, see(real, Stream.VIEW_REAL), keys[2])
+        real_logits, _ = apply(d, judge, judge_stats, see(real, RngStream.VIEW_REAL), keys[2])
         value = of_fake(judge, judge_stats, images)[0] if plain.rotation_generator else 0.0
         return g_formula(real_logits, logits) + plain.rotation_generator * value, stats
 
@@ -263,7 +263,7 @@ def test_the_generators_gradient_is_that_of_its_own_loss_alone():
     config, networks, state, real = tiny(update_order='simultaneous')
     key = jax.random.key(0)
     new, _ = step(config)(state, real, key)
-    z = jax.random.normal(jax.random.fold_in(key, Stream.LATENTS), (BATCH, 6))
+    z = jax.random.normal(jax.random.fold_in(key, RngStream.LATENTS), (BATCH, 6))
     d = state.discriminator
 
     def own_loss(params):
@@ -324,7 +324,7 @@ def test_metrics_are_what_they_are_called():
     config, networks, state, real = tiny(update_order='simultaneous')
     key = jax.random.key(1)
     _, metrics = step(config)(state, real, key)
-    z = jax.random.normal(jax.random.fold_in(key, Stream.LATENTS), (BATCH, 6))
+    z = jax.random.normal(jax.random.fold_in(key, RngStream.LATENTS), (BATCH, 6))
     fake, _ = apply(networks.generator, state.generator.params, state.generator.batch_stats, z)
     d = state.discriminator
     for name, images in (('real', real), ('fake', fake)):
@@ -344,7 +344,7 @@ def test_each_update_of_d_has_a_batch_of_its_own():
     once = step(config)
     still = state.generator.replace(tx=optax.set_to_zero(), opt_state=optax.EmptyState())
     first, _ = once(state.replace(generator=still), real[::2], key)
-    second_key = jax.random.fold_in(key, Stream.FURTHER + 1)
+    second_key = jax.random.fold_in(key, RngStream.FURTHER + 1)
     generator = state.generator.replace(**first.generator.statistics)
     second, _ = once(first.replace(generator=generator), real[1::2], second_key)
     # G's own view of D draws from the second update's key in both.
@@ -469,7 +469,7 @@ def test_logged_outputs_are_of_images_of_the_same_classes(loss, output):
     key = jax.random.key(0)
     run = jax.jit(lambda state, labels: train_step(state, real, labels, key, config))
     _, metrics = run(state, labels)
-    z = jax.random.normal(jax.random.fold_in(key, Stream.LATENTS), (BATCH, 6))
+    z = jax.random.normal(jax.random.fold_in(key, RngStream.LATENTS), (BATCH, 6))
     g, d = state.generator, state.discriminator
     variables = {'params': g.params, 'batch_stats': g.batch_stats}
     fake, _ = networks.generator.apply(variables, z, labels, train=True, mutable=['batch_stats'])

@@ -94,14 +94,14 @@ def require(config: ConfigDict) -> None:
         )
 
 
-def embed(config: ConfigDict, told: Sequence[str]) -> np.ndarray:
+def embed(config: ConfigDict, texts: Sequence[str]) -> np.ndarray:
     """Vectors float32 `[N, size]` of sentences, of the norm `config.text.scale`.
 
     Raises:
         UserError: the embedder is not installed.
     """
     require(config)
-    vectors = EMBEDDERS[config.text.embedder].embed(told).astype(np.float32)
+    vectors = EMBEDDERS[config.text.embedder].embed(texts).astype(np.float32)
     return vectors * np.float32(config.text.scale)
 
 
@@ -116,7 +116,7 @@ def classes(config: ConfigDict, num_classes: int) -> np.ndarray:
 
 
 def learnt(config: ConfigDict, total: int) -> np.ndarray:
-    """What a run's networks were told of, int32 in order: captions, or classes without text.
+    """The conditions that a run is trained on, int32 in order: captions, or classes without text.
 
     Args:
         config: of the run.

@@ -65,7 +65,7 @@ def build(config: ConfigDict, image_shape: tuple[int, int, int], num_classes: in
         kept, kind = unet.fields(kept), Translator
     return Networks(
         kind(out_channels=channels, **kept, **shared),
-        Discriminator(**config.discriminator, turns=config.loss.rotation > 0, **shared),
+        Discriminator(**config.discriminator, predicts_rotation=config.loss.rotation > 0, **shared),
     )
 
 

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from dcgan_jax.models import layers
-from dcgan_jax.models.norms import normalise
+from dcgan_jax.models.norms import normalize
 
 # Weight initializers by config name; each takes `weight_stddev`. Those by fan-in or fan-out count
 # all k * k taps of a kernel, but a transposed convolution of stride 2 applies only a quarter of
@@ -88,7 +88,7 @@ def kernel_size(net: nn.Module, index: int) -> int:
 def residual_up(
     net: nn.Module,
     x: jax.Array,
-    told: jax.Array | None,
+    condition: jax.Array | None,
     features: int,
     size: int,
     stride: int,
@@ -100,9 +100,9 @@ def residual_up(
 
     Maps [B, H, W, C] to [B, H * stride, W * stride, features].
     """
-    y = net.activate(normalise(net, x, told, train=train, name=f'{name}_norm_0'))
+    y = net.activate(normalize(net, x, condition, train=train, name=f'{name}_norm_0'))
     y = convolve(net, layers.Conv, enlarge(y, stride), features, size, 1, f'{name}_conv_0')
-    y = net.activate(normalise(net, y, told, train=train, name=f'{name}_norm_1'))
+    y = net.activate(normalize(net, y, condition, train=train, name=f'{name}_norm_1'))
     y = convolve(net, layers.Conv, y, features, size, 1, f'{name}_conv_1')
     if stride > 1 or x.shape[-1] != features:
         # Before it is enlarged: the same numbers for a quarter of the work.
@@ -128,9 +128,9 @@ def residual_down(
     """
     y = x
     if not first:
-        y = net.activate(normalise(net, y, None, train=train, name=f'{name}_norm_0'))
+        y = net.activate(normalize(net, y, None, train=train, name=f'{name}_norm_0'))
     y = convolve(net, layers.Conv, y, features, size, 1, f'{name}_conv_0')
-    y = net.activate(normalise(net, y, None, train=train, name=f'{name}_norm_1'))
+    y = net.activate(normalize(net, y, None, train=train, name=f'{name}_norm_1'))
     y = shrink(convolve(net, layers.Conv, y, features, size, 1, f'{name}_conv_1'), stride)
     x = shrink(x, stride)
     if stride > 1 or x.shape[-1] != features:

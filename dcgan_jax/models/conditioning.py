@@ -1,4 +1,4 @@
-"""What an image was asked to be, as networks hear of it: its class, or the vector of a caption."""
+"""Conditioning of both networks on classes or on embedded captions."""
 
 import jax
 import jax.numpy as jnp
@@ -7,8 +7,8 @@ from flax import linen as nn
 from dcgan_jax.models import layers
 
 
-def heard(net: nn.Module, labels: jax.Array | None) -> jax.Array | None:
-    """What `vectors` makes vectors of.
+def select(net: nn.Module, labels: jax.Array | None) -> jax.Array | None:
+    """The condition of each image, which `embed` maps to features.
 
     Args:
         net: the module that calls, with fields num_classes and caption_size.
@@ -24,7 +24,7 @@ def heard(net: nn.Module, labels: jax.Array | None) -> jax.Array | None:
     return jnp.asarray(table)[labels]
 
 
-def vectors(
+def embed(
     net: nn.Module,
     condition: jax.Array,
     features: int,
@@ -34,8 +34,8 @@ def vectors(
 ) -> jax.Array:
     """A vector for each image, float32 [B, features].
 
-    One is learnt for each class (Dumoulin et al. 2017, arXiv:1610.07629; Miyato & Koyama 2018,
-    arXiv:1802.05637); for captions a linear map is, so that sentences never heard have one too.
+    One is learned for each class (Dumoulin et al. 2017, arXiv:1610.07629; Miyato & Koyama 2018,
+    arXiv:1802.05637); for captions a linear map is, so that unseen captions have one too.
     """
     if condition.ndim == 1:
         known = layers.Embed(net.num_classes, features, init, spectral_norm, name=name)

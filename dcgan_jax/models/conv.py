@@ -61,10 +61,10 @@ def conv_transpose(
 ) -> jax.Array:
     """Convolves the zero-stuffed x with 'SAME' padding, like `lax.conv_transpose`.
 
-    It is the adjoint in x of `conv` of a [H * strides, W * strides] image, with the kernel turned
+    It is the adjoint in x of `conv` of a [H * strides, W * strides] image, with the kernel rotated
     by 180 degrees and its channels swapped. Output row p is the sum of kernel[t] * x[i] over all
     p + t = strides * i + k - 1 - max(k - strides, 0) // 2. For k = 4, strides = 2 the geometry is
-    that of PyTorch's ConvTranspose2d(..., 4, stride=2, padding=1), which stores the kernel turned.
+    that of PyTorch's ConvTranspose2d(..., 4, stride=2, padding=1), which stores the kernel rotated.
 
     Args:
       x: features, [B, H, W, C_in].
@@ -175,7 +175,7 @@ def _image(x: jax.Array, kernel: jax.Array, strides: int) -> jax.ShapeDtypeStruc
 
 
 def _conv_matmul(
-    x: jax.Array, kernel: jax.Array, strides: int, *, turned: bool = False
+    x: jax.Array, kernel: jax.Array, strides: int, *, transposed: bool = False
 ) -> jax.Array:
     taps = -(-kernel.shape[0] // strides)
     copied_cheaply = taps == 1 or min(kernel.shape[2:]) <= _IMAGE_CHANNELS
@@ -190,7 +190,7 @@ def _conv_matmul(
         kernel.astype(dtype),
         strides,
         operand_dtype=x.dtype if rounds else dtype,
-        turned=turned,
+        transposed=transposed,
     )
     return y.astype(x.dtype)
 
@@ -199,7 +199,7 @@ def _conv_transpose_matmul(x: jax.Array, kernel: jax.Array, strides: int) -> jax
     # `products.einsum` has no `jax.linear_transpose`. XLA drops the convolution of the zeros.
     image = _image(x, kernel, strides)
     _, adjoint = jax.vjp(
-        lambda image: _conv_matmul(image, kernel, strides, turned=True),
+        lambda image: _conv_matmul(image, kernel, strides, transposed=True),
         jnp.zeros(image.shape, image.dtype),
     )
     (y,) = adjoint(x)

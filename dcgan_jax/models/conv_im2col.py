@@ -20,7 +20,7 @@ def conv(
     strides: int,
     *,
     operand_dtype: jax.typing.DTypeLike,
-    turned: bool = False,
+    transposed: bool = False,
 ) -> jax.Array:
     """Convolves with 'SAME' padding; see `winograd.conv`, whose arguments and result are these."""
     k, channels = kernel.shape[0], x.shape[3]
@@ -41,8 +41,8 @@ def conv(
     shifts = itertools.product(range(taps), repeat=2)
     patches = [x[:, i : i + sizes[0], j : j + sizes[1]] for i, j in shifts]
 
-    weights = space_to_depth.taps(kernel, strides, turned=turned)
-    if turned:
+    weights = space_to_depth.taps(kernel, strides, transposed=transposed)
+    if transposed:
         weights = weights.swapaxes(1, 2)
     weights = weights.reshape(-1, weights.shape[2])
     patches = lax.concatenate(patches, 3)

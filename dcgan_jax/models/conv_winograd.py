@@ -66,13 +66,13 @@ def conv(
     strides: int,
     *,
     operand_dtype: jax.typing.DTypeLike,
-    turned: bool = False,
+    transposed: bool = False,
 ) -> jax.Array:
     """Convolves with 'SAME' padding; see `lowering.conv`, whose arguments and result are these.
 
     The type should be of 32 bits or more: there are sums before and after the products.
 
-    With `turned` the kernel is taken turned by 180 degrees and its channels swapped: its shape is
+    With `transposed` the kernel is rotated by 180 degrees with its channels swapped: its shape is
     then [k, k, C_out, C_in]. The operands of the products are rounded to `operand_dtype`.
 
     Raises:
@@ -86,8 +86,8 @@ def conv(
     tile = 2 if taps <= _FEW_TAPS else min(4, MAX_TAPS + 2 - taps, *sizes)
     tiling = _Tiling(taps, tile, sizes, tuple(-(-size // tile) for size in sizes))
     form = _by_sums if taps <= _FEW_TAPS else _by_products
-    weights = space_to_depth.taps(kernel, strides, turned=turned)
-    subscripts = '...tc,...oc->...to' if turned else '...tc,...co->...to'
+    weights = space_to_depth.taps(kernel, strides, transposed=transposed)
+    subscripts = '...tc,...oc->...to' if transposed else '...tc,...co->...to'
     product = functools.partial(products.einsum, subscripts, operand_dtype)
     y = form(_tiles(x, k, strides, tiling), weights, tiling, product)
     y = y.reshape(tile, tile, x.shape[0], *tiling.counts, y.shape[2]).transpose(2, 3, 0, 4, 1, 5)

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from dcgan_jax.models import attention, blocks, conditioning, layers
-from dcgan_jax.models.norms import normalise
+from dcgan_jax.models.norms import normalize
 
 
 class Generator(nn.Module):
@@ -91,7 +91,7 @@ class Generator(nn.Module):
         """
         residual = self.block == 'residual'
         x = z.astype(self.dtype)
-        told = conditioning.heard(self, labels)
+        condition = conditioning.select(self, labels)
         for index, features in enumerate(self.stem_features):
             x = self.activate(blocks.dense(self, blocks.scaled(self, features), f'stem_{index}')(x))
         base_features = blocks.scaled(self, self.base_features)
@@ -99,22 +99,22 @@ class Generator(nn.Module):
         x = x.reshape(-1, self.base_size, self.base_size, base_features)
         if not residual:
             if self.stem_norm:
-                x = normalise(self, x, told, train=train, name='project_norm')
+                x = normalize(self, x, condition, train=train, name='project_norm')
             x = self.activate(x)
 
         for index, (features, stride) in enumerate(zip(self.features, self.strides, strict=False)):
             channels, size = blocks.scaled(self, features), blocks.kernel_size(self, index)
             if residual:
                 x = blocks.residual_up(
-                    self, x, told, channels, size, stride, f'block_{index}', train=train
+                    self, x, condition, channels, size, stride, f'block_{index}', train=train
                 )
             else:
                 x = self._enlarge(x, channels, index)
-                x = normalise(self, x, told, train=train, name=f'norm_{index}')
+                x = normalize(self, x, condition, train=train, name=f'norm_{index}')
                 x = self.activate(x)
             x = _attend(self, x, index)
         if residual:
-            x = self.activate(normalise(self, x, told, train=train, name='norm_out'))
+            x = self.activate(normalize(self, x, condition, train=train, name='norm_out'))
         image = self._enlarge(x, self.out_channels, len(self.features))
         return jnp.tanh(image.astype(jnp.float32))
 
@@ -157,7 +157,7 @@ class Discriminator(nn.Module):
         num_classes: 0, or how many classes (or captions) the projection knows (Miyato & Koyama
             2018, arXiv:1802.05637).
         caption_size: of a caption's vector, which takes the place of a class then; 0: classes.
-        turns: a second head guesses by how many quarters an image was turned (Chen et al. 2019,
+        predicts_rotation: a second head predicts an image's rotation (Chen et al. 2019,
             arXiv:1811.11212).
         lowering: how convolutions are computed, see `layers`; the result is the same.
         dtype: of the computation up to the last map; both heads are computed in float32, and
@@ -186,7 +186,7 @@ class Discriminator(nn.Module):
     width: float
     num_classes: int = 0
     caption_size: int = 0
-    turns: bool = False
+    predicts_rotation: bool = False
     lowering: str = 'auto'
     dtype: Any = jnp.float32
 
@@ -205,7 +205,7 @@ class Discriminator(nn.Module):
         Returns:
             Logits, float32 `[B / pack, 1]`; sigmoid(logit) is the probability that an image is
             real. The map after each stage, `[B / pack, h, w, c]`, is sown in 'intermediates', the
-            second head's logits, float32 `[B, 4]`, in 'turns'.
+            second head's logits, float32 `[B, 4]`, in 'rotation'.
         """
         x = _pack(images, self.pack).astype(self.dtype)
         residual = self.block == 'residual'
@@ -218,7 +218,7 @@ class Discriminator(nn.Module):
             else:
                 x = blocks.convolve(self, layers.Conv, x, channels, size, stride, f'conv_{index}')
                 if index > 0:
-                    x = normalise(self, x, None, train=train, name=f'norm_{index}')
+                    x = normalize(self, x, None, train=train, name=f'norm_{index}')
                 x = self.activate(x)
             x = _attend(self, x, index)
             self.sow('intermediates', f'stage_{index}', x)
@@ -232,13 +232,13 @@ class Discriminator(nn.Module):
             x = attention.minibatch_stddev(x, self.minibatch_stddev)
         x = jnp.sum(x, axis=(1, 2)) if self.head == 'sum' else x.reshape(x.shape[0], -1)
         logits = blocks.dense(self, 1, 'logit', dtype=jnp.float32)(x)
-        if self.turns:
-            self.sow('turns', 'logits', blocks.dense(self, 4, 'turn', dtype=jnp.float32)(x))
-        told = conditioning.heard(self, labels)
-        if told is not None:
+        if self.predicts_rotation:
+            self.sow('rotation', 'logits', blocks.dense(self, 4, 'turn', dtype=jnp.float32)(x))
+        condition = conditioning.select(self, labels)
+        if condition is not None:
             init = blocks.INITIALIZERS[self.weight_init](self.weight_stddev)
-            projected = conditioning.vectors(
-                self, told, x.shape[-1], init, 'classes', self.spectral_norm
+            projected = conditioning.embed(
+                self, condition, x.shape[-1], init, 'classes', self.spectral_norm
             )
             logits += jnp.sum(projected * x, axis=-1, keepdims=True)
         return logits

@@ -12,8 +12,8 @@ _GROUPS = (32, 16, 8, 4, 2)  # that 'group' may have: the most that leave a grou
 _LEAST_CHANNELS = 4
 
 
-def normalise(
-    net: nn.Module, x: jax.Array, told: jax.Array | None, *, train: bool, name: str
+def normalize(
+    net: nn.Module, x: jax.Array, condition: jax.Array | None, *, train: bool, name: str
 ) -> jax.Array:
     """Normalises as `net.norm` says, then scales and shifts each channel.
 
@@ -21,14 +21,14 @@ def normalise(
     the global batch. The others normalise each image alone: 'layer' all of it (Ba et al. 2016,
     arXiv:1607.06450), 'instance' each channel (Ulyanov et al. 2016, arXiv:1607.08022), 'group'
     channels in up to 32 groups of at least four (Wu & He 2018, arXiv:1803.08494). Each class or
-    caption that images are told of has scales and shifts of its own (Dumoulin et al. 2017,
+    caption has scales and shifts of its own (Dumoulin et al. 2017,
     arXiv:1610.07629).
 
     Args:
         net: the module that calls, whose fields norm, norm_momentum, norm_epsilon, weight_init,
-            weight_stddev, dtype and (where told) num_classes say how.
+            weight_stddev, dtype and (where conditional) num_classes say how.
         x: [B, H, W, C].
-        told: see `conditioning.heard`, or None for one scale and shift.
+        condition: see `conditioning.select`; None means one scale and shift.
         train: BatchNorm by the batch's own statistics.
         name: of the parameters.
 
@@ -45,8 +45,8 @@ def normalise(
     around_one = lambda key, shape, dtype=jnp.float32: 1.0 + jitter(key, shape, dtype)  # noqa: E731
     scale_init = around_one if net.weight_init == 'normal' else nn.initializers.ones
     own = {
-        'use_scale': told is None,
-        'use_bias': told is None,
+        'use_scale': condition is None,
+        'use_bias': condition is None,
         'scale_init': scale_init,
         # Two passes. One pass, E[x^2] - E[x]^2, costs 2 to 3% less of a training step at full width
         # on a CPU, but its output is wrong by 2.6% where a channel's mean is 1,000 deviations.
@@ -71,14 +71,14 @@ def normalise(
                 'take another norm, or a larger map (base_size, strides, width)'
             )
         x = nn.GroupNorm(groups, epsilon=net.norm_epsilon, **own, name=name)(x)
-    if told is not None:
-        of_captions = told.ndim == 2  # A linear map of vectors near 0 adds to a scale of 1.
+    if condition is not None:
+        of_captions = condition.ndim == 2  # A linear map of vectors near 0 adds to a scale of 1.
         inits = {
             'scale': jitter if of_captions else scale_init,
             'shift': jitter if of_captions else nn.initializers.zeros,
         }
         scale, shift = (
-            conditioning.vectors(net, told, channels, init, f'{name}_{part}')
+            conditioning.embed(net, condition, channels, init, f'{name}_{part}')
             for part, init in inits.items()
         )
         scale = 1.0 + scale if of_captions else scale

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from dcgan_jax.models import blocks, layers
-from dcgan_jax.models.norms import normalise
+from dcgan_jax.models.norms import normalize
 
 
 class Translator(nn.Module):
@@ -87,7 +87,7 @@ class Translator(nn.Module):
     ) -> jax.Array:
         size, stride = blocks.kernel_size(self, index), self.strides[index]
         x = blocks.convolve(self, layer, x, features, size, stride, f'{name}_conv')
-        x = normalise(self, x, None, train=train, name=f'{name}_norm')
+        x = normalize(self, x, None, train=train, name=f'{name}_norm')
         return nn.relu(x) if self.activation == 'relu' else nn.leaky_relu(x, self.leaky_slope)
 
 

@@ -63,8 +63,8 @@ def _download(url: str, path: Path) -> int | None:
         path.open('wb') as target,
         urllib.request.urlopen(url, timeout=_TIMEOUT_S) as source,
     ):
-        told = source.headers.get('Content-Length')
-        size = int(told) if told else None
+        length = source.headers.get('Content-Length')
+        size = int(length) if length else None
         name = url.rsplit('/', 1)[-1]
         with tqdm.tqdm(total=size, unit='B', unit_scale=True, desc=name, disable=None) as bar:
             while block := source.read(_BLOCK_BYTES):

@@ -106,18 +106,18 @@ def _of_inversion(
     run: Trained, pixels: np.ndarray, invert: Callable[[np.ndarray], jax.Array]
 ) -> tuple[np.ndarray, np.ndarray]:
     """(AnoGAN's distance of each image to G's image of its latent, that image)."""
-    generate, judge = _players(run)
+    generate, features_of = _networks(run)
 
     @jax.jit
     def compare(part: jax.Array, latents: jax.Array) -> tuple[jax.Array, jax.Array]:
         made = generate(latents)
-        return distance(judge, images.to_float(part), made), images.to_uint8(made)
+        return distance(features_of, images.to_float(part), made), images.to_uint8(made)
 
     return in_pieces(lambda part: compare(part, invert(part)), _BATCH, 'Scoring', pixels)
 
 
 def distance(
-    judge: Callable[[jax.Array], jax.Array], real: jax.Array, made: jax.Array
+    features_of: Callable[[jax.Array], jax.Array], real: jax.Array, made: jax.Array
 ) -> jax.Array:
     """0.9 mean |x - G(z)| + 0.1 mean |f(x) - f(G(z))| `[N]` (Schlegl et al. 2017, eq. 5).
 
@@ -125,13 +125,13 @@ def distance(
     here they only train the encoder.
     """
     pixels = jnp.mean(jnp.abs(real - made), axis=(1, 2, 3))
-    features = jnp.mean(jnp.abs(judge(real) - judge(made)), axis=1)
+    features = jnp.mean(jnp.abs(features_of(real) - features_of(made)), axis=1)
     return (1.0 - _FEATURE_SHARE) * pixels + _FEATURE_SHARE * features
 
 
 def find(run: Trained) -> Callable[[np.ndarray], jax.Array]:
     """AnoGAN: the latents `[N, d]` whose images are nearest, by `config.search`."""
-    generate, judge = _players(run)
+    generate, features_of = _networks(run)
     fields = run.config.search
     key = role_key(run.seed, Role.SEARCH)
 
@@ -143,7 +143,10 @@ def find(run: Trained) -> Callable[[np.ndarray], jax.Array]:
             sample_latents(key, fields.restarts, run.config.latent_dim), (len(pixels), 1)
         )
         found, losses = latent_optimization.minimise(
-            lambda z: distance(judge, real, generate(z)), start, fields.steps, fields.learning_rate
+            lambda z: distance(features_of, real, generate(z)),
+            start,
+            fields.steps,
+            fields.learning_rate,
         )
         best = jnp.argmin(losses.reshape(len(pixels), fields.restarts), axis=1)
         found = found.reshape(len(pixels), fields.restarts, -1)
@@ -154,7 +157,7 @@ def find(run: Trained) -> Callable[[np.ndarray], jax.Array]:
 
 def encode(run: Trained) -> Callable[[np.ndarray], jax.Array]:
     """f-AnoGAN: an encoder, trained on the normal images so that G makes them again."""
-    generate, judge = _players(run)
+    generate, features_of = _networks(run)
     fields = run.config.anomaly
     module = encoder.Encoder(**encoder.fields(run.config))
     init_key, key = jax.random.split(role_key(run.seed, Role.SEARCH))
@@ -164,7 +167,7 @@ def encode(run: Trained) -> Callable[[np.ndarray], jax.Array]:
 
     def loss(params: Any, real: jax.Array) -> jax.Array:
         made = generate(module.apply(params, real))
-        features = jnp.mean(jnp.square(judge(real) - judge(made)))
+        features = jnp.mean(jnp.square(features_of(real) - features_of(made)))
         return jnp.mean(jnp.square(real - made)) + features  # izi_f, its kappa being 1
 
     @jax.jit
@@ -189,7 +192,7 @@ def encode(run: Trained) -> Callable[[np.ndarray], jax.Array]:
     return jax.jit(lambda pixels: module.apply(params, images.to_float(pixels)))
 
 
-def _players(
+def _networks(
     run: Trained,
 ) -> tuple[Callable[[jax.Array], jax.Array], Callable[[jax.Array], jax.Array]]:
     """(latents to images in [-1, 1], images to the features of D's last stage `[N, D]`)."""
@@ -203,7 +206,7 @@ def _players(
         labels = jnp.full(len(latents), _first(run), jnp.int32)
         return networks.generator.apply(variables, latents, labels, train=False)
 
-    def judge(real: jax.Array) -> jax.Array:
+    def features_of(real: jax.Array) -> jax.Array:
         shown = jnp.repeat(real, discriminator.pack, axis=0)
         labels = jnp.zeros(len(shown), jnp.int32)  # Maps don't depend on them.
         _, seen = discriminator.apply(
@@ -213,7 +216,7 @@ def _players(
         (last,) = stages[f'stage_{len(stages) - 1}']
         return last.reshape(len(real), -1).astype(jnp.float32)
 
-    return generate, judge
+    return generate, features_of
 
 
 def _first(run: Trained) -> int:

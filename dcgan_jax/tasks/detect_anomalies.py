@@ -65,8 +65,8 @@ def detect_anomalies(
     config = with_given(run.config, given)
     if 'rotation' in config.anomaly.scores and not run.config.loss.rotation:
         raise UserError(
-            "config.anomaly.scores has 'rotation', and the run's D never guessed turns: leave it "
-            'out, or train with --config.loss.rotation=1.0'
+            "config.anomaly.scores has 'rotation', and the run's D was not trained to predict "
+            'rotations: leave it out, or train with --config.loss.rotation=1.0'
         )
     strange = None
     if pictures is not None:
@@ -136,9 +136,9 @@ def _write_csv(
     known = [] if strange is None else ['anomaly']
     writer.writerow(['image', *known, *scored.scores])
     for index, name in enumerate(names):
-        told = [] if strange is None else [int(strange[index])]
+        label = [] if strange is None else [int(strange[index])]
         values = (f'{values[index]:.6g}' for values in scored.scores.values())
-        writer.writerow([name, *told, *values])
+        writer.writerow([name, *label, *values])
     write_whole(out / 'scores.csv', text.getvalue().encode())
 
 

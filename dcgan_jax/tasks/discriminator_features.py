@@ -51,8 +51,8 @@ def logits(
     def of_piece(variables: Any, part: jax.Array, labels: jax.Array) -> jax.Array:
         # Packed discriminators judge several images as one: here each with itself.
         shown = jnp.repeat(images.to_float(part), module.pack, axis=0)
-        told = jnp.repeat(labels, module.pack)
-        return module.apply(variables, shown, told, train=False)[:, 0]
+        condition = jnp.repeat(labels, module.pack)
+        return module.apply(variables, shown, condition, train=False)[:, 0]
 
     labels = np.zeros(len(pixels), np.int32) if labels is None else labels
     apply = functools.partial(of_piece, _variables(state))
@@ -60,9 +60,10 @@ def logits(
 
 
 def turn_losses(networks: Networks, state: GANState, pixels: np.ndarray) -> np.ndarray:
-    """How badly D guesses by how many quarters images were turned, float32 `[N]`.
+    """Cross-entropy of D's rotation prediction, float32 `[N]`.
 
-    The mean over four turns of -log Q(turn | turned image), in a run with `config.loss.rotation`
+    The mean over four rotations of -log Q(rotation | rotated image), in a run with
+    `config.loss.rotation`
     (Golan & El-Yaniv 2018, arXiv:1805.10917; Hendrycks et al. 2019, arXiv:1906.12340).
 
     Args:
@@ -76,11 +77,11 @@ def turn_losses(networks: Networks, state: GANState, pixels: np.ndarray) -> np.n
     def of_piece(variables: Any, part: jax.Array) -> jax.Array:
         total = jnp.zeros(len(part))
         labels = jnp.zeros(len(part), jnp.int32)
-        for quarters in range(4):
-            turned = jnp.rot90(images.to_float(part), quarters, axes=(1, 2))
-            _, seen = module.apply(variables, turned, labels, train=False, mutable=['turns'])
-            (told,) = seen['turns']['logits']
-            total -= jax.nn.log_softmax(told)[:, quarters]
+        for num_rot90 in range(4):
+            rotated = jnp.rot90(images.to_float(part), num_rot90, axes=(1, 2))
+            _, seen = module.apply(variables, rotated, labels, train=False, mutable=['rotation'])
+            (logits,) = seen['rotation']['logits']
+            total -= jax.nn.log_softmax(logits)[:, num_rot90]
         return total / 4
 
     return in_pieces(functools.partial(of_piece, _variables(state)), _BATCH, 'Turning', pixels)
@@ -100,11 +101,13 @@ def _variables(state: GANState) -> Any:
     return {'params': state.discriminator.params, **state.discriminator.statistics}
 
 
-def vectors(judge: Discriminator, variables: Any, pixels: jax.Array, side: int) -> jax.Array:
+def vectors(
+    discriminator: Discriminator, variables: Any, pixels: jax.Array, side: int
+) -> jax.Array:
     """The activations of uint8 images `[B, H, W, C]` as float32 `[B, D]`, D unpacked."""
-    real = jnp.repeat(images.to_float(pixels), judge.pack, axis=0)
+    real = jnp.repeat(images.to_float(pixels), discriminator.pack, axis=0)
     labels = jnp.zeros(len(real), jnp.int32)
-    _, seen = judge.apply(variables, real, labels, train=False, mutable=['intermediates'])
+    _, seen = discriminator.apply(variables, real, labels, train=False, mutable=['intermediates'])
     maps = jax.tree.leaves(seen['intermediates'])
     return jnp.concatenate([_pooled(x, side).reshape(len(pixels), -1) for x in maps], axis=1)
 

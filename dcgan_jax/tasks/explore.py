@@ -102,8 +102,10 @@ def explore(
     found = look_for_neighbours(made, out, num or 100)
     write_whole(out / 'explore.json', f'{json.dumps(found, indent=2)}\n'.encode())
     near = found['median_distance_to_training_images']
-    told = [f'{what} in {space} {near[space][what]:.4g}' for space in near for what in near[space]]
-    return out, ', '.join(told)
+    distances = [
+        f'{what} in {space} {near[space][what]:.4g}' for space in near for what in near[space]
+    ]
+    return out, ', '.join(distances)
 
 
 def slerp(start: np.ndarray, end: np.ndarray, share: float) -> np.ndarray:

@@ -85,20 +85,25 @@ class Completion:
     def __call__(self, state: GANState, given: np.ndarray) -> np.ndarray:
         """Images uint8 `[N, H, W, C]` of inputs `[N, H, W, C + 1]`, see `data.degradations`."""
         variables = self._sampler.variables(state)
-        judge = {'params': state.discriminator.params, **state.discriminator.statistics}
+        discriminator = {'params': state.discriminator.params, **state.discriminator.statistics}
 
-        search = functools.partial(self._search, variables, judge, self._key)
+        search = functools.partial(self._search, variables, discriminator, self._key)
         return in_pieces(search, _IMAGES, 'Searching', given, delay=0)
 
 
 def _search(
-    networks: Networks, config: ConfigDict, variables: Any, judge: Any, key: Any, given: jax.Array
+    networks: Networks,
+    config: ConfigDict,
+    variables: Any,
+    discriminator: Any,
+    key: Any,
+    given: jax.Array,
 ) -> jax.Array:
     # All images start from the same latents, so that each is a function of itself alone.
     count, restarts = len(given), config.search.restarts
     # Classes in turn, each by its first caption where it has several.
-    told = captions.learnt(config, networks.generator.num_classes)[:: captions.count(config)]
-    labels = jnp.tile(np.resize(told, restarts), count)
+    classes = captions.learnt(config, networks.generator.num_classes)[:: captions.count(config)]
+    labels = jnp.tile(np.resize(classes, restarts), count)
     pack = config.discriminator.pack
     known = jnp.repeat(given, restarts, axis=0)
     weights = _weights(known[..., -1:]) if config.input.kind == 'masked' else 1.0
@@ -110,7 +115,7 @@ def _search(
         made = generate(latents)
         apart = jnp.abs(degradations.known_part(config, made, known) - known[..., :-1])
         shown, of = (jnp.repeat(array, pack, axis=0) for array in (made, labels))
-        logits = alone(networks.discriminator).apply(judge, shown, of, train=False)[:, 0]
+        logits = alone(networks.discriminator).apply(discriminator, shown, of, train=False)[:, 0]
         context = jnp.mean(weights * apart, axis=(1, 2, 3))
         return context + config.search.prior * jax.nn.softplus(-logits)
 

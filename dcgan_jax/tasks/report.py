@@ -47,7 +47,7 @@ _CAPTIONS = {
     },
     'anomalies': {
         'discriminator': f'{_STRANGEST}, by the logit of D',
-        'rotation': f'{_STRANGEST}, by guesses of their turns',
+        'rotation': f'{_STRANGEST}, by rotation prediction',
         'mahalanobis': f'{_STRANGEST}, by the Mahalanobis distance of features of D',
         'neighbours': f'{_STRANGEST}, by the distance to neighbours in features of D',
         'encoder': f'{_STRANGEST}, each with that of G (latents by an encoder) and the difference',
@@ -175,8 +175,8 @@ def _figures(folder: epath.Path) -> Iterator[str]:
     if rows:
         yield html_report.table(rows)
     for protocol, number in protocols.items():
-        told = [{'': name, 'value': value} for name, value in json.loads(protocol).items()]
-        yield html_report.folded(f'Protocol {number}', html_report.table(told))
+        rows = [{'': name, 'value': value} for name, value in json.loads(protocol).items()]
+        yield html_report.folded(f'Protocol {number}', html_report.table(rows))
 
 
 def _samples(workdir: epath.Path, pictures: Pictures) -> list[str]:
