@@ -20,7 +20,7 @@ ROOT = Path(__file__).parent.parent
 SCRIPT = """
 import sys
 from pathlib import Path
-from dcgan_jax import train
+from dcgan_jax import training
 from dcgan_jax.tasks import report, sample
 from tests.conftest import TinyImages, tiny_config
 
@@ -28,7 +28,7 @@ data_dir, workdir, out, *steps = sys.argv[1:]
 for count in map(int, steps):
     config = tiny_config(Path(data_dir))
     config.num_steps = count
-    train.train_and_evaluate(config, workdir)
+    training.train_and_evaluate(config, workdir)
 sample.sample(workdir, out, 9, 0)
 print(report.report(workdir))
 """

@@ -433,7 +433,7 @@ def run(data_dir, tmp_path_factory):
     create = functools.partial(
         train_state.create, run.config, models.build(*run[:2], run.num_classes), run.image_shape
     )
-    like = parallel.abstract_state(create, sharding.create(), 'replicated')
+    like = parallel.abstract_state(create, sharding.create())
     state = parallel.initial_state(create, like)
     best = {'value': 1.0, 'measured': evaluation._comparable('frechet_distance', {'n_fake': 9})}
     for folder in (checkpoint.FOLDER, checkpoint.BEST_FOLDER):

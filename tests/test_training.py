@@ -72,7 +72,7 @@ def test_a_call_makes_the_updates_of_train_step_with_a_key_of_its_own_each(confi
     create = functools.partial(train_state.create, config, networks, (8, 8, 3))
     split = np.random.default_rng(0).integers(0, 256, (40, 8, 8, 3), np.uint8)
     batches = input_pipeline.batch_indices(config.seed, 0, config.batch_size, 40, num_batches=2)
-    like = parallel.abstract_state(create, mesh, 'replicated')
+    like = parallel.abstract_state(create, mesh)
     expected = parallel.initial_state(create, like)
     step = jax.jit(lambda state, real, key: train_step(state, real, None, key, config))
     norms = []

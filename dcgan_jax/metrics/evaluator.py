@@ -26,6 +26,7 @@ from dcgan_jax.metrics import (
 )
 from dcgan_jax.metrics.inception_score import SPLITS
 from dcgan_jax.metrics.kernel_distance import SUBSET_SIZE, SUBSETS
+from dcgan_jax.metrics.mode_coverage import IMAGE_SHAPE, MAX_RMS, MAX_SHARE
 from dcgan_jax.metrics.precision_recall import NEIGHBOURS
 from dcgan_jax.runtime.errors import UserError
 from dcgan_jax.runtime.files import write_whole
@@ -107,10 +108,10 @@ class Evaluator:
                 f'config.evaluation.metrics: mode_coverage knows the modes of {_MODES_OF!r}, not '
                 f'those of {source.name}: leave it out'
             )
-        if 'mode_coverage' in self._asked and source.image_shape != mode_coverage.IMAGE_SHAPE:
+        if 'mode_coverage' in self._asked and source.image_shape != IMAGE_SHAPE:
             raise UserError(
                 'config.evaluation.metrics: mode_coverage takes images of '
-                f'{mode_coverage.IMAGE_SHAPE}, these have {source.image_shape}: leave it out, or '
+                f'{IMAGE_SHAPE}, these have {source.image_shape}: leave it out, or '
                 'config.data.image_size'
             )
         self._extractor = self._given = None
@@ -283,8 +284,8 @@ class Evaluator:
         if 'mode_coverage' in self._asked:
             protocol |= {
                 'modes_of': _MODES_OF,
-                'modes_max_rms': mode_coverage.MAX_RMS,
-                'modes_max_share': mode_coverage.MAX_SHARE,
+                'modes_max_rms': MAX_RMS,
+                'modes_max_share': MAX_SHARE,
             }
         return protocol
 
