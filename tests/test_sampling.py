@@ -23,7 +23,7 @@ def test_standing_statistics_are_the_mean_of_batch_statistics(generator_and_stat
     generator, state = generator_and_state
     params, key = state.ema_params, jax.random.key(5)
     stats = sampling.standing_statistics(
-        generator, {'params': params}, key, batches=3, batch_size=16, latent_dim=4, told=ALL
+        generator, {'params': params}, key, batches=3, batch_size=16, latent_dim=4, conditions=ALL
     )
     # The first normalisation follows one dense layer: its statistics by hand, in float64.
     kernel = np.asarray(params['project']['kernel'], np.float64)
@@ -121,15 +121,15 @@ def test_standing_statistics_of_bfloat16_networks_are_float32(config):
         batches=2,
         batch_size=8,
         latent_dim=4,
-        told=ALL,
+        conditions=ALL,
     )
     assert {leaf.dtype for leaf in jax.tree.leaves(stats)} == {jnp.dtype('float32')}
 
 
-@pytest.mark.parametrize('told', [(0, 1, 2), (1, 2)])
-def test_standing_statistics_see_every_class_that_was_learnt(config, told):
+@pytest.mark.parametrize('conditions', [(0, 1, 2), (1, 2)])
+def test_standing_statistics_see_every_class_that_was_learnt(config, conditions):
     """In batches of two: a class's scale and shift touch later layers' statistics."""
-    told = np.asarray(told, np.int32)
+    conditions = np.asarray(conditions, np.int32)
     config.conditional = True
     networks = models.build(config, (8, 8, 3), 3)
     generator = networks.generator
@@ -139,14 +139,14 @@ def test_standing_statistics_see_every_class_that_was_learnt(config, told):
     def statistics(params):
         return sampling.standing_statistics(
             generator, {'params': params}, jax.random.key(0), batches=3, batch_size=2,
-            latent_dim=4, told=told,
+            latent_dim=4, conditions=conditions,
         )['norm_0']['mean']  # fmt: skip
 
     before = statistics(params)
     for label in range(3):
         table = params['project_norm_shift']['embedding'].at[label].add(5.0)
         moved = {**params, 'project_norm_shift': {'embedding': table}}
-        assert (np.abs(statistics(moved) - before).max() > 1e-3) == (label in told)
+        assert (np.abs(statistics(moved) - before).max() > 1e-3) == (label in conditions)
 
 
 def test_the_average_is_normalised_by_vectors_of_its_own(config):
