@@ -35,7 +35,7 @@ _CONFIG = config_flags.DEFINE_config_file(
     'Config of the run; change its fields by --config.FIELD=VALUE.',
     lock_config=True,
 )
-_WORKDIR = flags.DEFINE_string('workdir', None, 'Folder of the run; a started run goes on there.')
+_WORKDIR = flags.DEFINE_string('workdir', None, 'Folder of the run; an interrupted run resumes.')
 _MODE = flags.DEFINE_enum('mode', 'train', MODES, 'What to do.')
 _OUT = flags.DEFINE_string('out', None, 'Folder for results; a folder in --workdir by default.')
 _NUM = flags.DEFINE_integer(

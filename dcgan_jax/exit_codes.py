@@ -35,7 +35,7 @@ def of_errors() -> Iterator[None]:
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
-        end(f'{error}: free some space, then the same command goes on', 1)
+        end(f'{error}: free some space, then resume with the same command', 1)
     except RuntimeError as error:  # JAX's own is one of them, and isn't imported for --help.
         if not str(error).startswith('RESOURCE_EXHAUSTED'):
             raise

@@ -70,7 +70,7 @@ def train_call(
 
 
 def _data_parallel(network: NetworkState, mesh: Mesh) -> NetworkState:
-    """The network, each device computing its part of a batch, of latents too."""
+    """The network with its inputs, images or latents, sharded along the batch."""
     shared = sharding.sharded(mesh)
 
     def apply(variables: Any, inputs: jax.Array, *rest: Any, **options: Any) -> Any:
@@ -113,7 +113,7 @@ def steps_per_call(config: ConfigDict) -> int:
 
 
 def abstract_state(create: Callable[[], GANState], mesh: Mesh) -> Any:
-    """What `create` returns, as shapes and where they live; see `mesh.abstract`."""
+    """The state that `create` returns, as shapes and shardings; see `sharding.abstract`."""
     return sharding.abstract(mesh, jax.eval_shape(create))
 
 

@@ -15,7 +15,7 @@ from dcgan_jax.runtime import sharding
 def feed(
     config: ConfigDict, mesh: Mesh, source: sources.ImageSource, ranges: Sequence[tuple[int, int]]
 ) -> tuple[Examples | None, Generator[jax.Array | Examples, None, None]]:
-    """What `compiled.train_call` takes beside the state, for the calls of `ranges`.
+    """What `parallel.train_call` takes beside the state, for the calls of `ranges`.
 
     Args:
         config: of the run.

@@ -22,7 +22,7 @@ def conv(
     operand_dtype: jax.typing.DTypeLike,
     transposed: bool = False,
 ) -> jax.Array:
-    """Convolves with 'SAME' padding; see `winograd.conv`, whose arguments and result are these."""
+    """Convolves with 'SAME' padding; arguments and result are those of `conv_winograd.conv`."""
     k, channels = kernel.shape[0], x.shape[3]
     sizes = [-(-size // strides) for size in x.shape[1:3]]
     taps = -(-k // strides)  # of a phase of the kernel, along an axis

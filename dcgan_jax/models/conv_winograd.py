@@ -68,7 +68,7 @@ def conv(
     operand_dtype: jax.typing.DTypeLike,
     transposed: bool = False,
 ) -> jax.Array:
-    """Convolves with 'SAME' padding; see `lowering.conv`, whose arguments and result are these.
+    """Convolves with 'SAME' padding; see `conv.conv`, whose arguments and result are these.
 
     The type should be of 32 bits or more: there are sums before and after the products.
 

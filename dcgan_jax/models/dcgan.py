@@ -44,7 +44,7 @@ class Generator(nn.Module):
         width: scales every number of channels (and of stem features).
         num_classes: 0, or how many classes (or captions) have a normalisation of their own.
         caption_size: of a caption's vector, which takes the place of a class then; 0: classes.
-        lowering: how convolutions are computed, see `layers`; the result is the same.
+        lowering: how convolutions are computed, see `conv`; the result is the same.
         dtype: of the computation; parameters and statistics stay float32.
     """
 
@@ -159,7 +159,7 @@ class Discriminator(nn.Module):
         caption_size: of a caption's vector, which takes the place of a class then; 0: classes.
         predicts_rotation: a second head predicts an image's rotation (Chen et al. 2019,
             arXiv:1811.11212).
-        lowering: how convolutions are computed, see `layers`; the result is the same.
+        lowering: how convolutions are computed, see `conv`; the result is the same.
         dtype: of the computation up to the last map; both heads are computed in float32, and
             parameters and statistics are float32.
     """

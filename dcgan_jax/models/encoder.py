@@ -15,7 +15,7 @@ class Encoder(nn.Module):
     Attributes:
         latent_dim: d.
         features: channels of the first stage; each next one has twice as many.
-        lowering: how convolutions are computed, see `layers`.
+        lowering: how convolutions are computed, see `conv`.
     """
 
     latent_dim: int

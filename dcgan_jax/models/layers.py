@@ -127,7 +127,7 @@ class _SquareConv(nn.Module):
 
 
 class Conv(_SquareConv):
-    """A convolution with 'SAME' padding: `lowering.conv` and a bias."""
+    """A convolution with 'SAME' padding: `conv.conv` and a bias."""
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -136,7 +136,7 @@ class Conv(_SquareConv):
 
 
 class ConvTranspose(_SquareConv):
-    """A transposed convolution with 'SAME' padding: `lowering.conv_transpose` and a bias."""
+    """A transposed convolution with 'SAME' padding: `conv.conv_transpose` and a bias."""
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:

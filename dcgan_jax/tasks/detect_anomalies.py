@@ -45,7 +45,7 @@ def detect_anomalies(
 
     Args:
         workdir: of a training run of latents, on `config.data.classes` say.
-        given: see `restore.with_given`; `anomaly` counts too.
+        given: see `trained_run.with_given`; `anomaly` counts too.
         out: folder for `scores.csv`, a line for each image, `figures.json` and a picture of each
             score, with heat maps where G makes the images again; `workdir/anomalies` when None
             (`workdir/anomalies_in_pictures` of a user's).

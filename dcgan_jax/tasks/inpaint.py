@@ -42,7 +42,7 @@ def inpaint(
 
     Args:
         workdir: of a training run.
-        given: see `restore.with_given`; its `input.mask` and `.missing` count.
+        given: see `trained_run.with_given`; its `input.mask` and `.missing` count.
         out: folder for results; `workdir/inpainting` when None.
         pictures: folder of pictures of the run's size, each written without its hole; None: images
             of `config.evaluation.split` are measured, beside mean fill and Telea 2004 (with

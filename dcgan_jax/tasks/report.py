@@ -198,7 +198,7 @@ def _task(folder: epath.Path, pictures: Pictures) -> Iterator[str]:
             yield from _tables(_spaced(path), found)
             methods = found.get('figures')
             if {'input', 'figures'} <= found.keys() and isinstance(methods, dict):
-                # Of images completed, see `pairs.write`.
+                # Of images completed, see `image_to_image.write`.
                 said[path.stem] = f'What was given, {", ".join(methods)}, the real image'
     shown = [path for path in paths if path.suffix in _KINDS]
     if shown:

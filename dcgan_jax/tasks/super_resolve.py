@@ -34,7 +34,7 @@ def super_resolve(
 
     Args:
         workdir: of a training run.
-        given: see `restore.with_given`; of a run of latents `input.scale` counts.
+        given: see `trained_run.with_given`; of a run of latents `input.scale` counts.
         out: folder for results; `workdir/super_resolution` when None.
         pictures: folder of small pictures, each written larger; None: images of
             `config.evaluation.split` are made small and measured, beside bicubic and Lanczos.
