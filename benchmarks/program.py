@@ -86,7 +86,7 @@ def build(
     mesh: Mesh | None = None,
 ) -> Program:
     """Compiles the training call of a config for random images that stay on the device(s)."""
-    mesh = mesh or sharding.create(config.batch_size)
+    mesh = mesh or sharding.create_mesh(config.batch_size)
     networks = models.build(config, IMAGE_SHAPE, NUM_CLASSES)
     create = functools.partial(train_state.create, config, networks, IMAGE_SHAPE)
     like = parallel.abstract_state(create, mesh)

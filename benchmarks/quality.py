@@ -26,7 +26,7 @@ from ml_collections import ConfigDict
 from benchmarks import measure, program
 from dcgan_jax import config as config_lib
 from dcgan_jax import models, parallel, train_state
-from dcgan_jax.data import feed, images, sources
+from dcgan_jax.data import images, input_pipeline, sources
 from dcgan_jax.data.sources import ImageSource
 from dcgan_jax.evaluation import SampleScorer
 from dcgan_jax.models import Networks
@@ -62,13 +62,13 @@ def train(
         marks: seconds, ascending.
         start: `time.perf_counter` at second 0; None: at the end of the first call, which compiles.
     """
-    mesh = sharding.create(config.batch_size)
+    mesh = sharding.create_mesh(config.batch_size)
     create = functools.partial(train_state.create, config, networks, source.image_shape)
     like = parallel.abstract_state(create, mesh)
     state = parallel.initial_state(create, like)
     state = train_state.with_captions(state, like, config, source.class_names)
     ranges = parallel.CallRanges(0, config.num_steps, parallel.steps_per_call(config))
-    split, batches = feed.feed(config, mesh, source, ranges)
+    split, batches = input_pipeline.create_input_iter(config, mesh, source, ranges)
     call = parallel.train_call(config, mesh, like, source.image_shape)
     reached, metrics, left = [], None, list(marks)
     with contextlib.closing(batches):

@@ -22,10 +22,10 @@ AXES = ('batch_size', 'width', 'steps_per_call', 'devices')
 def time_one(config: ConfigDict, axis: str, value: float, repeats: int) -> dict[str, Any]:
     """Times one config changed along one axis."""
     steps_per_call = 1
-    mesh = sharding.create(config.batch_size)
+    mesh = sharding.create_mesh(config.batch_size)
     if axis == 'batch_size':
         config.batch_size = int(value)
-        mesh = sharding.create(config.batch_size)
+        mesh = sharding.create_mesh(config.batch_size)
     elif axis == 'width':
         config.generator.width = config.discriminator.width = value
     elif axis == 'steps_per_call':

@@ -97,7 +97,7 @@ def main(argv: list[str]) -> None:
     """Runs the mode that `parse` found; its errors end the process with their exit codes."""
     del argv  # All of it is in the flags.
     absl_logging.get_absl_handler().addFilter(log_filter.is_shown)
-    with exit_codes.of_errors():
+    with exit_codes.handle_errors():
         _check_flags()
         _keep_compiled_programs()
         print(_train() if _MODE.value == 'train' else _run_task())
@@ -109,7 +109,7 @@ def _train() -> str:
 
     config = _config()
     if _is_distributed():
-        multihost.start(_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value)
+        multihost.initialize(_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value)
     state = training.train_and_evaluate(config, _WORKDIR.value)
     return f'samples: {training.grid_path(_WORKDIR.value, int(state.step))}'
 
@@ -170,18 +170,20 @@ def parse(argv: list[str]) -> list[str]:
         _end_help()
     except flags.UnrecognizedFlagError as error:
         hint = '; to change fields, give a --config=FILE too' if 'config.' in str(error) else ''
-        exit_codes.end(f'{error}{hint}', 2)
+        exit_codes.exit_with_error(f'{error}{hint}', 2)
     except (flags.Error, TypeError, ValueError, SyntaxError, ImportError) as error:
-        exit_codes.end(error, 2)
+        exit_codes.exit_with_error(error, 2)
     except OSError as error:  # From ml_collections, where fields of such a config are changed.
-        exit_codes.end(f'--config can not be read ({error}): give a file of configs/', 2)
+        exit_codes.exit_with_error(
+            f'--config can not be read ({error}): give a file of configs/', 2
+        )
     except (AttributeError, KeyError) as error:
         # From ml_collections: an unknown field, its name and words quoted twice, or a config file
         # without get_config.
         words = str(error).replace('\\n', ' ').replace('\\', '')
         if 'get_config' in words:
-            exit_codes.end(f'--config: {words}', 2)
-        exit_codes.end(f'--config has no field {words[1:-1]}', 2)
+            exit_codes.exit_with_error(f'--config: {words}', 2)
+        exit_codes.exit_with_error(f'--config has no field {words[1:-1]}', 2)
 
 
 def _end_help() -> NoReturn:

@@ -14,7 +14,7 @@ from ml_collections import ConfigDict
 from dcgan_jax import augmentation, gradient_penalties, optimizers
 from dcgan_jax.data import captions, corrupt_records, degradations, input_pipeline
 from dcgan_jax.losses import LOSSES
-from dcgan_jax.metrics.evaluator import METRIC_OF, METRICS
+from dcgan_jax.metrics.evaluator import METRIC_OF_RESULT, METRICS
 from dcgan_jax.models import blocks, conv, norms
 from dcgan_jax.runtime import nonfinite
 from dcgan_jax.runtime.errors import UserError
@@ -242,7 +242,7 @@ SCHEMA = {
     },
     'evaluation': {
         'every': whole(0),
-        'best': Choice(tuple(METRIC_OF)),
+        'best': Choice(tuple(METRIC_OF_RESULT)),
         'num_samples': whole(2, 1_000_000),
         'extractor': Text(filled=True),
         'inception_weights': Text(),
@@ -345,7 +345,7 @@ def _conflicts(config: ConfigDict) -> Iterator[tuple[str, str]]:
                     f'{optimizer.name!r}',
                     'set it to 0.0, or take another optimiser',
                 )
-    metric = METRIC_OF[config.evaluation.best]
+    metric = METRIC_OF_RESULT[config.evaluation.best]
     if config.evaluation.every and metric not in config.evaluation.metrics:
         yield (
             f'config.evaluation.best={config.evaluation.best!r} is not measured',
@@ -375,7 +375,7 @@ def _conflicts(config: ConfigDict) -> Iterator[tuple[str, str]]:
             'has not',
             'set config.loss.rotation above 0.0 (Chen et al. 2019: 1.0, and 0.2 for G)',
         )
-    if config.loss.rotation and (pack > 1 or degradations.are_images(config)):
+    if config.loss.rotation and (pack > 1 or degradations.takes_images(config)):
         yield (
             'config.loss.rotation excludes config.discriminator.pack above 1 and images as inputs',
             'set it to 0.0',
@@ -403,7 +403,7 @@ def _conflicts_of_pairs(config: ConfigDict) -> Iterator[tuple[str, str]]:
             'set config.loss.adversarial, config.loss.feature_matching and '
             'config.augment.adaptive_target to 0.0, or take 1',
         )
-    if not degradations.are_images(config):
+    if not degradations.takes_images(config):
         if not loss.adversarial or loss.content or loss.feature_matching:
             yield (
                 "config.input.kind='latent' makes no pairs of images, so G learns from D alone",

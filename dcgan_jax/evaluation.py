@@ -21,7 +21,7 @@ from dcgan_jax.train_state import GANState
 # States are chosen by samples of a seed that nobody reports by accident.
 SELECTION_SEED = 2**32 - 1
 # What two comparable figures may differ in; a reference's content counts, not its file's name.
-_OF_THE_STATE = ('step', 'seed', 'reference')
+_STATE_FIELDS = ('step', 'seed', 'reference')
 
 
 class SampleScorer:
@@ -61,7 +61,7 @@ class SampleScorer:
             'batch_norm': self._batch_norm(state),
             'dtype': self._config.dtype,
         }
-        if degradations.are_images(self._config):
+        if degradations.takes_images(self._config):
             protocol['inputs'] = {**self._config.input, 'images': 'drawn from the split'}
         if len(self._sampler.classes):
             protocol['classes'] = 'those of images drawn from the split'
@@ -82,7 +82,7 @@ class SampleScorer:
         yield from self._sampler.batches(state, given, labels)
 
 
-class Progress:
+class TrainingEvaluator:
     """Evaluates a run's states as it trains, and keeps the best of them."""
 
     def __init__(
@@ -92,7 +92,7 @@ class Progress:
         workdir: epath.Path,
         writer: metric_writers.MetricWriter,
         best: checkpoint.Checkpoints,
-        request: preemption.Request,
+        watcher: preemption.PreemptionWatcher,
     ):
         """Takes up where the run was: what it saved as its best is to be beaten.
 
@@ -102,15 +102,15 @@ class Progress:
             workdir: gets `evaluation/*.json`.
             writer: gets the figures as scalars.
             best: where the best state is saved.
-            request: to stop, which an evaluation gives way to.
+            watcher: to stop, which an evaluation gives way to.
         """
         self._config = config.evaluation
         self._scorer, self._workdir, self._writer, self._best = scorer, workdir, writer, best
-        self._request = request
+        self._watcher = watcher
         saved = best.latest_metadata().get('best')
         self._to_beat = saved if _is_figure(saved) else None
 
-    def catch_up(self, state: GANState) -> bool:
+    def evaluate_if_missing(self, state: GANState) -> bool:
         """Evaluates a state that a run went on from, if that was given up; returns as a call."""
         files = (self._workdir / run_dir.EVALUATIONS_FOLDER).glob(f'{int(state.step):08d}_*.json')
         ours = any('_seed' not in path.name for path in files)  # Not of `--mode=evaluate`.
@@ -120,11 +120,11 @@ class Progress:
         """Evaluates a state and prints its figures; False if a signal ended that."""
         step = int(state.step)
         try:
-            with self._request.interrupts():
+            with self._watcher.interruptible():
                 result = self._scorer(state, self._config.num_samples, SELECTION_SEED)
-        except preemption.InterruptedByRequest:
+        except preemption.Preempted:
             return False
-        if multihost.is_first():
+        if multihost.is_primary():
             evaluator.write(self._workdir / run_dir.EVALUATIONS_FOLDER, f'{step:08d}', result)
         group = '_'.join(['evaluation', *filter(None, [result.protocol.get('extractor')])])
         self._writer.write_scalars(
@@ -157,5 +157,5 @@ def _is_figure(saved: Any) -> bool:
 
 
 def _comparable(figure: str, protocol: dict[str, Any]) -> dict[str, Any]:
-    kept = {name: value for name, value in protocol.items() if name not in _OF_THE_STATE}
+    kept = {name: value for name, value in protocol.items() if name not in _STATE_FIELDS}
     return {'figure': figure, **kept}

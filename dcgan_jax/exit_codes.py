@@ -15,32 +15,32 @@ from typing import NoReturn
 from dcgan_jax.runtime.errors import StoppedError, TrainingError, UserError
 
 
-def end(error: object, code: int) -> NoReturn:
+def exit_with_error(error: object, code: int) -> NoReturn:
     """Prints the error in one line on stderr and ends the process."""
     print('error:', *str(error).split(), file=sys.stderr)
     sys.exit(code)
 
 
 @contextlib.contextmanager
-def of_errors() -> Iterator[None]:
+def handle_errors() -> Iterator[None]:
     """Ends the process with the exit code of the error that the block raises."""
     try:
         yield
     except UserError as error:
-        end(error, 2)
+        exit_with_error(error, 2)
     except TrainingError as error:
         # At exit Python would add a line for each write that Orbax started and gave up.
         warnings.simplefilter('ignore', RuntimeWarning)
-        end(error, 1)
+        exit_with_error(error, 1)
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
-        end(f'{error}: free some space, then resume with the same command', 1)
+        exit_with_error(f'{error}: free some space, then resume with the same command', 1)
     except RuntimeError as error:  # JAX's own is one of them, and isn't imported for --help.
         if not str(error).startswith('RESOURCE_EXHAUSTED'):
             raise
         message = str(error).splitlines()[0].removesuffix('.')
-        end(f'{message}: use a smaller batch_size or width, or more devices', 1)
+        exit_with_error(f'{message}: use a smaller batch_size or width, or more devices', 1)
     except StoppedError as error:
         print(error, file=sys.stderr)
         sys.exit(128 + error.signal)

@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 from dcgan_jax.data import images
 from dcgan_jax.data.sources import Examples
 from dcgan_jax.runtime import nonfinite, sharding
-from dcgan_jax.runtime.prng import Role, role_key
+from dcgan_jax.runtime.prng import Purpose, purpose_key
 from dcgan_jax.train_state import GANState, NetworkState
 from dcgan_jax.train_step import Metrics, train_step
 
@@ -38,7 +38,7 @@ def train_call(
         if split is not None:
             batch = jax.tree.map(lambda leaf: jnp.take(leaf, batch, axis=0), split)
         batch = jax.lax.with_sharding_constraint(batch, shared)
-        key = jax.random.fold_in(role_key(config.seed, Role.STEP), state.step)
+        key = jax.random.fold_in(purpose_key(config.seed, Purpose.STEP), state.step)
         parallel = state.replace(
             generator=_data_parallel(state.generator, mesh),
             discriminator=_data_parallel(state.discriminator, mesh),

@@ -15,7 +15,7 @@ from dcgan_jax import config as config_lib
 from dcgan_jax.configs import default
 from dcgan_jax.runtime import checkpoint, nonfinite
 from dcgan_jax.runtime.errors import UserError
-from dcgan_jax.runtime.files import in_bucket, reachable, write_whole
+from dcgan_jax.runtime.files import in_bucket, reachable, write_atomic
 
 CONFIG_FILE = 'config.json'
 LOCK_FILE = '.lock'
@@ -126,7 +126,7 @@ def check_free(workdir: epath.Path, run: Run) -> None:
 def enter(workdir: epath.Path, run: Run) -> None:
     """Claims `workdir` for `run`, within `alone`; raises what `check_free` does."""
     check_free(workdir, run)
-    write_whole(workdir / CONFIG_FILE, json.dumps(describe(run), indent=2).encode())
+    write_atomic(workdir / CONFIG_FILE, json.dumps(describe(run), indent=2).encode())
 
 
 @contextlib.contextmanager

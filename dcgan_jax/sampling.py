@@ -14,7 +14,7 @@ from dcgan_jax.data.degradations import sample_latents
 from dcgan_jax.data.sources import Examples, ImageSource
 from dcgan_jax.models import Generator, layers
 from dcgan_jax.runtime import sharding
-from dcgan_jax.runtime.prng import Role, role_key
+from dcgan_jax.runtime.prng import Purpose, purpose_key
 from dcgan_jax.train_state import GANState
 
 _POWER_ITERATIONS = 8  # From the live parameters' vectors to the average's, which are close.
@@ -93,12 +93,12 @@ def generate(
     return images.to_uint8(generator.apply(variables, latents, labels, train=False))
 
 
-def drawn(seed: int, count: int, source: ImageSource) -> np.ndarray:
+def read_images(seed: int, count: int, source: ImageSource) -> np.ndarray:
     """`count` images of a split in an order of `seed`, uint8 `[count, H, W, C]`."""
     return source.read(input_pipeline.batch_indices(seed, 0, count, len(source))[0]).images
 
 
-def drawn_labelled(seed: int, count: int, source: ImageSource) -> Examples:
+def read_labeled_images(seed: int, count: int, source: ImageSource) -> Examples:
     """As `drawn`, with their classes."""
     source.require_labels()
     return source.read(input_pipeline.batch_indices(seed, 0, count, len(source))[0], labels=True)
@@ -143,19 +143,21 @@ class Sampler:
             generator: the module.
             config: the run's; `ema`, `latent_dim`, `batch_size` and `seed` are read.
         """
-        self._captions = captions.count(config)
-        conditions = captions.learnt(config, generator.num_classes)
+        self._captions = captions.num_captions(config)
+        conditions = captions.trained_conditions(config, generator.num_classes)
         self.classes = conditions[:: self._captions] // self._captions
         if not generator.num_classes:
             self.classes = self.classes[:0]
-        mesh = sharding.create()
+        mesh = sharding.create_mesh()
         self._batch_size = -(-config.batch_size // mesh.size) * mesh.size
         self._config = config
         self._latents = _by_index(lambda key: sample_latents(key, 1, config.latent_dim)[0])
         self._given = _by_index(
-            lambda key, real: degradations.draw(key, config, images.to_float(real)[None])[0]
+            lambda key, real: degradations.sample_inputs(key, config, images.to_float(real)[None])[
+                0
+            ]
         )
-        self._key = role_key(config.seed, Role.STANDING)
+        self._key = purpose_key(config.seed, Purpose.STANDING_STATISTICS)
         averaged = config.ema.batch_stats == 'average'
 
         def variables(state: GANState, key: jax.Array) -> Any:
@@ -191,16 +193,16 @@ class Sampler:
 
     def latents(self, seed: int, count: int) -> np.ndarray:
         """Latents float32 `[count, latent_dim]`, a function of (seed, index) alone."""
-        return np.asarray(self._latents(role_key(seed, Role.SAMPLES), np.arange(count)))
+        return np.asarray(self._latents(purpose_key(seed, Purpose.SAMPLES), np.arange(count)))
 
     def inputs(self, seed: int, count: int, source: ImageSource) -> np.ndarray:
         """What the generator makes `count` images of, a function of (seed, index) alone.
 
-        Latents; or what `config.input` leaves of `drawn(seed, count, source)`.
+        Latents; or what `config.input` leaves of `read_images(seed, count, source)`.
         """
-        if not degradations.are_images(self._config):
+        if not degradations.takes_images(self._config):
             return self.latents(seed, count)
-        root, real = role_key(seed, Role.SAMPLES), drawn(seed, count, source)
+        root, real = purpose_key(seed, Purpose.SAMPLES), read_images(seed, count, source)
         return np.asarray(self._given(root, np.arange(count), real))
 
     def variables(self, state: GANState) -> Any:
@@ -248,7 +250,7 @@ class Sampler:
         """Yields what a call returns piece by piece, each of about `config.batch_size` images."""
         variables = self.variables(state)
         if prompts is not None:
-            table = sharding.place(prompts, sharding.replicated(sharding.create()))
+            table = sharding.place(prompts, sharding.replicated(sharding.create_mesh()))
             variables = variables | {'captions': {'table': table}}
         elif self._captions > 1:
             labels = labels * self._captions + _occurrence(labels) % self._captions

@@ -13,7 +13,7 @@ from dcgan_jax import optimizers
 from dcgan_jax.data import captions, degradations
 from dcgan_jax.models import Networks
 from dcgan_jax.runtime import sharding
-from dcgan_jax.runtime.prng import Role, role_key
+from dcgan_jax.runtime.prng import Purpose, purpose_key
 
 NETWORKS = 'discriminator', 'generator'  # Fields of `GANState`, and prefixes of metrics.
 # Collections beside the parameters. A forward pass updates them, but for the captions.
@@ -76,10 +76,10 @@ def create(config: ConfigDict, networks: Networks, image_shape: tuple[int, int, 
         networks: from `models.build`.
         image_shape: (H, W, C).
     """
-    generator_key, discriminator_key = jax.random.split(role_key(config.seed, Role.WEIGHTS))
+    generator_key, discriminator_key = jax.random.split(purpose_key(config.seed, Purpose.INIT))
     count = config.discriminator.pack
     images = jnp.zeros((count, *image_shape))
-    given = degradations.draw(generator_key, config, images[:1])
+    given = degradations.sample_inputs(generator_key, config, images[:1])
     labels = jnp.zeros(count, jnp.int32)
     generator = networks.generator.init(generator_key, given, labels[:1], train=False)
     discriminator = networks.discriminator.init(discriminator_key, images, labels, train=False)
@@ -118,7 +118,7 @@ def with_captions(
     """
     if not captions.is_used(config):
         return state
-    vectors = captions.embed(config, captions.sentences(config, class_names))
+    vectors = captions.embed(config, captions.class_captions(config, class_names))
 
     def with_captions(network: NetworkState, placed: NetworkState) -> NetworkState:
         table = sharding.place(vectors, placed.captions['table'].sharding)

@@ -72,7 +72,7 @@ class StepContext:
         self, network: NetworkState, real: jax.Array, stream: RngStream
     ) -> tuple[jax.Array, Any, Any]:
         """(fakes, function from their gradient to the parameters', updated statistics)."""
-        given = degradations.draw(self.stream(stream), self.config, real)
+        given = degradations.sample_inputs(self.stream(stream), self.config, real)
 
         def forward(params: Any) -> tuple[jax.Array, Any]:
             fake, updated = self._apply(network, params, network.statistics, given)
@@ -271,15 +271,17 @@ def _captions(
     """(captions of classes `labels`, those of other classes): themselves and None without text."""
     if not captions.is_used(config):
         return labels, None
-    of_each = captions.count(config)
+    captions_per_class = captions.num_captions(config)
     caption_key = jax.random.fold_in(key, RngStream.CAPTION)
-    rows = captions.rows(caption_key, labels, of_each)
+    rows = captions.sample_captions(caption_key, labels, captions_per_class)
     if not config.text.mismatched:
         return rows, None
     class_key, other_key = jax.random.split(jax.random.fold_in(key, RngStream.MISMATCH))
-    num_classes = len(network.captions['table']) // of_each
-    others = captions.mismatched(class_key, labels, captions.classes(config, num_classes))
-    return rows, captions.rows(other_key, others, of_each)
+    num_classes = len(network.captions['table']) // captions_per_class
+    others = captions.sample_other_classes(
+        class_key, labels, captions.trained_classes(config, num_classes)
+    )
+    return rows, captions.sample_captions(other_key, others, captions_per_class)
 
 
 def _update_discriminator(

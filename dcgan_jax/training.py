@@ -15,8 +15,8 @@ from tqdm import tqdm
 
 from dcgan_jax import config as config_lib
 from dcgan_jax import models, parallel, run_dir, train_state
-from dcgan_jax.data import captions, feed, images, sources
-from dcgan_jax.evaluation import Progress, SampleScorer
+from dcgan_jax.data import captions, images, input_pipeline, sources
+from dcgan_jax.evaluation import SampleScorer, TrainingEvaluator
 from dcgan_jax.run_dir import Run
 from dcgan_jax.runtime import checkpoint, multihost, nonfinite, preemption, sharding, writers
 from dcgan_jax.runtime.clu_no_tf import metric_writers, parameter_overview, periodic_actions
@@ -46,18 +46,20 @@ def train_and_evaluate(config: ConfigDict, workdir: epath.PathLike) -> GANState:
         StoppedError: SIGTERM or SIGINT came; the state was saved, and the same call goes on there.
     """
     prepared = prepare(config, workdir)
-    alone = multihost.first_holds(run_dir.alone(prepared.workdir))
-    with alone, preemption.watch() as request:
-        multihost.on_first(run_dir.enter, prepared.workdir, prepared.run)
+    alone = multihost.primary_context(run_dir.alone(prepared.workdir))
+    with alone, preemption.watch() as watcher:
+        multihost.on_primary(run_dir.enter, prepared.workdir, prepared.run)
         while True:
-            rollbacks = nonfinite.rollbacks(prepared.workdir)
+            rollbacks = nonfinite.read_rollbacks(prepared.workdir)
             try:
-                return train(prepared, nonfinite.seed_after(config.seed, len(rollbacks)), request)
+                return train(
+                    prepared, nonfinite.seed_after_rollbacks(config.seed, len(rollbacks)), watcher
+                )
             except NonFiniteError as error:
                 if config.on_nonfinite != 'rollback' or len(rollbacks) >= config.max_rollbacks:
                     raise
                 logging.warning('%s; from there on with other random numbers', error)
-                multihost.on_first(nonfinite.add_rollback, prepared.workdir, str(error))
+                multihost.on_primary(nonfinite.add_rollback, prepared.workdir, str(error))
 
 
 class Prepared(NamedTuple):
@@ -89,11 +91,11 @@ def prepare(config: ConfigDict, workdir: epath.PathLike) -> Prepared:
     config_lib.validate(config)
     for doubt in config_lib.doubts(config):
         logging.warning(doubt)
-    mesh = sharding.create(config.batch_size)
+    mesh = sharding.create_mesh(config.batch_size)
     workdir = run_dir.folder(workdir)
-    multihost.on_first(run_dir.check_writable, workdir)
+    multihost.on_primary(run_dir.check_writable, workdir)
     if not (workdir / checkpoint.FOLDER).exists():
-        captions.require(config)
+        captions.check_installed(config)
     source = sources.open_split(config, config.data.split)
     run = Run(config, source.image_shape, source.class_names)
     networks = models.build(config, run.image_shape, run.num_classes)
@@ -101,17 +103,17 @@ def prepare(config: ConfigDict, workdir: epath.PathLike) -> Prepared:
     create = functools.partial(train_state.create, config, networks, source.image_shape)
     like = parallel.abstract_state(create, mesh)
     scorer = sample_scorer(config, sampler) if config.evaluation.every else None
-    multihost.on_first(run_dir.check_free, workdir, run)
+    multihost.on_primary(run_dir.check_free, workdir, run)
     return Prepared(run, workdir, mesh, source, scorer, sampler, create, like)
 
 
-def train(prepared: Prepared, seed: int, request: preemption.Request) -> GANState:
+def train(prepared: Prepared, seed: int, watcher: preemption.PreemptionWatcher) -> GANState:
     """Goes on from the last checkpoint, or from step 0, to the last step.
 
     Args:
         prepared: the run.
-        seed: of batches, latents and dropout; see `nonfinite.seed_after`.
-        request: to stop early.
+        seed: of batches, latents and dropout; see `nonfinite.seed_after_rollbacks`.
+        watcher: to stop early.
 
     Returns:
         See `train_and_evaluate`, also for what it raises.
@@ -120,7 +122,7 @@ def train(prepared: Prepared, seed: int, request: preemption.Request) -> GANStat
     config = run.config
     # 1. The state: the last checkpoint's, or that of step 0.
     state, damaged = checkpoint.restore_latest(workdir, like)
-    multihost.on_first(checkpoint.set_aside, workdir, damaged)
+    multihost.on_primary(checkpoint.move_damaged, workdir, damaged)
     if state is None:
         check_new(workdir, config)
         state = parallel.initial_state(create, like)
@@ -132,13 +134,13 @@ def train(prepared: Prepared, seed: int, request: preemption.Request) -> GANStat
     seeded = config.copy_and_resolve_references()
     seeded.seed = seed
     ranges = parallel.CallRanges(start, config.num_steps, parallel.steps_per_call(config))
-    split, batches = feed.feed(seeded, mesh, source, ranges)
+    split, batches = input_pipeline.create_input_iter(seeded, mesh, source, ranges)
     train_call = parallel.train_call(seeded, mesh, like, run.image_shape)
 
     # 3. The loop. The devices are one call ahead of the host, which logs, saves and draws.
     with contextlib.ExitStack() as stack:
         stack.enter_context(contextlib.closing(batches))
-        writer = stack.enter_context(writers.opened(workdir, start))
+        writer = stack.enter_context(writers.open_writer(workdir, start))
         described = run_dir.describe(run)
         checkpoints = checkpoint.Checkpoints(workdir, config.keep_checkpoints, described)
         stack.enter_context(contextlib.closing(checkpoints))
@@ -146,7 +148,7 @@ def train(prepared: Prepared, seed: int, request: preemption.Request) -> GANStat
         if scorer is not None:
             best = checkpoint.Checkpoints(workdir, 1, described, checkpoint.BEST_FOLDER)
             stack.enter_context(contextlib.closing(best))
-            evaluate = Progress(config, scorer, workdir, writer, best, request)
+            evaluate = TrainingEvaluator(config, scorer, workdir, writer, best, watcher)
         bar = stack.enter_context(
             tqdm(total=config.num_steps, initial=start, unit='step', disable=None)
         )
@@ -161,7 +163,7 @@ def train(prepared: Prepared, seed: int, request: preemption.Request) -> GANStat
         if evaluate is not None and start > 0:
             before = start - parallel.steps_per_call(config)
             if is_due(before, start, config.num_steps, config.evaluation.every):
-                stop = not evaluate.catch_up(state)
+                stop = not evaluate.evaluate_if_missing(state)
         for (first, end), batch in zip(ranges, batches, strict=True):
             if stop:
                 break
@@ -172,7 +174,7 @@ def train(prepared: Prepared, seed: int, request: preemption.Request) -> GANStat
             if profile is not None:
                 profile(end)
 
-            stop = request.due() and end < config.num_steps
+            stop = watcher.should_stop() and end < config.num_steps
             due = functools.partial(is_due, first, end, config.num_steps)
             if due(config.log_every) or due(config.checkpoint_every) or stop:
                 scalars = log.fetch()
@@ -192,8 +194,8 @@ def train(prepared: Prepared, seed: int, request: preemption.Request) -> GANStat
             grids.draw(state)
     if stop:
         raise StoppedError(
-            request.signal,
-            f'{request.signal.name}: stopped at step {int(state.step)}, which is saved; '
+            watcher.signal,
+            f'{watcher.signal.name}: stopped at step {int(state.step)}, which is saved; '
             'the same command goes on there',
         )
     logging.info('%s: done at step %d', workdir, int(state.step))
@@ -288,7 +290,7 @@ class SampleGrids:
             pixels = np.stack([known, pixels], axis=1).reshape(-1, *pixels.shape[1:])
         picture = images.grid(pixels)
         self._writer.write_images(step, {'samples': picture})
-        if multihost.is_first():
+        if multihost.is_primary():
             images.write_png(grid_path(self._workdir, step), picture)
 
 

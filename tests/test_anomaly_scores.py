@@ -121,7 +121,7 @@ def test_scores_do_not_depend_on_the_images_beside(workdir, data_dir):
     run, networks, state = restore(workdir)
     pixels = np.random.default_rng(0).integers(0, 256, (3, 8, 8, 3), np.uint8)
     normal = input_pipeline.load_split(sources.open_split(run.config, 'train')).images
-    trained = anomaly_scores.Trained(run.config, networks, state, normal, 0)
+    trained = anomaly_scores.ScoringRun(run.config, networks, state, normal, 0)
     forwards = anomaly_scores.score(trained, pixels).scores
     backwards = anomaly_scores.score(trained, pixels[::-1]).scores
     for name, values in forwards.items():
@@ -144,7 +144,7 @@ def test_turned_images_are_scored_by_the_guesses_of_one_at_a_time(workdir):
         guesses = np.asarray(seen['rotation']['logits'][0], np.float64)
         chances = np.exp(guesses) / np.exp(guesses).sum(axis=1, keepdims=True)
         expected.append(-np.log(np.diag(chances)).mean())
-    found = discriminator_features.turn_losses(networks, state, pixels)
+    found = discriminator_features.rotation_losses(networks, state, pixels)
     np.testing.assert_allclose(found, expected, rtol=1e-4)
 
 
@@ -198,7 +198,7 @@ def test_scores_are_those_of_their_papers_image_by_image(workdir):
     config.anomaly.scores = ('discriminator', 'search')
     pixels = np.random.default_rng(0).integers(0, 256, (4, 8, 8, 3), np.uint8)
     scored = anomaly_scores.score(
-        anomaly_scores.Trained(config, networks, state, pixels, 0), pixels
+        anomaly_scores.ScoringRun(config, networks, state, pixels, 0), pixels
     )
     d = state.discriminator
 

@@ -49,7 +49,7 @@ def gradients(name, dtype):
         config.text.embedder = 'trigrams'
     networks = models.build(config, (32, 32, 3), 10)
     state = jax.eval_shape(lambda: train_state.create(config, networks, (32, 32, 3)))
-    given = jnp.abs(degradations.draw(jax.random.key(1), config, IMAGES))
+    given = jnp.abs(degradations.sample_inputs(jax.random.key(1), config, IMAGES))
 
     def grad(network, state, given):
         statistics = positive(state.statistics)

@@ -20,8 +20,8 @@ def real():
 
 @pytest.mark.parametrize('scale', [2, 4, 8])
 def test_low_resolution_is_pillows_bicubic_both_ways(real, scale):
-    small = images.to_uint8(degradations.reduce(images.to_float(real), scale))
-    large = images.to_uint8(degradations.enlarge(images.to_float(small), scale))
+    small = images.to_uint8(degradations.downsample(images.to_float(real), scale))
+    large = images.to_uint8(degradations.upsample(images.to_float(small), scale))
     for index, picture in enumerate(np.asarray(real)):
         side = 32 // scale
         expected = PIL.Image.fromarray(picture).resize((side, side), PIL.Image.Resampling.BICUBIC)
@@ -34,7 +34,7 @@ def test_low_resolution_is_pillows_bicubic_both_ways(real, scale):
 
 def test_grey_is_pillows_luma(real, config):
     config.input.kind = 'grey'
-    given = degradations.draw(KEY, config, images.to_float(real))
+    given = degradations.sample_inputs(KEY, config, images.to_float(real))
     for index, picture in enumerate(np.asarray(real)):
         luma = np.asarray(PIL.Image.fromarray(picture).convert('L'), np.int32)
         got = np.int32(images.to_uint8(given[index, ..., :3]))
@@ -46,7 +46,7 @@ def test_grey_is_pillows_luma(real, config):
 def test_low_resolution_inputs_are_small_pictures_enlarged_by_pillow(real, config, scale):
     """Rounded to 256 levels while small, as a file is; all of the result may change."""
     config.input.update(kind='low_resolution', scale=scale)
-    given = np.asarray(degradations.draw(KEY, config, images.to_float(real)), np.float64)
+    given = np.asarray(degradations.sample_inputs(KEY, config, images.to_float(real)), np.float64)
     np.testing.assert_array_equal(given[..., 3], 1)
     side = 32 // scale
     for picture, got in zip(np.asarray(real), given[..., :3], strict=True):
@@ -54,30 +54,32 @@ def test_low_resolution_inputs_are_small_pictures_enlarged_by_pillow(real, confi
         large = small.resize((32, 32), PIL.Image.Resampling.BICUBIC)
         # Pillow rounds after each pass, whose overshoot enlarges a difference of one level.
         assert np.abs((got + 1) * 127.5 - np.asarray(large, np.float64)).max() <= 3
-    between = degradations.draw(KEY, config, jnp.full((1, 32, 32, 3), 100.3 / 127.5 - 1))
+    between = degradations.sample_inputs(KEY, config, jnp.full((1, 32, 32, 3), 100.3 / 127.5 - 1))
     np.testing.assert_allclose(between[..., :3], 100 / 127.5 - 1, atol=1e-6)
 
 
 @pytest.mark.parametrize('mask', degradations.MASKS)
 def test_what_is_missing_can_not_be_seen(real, config, mask):
     config.input.update(kind='masked', mask=mask)
-    given = degradations.draw(KEY, config, images.to_float(real))
+    given = degradations.sample_inputs(KEY, config, images.to_float(real))
     holes = given[..., 3:]
     assert set(np.unique(holes)) == {0, 1}
     np.testing.assert_array_equal(given[..., :3], images.to_float(real) * (1 - holes))
     others = jnp.where(holes == 1, 255 - real, real)
-    np.testing.assert_array_equal(degradations.draw(KEY, config, images.to_float(others)), given)
+    np.testing.assert_array_equal(
+        degradations.sample_inputs(KEY, config, images.to_float(others)), given
+    )
 
 
 def test_holes_are_where_they_should_be():
     shape = (2000, 8, 8, 3)
-    centre = degradations.centre_holes(KEY, shape, 0.8)[0, ..., 0]
+    centre = degradations.center_mask(KEY, shape, 0.8)[0, ..., 0]
     np.testing.assert_array_equal(
         np.argwhere(centre), [(i, j) for i in range(2, 6) for j in range(2, 6)]
     )
-    half = degradations.half_holes(KEY, shape, 0.8)[0, ..., 0]
+    half = degradations.half_mask(KEY, shape, 0.8)[0, ..., 0]
     np.testing.assert_array_equal(half, np.tile([0, 0, 0, 0, 1, 1, 1, 1], (8, 1)))
-    pixels = np.asarray(degradations.pixel_holes(KEY, shape, 0.8))
+    pixels = np.asarray(degradations.pixel_mask(KEY, shape, 0.8))
     assert pixels.mean() == pytest.approx(0.8, abs=0.005)
     assert not np.array_equal(pixels[0], pixels[1])
 
@@ -88,7 +90,9 @@ def test_masks_by_name_are_those_of_the_run(config):
     shares = {}
     for mask in ('centre', 'half', 'pixels', 'free_form'):
         config.input.mask = mask
-        holes = np.asarray(degradations.draw(KEY, config, jnp.ones((500, 8, 8, 3))))[..., 3]
+        holes = np.asarray(degradations.sample_inputs(KEY, config, jnp.ones((500, 8, 8, 3))))[
+            ..., 3
+        ]
         shares[mask] = holes.mean(axis=(1, 2))
         if mask == 'centre':
             assert holes[:, 2:6, 2:6].all()
@@ -105,7 +109,7 @@ def test_masks_by_name_are_those_of_the_run(config):
 
 
 def test_strokes_are_thick_lines_that_differ():
-    holes = np.asarray(degradations.free_form_holes(KEY, (50, 32, 32, 3), 0.8))
+    holes = np.asarray(degradations.free_form_mask(KEY, (50, 32, 32, 3), 0.8))
     shares = holes.mean(axis=(1, 2, 3))
     assert 0.05 < shares.min() < shares.max() < 0.8
     assert len({hole.tobytes() for hole in holes}) == 50
@@ -118,16 +122,18 @@ def test_strokes_are_thick_lines_that_differ():
 def test_the_known_part_of_the_image_itself_is_what_was_given(real, config, kind):
     config.input.kind = kind
     images_ = images.to_float(real)
-    given = degradations.draw(KEY, config, images_)
-    known = degradations.known_part(config, images_, given)
+    given = degradations.sample_inputs(KEY, config, images_)
+    known = degradations.degrade(config, images_, given)
     np.testing.assert_allclose(known, given[..., :-1], atol=2 / 255)
-    gradient = jax.grad(lambda x: jnp.sum(degradations.known_part(config, x, given) ** 2))(images_)
+    gradient = jax.grad(lambda x: jnp.sum(degradations.degrade(config, x, given) ** 2))(images_)
     assert float(jnp.abs(gradient).max()) > 0, 'rounding would stop gradients'
 
 
 def test_latents_are_normal_and_one_for_each_image(config):
     config.latent_dim = 5
-    given = np.asarray(degradations.draw(KEY, config, jnp.zeros((4000, 2, 2, 3))), np.float64)
+    given = np.asarray(
+        degradations.sample_inputs(KEY, config, jnp.zeros((4000, 2, 2, 3))), np.float64
+    )
     assert given.shape == (4000, 5)
     # The first four moments of N(0, 1), and coordinates that are independent.
     for power, moment in enumerate([0, 1, 0, 3], start=1):

@@ -12,7 +12,7 @@ from dcgan_jax import models, training
 from dcgan_jax.data import images, sources
 from dcgan_jax.runtime.errors import UserError
 from dcgan_jax.tasks import explain, linear_probe
-from dcgan_jax.tasks.discriminator_features import Representation
+from dcgan_jax.tasks.discriminator_features import DiscriminatorFeatures
 from dcgan_jax.tasks.trained_run import restore
 from tests.conftest import tiny_config
 
@@ -25,7 +25,9 @@ def workdir(data_dir, tmp_path_factory):
 
 
 def test_pictures_are_drawn_of_a_run(workdir, tmp_path, monkeypatch):
-    monkeypatch.setattr(sources, 'held_out', lambda config: config)  # There is no test split.
+    monkeypatch.setattr(
+        sources, 'open_test_split', lambda config: config
+    )  # There is no test split.
     monkeypatch.setattr(explain, 'classify', lambda *_: {
         'accuracy': 0.5, 'num_test': 40, 'num_features': 3, 'num_train': 40,
     })  # fmt: skip
@@ -66,14 +68,14 @@ def test_the_representation_is_the_pooled_maps(workdir, data_dir):
              for j in range(side)] for i in range(side)
         ]  # fmt: skip
         expected.append(np.moveaxis(np.asarray(pooled), 2, 0).reshape(7, -1))
-    got = Representation(networks, state, 2)(pixels)
+    got = DiscriminatorFeatures(networks, state, 2)(pixels)
     np.testing.assert_allclose(got, np.concatenate(expected, axis=1), rtol=1e-5, atol=1e-6)
 
 
 def test_guided_gradients_pass_where_they_and_the_unit_are_positive():
     x = jnp.asarray([-1.0, -1.0, 2.0, 2.0])
     gradient = jnp.asarray([3.0, -3.0, 4.0, -4.0])
-    value, back = jax.vjp(lambda x: explain.guided(x, 0.2), x)
+    value, back = jax.vjp(lambda x: explain.guided_leaky_relu(x, 0.2), x)
     np.testing.assert_allclose(value, [-0.2, -0.2, 2, 2])
     np.testing.assert_array_equal(back(gradient)[0], [0, 0, 4, 0])
 
@@ -83,9 +85,9 @@ def test_a_silenced_unit_changes_nothing_that_it_does_not_draw(config):
     latents = np.random.default_rng(0).normal(size=(4, 4)).astype(np.float32)
     variables = generator.init(jax.random.key(0), latents, train=False)
     params = variables['params']
-    units = explain.strongest_units(params)
+    units = explain.strongest_channels(params)
     assert sorted(units) == list(range(8))
-    without = explain.silenced(params, np.asarray([5]))
+    without = explain.ablate_channels(params, np.asarray([5]))
     kernel = without['conv_0']['kernel']
     assert not kernel[:, :, 5].any()
     np.testing.assert_array_equal(

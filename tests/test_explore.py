@@ -10,7 +10,7 @@ from dcgan_jax import training
 from dcgan_jax.runtime.errors import UserError
 from dcgan_jax.sampling import Sampler
 from dcgan_jax.tasks import explore
-from dcgan_jax.tasks.discriminator_features import Representation
+from dcgan_jax.tasks.discriminator_features import DiscriminatorFeatures
 from dcgan_jax.tasks.nearest_neighbors import nearest
 from dcgan_jax.tasks.trained_run import restore
 
@@ -75,7 +75,7 @@ def test_a_training_image_is_its_own_neighbour(workdir):
     run, networks, state = restore(workdir)
     made = Sampler(networks.generator, run.config)
     pixels = made(state, made.latents(0, 5))
-    see = Representation(networks, state)
+    see = DiscriminatorFeatures(networks, state)
     features = see(np.concatenate([pixels, pixels[::-1]]))
     distances, indices = nearest(features[5:], features[:5], 1)
     np.testing.assert_array_equal(indices[:, 0], [4, 3, 2, 1, 0])
@@ -86,7 +86,7 @@ def test_arithmetic_is_of_means(workdir, tmp_path):
     """A - A + B is B."""
     run, networks, state = restore(workdir)
     sampler = Sampler(networks.generator, run.config)
-    made = explore.Explored(run, networks, state, sampler, 3)
+    made = explore.LatentExplorer(run, networks, state, sampler, 3)
     explore.calculate(made, tmp_path, [[1, 2], [1, 2], [7]])
     with Image.open(tmp_path / 'arithmetic.png') as picture:
         pixels = np.asarray(picture)
@@ -96,7 +96,7 @@ def test_arithmetic_is_of_means(workdir, tmp_path):
 
 
 class Recorder:
-    """Stands in for `Explored` with known latents, and keeps those that are drawn."""
+    """Stands in for `LatentExplorer` with known latents, and keeps those that are drawn."""
 
     seed = 3
 
@@ -151,4 +151,4 @@ def test_walks_lead_from_each_latent_to_the_next(tmp_path):
 @pytest.mark.parametrize('text', ['', '1', '1-2', '1+2-3', '1,-2+3', 'a-b+c', '1-2+1000000'])
 def test_other_arithmetic_is_refused(text):
     with pytest.raises(UserError, match='--arithmetic='):
-        explore.parse(text)
+        explore.parse_arithmetic(text)

@@ -110,7 +110,7 @@ def command_line(tmp_path, data_dir, monkeypatch):
     monkeypatch.setenv('TFDS_DATA_DIR', str(data_dir))
     monkeypatch.setenv('DCGAN_JAX_CACHE', str(tmp_path / 'cache'))
     monkeypatch.setattr(training, 'train_and_evaluate', prepare)
-    monkeypatch.setattr(multihost, 'start', refuse)
+    monkeypatch.setattr(multihost, 'initialize', refuse)
     monkeypatch.setattr(download, '_download', fail)
     sources.open_source('tiny_images')  # Libraries define flags as they are imported.
 
@@ -202,7 +202,7 @@ def accepted(check):
 
 def test_an_update_of_all_that_the_schema_accepts_can_be_traced_or_is_refused(tmp_path, share):
     fields = config_lib.flatten(config_lib.SCHEMA)
-    shape, mesh = (8, 8, 3), sharding.create()
+    shape, mesh = (8, 8, 3), sharding.create_mesh()
 
     def trace(config):
         config_lib.validate(config)
@@ -433,7 +433,7 @@ def run(data_dir, tmp_path_factory):
     create = functools.partial(
         train_state.create, run.config, models.build(*run[:2], run.num_classes), run.image_shape
     )
-    like = parallel.abstract_state(create, sharding.create())
+    like = parallel.abstract_state(create, sharding.create_mesh())
     state = parallel.initial_state(create, like)
     best = {'value': 1.0, 'measured': evaluation._comparable('frechet_distance', {'n_fake': 9})}
     for folder in (checkpoint.FOLDER, checkpoint.BEST_FOLDER):
@@ -470,10 +470,10 @@ def test_damaged_rollbacks_are_read_or_refused(tmp_path, share):
     workdir = epath.Path(tmp_path)
 
     def read():
-        count = len(nonfinite.rollbacks(workdir))
-        nonfinite.seed_after(0, count)
+        count = len(nonfinite.read_rollbacks(workdir))
+        nonfinite.seed_after_rollbacks(0, count)
         nonfinite.add_rollback(workdir, 'x')
-        assert len(nonfinite.rollbacks(workdir)) == count + 1
+        assert len(nonfinite.read_rollbacks(workdir)) == count + 1
 
     def check(content):
         (workdir / nonfinite.FILE).write_bytes(dumped(content))
@@ -523,7 +523,7 @@ def test_damaged_metadata_of_the_best_checkpoint_begin_the_search_afresh(run, tm
     config = tiny_config('')
     measured = Evaluation({'frechet_distance': 2.0}, {'frechet_distance': 'FD'}, {'n_fake': 9})
     scorer = lambda *_: measured  # noqa: E731
-    request = types.SimpleNamespace(interrupts=contextlib.nullcontext)
+    watcher = types.SimpleNamespace(interruptible=contextlib.nullcontext)
     writer = types.SimpleNamespace(write_scalars=lambda *_: None)
     saved = []
 
@@ -535,8 +535,8 @@ def test_damaged_metadata_of_the_best_checkpoint_begin_the_search_afresh(run, tm
                 latest_metadata=checkpoints.latest_metadata,
                 save=lambda state, best: saved.append(best),
             )
-            progress = evaluation.Progress(
-                config, scorer, epath.Path(tmp_path), writer, best, request
+            progress = evaluation.TrainingEvaluator(
+                config, scorer, epath.Path(tmp_path), writer, best, watcher
             )
             progress(types.SimpleNamespace(step=6))
 

@@ -18,7 +18,7 @@ from dcgan_jax.runtime.errors import UserError
 from dcgan_jax.tasks.inpaint import inpaint, read_mask
 from dcgan_jax.tasks.sample import sample
 from dcgan_jax.tasks.super_resolve import super_resolve
-from dcgan_jax.tasks.trained_run import with_given
+from dcgan_jax.tasks.trained_run import merge_config
 from dcgan_jax.tasks.translate import translate
 from dcgan_jax.train_step import train_step
 from tests.compare import assert_equal_states
@@ -103,7 +103,7 @@ def test_what_is_known_stays(run, data_dir, kind):
     config = paired(data_dir, kind)
     generator = models.build(config, (16, 16, 3)).generator
     real = jnp.asarray(np.random.default_rng(0).uniform(-1, 1, (2, 16, 16, 3)), jnp.float32)
-    given = degradations.draw(jax.random.key(1), config, real)
+    given = degradations.sample_inputs(jax.random.key(1), config, real)
     variables = generator.init(jax.random.key(0), given, train=False)
     made = generator.apply(variables, given, train=False)
     np.testing.assert_array_equal(made, given[..., :3])  # at the start
@@ -186,7 +186,7 @@ def test_searching_finds_an_image_that_g_can_make(config, data_dir, tmp_path):
     from dcgan_jax.metrics.psnr_ssim import psnr
     from dcgan_jax.sampling import Sampler
     from dcgan_jax.tasks.inpaint import mean_fill
-    from dcgan_jax.tasks.latent_optimization import Completion
+    from dcgan_jax.tasks.latent_optimization import LatentOptimizer
     from dcgan_jax.tasks.trained_run import restore
 
     config.num_steps = 30
@@ -197,9 +197,9 @@ def test_searching_finds_an_image_that_g_can_make(config, data_dir, tmp_path):
     own.search.update(steps=200, restarts=4, prior=0.0)
     sampler = Sampler(networks.generator, own)
     made = sampler(state, sampler.latents(5, 6))
-    holes = degradations.centre_holes(None, made.shape, 0.0)
-    given = np.asarray(degradations.masked(images.to_float(made), holes))
-    found = Completion(networks, own, sampler)(state, given)
+    holes = degradations.center_mask(None, made.shape, 0.0)
+    given = np.asarray(degradations.apply_mask(images.to_float(made), holes))
+    found = LatentOptimizer(networks, own, sampler)(state, given)
     np.testing.assert_array_equal(found[np.broadcast_to(holes == 0, made.shape)],
                                   made[np.broadcast_to(holes == 0, made.shape)])  # fmt: skip
     assert psnr(found, made, holes).mean() > psnr(mean_fill(given), made, holes).mean() + 3
@@ -263,7 +263,7 @@ def test_another_input_means_nothing_to_a_run_of_latents(config, data_dir):
     """Whose samples are evaluated, say."""
     given = given_config(data_dir, data_dir, 'masked')
     given.input.scale = 4
-    assert with_given(config, given).input.to_dict() == config.input.to_dict()
+    assert merge_config(config, given).input.to_dict() == config.input.to_dict()
 
 
 def test_masks_are_read_as_pictures_are(tmp_path):

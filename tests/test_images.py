@@ -51,7 +51,7 @@ def test_centre_square_against_the_filter_written_out(side, size, channels):
     image = image[:side, :side].astype(np.uint8)
     weights = lanczos_weights(side, size)
     expected = np.einsum('iy,jx,yxc->ijc', weights, weights, image.astype(float))
-    found = images.centre_square(image, size)
+    found = images.center_crop(image, size)
     assert (found.dtype, found.shape) == (np.uint8, (size, size, channels))
     # Pillow rounds between its two passes, clipping too.
     within = np.abs(found - np.clip(expected, 0, 255)) <= 2
@@ -68,4 +68,4 @@ def test_centre_square_against_the_filter_written_out(side, size, channels):
 )
 def test_centre_square_of_the_right_size_is_a_crop(shape, rows, columns):
     image = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
-    np.testing.assert_array_equal(images.centre_square(image, 5), image[rows, columns])
+    np.testing.assert_array_equal(images.center_crop(image, 5), image[rows, columns])

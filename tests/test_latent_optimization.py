@@ -12,18 +12,18 @@ from dcgan_jax.tasks import discriminator_features, latent_optimization
 
 
 def test_each_latent_goes_to_its_own_minimum_on_the_sphere():
-    targets = latent_optimization.on_sphere(jax.random.normal(jax.random.key(0), (5, 7)))
+    targets = latent_optimization.project_to_sphere(jax.random.normal(jax.random.key(0), (5, 7)))
     start = jax.random.normal(jax.random.key(1), (5, 7))
 
     def objective(latents):
         return jnp.sum((latents - targets) ** 2, axis=-1)
 
-    found, losses = latent_optimization.minimise(objective, start, 400, 0.05)
+    found, losses = latent_optimization.minimize(objective, start, 400, 0.05)
     np.testing.assert_allclose(found, targets, atol=1e-2)
     np.testing.assert_allclose(jnp.linalg.norm(found, axis=-1), 7**0.5, rtol=1e-5)
     np.testing.assert_allclose(losses, objective(found), atol=1e-6)
     # Adam works by coordinate: whatever else is searched for changes nothing.
-    alone, _ = latent_optimization.minimise(
+    alone, _ = latent_optimization.minimize(
         lambda latents: jnp.sum((latents - targets[2:3]) ** 2, axis=-1), start[2:3], 400, 0.05
     )
     np.testing.assert_allclose(alone, found[2:3], atol=1e-5)
@@ -58,7 +58,7 @@ def test_what_d_says_of_an_image_is_of_it_alone(config, changes):
     for index in (0, 6):
         apart = discriminator_features.logits(networks, state, pixels[index : index + 1])
         np.testing.assert_allclose(apart, together[index : index + 1], rtol=1e-4, atol=1e-6)
-    assert discriminator_features.Representation(networks, state)(pixels).shape[0] == 7
+    assert discriminator_features.DiscriminatorFeatures(networks, state)(pixels).shape[0] == 7
 
 
 def test_searched_images_do_not_depend_on_those_beside_them(config):
@@ -68,9 +68,9 @@ def test_searched_images_do_not_depend_on_those_beside_them(config):
     real = np.random.default_rng(0).uniform(-1, 1, (3, 8, 8, 3)).astype(np.float32)
     holes = np.zeros((1, 8, 8, 1), np.float32)
     holes[:, 2:5, 2:5] = 1
-    given = np.asarray(degradations.masked(jnp.asarray(real), jnp.asarray(holes)))
+    given = np.asarray(degradations.apply_mask(jnp.asarray(real), jnp.asarray(holes)))
     sampler = Sampler(networks.generator, config)
     config.input.kind = 'masked'
-    found = latent_optimization.Completion(networks, config, sampler)
+    found = latent_optimization.LatentOptimizer(networks, config, sampler)
     backwards = found(state, given[::-1])[::-1]
     np.testing.assert_allclose(found(state, given), backwards, atol=1)

@@ -88,11 +88,11 @@ def test_rollbacks_have_a_limit(config, tmp_path, poison):
     config.on_nonfinite, config.max_rollbacks = 'rollback', 2
     with pytest.raises(TrainingError, match=f'at step {AT + 1}'):
         training.train_and_evaluate(config, tmp_path)
-    assert len(nonfinite.rollbacks(tmp_path)) == 2
+    assert len(nonfinite.read_rollbacks(tmp_path)) == 2
 
 
 def test_seeds_of_rollbacks_are_distinct_and_the_first_is_the_runs_own():
-    seeds = [nonfinite.seed_after(7, count) for count in range(100)]
+    seeds = [nonfinite.seed_after_rollbacks(7, count) for count in range(100)]
     assert seeds[0] == 7
     assert len(set(seeds)) == 100
     assert all(0 <= seed < 2**32 for seed in seeds)
@@ -106,7 +106,7 @@ def test_what_a_rollback_does_not_mend_ends_the_run(config, tmp_path, monkeypatc
     config.on_nonfinite = 'rollback'
     with pytest.raises(TrainingError, match='can not be written'):
         training.train_and_evaluate(config, tmp_path)
-    assert nonfinite.rollbacks(tmp_path) == []
+    assert nonfinite.read_rollbacks(tmp_path) == []
 
 
 def test_a_damaged_record_of_rollbacks_is_named(config, tmp_path):

@@ -35,7 +35,7 @@ def test_it_is_the_least_squares_solution():
     holes[0, 2:6, 3:7] = 1
     holes[1, :, 4:] = 1  # up to the borders
     holes[2] = rng.uniform(size=(9, 8, 1)) < 0.6
-    got = poisson_blending.poisson(
+    got = poisson_blending.blend(
         known.astype(np.float32), holes.astype(np.float32), guide.astype(np.float32)
     )
     for image in range(3):
@@ -52,5 +52,5 @@ def test_a_guide_that_is_off_by_a_constant_fills_without_a_seam():
     ramp = np.broadcast_to(np.linspace(-0.5, 0.5, 8, dtype=np.float32)[None, :, None], (8, 8, 1))
     holes = np.zeros((1, 8, 8, 1), np.float32)
     holes[0, 2:6, 2:6] = 1
-    got = poisson_blending.poisson(ramp[None], holes, ramp[None] + 0.3)
+    got = poisson_blending.blend(ramp[None], holes, ramp[None] + 0.3)
     np.testing.assert_allclose(got[0], ramp, atol=1e-4)

@@ -38,7 +38,7 @@ def no_calls(extractor):
 
 @pytest.mark.parametrize('whole', [True, False])
 def test_statistics_and_features_of_a_split(source, extractor, whole):
-    result = reference_stats.of_source(source, extractor, num_features=7, whole=whole)
+    result = reference_stats.compute_reference(source, extractor, num_features=7, whole=whole)
     expected, _ = extract(input_pipeline.load_split(source).images)
     chosen = expected[[0, 5, 11, 17, 22, 28, 34]]  # floor(40 i / 7)
     np.testing.assert_allclose(result.features, chosen, atol=1e-6)
@@ -48,20 +48,22 @@ def test_statistics_and_features_of_a_split(source, extractor, whole):
         np.testing.assert_allclose(result.statistics.sigma, np.cov(expected.T), atol=1e-6)
     else:
         assert result.statistics is None
-    again = reference_stats.of_source(source, no_calls(extractor), num_features=7, whole=whole)
+    again = reference_stats.compute_reference(
+        source, no_calls(extractor), num_features=7, whole=whole
+    )
     np.testing.assert_equal(again, result)
 
 
 def test_it_is_computed_once(source, extractor, cache):
-    first = reference_stats.of_source(source, extractor, 7)
-    second = reference_stats.of_source(source, no_calls(extractor), 7)
+    first = reference_stats.compute_reference(source, extractor, 7)
+    second = reference_stats.compute_reference(source, no_calls(extractor), 7)
     np.testing.assert_equal(second, first)
     assert len(list(cache.iterdir())) == 1
     assert not list(cache.glob('*.partial'))
 
 
 def test_it_is_computed_again_for_anything_else(source, extractor, data_dir, cache):
-    reference_stats.of_source(source, extractor, 7)
+    reference_stats.compute_reference(source, extractor, 7)
     others = [
         (source, extractor, 8, True),
         (source, extractor, 7, False),
@@ -83,14 +85,14 @@ def test_it_is_computed_again_for_anything_else(source, extractor, data_dir, cac
     others.append((OtherPixels(), no_calls(extractor), 7, True))
     for count, arguments in enumerate(others, start=2):
         try:
-            reference_stats.of_source(*arguments)
+            reference_stats.compute_reference(*arguments)
         except (TypeError, AttributeError):  # the refusing extractor was called
             continue
         assert len(list(cache.iterdir())) == count
 
 
 def test_a_damaged_cache_is_computed_anew_with_a_warning(source, extractor, cache, caplog):
-    first = reference_stats.of_source(source, extractor, 7)
+    first = reference_stats.compute_reference(source, extractor, 7)
     (path,) = cache.iterdir()
     whole = path.read_bytes()
     middle = len(whole) // 2
@@ -99,7 +101,7 @@ def test_a_damaged_cache_is_computed_anew_with_a_warning(source, extractor, cach
         path.write_bytes(damaged)
         caplog.clear()
         with caplog.at_level(logging.WARNING, 'absl'):
-            again = reference_stats.of_source(source, extractor, 7)
+            again = reference_stats.compute_reference(source, extractor, 7)
         assert 'computed anew' in '\n'.join(caplog.messages)
         np.testing.assert_equal(again, first)
         assert path.read_bytes() == whole
@@ -109,7 +111,7 @@ def test_a_cache_that_can_not_be_written_is_no_obstacle(source, extractor, cache
     cache.parent.mkdir()
     cache.write_text('a file where the folder should be')
     with caplog.at_level(logging.WARNING, 'absl'):
-        assert reference_stats.of_source(source, extractor, 7).statistics.n == 40
+        assert reference_stats.compute_reference(source, extractor, 7).statistics.n == 40
     assert 'can not be written' in '\n'.join(caplog.messages)
 
 

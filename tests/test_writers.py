@@ -48,7 +48,7 @@ def test_hparams_are_what_tensorboard_expects(events, config):
 
 def test_a_resumed_run_replaces_what_came_after_its_checkpoint(tmp_path):
     for first_step, value in ((0, 1.0), (4, 2.0)):
-        with writers.opened(tmp_path, first_step) as writer:
+        with writers.open_writer(tmp_path, first_step) as writer:
             for step in range(first_step + 1, 7):
                 writer.write_scalars(step, {'loss': value})
     accumulator = EventAccumulator(str(tmp_path))
@@ -59,7 +59,7 @@ def test_a_resumed_run_replaces_what_came_after_its_checkpoint(tmp_path):
 
 
 def test_histograms_keep_their_counts(tmp_path):
-    with writers.opened(tmp_path, 0) as writer:
+    with writers.open_writer(tmp_path, 0) as writer:
         writer.write_histograms(1, {'weights': np.arange(100.0)}, {'weights': 10})
     accumulator = EventAccumulator(str(tmp_path))
     accumulator.Reload()

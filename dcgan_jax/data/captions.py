@@ -65,17 +65,17 @@ def is_used(config: ConfigDict) -> bool:
     return bool(config.text.embedder)
 
 
-def count(config: ConfigDict) -> int:
+def num_captions(config: ConfigDict) -> int:
     """Captions of a class; 1 where the condition is the class itself."""
     return len(config.text.templates) if is_used(config) else 1
 
 
-def size(config: ConfigDict) -> int:
+def embedding_size(config: ConfigDict) -> int:
     """Of a caption's vector; 0 without text."""
     return EMBEDDERS[config.text.embedder].size if is_used(config) else 0
 
 
-def sentences(config: ConfigDict, class_names: Sequence[str]) -> list[str]:
+def class_captions(config: ConfigDict, class_names: Sequence[str]) -> list[str]:
     """All captions: those of the first class, then those of the second, ..."""
     return [
         template.replace('{}', name.replace('_', ' '))
@@ -84,7 +84,7 @@ def sentences(config: ConfigDict, class_names: Sequence[str]) -> list[str]:
     ]
 
 
-def require(config: ConfigDict) -> None:
+def check_installed(config: ConfigDict) -> None:
     """Raises a `UserError` if the package of `config.text.embedder` is not installed."""
     package = EMBEDDERS[config.text.embedder].package if is_used(config) else ''
     if package and importlib.util.find_spec(package) is None:
@@ -100,22 +100,24 @@ def embed(config: ConfigDict, texts: Sequence[str]) -> np.ndarray:
     Raises:
         UserError: the embedder is not installed.
     """
-    require(config)
+    check_installed(config)
     vectors = EMBEDDERS[config.text.embedder].embed(texts).astype(np.float32)
     return vectors * np.float32(config.text.scale)
 
 
-def rows(key: jax.Array, labels: jax.Array, of_each: int) -> jax.Array:
-    """A caption of each image: the number of one of `of_each` that its class (int32 `[B]`) has."""
-    return labels * of_each + jax.random.randint(key, labels.shape, 0, of_each, labels.dtype)
+def sample_captions(key: jax.Array, labels: jax.Array, captions_per_class: int) -> jax.Array:
+    """Sample a caption index, int32 `[B]`, for each class in `labels`."""
+    return labels * captions_per_class + jax.random.randint(
+        key, labels.shape, 0, captions_per_class, labels.dtype
+    )
 
 
-def classes(config: ConfigDict, num_classes: int) -> np.ndarray:
+def trained_classes(config: ConfigDict, num_classes: int) -> np.ndarray:
     """The classes that a run learns, int32 in order: those of `config.data.classes`, or all."""
     return np.unique(np.asarray(tuple(config.data.classes) or range(num_classes), np.int32))
 
 
-def learnt(config: ConfigDict, total: int) -> np.ndarray:
+def trained_conditions(config: ConfigDict, total: int) -> np.ndarray:
     """The conditions that a run is trained on, int32 in order: captions, or classes without text.
 
     Args:
@@ -127,12 +129,14 @@ def learnt(config: ConfigDict, total: int) -> np.ndarray:
     """
     if not total:
         return np.zeros(1, np.int32)
-    of_each = count(config)
-    rows = classes(config, total // of_each)[:, None] * of_each + np.arange(of_each, dtype=np.int32)
+    captions_per_class = num_captions(config)
+    rows = trained_classes(config, total // captions_per_class)[
+        :, None
+    ] * captions_per_class + np.arange(captions_per_class, dtype=np.int32)
     return rows.ravel()
 
 
-def mismatched(key: jax.Array, labels: jax.Array, among: np.ndarray) -> jax.Array:
+def sample_other_classes(key: jax.Array, labels: jax.Array, among: np.ndarray) -> jax.Array:
     """Another class than each of `labels`, int32 `[B]`, all others of `among` equally likely."""
     number = jnp.argmax(labels[:, None] == among[None], axis=1).astype(labels.dtype)
     shift = jax.random.randint(key, labels.shape, 1, len(among), labels.dtype)

@@ -16,12 +16,12 @@ _STROKES = 4
 _LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, as Pillow's mode L
 
 
-def are_images(config: ConfigDict) -> bool:
+def takes_images(config: ConfigDict) -> bool:
     """Whether `config.input` makes inputs of real images."""
     return config.input.kind != 'latent'
 
 
-def draw(key: jax.Array, config: ConfigDict, real: jax.Array) -> jax.Array:
+def sample_inputs(key: jax.Array, config: ConfigDict, real: jax.Array) -> jax.Array:
     """One input for each of `real`, images `[B, H, W, C]` in [-1, 1]; see `config.input`.
 
     Inputs of images are not augmented (but mirrored, where `real` are): only what D sees is
@@ -31,13 +31,15 @@ def draw(key: jax.Array, config: ConfigDict, real: jax.Array) -> jax.Array:
     if kind == 'latent':
         return sample_latents(key, len(real), config.latent_dim)
     if kind == 'low_resolution':
-        return changeable(enlarge(levels(reduce(real, scale)), scale))
+        return with_full_mask(upsample(quantize(downsample(real, scale)), scale))
     if kind == 'grey':
-        return changeable(levels(grey(real)))
-    return masked(real, MASK_OF[config.input.mask](key, real.shape, config.input.missing))
+        return with_full_mask(quantize(to_gray(real)))
+    return apply_mask(
+        real, MASK_FUNCTIONS[config.input.mask](key, real.shape, config.input.missing)
+    )
 
 
-def known_part(config: ConfigDict, images: jax.Array, given: jax.Array) -> jax.Array:
+def degrade(config: ConfigDict, images: jax.Array, given: jax.Array) -> jax.Array:
     """What `draw` would leave of other images than those of `given`; differentiable.
 
     Args:
@@ -50,9 +52,9 @@ def known_part(config: ConfigDict, images: jax.Array, given: jax.Array) -> jax.A
         those that `given` was drawn of.
     """
     if config.input.kind == 'low_resolution':
-        return enlarge(reduce(images, config.input.scale), config.input.scale)
+        return upsample(downsample(images, config.input.scale), config.input.scale)
     if config.input.kind == 'grey':
-        return grey(images)
+        return to_gray(images)
     return images * (1.0 - given[..., -1:])
 
 
@@ -61,24 +63,24 @@ def sample_latents(key: jax.Array, count: int, latent_dim: int) -> jax.Array:
     return jax.random.normal(key, (count, latent_dim))
 
 
-def changeable(base: jax.Array) -> jax.Array:
+def with_full_mask(base: jax.Array) -> jax.Array:
     """Images all of which may change."""
     return jnp.concatenate([base, jnp.ones_like(base[..., :1])], axis=-1)
 
 
-def masked(images: jax.Array, holes: jax.Array) -> jax.Array:
+def apply_mask(images: jax.Array, holes: jax.Array) -> jax.Array:
     """Images `[B, H, W, C]` without their `holes`, `[B or 1, H, W, 1]` of 0 and 1: grey there."""
     holes = jnp.broadcast_to(holes, (*images.shape[:3], 1))
     return jnp.concatenate([images * (1.0 - holes), holes], axis=-1)
 
 
-def grey(images: jax.Array) -> jax.Array:
+def to_gray(images: jax.Array) -> jax.Array:
     """The luma of `[B, H, W, 3]`, in all three channels."""
     luma = jnp.sum(images * jnp.asarray(_LUMA).reshape(1, 1, 1, 3), axis=-1, keepdims=True)
     return jnp.broadcast_to(luma, images.shape)
 
 
-def reduce(images: jax.Array, scale: int) -> jax.Array:
+def downsample(images: jax.Array, scale: int) -> jax.Array:
     """`[B, H, W, C]` to `[B, H / scale, W / scale, C]` by an antialiased bicubic filter.
 
     That of Keys 1981 with a = -0.5, as Pillow's BICUBIC.
@@ -88,19 +90,19 @@ def reduce(images: jax.Array, scale: int) -> jax.Array:
     return jax.image.resize(images, shape, 'cubic', antialias=True)
 
 
-def enlarge(images: jax.Array, scale: int) -> jax.Array:
+def upsample(images: jax.Array, scale: int) -> jax.Array:
     """`[B, h, w, C]` at `scale` times their size, by the same filter, in [-1, 1]."""
     batch, height, width, channels = images.shape
     shape = (batch, height * scale, width * scale, channels)
     return jnp.clip(jax.image.resize(images, shape, 'cubic'), -1.0, 1.0)
 
 
-def levels(images: jax.Array) -> jax.Array:
+def quantize(images: jax.Array) -> jax.Array:
     """The nearest of 256 levels in [-1, 1], as files have them."""
     return jnp.round(jnp.clip(images, -1.0, 1.0) * 127.5 + 127.5) / 127.5 - 1.0
 
 
-def centre_holes(key: jax.Array, shape: tuple[int, ...], missing: float) -> jax.Array:
+def center_mask(key: jax.Array, shape: tuple[int, ...], missing: float) -> jax.Array:
     """The central square of half the side (Pathak et al. 2016, arXiv:1604.07379)."""
     del key, missing
     batch, height, width, _ = shape
@@ -112,7 +114,7 @@ def centre_holes(key: jax.Array, shape: tuple[int, ...], missing: float) -> jax.
     return jnp.broadcast_to(hole[None, :, :, None], (batch, height, width, 1)).astype(jnp.float32)
 
 
-def half_holes(key: jax.Array, shape: tuple[int, ...], missing: float) -> jax.Array:
+def half_mask(key: jax.Array, shape: tuple[int, ...], missing: float) -> jax.Array:
     """The right half."""
     del key, missing
     batch, height, width, _ = shape
@@ -121,12 +123,12 @@ def half_holes(key: jax.Array, shape: tuple[int, ...], missing: float) -> jax.Ar
     return jnp.broadcast_to(hole[None, None, :, None], shape).astype(jnp.float32)
 
 
-def pixel_holes(key: jax.Array, shape: tuple[int, ...], missing: float) -> jax.Array:
+def pixel_mask(key: jax.Array, shape: tuple[int, ...], missing: float) -> jax.Array:
     """Each pixel with probability `missing` (Yeh et al. 2017, arXiv:1607.07539: 0.8)."""
     return jax.random.bernoulli(key, missing, (*shape[:3], 1)).astype(jnp.float32)
 
 
-def free_form_holes(key: jax.Array, shape: tuple[int, ...], missing: float) -> jax.Array:
+def free_form_mask(key: jax.Array, shape: tuple[int, ...], missing: float) -> jax.Array:
     """Four strokes, straight and thick, from anywhere to anywhere."""
     del missing
     batch, height, width, _ = shape
@@ -146,6 +148,6 @@ def free_form_holes(key: jax.Array, shape: tuple[int, ...], missing: float) -> j
     return hole.reshape(batch, height, width, 1).astype(jnp.float32)
 
 
-MASK_OF: dict[str, Callable[..., jax.Array]] = dict(
-    zip(MASKS, (centre_holes, half_holes, pixel_holes, free_form_holes), strict=True)
+MASK_FUNCTIONS: dict[str, Callable[..., jax.Array]] = dict(
+    zip(MASKS, (center_mask, half_mask, pixel_mask, free_form_mask), strict=True)
 )

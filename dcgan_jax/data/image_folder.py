@@ -123,7 +123,7 @@ class ImageFolder:
                 )
 
 
-def read_picture(path: str | os.PathLike, mode: str) -> np.ndarray:
+def read_image(path: str | os.PathLike, mode: str) -> np.ndarray:
     """Reads one picture as `ImageFolder` does.
 
     Args:

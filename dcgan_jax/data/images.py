@@ -9,7 +9,7 @@ import numpy as np
 from etils import epath
 from PIL import Image
 
-from dcgan_jax.runtime.files import write_whole
+from dcgan_jax.runtime.files import write_atomic
 
 
 def to_float(images: jax.Array) -> jax.Array:
@@ -23,7 +23,7 @@ def to_uint8(images: jax.Array) -> jax.Array:
     return jnp.clip(pixels, 0.0, 255.0).astype(jnp.uint8)
 
 
-def centre_square(image: np.ndarray, size: int) -> np.ndarray:
+def center_crop(image: np.ndarray, size: int) -> np.ndarray:
     """Crops a picture to its central square, then resizes that to `size` pixels a side.
 
     By Pillow's antialiased Lanczos filter, which StyleGAN2-ADA's data set tool takes by default:
@@ -79,7 +79,7 @@ def write_png(path: epath.PathLike, image: np.ndarray) -> epath.Path:
     """
     encoded = io.BytesIO()
     Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image).save(encoded, format='PNG')
-    return write_whole(path, encoded.getvalue())
+    return write_atomic(path, encoded.getvalue())
 
 
 def write_gif(path: epath.PathLike, frames: np.ndarray, milliseconds: int) -> epath.Path:
@@ -90,4 +90,4 @@ def write_gif(path: epath.PathLike, frames: np.ndarray, milliseconds: int) -> ep
     pictures[0].save(
         encoded, 'GIF', save_all=True, append_images=pictures[1:], duration=milliseconds, loop=0
     )
-    return write_whole(path, encoded.getvalue())
+    return write_atomic(path, encoded.getvalue())

@@ -5,13 +5,18 @@ sequence: epoch after epoch, each a fresh permutation; batches cross the borders
 resumed run and a run on more devices therefore see the same batches.
 """
 
+import contextlib
 import functools
 from collections.abc import Generator, Sequence
 
+import jax
 import numpy as np
 import tqdm
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
 
 from dcgan_jax.data.sources import Examples, ImageSource
+from dcgan_jax.runtime import sharding
 
 _CHUNK = 1000  # images read between two updates of the progress bar
 PLACEMENTS = ('auto', 'device', 'stream')
@@ -141,3 +146,55 @@ def stream(
             )
     finally:
         batches.close()  # a stream that is dropped half-way must not leave threads behind
+
+
+def create_input_iter(
+    config: ConfigDict, mesh: Mesh, source: ImageSource, ranges: Sequence[tuple[int, int]]
+) -> tuple[Examples | None, Generator[jax.Array | Examples, None, None]]:
+    """What `parallel.train_call` takes beside the state, for the calls of `ranges`.
+
+    Args:
+        config: of the run.
+        mesh: of the run.
+        source: the training split.
+        ranges: (first step, end) of each call.
+
+    Returns:
+        The split, images uint8 `[N, H * W * C]`, on every device with batches int32 `[K, B]` of
+        indices into it, or None with batches of images uint8 `[K, B, H, W, C]`; the same images
+        either way. B is all that a step takes: `batch_size` times `discriminator_steps`. Labels
+        int32 `[N]` or `[K, B]` come with the images of conditional runs. Close the batches to end
+        before the last.
+
+    Raises:
+        UserError: labels are needed, and the split has none.
+    """
+    if config.conditional:
+        source.require_labels()
+    taken = config.batch_size * max(config.discriminator_steps, 1)
+    placed = sharding.sharded(mesh, axis=1)
+    if fits_on_device(source, config.data.placement, config.data.device_limit_bytes):
+        everywhere = sharding.replicated(mesh)
+        examples = load_split(source, config.conditional)
+        examples = examples._replace(images=examples.images.reshape(len(source), -1))
+        split = jax.tree.map(lambda array: sharding.place(array, everywhere), examples)
+        indices = (
+            batch_indices(config.seed, first, taken, len(source), end - first)
+            for first, end in ranges
+        )
+        return split, (sharding.place(batch, placed) for batch in indices)
+    # Each process reads the rows of its own devices.
+    share = taken // jax.process_count()
+    rows = slice(jax.process_index() * share, (jax.process_index() + 1) * share)
+    batches = stream(source, config.seed, ranges, taken, rows, labels=config.conditional)
+    return None, _place_batches(batches, placed)
+
+
+def _place_batches(
+    batches: Generator[Examples, None, None], placed: jax.sharding.Sharding
+) -> Generator[Examples, None, None]:
+    with contextlib.closing(batches):  # Its threads end with it.
+        for batch in batches:
+            yield jax.tree.map(
+                lambda rows: jax.make_array_from_process_local_data(placed, rows), batch
+            )

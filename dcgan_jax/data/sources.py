@@ -22,7 +22,7 @@ from tensorflow_datasets.core import read_only_builder
 
 from dcgan_jax.data.corrupt_records import CheckedRecords
 from dcgan_jax.data.image_folder import ImageFolder
-from dcgan_jax.data.images import centre_square
+from dcgan_jax.data.images import center_crop
 from dcgan_jax.runtime.errors import UserError
 from dcgan_jax.runtime.files import reachable
 
@@ -162,7 +162,7 @@ class ImageSource:
     def _as_read(self, index: int, image: np.ndarray) -> np.ndarray:
         stored = image.shape
         if self.image_size:
-            image = centre_square(image, self.image_size)
+            image = center_crop(image, self.image_size)
         if image.shape != self.image_shape:
             same = f'use images of {self.image_shape[-1]} channels' if self.image_size else _RESIZE
             raise UserError(
@@ -231,10 +231,10 @@ def open_split(config: ConfigDict, split: str) -> ImageSource:
     source = open_source(
         config.dataset, split, config.data_dir, fields.image_size, fields.on_corrupt
     )
-    return of_classes(source, fields.classes) if fields.classes else source
+    return select_classes(source, fields.classes) if fields.classes else source
 
 
-def held_out(config: ConfigDict) -> ImageSource | None:
+def open_test_split(config: ConfigDict) -> ImageSource | None:
     """The test split of a run's data set; None if there is none, or the run may have learnt it."""
     if config.dataset == 'folder' or 'test' in config.data.split:
         return None
@@ -244,7 +244,7 @@ def held_out(config: ConfigDict) -> ImageSource | None:
         return None
 
 
-def of_classes(source: ImageSource, classes: Sequence[int]) -> ImageSource:
+def select_classes(source: ImageSource, classes: Sequence[int]) -> ImageSource:
     """The images of some classes alone, in their order; all labels are read for that.
 
     Raises:

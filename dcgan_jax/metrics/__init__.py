@@ -7,12 +7,12 @@ from dcgan_jax.metrics.frechet import Moments, Statistics, frechet_distance, sta
 from dcgan_jax.metrics.inception_score import inception_score
 from dcgan_jax.metrics.kernel_distance import kernel_distance
 from dcgan_jax.metrics.mode_coverage import ModeCoverage, mode_coverage
-from dcgan_jax.metrics.precision_recall import Manifold, precision_recall
+from dcgan_jax.metrics.precision_recall import PrecisionRecall, precision_recall
 
 __all__ = [
-    'Manifold',
     'ModeCoverage',
     'Moments',
+    'PrecisionRecall',
     'Statistics',
     'frechet_distance',
     'inception_score',

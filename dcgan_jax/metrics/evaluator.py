@@ -29,7 +29,7 @@ from dcgan_jax.metrics.kernel_distance import SUBSET_SIZE, SUBSETS
 from dcgan_jax.metrics.mode_coverage import IMAGE_SHAPE, MAX_RMS, MAX_SHARE
 from dcgan_jax.metrics.precision_recall import NEIGHBOURS
 from dcgan_jax.runtime.errors import UserError
-from dcgan_jax.runtime.files import write_whole
+from dcgan_jax.runtime.files import write_atomic
 
 
 class Metric(NamedTuple):
@@ -67,7 +67,7 @@ METRICS = {
     ),
 }  # fmt: skip
 SMALLER_IS_BETTER = tuple(name for metric in METRICS.values() for name in metric.smaller_is_better)
-METRIC_OF = {figure: name for name, metric in METRICS.items() for figure in metric.figures}
+METRIC_OF_RESULT = {figure: name for name, metric in METRICS.items() for figure in metric.figures}
 _OF_FEATURES = {name for name, metric in METRICS.items() if metric.compares_features}
 _MODES_OF = 'shapes'  # The data set whose modes are known.
 
@@ -196,7 +196,7 @@ class Evaluator:
         """(features, logits, (H, W, C) of the images)."""
         extracted, shape = [], None
         with tqdm(total=count, desc='Evaluating', unit='image', disable=None) as bar:
-            for piece in _rebatched(batches, self._extractor.piece):
+            for piece in _rebatched(batches, self._extractor.preferred_batch_size):
                 shape = piece.shape[1:]
                 extracted.append(self._extractor(piece))
                 bar.update(len(piece))
@@ -232,7 +232,7 @@ class Evaluator:
 
     @functools.cached_property
     def _real(self) -> reference_stats.Reference:
-        return reference_stats.of_source(
+        return reference_stats.compute_reference(
             self._source,
             self._extractor,
             num_features=self._config.num_real,
@@ -311,7 +311,7 @@ def write(folder: epath.Path, name: str, evaluation: Evaluation) -> epath.Path:
     stem, extractor = (_short(part) for part in (name, protocol.get('extractor', 'modes')))
     path = folder / f'{stem}_{extractor}_{protocol["n_fake"]}_{digest}.json'
     content = evaluation.values | {'labels': evaluation.labels, 'protocol': evaluation.protocol}
-    return write_whole(path, f'{json.dumps(content, indent=2)}\n'.encode())
+    return write_atomic(path, f'{json.dumps(content, indent=2)}\n'.encode())
 
 
 def _short(name: str) -> str:

@@ -69,10 +69,13 @@ class Extractor:
             size: (H, W) of the images, None for any.
         """
         self.name, self.labels, self.sha256, self.resize = name, labels, sha256, resize
-        mesh = sharding.create()
+        mesh = sharding.create_mesh()
         # Not by sharding alone: a serialized program would run whole on every device.
         divided = jax.shard_map(
-            function, mesh=mesh, in_specs=(sharding.ALL, sharding.PART), out_specs=sharding.PART
+            function,
+            mesh=mesh,
+            in_specs=(sharding.REPLICATED, sharding.SHARDED),
+            out_specs=sharding.SHARDED,
         )
         everywhere, self._divided = sharding.replicated(mesh), sharding.sharded(mesh)
         self._function = jax.jit(divided, out_shardings=everywhere)
@@ -89,7 +92,7 @@ class Extractor:
         self._told_of_grey = False
 
     @property
-    def piece(self) -> int:
+    def preferred_batch_size(self) -> int:
         """Images that a call takes with the least waste; it takes any other number too."""
         return self._batches * self._batch_size
 

@@ -14,7 +14,7 @@ NEIGHBOURS = 5
 _ROWS = 1000  # distances are computed so many rows at a time, to bound memory
 
 
-class Manifold(NamedTuple):
+class PrecisionRecall(NamedTuple):
     """Shares of samples, each from 0 to 1 (density may exceed 1).
 
     Attributes:
@@ -30,7 +30,9 @@ class Manifold(NamedTuple):
     coverage: float
 
 
-def precision_recall(real: np.ndarray, fake: np.ndarray, neighbours: int = NEIGHBOURS) -> Manifold:
+def precision_recall(
+    real: np.ndarray, fake: np.ndarray, neighbours: int = NEIGHBOURS
+) -> PrecisionRecall:
     """Compares features `[N, D]`; a sample's ball reaches to its k-th nearest of its own set.
 
     Balls are open, as in Naeem et al.'s package prdc: of two equal sets the density is 1.
@@ -54,7 +56,7 @@ def precision_recall(real: np.ndarray, fake: np.ndarray, neighbours: int = NEIGH
         in_real += inside.sum(0)
         covered += inside.any(1).sum()
         recalled += (distances < fake_radii[None]).any(1).sum()
-    return Manifold(
+    return PrecisionRecall(
         precision=float((in_real > 0).mean()),
         recall=float(recalled / len(real)),
         density=float(in_real.mean() / neighbours),

@@ -16,7 +16,7 @@ from dcgan_jax.metrics.features import check
 from dcgan_jax.metrics.frechet import Moments, Statistics
 from dcgan_jax.runtime import cache_dir, multihost
 from dcgan_jax.runtime.errors import UserError
-from dcgan_jax.runtime.files import reachable, read_npz, write_whole
+from dcgan_jax.runtime.files import reachable, read_npz, write_atomic
 
 _LARGEST = 4096  # features that files of another extractor may have, to be told so
 
@@ -33,7 +33,7 @@ class Reference(NamedTuple):
     features: np.ndarray
 
 
-def of_source(
+def compute_reference(
     source: ImageSource, extractor: Extractor, num_features: int, whole: bool = True
 ) -> Reference:
     """Statistics and features of a split, from the cache where they are there.
@@ -122,8 +122,8 @@ def _compute(source: ImageSource, extractor: Extractor, kept: np.ndarray, whole:
     moments = Moments()
     description = f'Features of {source.name} {source.split}, once'
     with tqdm(total=len(indices), desc=description, unit='image', disable=None) as bar:
-        for start in range(0, len(indices), extractor.piece):
-            piece = indices[start : start + extractor.piece]
+        for start in range(0, len(indices), extractor.preferred_batch_size):
+            piece = indices[start : start + extractor.preferred_batch_size]
             extracted, _ = extractor(source.read(piece).images)
             if whole:
                 check(extracted, least=1, what=f'features of {source.name}')
@@ -168,7 +168,7 @@ def _write(path: epath.Path, described: dict, reference: Reference) -> None:
         **(reference.statistics._asdict() if reference.statistics else {}),
     )
     try:
-        write_whole(path, arrays.getvalue())
+        write_atomic(path, arrays.getvalue())
     except OSError as error:
         logging.warning('%s can not be written (%s): it is computed anew next time', path, error)
 

@@ -9,14 +9,14 @@ from ml_collections import ConfigDict
 from dcgan_jax.data import captions, degradations
 from dcgan_jax.models import unet
 from dcgan_jax.models.dcgan import Discriminator, Generator
-from dcgan_jax.models.unet import Translator
+from dcgan_jax.models.unet import UNet
 from dcgan_jax.runtime.errors import UserError
 
 
 class Networks(NamedTuple):
     """The two players, without parameters."""
 
-    generator: Generator | Translator
+    generator: Generator | UNet
     discriminator: Discriminator
 
 
@@ -49,20 +49,20 @@ def build(config: ConfigDict, image_shape: tuple[int, int, int], num_classes: in
             'config.conditional needs a data set with class labels: use another, or False'
         )
     wrong = config.text.mismatched if captions.is_used(config) else 0.0
-    if wrong and len(captions.classes(config, num_classes)) < 2:
+    if wrong and len(captions.trained_classes(config, num_classes)) < 2:
         raise UserError(
             f'config.text.mismatched={wrong} takes captions of other classes, and the run has but '
             'one class: set it to 0'
         )
     shared = {
-        'num_classes': num_classes * captions.count(config) if config.conditional else 0,
-        'caption_size': captions.size(config),
+        'num_classes': num_classes * captions.num_captions(config) if config.conditional else 0,
+        'caption_size': captions.embedding_size(config),
         'lowering': config.lowering,
         'dtype': jnp.dtype(config.dtype),
     }
     kept, kind = dict(config.generator), Generator
-    if degradations.are_images(config):
-        kept, kind = unet.fields(kept), Translator
+    if degradations.takes_images(config):
+        kept, kind = unet.fields(kept), UNet
     return Networks(
         kind(out_channels=channels, **kept, **shared),
         Discriminator(**config.discriminator, predicts_rotation=config.loss.rotation > 0, **shared),
@@ -73,7 +73,7 @@ def _check_generator(config: ConfigDict, image_shape: tuple[int, int, int]) -> N
     """Refuses a generator that makes images of another size."""
     height, width, channels = image_shape
     times, strides = math.prod(config.generator.strides), tuple(config.generator.strides)
-    if not degradations.are_images(config):
+    if not degradations.takes_images(config):
         side = config.generator.base_size * times
         if (height, width) != (side, side):
             raise UserError(

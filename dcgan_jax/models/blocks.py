@@ -29,7 +29,7 @@ ACTIVATIONS = ('relu', 'leaky_relu')
 BLOCKS = ('conv', 'residual')
 
 
-def scaled(net: nn.Module, features: int) -> int:
+def scale_channels(net: nn.Module, features: int) -> int:
     """Channels at `net.width`."""
     return max(1, round(features * net.width))
 

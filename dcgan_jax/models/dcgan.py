@@ -93,8 +93,10 @@ class Generator(nn.Module):
         x = z.astype(self.dtype)
         condition = conditioning.select(self, labels)
         for index, features in enumerate(self.stem_features):
-            x = self.activate(blocks.dense(self, blocks.scaled(self, features), f'stem_{index}')(x))
-        base_features = blocks.scaled(self, self.base_features)
+            x = self.activate(
+                blocks.dense(self, blocks.scale_channels(self, features), f'stem_{index}')(x)
+            )
+        base_features = blocks.scale_channels(self, self.base_features)
         x = blocks.dense(self, self.base_size**2 * base_features, 'project')(x)
         x = x.reshape(-1, self.base_size, self.base_size, base_features)
         if not residual:
@@ -103,7 +105,7 @@ class Generator(nn.Module):
             x = self.activate(x)
 
         for index, (features, stride) in enumerate(zip(self.features, self.strides, strict=False)):
-            channels, size = blocks.scaled(self, features), blocks.kernel_size(self, index)
+            channels, size = blocks.scale_channels(self, features), blocks.kernel_size(self, index)
             if residual:
                 x = blocks.residual_up(
                     self, x, condition, channels, size, stride, f'block_{index}', train=train
@@ -210,7 +212,7 @@ class Discriminator(nn.Module):
         x = _pack(images, self.pack).astype(self.dtype)
         residual = self.block == 'residual'
         for index, (features, stride) in enumerate(zip(self.features, self.strides, strict=True)):
-            channels, size = blocks.scaled(self, features), blocks.kernel_size(self, index)
+            channels, size = blocks.scale_channels(self, features), blocks.kernel_size(self, index)
             if residual:
                 x = blocks.residual_down(
                     self, x, channels, size, stride, f'block_{index}', first=index == 0, train=train

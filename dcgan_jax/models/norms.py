@@ -63,7 +63,7 @@ def normalize(
             name=name,
         )(x)
     else:
-        groups = {'layer': 1, 'group': groups_of(channels), 'instance': channels}[net.norm]
+        groups = {'layer': 1, 'group': num_groups(channels), 'instance': channels}[net.norm]
         if x[0].size == groups:
             raise UserError(
                 f'norm={net.norm!r} makes all of a map of {x.shape[1]}x{x.shape[2]} pixels and '
@@ -86,7 +86,7 @@ def normalize(
     return x.astype(net.dtype)
 
 
-def groups_of(channels: int) -> int:
+def num_groups(channels: int) -> int:
     """Groups of 'group': 32 from 128 channels on, fewer below, where a group of one is no group."""
     fitting = (n for n in _GROUPS if channels % n == 0 and channels >= _LEAST_CHANNELS * n)
     return next(fitting, 1)

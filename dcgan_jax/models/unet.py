@@ -10,7 +10,7 @@ from dcgan_jax.models import blocks, layers
 from dcgan_jax.models.norms import normalize
 
 
-class Translator(nn.Module):
+class UNet(nn.Module):
     """Images to images: a U-Net (Ronneberger et al. 2015, arXiv:1505.04597) that adds what lacks.
 
     Its fields are those of `config.generator` that mean something here; see `Generator` for them.
@@ -61,7 +61,7 @@ class Translator(nn.Module):
         """
         del labels
         x = inputs.astype(self.dtype)
-        before, channels = [], [blocks.scaled(self, features) for features in self.features]
+        before, channels = [], [blocks.scale_channels(self, features) for features in self.features]
         for index, features in enumerate(channels):
             before.append(x)
             x = self._stage(layers.Conv, x, features, index, f'down_{index}', train=train)
@@ -92,5 +92,5 @@ class Translator(nn.Module):
 
 
 def fields(generator: dict[str, Any]) -> dict[str, Any]:
-    """Those of a `config.generator` that a Translator has."""
-    return {name: value for name, value in generator.items() if name in Translator.__annotations__}
+    """Those of a `config.generator` that a UNet has."""
+    return {name: value for name, value in generator.items() if name in UNet.__annotations__}

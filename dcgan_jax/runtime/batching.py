@@ -8,7 +8,7 @@ import numpy as np
 from tqdm import tqdm
 
 
-def in_pieces(
+def map_batches(
     function: Callable[..., Any], size: int, title: str, *arrays: np.ndarray, delay: float = 3
 ) -> Any:
     """Applies a function to pieces of arrays, all of one size.

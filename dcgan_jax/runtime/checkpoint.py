@@ -13,7 +13,7 @@ from etils import epath
 
 from dcgan_jax.runtime import multihost
 from dcgan_jax.runtime.errors import TrainingError, UserError
-from dcgan_jax.runtime.files import absolute, write_whole
+from dcgan_jax.runtime.files import absolute, write_atomic
 
 State = Any  # A flax.struct dataclass of arrays with a field `step`.
 
@@ -156,12 +156,12 @@ def restore_latest(
     return None, []
 
 
-def set_aside(workdir: epath.PathLike, steps: list[int]) -> None:
+def move_damaged(workdir: epath.PathLike, steps: list[int]) -> None:
     """Moves damaged checkpoints to `damaged_checkpoints/`: their steps can be saved again."""
     for step in steps:
         target = epath.Path(workdir) / DAMAGED_FOLDER / str(step)
         # In a bucket a folder is there when it holds a file, and only then can be moved to.
-        write_whole(target.parent / 'README.txt', _DAMAGED_README)
+        write_atomic(target.parent / 'README.txt', _DAMAGED_README)
         if target.exists():
             target.rmtree()
         (epath.Path(workdir) / FOLDER / str(step)).rename(target)

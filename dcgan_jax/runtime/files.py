@@ -65,7 +65,7 @@ def absolute(path: epath.PathLike) -> epath.Path:
     return path if in_bucket(path) else path.absolute()
 
 
-def write_whole(path: epath.PathLike, content: bytes) -> epath.Path:
+def write_atomic(path: epath.PathLike, content: bytes) -> epath.Path:
     """Writes a file whole or not at all, making its folder; returns its path."""
     path = epath.Path(path)
     if in_bucket(path):  # Objects are there when they are whole.

@@ -19,7 +19,7 @@ from dcgan_jax.runtime.errors import UserError
 HEARTBEAT_SECONDS = 30  # Until a process that is gone is missed.
 
 
-def start(coordinator: str | None, count: int | None, index: int | None) -> None:
+def initialize(coordinator: str | None, count: int | None, index: int | None) -> None:
     """Joins the other processes of a run; before anything else uses a device.
 
     Args:
@@ -46,12 +46,12 @@ def start(coordinator: str | None, count: int | None, index: int | None) -> None
         ) from error
 
 
-def is_first() -> bool:
+def is_primary() -> bool:
     """Whether this process writes what is written once."""
     return jax.process_index() == 0
 
 
-def on_first(function: Callable[..., Any], *arguments: Any) -> Any:
+def on_primary(function: Callable[..., Any], *arguments: Any) -> Any:
     """Calls `function` in the first process while the others wait; its failure is everyone's.
 
     Returns:
@@ -61,7 +61,7 @@ def on_first(function: Callable[..., Any], *arguments: Any) -> Any:
         UserError: in the others, if it raised; in the first, what it raised.
     """
     result, failure = None, None
-    if is_first():
+    if is_primary():
         try:
             result = function(*arguments)
         except Exception as error:  # The others wait for an answer, whatever it is.
@@ -83,8 +83,8 @@ def all_true(value: bool) -> bool:
 
 
 @contextlib.contextmanager
-def first_holds(context: contextlib.AbstractContextManager) -> Any:
+def primary_context(context: contextlib.AbstractContextManager) -> Any:
     """A block within which the first process, and it alone, holds `context`."""
     with contextlib.ExitStack() as stack:
-        on_first(stack.enter_context, context)
+        on_primary(stack.enter_context, context)
         yield

@@ -14,7 +14,7 @@ import numpy as np
 from etils import epath
 
 from dcgan_jax.runtime.errors import UserError
-from dcgan_jax.runtime.files import write_whole
+from dcgan_jax.runtime.files import write_atomic
 
 State = Any  # A flax.struct dataclass of arrays with a field `step`.
 
@@ -36,14 +36,14 @@ def skip_nonfinite(
     return kept.replace(step=after.step), metrics | {SKIPPED: skipped}
 
 
-def seed_after(seed: int, rollbacks: int) -> int:
+def seed_after_rollbacks(seed: int, rollbacks: int) -> int:
     """The seed of batches, latents and dropout after so many rollbacks; after none the run's."""
     if not rollbacks:
         return seed
     return int(np.random.SeedSequence([seed, rollbacks]).generate_state(1)[0])
 
 
-def rollbacks(workdir: epath.Path) -> list[str]:
+def read_rollbacks(workdir: epath.Path) -> list[str]:
     """Why the run went back, each time it did.
 
     Raises:
@@ -61,4 +61,4 @@ def rollbacks(workdir: epath.Path) -> list[str]:
 
 def add_rollback(workdir: epath.Path, why: str) -> None:
     """Counts one, also for later processes."""
-    write_whole(workdir / FILE, json.dumps([*rollbacks(workdir), why], indent=2).encode())
+    write_atomic(workdir / FILE, json.dumps([*read_rollbacks(workdir), why], indent=2).encode())

@@ -19,11 +19,11 @@ _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 _calls = itertools.count(1)  # JAX's processes agree on a number that all of them come to.
 
 
-class InterruptedByRequest(BaseException):  # Decoders catch every Exception.
-    """A signal came within `Request.interrupts`."""
+class Preempted(BaseException):  # Decoders catch every Exception.
+    """A signal came within `PreemptionWatcher.interruptible`."""
 
 
-class Request:
+class PreemptionWatcher:
     """Whether, and by which signal, the run was asked to stop.
 
     Attributes:
@@ -35,7 +35,7 @@ class Request:
         self.signal: signal.Signals | None = None
         self._interrupts = False
 
-    def due(self) -> bool:
+    def should_stop(self) -> bool:
         """Whether to stop now; all processes ask after each call, and have the same answer."""
         if jax.process_count() == 1:
             return self.signal is not None
@@ -44,46 +44,46 @@ class Request:
             self.signal = signal.SIGTERM
         return reached
 
-    def receive(self, number: int, frame: FrameType | None) -> None:
+    def handle_signal(self, number: int, frame: FrameType | None) -> None:
         """The handler of the signals."""
         del frame
         if self.signal is None:
             self.signal = signal.Signals(number)
             if self._interrupts:
-                raise InterruptedByRequest
+                raise Preempted
         elif number == signal.SIGINT:
             raise KeyboardInterrupt
 
     @contextlib.contextmanager
-    def interrupts(self) -> Iterator[None]:
+    def interruptible(self) -> Iterator[None]:
         """A block that may be given up, an evaluation say: one of one process ends at a signal.
 
         Raises:
-            InterruptedByRequest: a signal came in the block, or had come before.
+            Preempted: a signal came in the block, or had come before.
         """
         self._interrupts = True
         try:
             if self.signal is not None:
-                raise InterruptedByRequest
+                raise Preempted
             yield
         finally:
             self._interrupts = False
 
 
 @contextlib.contextmanager
-def watch() -> Iterator[Request]:
+def watch() -> Iterator[PreemptionWatcher]:
     """Catches the signals in a block; outside of the main thread, which alone may, none come."""
-    request = Request()
+    watcher = PreemptionWatcher()
     if threading.current_thread() is not threading.main_thread():
-        yield request
+        yield watcher
         return
     if jax.process_count() > 1:  # JAX tells SIGTERM to all processes, and has its handler.
         handlers = {signal.SIGINT: _as_sigterm}
     else:
-        handlers = dict.fromkeys(_SIGNALS, request.receive)
+        handlers = dict.fromkeys(_SIGNALS, watcher.handle_signal)
     before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
     try:
-        yield request
+        yield watcher
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -5,7 +5,7 @@ import enum
 import jax
 
 
-class Role(enum.IntEnum):
+class Purpose(enum.IntEnum):
     """What random numbers of a run are for."""
 
     WEIGHTS = 0  # at step 0
@@ -15,6 +15,6 @@ class Role(enum.IntEnum):
     SEARCH = 4  # latents that searches start from
 
 
-def role_key(seed: int, role: Role) -> jax.Array:
+def purpose_key(seed: int, role: Purpose) -> jax.Array:
     """The key of a role; fold the step or index into it."""
     return jax.random.fold_in(jax.random.key(seed), role)

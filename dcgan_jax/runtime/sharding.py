@@ -9,10 +9,10 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from dcgan_jax.runtime.errors import UserError
 
 AXIS = 'data'
-ALL, PART = PartitionSpec(), PartitionSpec(AXIS)  # for `jax.shard_map`
+REPLICATED, SHARDED = PartitionSpec(), PartitionSpec(AXIS)  # for `jax.shard_map`
 
 
-def create(batch_size: int | None = None) -> Mesh:
+def create_mesh(batch_size: int | None = None) -> Mesh:
     """A one-dimensional mesh over all devices of all processes.
 
     Raises:
@@ -29,7 +29,7 @@ def create(batch_size: int | None = None) -> Mesh:
 
 def replicated(mesh: Mesh) -> NamedSharding:
     """The same array on every device."""
-    return NamedSharding(mesh, ALL)
+    return NamedSharding(mesh, REPLICATED)
 
 
 def sharded(mesh: Mesh, axis: int = 0) -> NamedSharding:

@@ -27,7 +27,7 @@ class TensorBoardWriter(metric_writers.MetricWriter):
         """Opens a new event file in `logdir`; TensorBoard drops older events after `first_step`."""
         # The suffix keeps apart two files of one second, which would else be one. A `SummaryWriter`
         # has a thread that ends unseen at the first error, and is waited for without end.
-        with _told():
+        with _raise_training_error():
             self._events = EventsWriter(os.path.join(logdir, 'events'), f'.from{first_step}')
         self._flushed = time.monotonic()
         started = SessionLog(status=SessionLog.START)
@@ -91,30 +91,30 @@ class TensorBoardWriter(metric_writers.MetricWriter):
     def flush(self) -> None:
         """Hands all to the file system."""
         self._flushed = time.monotonic()
-        with _told():
+        with _raise_training_error():
             self._events.flush()
 
     def close(self) -> None:
         """Flushes and closes the event file."""
-        with _told():
+        with _raise_training_error():
             self._events.close()
 
     def _write(self, event: Event) -> None:
         event.wall_time = time.time()
-        with _told():
+        with _raise_training_error():
             self._events.write_event(event)
         if time.monotonic() - self._flushed > _FLUSH_SECONDS:
             self.flush()
 
 
 @contextlib.contextmanager
-def opened(workdir: epath.PathLike, first_step: int) -> Iterator[metric_writers.MetricWriter]:
+def open_writer(workdir: epath.PathLike, first_step: int) -> Iterator[metric_writers.MetricWriter]:
     """A writer to event files in `workdir`, in a thread; only the first process writes.
 
     Raises:
         TrainingError: the files can't be written; told by a later write, or at the end.
     """
-    events = [TensorBoardWriter(workdir, first_step)] if multihost.is_first() else []
+    events = [TensorBoardWriter(workdir, first_step)] if multihost.is_primary() else []
     try:
         with contextlib.closing(metric_writers.AsyncMultiWriter(events)) as writer:
             yield writer
@@ -128,7 +128,7 @@ def opened(workdir: epath.PathLike, first_step: int) -> Iterator[metric_writers.
 
 
 @contextlib.contextmanager
-def _told() -> Iterator[None]:
+def _raise_training_error() -> Iterator[None]:
     try:
         yield
     except OSError as error:

@@ -18,11 +18,16 @@ from tqdm import tqdm
 from dcgan_jax.data import captions, images
 from dcgan_jax.data.degradations import sample_latents
 from dcgan_jax.models import Networks, encoder
-from dcgan_jax.runtime.batching import in_pieces
-from dcgan_jax.runtime.prng import Role, role_key
+from dcgan_jax.runtime.batching import map_batches
+from dcgan_jax.runtime.prng import Purpose, purpose_key
 from dcgan_jax.sampling import Sampler
 from dcgan_jax.tasks import latent_optimization
-from dcgan_jax.tasks.discriminator_features import Representation, alone, logits, turn_losses
+from dcgan_jax.tasks.discriminator_features import (
+    DiscriminatorFeatures,
+    logits,
+    rotation_losses,
+    unpacked,
+)
 from dcgan_jax.tasks.nearest_neighbors import nearest
 from dcgan_jax.train_state import GANState
 
@@ -33,7 +38,7 @@ _BATCH = 32
 _CALL = 20  # updates of the encoder a compiled call
 
 
-class Trained(NamedTuple):
+class ScoringRun(NamedTuple):
     """A run, and the images that it calls normal.
 
     Attributes:
@@ -51,14 +56,14 @@ class Trained(NamedTuple):
     seed: int
 
 
-class Scored(NamedTuple):
+class AnomalyScores(NamedTuple):
     """Scores `[N]` by name; images as G has them, uint8 `[N, H, W, C]`, by the name of a score."""
 
     scores: dict[str, np.ndarray]
     made: dict[str, np.ndarray]
 
 
-def score(run: Trained, pixels: np.ndarray) -> Scored:
+def score(run: ScoringRun, pixels: np.ndarray) -> AnomalyScores:
     """The scores of `config.anomaly.scores` of images uint8 `[N, H, W, C]`."""
     wanted = run.config.anomaly.scores
     scores, made = {}, {}
@@ -66,9 +71,9 @@ def score(run: Trained, pixels: np.ndarray) -> Scored:
         labels = np.full(len(pixels), _first(run), np.int32)
         scores['discriminator'] = -logits(run.networks, run.state, pixels, labels)
     if 'rotation' in wanted:
-        scores['rotation'] = turn_losses(run.networks, run.state, pixels)
+        scores['rotation'] = rotation_losses(run.networks, run.state, pixels)
     if {'mahalanobis', 'neighbours'} & set(wanted):
-        see = Representation(run.networks, run.state, _SIDE)
+        see = DiscriminatorFeatures(run.networks, run.state, _SIDE)
         normal, seen = see(run.normal, 'Training images'), see(pixels, 'Images')
         if 'mahalanobis' in wanted:
             scores['mahalanobis'] = mahalanobis(normal, seen)
@@ -77,7 +82,7 @@ def score(run: Trained, pixels: np.ndarray) -> Scored:
     for name, invert in (('encoder', encode), ('search', find)):
         if name in wanted:
             scores[name], made[name] = _of_inversion(run, pixels, invert(run))
-    return Scored(scores, made)
+    return AnomalyScores(scores, made)
 
 
 def mahalanobis(normal: np.ndarray, features: np.ndarray) -> np.ndarray:
@@ -103,7 +108,7 @@ def neighbours(normal: np.ndarray, features: np.ndarray, count: int) -> np.ndarr
 
 
 def _of_inversion(
-    run: Trained, pixels: np.ndarray, invert: Callable[[np.ndarray], jax.Array]
+    run: ScoringRun, pixels: np.ndarray, invert: Callable[[np.ndarray], jax.Array]
 ) -> tuple[np.ndarray, np.ndarray]:
     """(AnoGAN's distance of each image to G's image of its latent, that image)."""
     generate, features_of = _networks(run)
@@ -113,7 +118,7 @@ def _of_inversion(
         made = generate(latents)
         return distance(features_of, images.to_float(part), made), images.to_uint8(made)
 
-    return in_pieces(lambda part: compare(part, invert(part)), _BATCH, 'Scoring', pixels)
+    return map_batches(lambda part: compare(part, invert(part)), _BATCH, 'Scoring', pixels)
 
 
 def distance(
@@ -129,11 +134,11 @@ def distance(
     return (1.0 - _FEATURE_SHARE) * pixels + _FEATURE_SHARE * features
 
 
-def find(run: Trained) -> Callable[[np.ndarray], jax.Array]:
+def find(run: ScoringRun) -> Callable[[np.ndarray], jax.Array]:
     """AnoGAN: the latents `[N, d]` whose images are nearest, by `config.search`."""
     generate, features_of = _networks(run)
     fields = run.config.search
-    key = role_key(run.seed, Role.SEARCH)
+    key = purpose_key(run.seed, Purpose.LATENT_OPTIMIZATION)
 
     @jax.jit
     def latents(pixels: jax.Array) -> jax.Array:
@@ -142,7 +147,7 @@ def find(run: Trained) -> Callable[[np.ndarray], jax.Array]:
         start = jnp.tile(
             sample_latents(key, fields.restarts, run.config.latent_dim), (len(pixels), 1)
         )
-        found, losses = latent_optimization.minimise(
+        found, losses = latent_optimization.minimize(
             lambda z: distance(features_of, real, generate(z)),
             start,
             fields.steps,
@@ -155,12 +160,12 @@ def find(run: Trained) -> Callable[[np.ndarray], jax.Array]:
     return latents
 
 
-def encode(run: Trained) -> Callable[[np.ndarray], jax.Array]:
+def encode(run: ScoringRun) -> Callable[[np.ndarray], jax.Array]:
     """f-AnoGAN: an encoder, trained on the normal images so that G makes them again."""
     generate, features_of = _networks(run)
     fields = run.config.anomaly
     module = encoder.Encoder(**encoder.fields(run.config))
-    init_key, key = jax.random.split(role_key(run.seed, Role.SEARCH))
+    init_key, key = jax.random.split(purpose_key(run.seed, Purpose.LATENT_OPTIMIZATION))
     params = module.init(init_key, jnp.zeros((1, *run.normal.shape[1:])))
     adam = optax.adam(fields.encoder_learning_rate)
     normal = jnp.asarray(run.normal)
@@ -193,12 +198,12 @@ def encode(run: Trained) -> Callable[[np.ndarray], jax.Array]:
 
 
 def _networks(
-    run: Trained,
+    run: ScoringRun,
 ) -> tuple[Callable[[jax.Array], jax.Array], Callable[[jax.Array], jax.Array]]:
     """(latents to images in [-1, 1], images to the features of D's last stage `[N, D]`)."""
     networks, config = run.networks, run.config
     variables = Sampler(networks.generator, config).variables(run.state)
-    discriminator = alone(networks.discriminator)
+    discriminator = unpacked(networks.discriminator)
     trained = run.state.discriminator
     seen_by = {'params': trained.params, **trained.statistics}
 
@@ -219,6 +224,6 @@ def _networks(
     return generate, features_of
 
 
-def _first(run: Trained) -> int:
+def _first(run: ScoringRun) -> int:
     """The class (or caption) that G is asked for, and D judges by: the first that was learnt."""
-    return int(captions.learnt(run.config, run.networks.generator.num_classes)[0])
+    return int(captions.trained_conditions(run.config, run.networks.generator.num_classes)[0])

@@ -13,11 +13,11 @@ from dcgan_jax.data import images, sources
 from dcgan_jax.data.input_pipeline import load_split
 from dcgan_jax.metrics.roc import auroc
 from dcgan_jax.runtime.errors import UserError
-from dcgan_jax.runtime.files import write_whole
+from dcgan_jax.runtime.files import write_atomic
 from dcgan_jax.tasks import anomaly_scores, image_to_image
-from dcgan_jax.tasks.anomaly_scores import Scored
+from dcgan_jax.tasks.anomaly_scores import AnomalyScores
 from dcgan_jax.tasks.options import TaskOptions
-from dcgan_jax.tasks.trained_run import restore, with_given
+from dcgan_jax.tasks.trained_run import merge_config, restore
 
 _NORMAL = 5_000  # training images that features are compared with
 _SHOWN = 16  # the strangest images
@@ -34,7 +34,7 @@ def run(options: TaskOptions) -> str:
 
 def detect_anomalies(
     workdir: epath.PathLike,
-    given: ConfigDict | None,
+    overrides: ConfigDict | None,
     out: epath.PathLike | None,
     pictures: str | None,
     num: int | None,
@@ -45,7 +45,7 @@ def detect_anomalies(
 
     Args:
         workdir: of a training run of latents, on `config.data.classes` say.
-        given: see `trained_run.with_given`; `anomaly` counts too.
+        overrides: see `trained_run.merge_config`; `anomaly` counts too.
         out: folder for `scores.csv`, a line for each image, `figures.json` and a picture of each
             score, with heat maps where G makes the images again; `workdir/anomalies` when None
             (`workdir/anomalies_in_pictures` of a user's).
@@ -61,8 +61,8 @@ def detect_anomalies(
     Raises:
         UserError: run, pictures or config don't allow it.
     """
-    run, networks, state = restore(workdir, which, of_latents=True)
-    config = with_given(run.config, given)
+    run, networks, state = restore(workdir, which, require_latents=True)
+    config = merge_config(run.config, overrides)
     if 'rotation' in config.anomaly.scores and not run.config.loss.rotation:
         raise UserError(
             "config.anomaly.scores has 'rotation', and the run's D was not trained to predict "
@@ -70,7 +70,7 @@ def detect_anomalies(
         )
     strange = None
     if pictures is not None:
-        read = image_to_image.read_pictures(pictures, run.image_shape[-1], out)
+        read = image_to_image.read_user_images(pictures, run.image_shape[-1], out)
         image_to_image.check_size(pictures, read, run.image_shape[:2])
         names, pixels = read.names, read.pixels
     else:
@@ -80,7 +80,7 @@ def detect_anomalies(
     default = 'anomalies' if pictures is None else 'anomalies_in_pictures'
     out = run_dir.check_writable(out or epath.Path(workdir).expanduser() / default, '--out')
     scored = anomaly_scores.score(
-        anomaly_scores.Trained(config, networks, state, normal, seed), pixels
+        anomaly_scores.ScoringRun(config, networks, state, normal, seed), pixels
     )
     _write_csv(out, names, strange, scored)
     for name, values in scored.scores.items():
@@ -96,7 +96,7 @@ def detect_anomalies(
         'step': int(state.step),
         'seed': seed,
     }
-    write_whole(out / 'figures.json', f'{json.dumps(content, indent=2)}\n'.encode())
+    write_atomic(out / 'figures.json', f'{json.dumps(content, indent=2)}\n'.encode())
     return out, 'AUROC ' + ', '.join(f'{name} {value:.4f}' for name, value in figures.items())
 
 
@@ -109,7 +109,7 @@ def _test_split(
             'the run learnt all classes of its data set, so none is strange: train one with '
             '--config.data.classes=(0,), say, or give --images=FOLDER'
         )
-    if sources.held_out(config) is None:
+    if sources.open_test_split(config) is None:
         raise UserError(
             'the data set has no test split, or the run learnt it: give --images=FOLDER'
         )
@@ -128,7 +128,7 @@ def _test_split(
 
 
 def _write_csv(
-    out: epath.Path, names: list[str], strange: np.ndarray | None, scored: Scored
+    out: epath.Path, names: list[str], strange: np.ndarray | None, scored: AnomalyScores
 ) -> None:
     """A line for each image, its scores in columns."""
     text = io.StringIO()
@@ -139,7 +139,7 @@ def _write_csv(
         label = [] if strange is None else [int(strange[index])]
         values = (f'{values[index]:.6g}' for values in scored.scores.values())
         writer.writerow([name, *label, *values])
-    write_whole(out / 'scores.csv', text.getvalue().encode())
+    write_atomic(out / 'scores.csv', text.getvalue().encode())
 
 
 def _write_picture(

@@ -9,13 +9,13 @@ import numpy as np
 
 from dcgan_jax.data import images
 from dcgan_jax.models import Discriminator, Networks
-from dcgan_jax.runtime.batching import in_pieces
+from dcgan_jax.runtime.batching import map_batches
 from dcgan_jax.train_state import GANState
 
 _BATCH = 100
 
 
-class Representation:
+class DiscriminatorFeatures:
     """Activations of all stages of a state's D, each map max-pooled to a few positions.
 
     With 4 positions a side it is what Radford et al. 2015 classify by (section 5.1). D is in
@@ -26,12 +26,12 @@ class Representation:
         """For maps pooled to `side` x `side` (or left as they are, if smaller)."""
         self._variables = _variables(state)
         self._vectors = jax.jit(
-            functools.partial(vectors, alone(networks.discriminator), side=side)
+            functools.partial(vectors, unpacked(networks.discriminator), side=side)
         )
 
     def __call__(self, pixels: np.ndarray, title: str = 'Looking') -> np.ndarray:
         """uint8 `[N, H, W, C]` to float32 `[N, D]`."""
-        return in_pieces(functools.partial(self._vectors, self._variables), _BATCH, title, pixels)
+        return map_batches(functools.partial(self._vectors, self._variables), _BATCH, title, pixels)
 
 
 def logits(
@@ -45,7 +45,7 @@ def logits(
         pixels: the images.
         labels: their classes or captions, int32 `[N]`; 0 where None.
     """
-    module = alone(networks.discriminator)
+    module = unpacked(networks.discriminator)
 
     @jax.jit
     def of_piece(variables: Any, part: jax.Array, labels: jax.Array) -> jax.Array:
@@ -56,10 +56,10 @@ def logits(
 
     labels = np.zeros(len(pixels), np.int32) if labels is None else labels
     apply = functools.partial(of_piece, _variables(state))
-    return in_pieces(apply, _BATCH, 'Judging', pixels, labels)
+    return map_batches(apply, _BATCH, 'Judging', pixels, labels)
 
 
-def turn_losses(networks: Networks, state: GANState, pixels: np.ndarray) -> np.ndarray:
+def rotation_losses(networks: Networks, state: GANState, pixels: np.ndarray) -> np.ndarray:
     """Cross-entropy of D's rotation prediction, float32 `[N]`.
 
     The mean over four rotations of -log Q(rotation | rotated image), in a run with
@@ -71,7 +71,7 @@ def turn_losses(networks: Networks, state: GANState, pixels: np.ndarray) -> np.n
         state: of the run.
         pixels: images, uint8 `[N, S, S, C]`.
     """
-    module = alone(networks.discriminator)
+    module = unpacked(networks.discriminator)
 
     @jax.jit
     def of_piece(variables: Any, part: jax.Array) -> jax.Array:
@@ -84,10 +84,10 @@ def turn_losses(networks: Networks, state: GANState, pixels: np.ndarray) -> np.n
             total -= jax.nn.log_softmax(logits)[:, num_rot90]
         return total / 4
 
-    return in_pieces(functools.partial(of_piece, _variables(state)), _BATCH, 'Turning', pixels)
+    return map_batches(functools.partial(of_piece, _variables(state)), _BATCH, 'Turning', pixels)
 
 
-def alone(module: Discriminator) -> Discriminator:
+def unpacked(module: Discriminator) -> Discriminator:
     """The same D, which compares no images with each other: in training it does by groups.
 
     With `minibatch_stddev` the added channel is then that of a group of one image, near 0, which D

@@ -15,7 +15,7 @@ from dcgan_jax.metrics import evaluator as evaluator_lib
 from dcgan_jax.metrics.evaluator import Evaluation, Evaluator
 from dcgan_jax.sampling import Sampler
 from dcgan_jax.tasks.options import TaskOptions
-from dcgan_jax.tasks.trained_run import restore, with_given
+from dcgan_jax.tasks.trained_run import merge_config, restore
 
 
 def run(options: TaskOptions) -> str:
@@ -32,7 +32,7 @@ def run(options: TaskOptions) -> str:
 
 def evaluate_run(
     workdir: epath.PathLike,
-    given: ConfigDict | None = None,
+    overrides: ConfigDict | None = None,
     out: epath.PathLike | None = None,
     num: int | None = None,
     seed: int = 0,
@@ -42,7 +42,7 @@ def evaluate_run(
 
     Args:
         workdir: of a training run.
-        given: a config whose `evaluation` (and `data_dir`, if set) replace the run's.
+        overrides: a config whose `evaluation` (and `data_dir`, if set) replace the run's.
         out: folder for the result; `workdir/evaluation` when None.
         num: samples; `config.evaluation.num_samples` when None.
         seed: of the latents.
@@ -52,7 +52,7 @@ def evaluate_run(
         UserError: run, config or data set don't allow it.
     """
     run, networks, state = restore(workdir, which)
-    config = with_given(run.config, given)
+    config = merge_config(run.config, overrides)
     source = sources.open_split(config, config.evaluation.split)
     scorer = SampleScorer(config, Sampler(networks.generator, config), source)
     out = run_dir.check_writable(out or epath.Path(workdir) / run_dir.EVALUATIONS_FOLDER, '--out')
@@ -64,7 +64,7 @@ def evaluate_run(
 def evaluate_images(
     images: epath.PathLike,
     workdir: epath.PathLike | None = None,
-    given: ConfigDict | None = None,
+    overrides: ConfigDict | None = None,
     out: epath.PathLike | None = None,
 ) -> Evaluation:
     """Scores images of a folder or npz file and writes a file, see `evaluator_lib.write`.
@@ -72,17 +72,17 @@ def evaluate_images(
     Args:
         images: see `user_images.open_images`.
         workdir: of a run, for its data set and `config.evaluation`; None takes those of `given`.
-        given: as in `evaluate_run`; needed without `workdir`.
+        overrides: as in `evaluate_run`; needed without `workdir`.
         out: folder for the result; `workdir/evaluation` when None, and no file without both.
 
     Raises:
         UserError: images, config or data set don't allow it.
     """
     if workdir is None:
-        config_lib.validate(given)
-        config = given
+        config_lib.validate(overrides)
+        config = overrides
     else:
-        config = with_given(run_dir.read(run_dir.folder(workdir)).config, given)
+        config = merge_config(run_dir.read(run_dir.folder(workdir)).config, overrides)
         out = out or epath.Path(workdir) / run_dir.EVALUATIONS_FOLDER
     batches, count = user_images.open_images(images)
     evaluator = Evaluator(config.evaluation, sources.open_split(config, config.evaluation.split))

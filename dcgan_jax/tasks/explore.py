@@ -15,12 +15,12 @@ from dcgan_jax.data.input_pipeline import load_split
 from dcgan_jax.models import Networks
 from dcgan_jax.run_dir import Run
 from dcgan_jax.runtime.errors import UserError
-from dcgan_jax.runtime.files import write_whole
-from dcgan_jax.sampling import Sampler, drawn
-from dcgan_jax.tasks.discriminator_features import Representation
+from dcgan_jax.runtime.files import write_atomic
+from dcgan_jax.sampling import Sampler, read_images
+from dcgan_jax.tasks.discriminator_features import DiscriminatorFeatures
 from dcgan_jax.tasks.nearest_neighbors import nearest
 from dcgan_jax.tasks.options import TaskOptions
-from dcgan_jax.tasks.trained_run import restore, with_given
+from dcgan_jax.tasks.trained_run import merge_config, restore
 from dcgan_jax.train_state import GANState
 
 _ROWS = 8  # of pictures: latents, or pairs of them
@@ -33,7 +33,7 @@ _NEIGHBOURS = 5
 _SIDE = 2  # of D's pooled maps, for the distance in features
 
 
-class Explored(NamedTuple):
+class LatentExplorer(NamedTuple):
     """What all walks share."""
 
     run: Run
@@ -45,7 +45,9 @@ class Explored(NamedTuple):
     def draw(self, latents: np.ndarray) -> np.ndarray:
         """Images uint8 `[N, H, W, C]`, of the first class (or caption) that was learnt."""
         latents = latents.astype(np.float32)
-        first = int(captions.learnt(self.run.config, self.networks.generator.num_classes)[0])
+        first = int(
+            captions.trained_conditions(self.run.config, self.networks.generator.num_classes)[0]
+        )
         table = self.state.generator.captions.get('table')
         if table is None:
             return self.sampler(self.state, latents, np.full(len(latents), first, np.int32))
@@ -69,7 +71,7 @@ def explore(
     seed: int,
     arithmetic: str | None = None,
     which: str = 'latest',
-    given: ConfigDict | None = None,
+    overrides: ConfigDict | None = None,
 ) -> tuple[epath.Path, str]:
     """Draws interpolations, truncations, directions and neighbours of a run's samples.
 
@@ -81,7 +83,7 @@ def explore(
         arithmetic: numbers of samples of that seed, '1,2,3-4,5,6+7,8,9': the mean of the first,
             less that of the second, plus that of the third (Radford et al. 2015, section 6.3.2).
         which: checkpoint, see `restore`.
-        given: see `with_given`.
+        overrides: see `merge_config`.
 
     Returns:
         The folder, and what is known of memorisation in a line.
@@ -89,18 +91,18 @@ def explore(
     Raises:
         UserError: there is no such run, or `arithmetic` isn't as above.
     """
-    terms = None if arithmetic is None else parse(arithmetic)
-    run, networks, state = restore(workdir, which, of_latents=True)
-    run = run._replace(config=with_given(run.config, given))
+    terms = None if arithmetic is None else parse_arithmetic(arithmetic)
+    run, networks, state = restore(workdir, which, require_latents=True)
+    run = run._replace(config=merge_config(run.config, overrides))
     out = run_dir.check_writable(out or epath.Path(workdir).expanduser() / 'explore', '--out')
-    made = Explored(run, networks, state, Sampler(networks.generator, run.config), seed)
+    made = LatentExplorer(run, networks, state, Sampler(networks.generator, run.config), seed)
     interpolate(made, out)
     truncate(made, out)
     follow_directions(made, out)
     if terms is not None:
         calculate(made, out, terms)
-    found = look_for_neighbours(made, out, num or 100)
-    write_whole(out / 'explore.json', f'{json.dumps(found, indent=2)}\n'.encode())
+    found = find_nearest_images(made, out, num or 100)
+    write_atomic(out / 'explore.json', f'{json.dumps(found, indent=2)}\n'.encode())
     near = found['median_distance_to_training_images']
     distances = [
         f'{what} in {space} {near[space][what]:.4g}' for space in near for what in near[space]
@@ -123,7 +125,7 @@ def slerp(start: np.ndarray, end: np.ndarray, share: float) -> np.ndarray:
     return way * ((1.0 - share) * lengths[0] + share * lengths[1])
 
 
-def interpolate(made: Explored, out: epath.Path) -> None:
+def interpolate(made: LatentExplorer, out: epath.Path) -> None:
     """`interpolation.png`, a row from each latent to the next, and `interpolation.gif`."""
     latents = made.sampler.latents(made.seed, _ROWS + 1)
     shares = np.linspace(0.0, 1.0, _WALK)
@@ -136,7 +138,7 @@ def interpolate(made: Explored, out: epath.Path) -> None:
     images.write_gif(out / 'interpolation.gif', made.draw(np.stack(ways)), _MILLISECONDS)
 
 
-def truncate(made: Explored, out: epath.Path) -> None:
+def truncate(made: LatentExplorer, out: epath.Path) -> None:
     """`truncation.png`: the same latents times 0 to 1.25, a row each."""
     latents = made.sampler.latents(made.seed, _WALK)
     scaled = np.concatenate([latents * share for share in _TRUNCATIONS])
@@ -157,7 +159,7 @@ def directions(params: dict, count: int) -> np.ndarray:
     return vectors.T[::-1][:count]
 
 
-def follow_directions(made: Explored, out: epath.Path) -> None:
+def follow_directions(made: LatentExplorer, out: epath.Path) -> None:
     """`directions.png`: two latents along each direction, a row for each of both."""
     found = directions(made.state.ema_params, _DIRECTIONS)
     latents = made.sampler.latents(made.seed, 2)
@@ -166,7 +168,7 @@ def follow_directions(made: Explored, out: epath.Path) -> None:
     images.write_png(out / 'directions.png', picture)
 
 
-def parse(arithmetic: str) -> list[list[int]]:
+def parse_arithmetic(arithmetic: str) -> list[list[int]]:
     """'1,2-3,4+5' to [[1, 2], [3, 4], [5]]."""
     numbers = r'(\d{1,9}(?:,\d{1,9})*)'
     match = re.fullmatch(f'{numbers}-{numbers}\\+{numbers}', arithmetic.replace(' ', ''))
@@ -180,7 +182,7 @@ def parse(arithmetic: str) -> list[list[int]]:
     return terms
 
 
-def calculate(made: Explored, out: epath.Path, terms: list[list[int]]) -> None:
+def calculate(made: LatentExplorer, out: epath.Path, terms: list[list[int]]) -> None:
     """`arithmetic.png`: a row for each term, its samples and their mean; then the result."""
     latents = made.sampler.latents(made.seed, max(map(max, terms)) + 1)
     means = [latents[term].mean(axis=0) for term in terms]
@@ -197,7 +199,7 @@ def calculate(made: Explored, out: epath.Path, terms: list[list[int]]) -> None:
     images.write_png(out / 'arithmetic.png', images.grid(np.concatenate(rows), columns=width))
 
 
-def look_for_neighbours(made: Explored, out: epath.Path, num: int) -> dict:
+def find_nearest_images(made: LatentExplorer, out: epath.Path, num: int) -> dict:
     """`neighbours.png`: samples, the training images nearest in pixels, and in D's features.
 
     Returns:
@@ -209,9 +211,9 @@ def look_for_neighbours(made: Explored, out: epath.Path, num: int) -> dict:
     source = sources.open_split(config, config.data.split)
     real = load_split(source).images
     samples = made.sampler(made.state, made.sampler.latents(made.seed, num))
-    test = sources.held_out(config)
-    held_out = None if test is None else drawn(made.seed, num, test)
-    see = Representation(made.networks, made.state, _SIDE)
+    test = sources.open_test_split(config)
+    held_out = None if test is None else read_images(made.seed, num, test)
+    see = DiscriminatorFeatures(made.networks, made.state, _SIDE)
     spaces = {
         'pixels': lambda pixels: pixels.reshape(len(pixels), -1).astype(np.float32) / 255.0,
         'features': see,

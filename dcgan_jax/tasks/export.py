@@ -12,7 +12,7 @@ from etils import epath
 
 from dcgan_jax import run_dir
 from dcgan_jax.data import captions
-from dcgan_jax.runtime.files import write_whole
+from dcgan_jax.runtime.files import write_atomic
 from dcgan_jax.sampling import Sampler, generate
 from dcgan_jax.tasks.options import TaskOptions
 from dcgan_jax.tasks.trained_run import restore
@@ -45,11 +45,11 @@ def export(
     Raises:
         UserError: no run or no whole checkpoint in `workdir`, or `out` isn't writable.
     """
-    run, networks, state = restore(workdir, which, of_latents=True)
+    run, networks, state = restore(workdir, which, require_latents=True)
     out = run_dir.check_writable(out or epath.Path(workdir).expanduser() / 'export', '--out')
     variables = jax.device_get(Sampler(networks.generator, run.config).variables(state))
     program = functools.partial(generate, networks.generator, variables)
-    write_whole(out / PROGRAM, serialized(program, run))
+    write_atomic(out / PROGRAM, serialized(program, run))
     metadata = {
         'step': str(int(state.step)),
         **{name: json.dumps(value) for name, value in run_dir.describe(run).items()},
@@ -58,7 +58,7 @@ def export(
         name: np.ascontiguousarray(value)
         for name, value in flax.traverse_util.flatten_dict(variables, sep='/').items()
     }
-    write_whole(out / TENSORS, safetensors.numpy.save(tensors, metadata))
+    write_atomic(out / TENSORS, safetensors.numpy.save(tensors, metadata))
     return out
 
 
@@ -69,7 +69,7 @@ def serialized(program: Any, run: run_dir.Run) -> bytes:
     (batch,) = export.symbolic_shape('b')
     arguments = [jax.ShapeDtypeStruct((batch, run.config.latent_dim), np.float32)]
     if run.config.conditional:
-        program = functools.partial(_by_first_caption, program, captions.count(run.config))
+        program = functools.partial(_by_first_caption, program, captions.num_captions(run.config))
         arguments.append(jax.ShapeDtypeStruct((batch,), np.int32))
     else:
         program = functools.partial(program, labels=None)
@@ -77,6 +77,8 @@ def serialized(program: Any, run: run_dir.Run) -> bytes:
     return bytes(exported.serialize())
 
 
-def _by_first_caption(program: Any, of_each: int, latents: jax.Array, labels: jax.Array) -> Any:
+def _by_first_caption(
+    program: Any, captions_per_class: int, latents: jax.Array, labels: jax.Array
+) -> Any:
     """Programs take classes, be they told to the generator by number or by caption."""
-    return program(latents, labels * of_each)
+    return program(latents, labels * captions_per_class)

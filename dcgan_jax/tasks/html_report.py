@@ -118,7 +118,7 @@ def _thinned(line: Line) -> Line:
     return [*line[:-1:every], line[-1]]
 
 
-def many(parts: Sequence[str]) -> str:
+def gallery(parts: Sequence[str]) -> str:
     """Figures side by side, as many as the screen has room for; nothing where there are none."""
     return f'<div class="many">{"".join(parts)}</div>' if any(parts) else ''
 
@@ -128,7 +128,7 @@ def section(title: str, *parts: str) -> str:
     return f'<section><h2>{html.escape(title)}</h2>{"".join(parts)}</section>' if any(parts) else ''
 
 
-def folded(title: str, *parts: str) -> str:
+def collapsible(title: str, *parts: str) -> str:
     """Parts that are shown when asked for."""
     return f'<details><summary>{html.escape(title)}</summary>{"".join(parts)}</details>'
 

@@ -16,17 +16,17 @@ from dcgan_jax.data.image_folder import ImageFolder
 from dcgan_jax.metrics.evaluator import Evaluator
 from dcgan_jax.metrics.psnr_ssim import psnr, ssim
 from dcgan_jax.runtime.errors import UserError
-from dcgan_jax.runtime.files import write_whole
-from dcgan_jax.sampling import Sampler, drawn
-from dcgan_jax.tasks.latent_optimization import Completion
-from dcgan_jax.tasks.trained_run import restore, with_given
+from dcgan_jax.runtime.files import write_atomic
+from dcgan_jax.sampling import Sampler, read_images
+from dcgan_jax.tasks.latent_optimization import LatentOptimizer
+from dcgan_jax.tasks.trained_run import merge_config, restore
 from dcgan_jax.train_state import GANState
 
-NUM, NUM_SEARCHED = 1_000, 64  # images by default; searching takes long
+NUM, NUM_OPTIMIZED = 1_000, 64  # images by default; searching takes long
 _SHOWN = 16  # images of the picture
 
 
-class Task(NamedTuple):
+class RestorationTask(NamedTuple):
     """A run that completes images.
 
     Attributes:
@@ -47,14 +47,14 @@ class Task(NamedTuple):
 
 
 def open_task(
-    workdir: epath.PathLike, given: ConfigDict | None, kind: str, which: str, seed: int
-) -> Task:
+    workdir: epath.PathLike, overrides: ConfigDict | None, kind: str, which: str, seed: int
+) -> RestorationTask:
     """Restores a run that was trained for `kind`, or one of latents, which are searched.
 
     Args:
         workdir: of a training run.
-        given: see `with_given`; `input` counts too: all of it in a run of latents, in one trained
-            for masks these.
+        overrides: See `merge_config`; `input` counts too: all of it in a run of latents, in one
+            trained for masks these.
         kind: one of `inputs.KINDS`.
         which: checkpoint, see `restore`.
         seed: of the latents to start from.
@@ -63,7 +63,7 @@ def open_task(
         UserError: there is no such run, or it was trained for another kind.
     """
     run, networks, state = restore(workdir, which)
-    config = with_given(run.config, given)
+    config = merge_config(run.config, overrides)
     trained = run.config.input.kind
     if trained not in ('latent', kind):
         raise UserError(
@@ -71,21 +71,27 @@ def open_task(
             f'give one with {kind!r}, or one of latents'
         )
     if trained == kind:
-        if given is not None and given.input.kind == kind:
+        if overrides is not None and overrides.input.kind == kind:
             with config.unlocked():
-                config.input.update(mask=given.input.mask, missing=given.input.missing)
+                config.input.update(mask=overrides.input.mask, missing=overrides.input.missing)
         sampler = Sampler(networks.generator, config)
-        return Task(config, state, sampler, lambda x: sampler(state, x), 'trained', run.image_shape)
+        return RestorationTask(
+            config, state, sampler, lambda x: sampler(state, x), 'trained', run.image_shape
+        )
     config = config.copy_and_resolve_references().unlock()
-    config.input = (run.config if given is None else given).input.copy_and_resolve_references()
+    config.input = (
+        run.config if overrides is None else overrides
+    ).input.copy_and_resolve_references()
     config.input.kind = kind
     config.lock()
     sampler = Sampler(networks.generator, config)
-    search = Completion(networks, config, sampler, seed)
-    return Task(config, state, sampler, lambda x: search(state, x), 'search', run.image_shape)
+    search = LatentOptimizer(networks, config, sampler, seed)
+    return RestorationTask(
+        config, state, sampler, lambda x: search(state, x), 'search', run.image_shape
+    )
 
 
-class Drawn(NamedTuple):
+class EvaluationImages(NamedTuple):
     """Images of a split, and what a task gets of them.
 
     Attributes:
@@ -101,20 +107,20 @@ class Drawn(NamedTuple):
     seed: int
 
 
-def draw(task: Task, num: int | None, seed: int) -> Drawn:
+def load_evaluation_images(task: RestorationTask, num: int | None, seed: int) -> EvaluationImages:
     """`num` images of `config.evaluation.split`, in an order of `seed`."""
-    num = num or (NUM if task.method == 'trained' else NUM_SEARCHED)
+    num = num or (NUM if task.method == 'trained' else NUM_OPTIMIZED)
     source = sources.open_split(task.config, task.config.evaluation.split)
     if source.image_shape != task.image_shape:
         raise UserError(
             f'{source.name} {source.split} has images of {source.image_shape}, the run of '
             f'{task.image_shape}: use the data set of the run'
         )
-    real, given = drawn(seed, num, source), task.sampler.inputs(seed, num, source)
-    return Drawn(real, given, source, seed)
+    real, given = read_images(seed, num, source), task.sampler.inputs(seed, num, source)
+    return EvaluationImages(real, given, source, seed)
 
 
-class Figures(NamedTuple):
+class MetricTable(NamedTuple):
     """How near methods came.
 
     Attributes:
@@ -126,7 +132,9 @@ class Figures(NamedTuple):
     protocol: dict[str, Any]
 
 
-def figures(task: Task, data: Drawn, made: dict[str, np.ndarray], holes: bool = False) -> Figures:
+def compute_metrics(
+    task: RestorationTask, data: EvaluationImages, made: dict[str, np.ndarray], holes: bool = False
+) -> MetricTable:
     """PSNR, SSIM and, if `config.evaluation.metrics` has it, the Fréchet distance of each method.
 
     Args:
@@ -136,7 +144,7 @@ def figures(task: Task, data: Drawn, made: dict[str, np.ndarray], holes: bool = 
         holes: whether PSNR and SSIM count what was missing only.
     """
     protocol = {'psnr_and_ssim_of': 'holes' if holes else 'whole images'}
-    where = data.given[..., -1:] if holes else None
+    where = data.inputs[..., -1:] if holes else None
     evaluator = None
     if 'frechet_distance' in task.config.evaluation.metrics:
         evaluation = task.config.evaluation.copy_and_resolve_references()
@@ -154,16 +162,16 @@ def figures(task: Task, data: Drawn, made: dict[str, np.ndarray], holes: bool = 
             row[result.labels['frechet_distance']] = result.values['frechet_distance']
             protocol |= result.protocol
         table[method] = row
-    return Figures(table, protocol)
+    return MetricTable(table, protocol)
 
 
 def write(
     out: epath.Path,
     name: str,
-    task: Task,
-    data: Drawn,
+    task: RestorationTask,
+    data: EvaluationImages,
     made: dict[str, np.ndarray],
-    found: Figures,
+    found: MetricTable,
     completed: dict[str, Any] | None = None,
 ) -> tuple[epath.Path, str]:
     """Writes `NAME.json` with the figures and `NAME.png`, a row for each of the first images.
@@ -184,8 +192,8 @@ def write(
         'seed': data.seed,
         'input': completed or dict(task.config.input),
     }
-    write_whole(out / f'{name}.json', f'{json.dumps(content, indent=2)}\n'.encode())
-    columns = [known_pixels(data.given), *made.values(), data.real]
+    write_atomic(out / f'{name}.json', f'{json.dumps(content, indent=2)}\n'.encode())
+    columns = [known_pixels(data.inputs), *made.values(), data.real]
     rows = np.stack([column[:_SHOWN] for column in columns], axis=1)
     path = images.write_png(
         out / f'{name}.png', images.grid(rows.reshape(-1, *rows.shape[2:]), columns=len(columns))
@@ -205,7 +213,7 @@ def _line(table: dict[str, dict[str, float]]) -> str:
     )
 
 
-class Pictures(NamedTuple):
+class UserImages(NamedTuple):
     """A user's pictures.
 
     Attributes:
@@ -217,7 +225,7 @@ class Pictures(NamedTuple):
     pixels: np.ndarray
 
 
-def read_pictures(folder: str, channels: int, out: epath.PathLike | None) -> Pictures:
+def read_user_images(folder: str, channels: int, out: epath.PathLike | None) -> UserImages:
     """Reads all pictures below a folder, of one size, grey or in colour as the run's are.
 
     Raises:
@@ -242,10 +250,10 @@ def read_pictures(folder: str, channels: int, out: epath.PathLike | None) -> Pic
         pixels = np.repeat(pixels, 3, axis=3)
     if pixels.shape[3] != channels:
         raise UserError(f'--images={folder} has colours, the run is of grey images: convert them')
-    return Pictures(names, pixels)
+    return UserImages(names, pixels)
 
 
-def check_size(pictures: str, found: Pictures, size: tuple[int, int]) -> None:
+def check_size(pictures: str, found: UserImages, size: tuple[int, int]) -> None:
     """Refuses pictures that are not of `size`, (H, W).
 
     Raises:
@@ -259,7 +267,7 @@ def check_size(pictures: str, found: Pictures, size: tuple[int, int]) -> None:
         )
 
 
-def check_multiple(pictures: str, found: Pictures, task: Task, scale: int = 1) -> None:
+def check_multiple(pictures: str, found: UserImages, task: RestorationTask, scale: int = 1) -> None:
     """Refuses pictures that the run can't make, `scale` times as large as they are.
 
     A U-Net makes any size that its strides divide; latents are of the run's size alone.
@@ -280,18 +288,18 @@ def check_multiple(pictures: str, found: Pictures, task: Task, scale: int = 1) -
         )
 
 
-def write_pictures(out: epath.Path, pictures: Pictures, completed: np.ndarray) -> epath.Path:
+def write_images(out: epath.Path, pictures: UserImages, completed: np.ndarray) -> epath.Path:
     """Writes `NAME.png` for each; returns the folder."""
     for name, pixels in zip(pictures.names, completed, strict=True):
         images.write_png(out / f'{name}.png', pixels)
     return out
 
 
-def folder(out: epath.PathLike | None, workdir: epath.PathLike, name: str) -> epath.Path:
+def output_folder(out: epath.PathLike | None, workdir: epath.PathLike, name: str) -> epath.Path:
     """Where results go: `out`, or `NAME` in the workdir."""
     return run_dir.check_writable(out or epath.Path(workdir).expanduser() / name, '--out')
 
 
-def as_inputs(pixels: np.ndarray) -> np.ndarray:
+def to_float(pixels: np.ndarray) -> np.ndarray:
     """uint8 `[N, H, W, C]` as images in [-1, 1]."""
     return np.asarray(images.to_float(np.asarray(pixels)))

@@ -9,9 +9,9 @@ from etils import epath
 from ml_collections import ConfigDict
 
 from dcgan_jax.data import degradations, images
-from dcgan_jax.data.image_folder import read_picture
+from dcgan_jax.data.image_folder import read_image
 from dcgan_jax.runtime.errors import UserError
-from dcgan_jax.runtime.prng import Role, role_key
+from dcgan_jax.runtime.prng import Purpose, purpose_key
 from dcgan_jax.tasks import image_to_image
 from dcgan_jax.tasks.options import TaskOptions
 
@@ -30,7 +30,7 @@ def run(options: TaskOptions) -> str:
 
 def inpaint(
     workdir: epath.PathLike,
-    given: ConfigDict | None,
+    overrides: ConfigDict | None,
     out: epath.PathLike | None,
     pictures: str | None,
     mask: str | None,
@@ -42,7 +42,7 @@ def inpaint(
 
     Args:
         workdir: of a training run.
-        given: see `trained_run.with_given`; its `input.mask` and `.missing` count.
+        overrides: see `trained_run.merge_config`; its `input.mask` and `.missing` count.
         out: folder for results; `workdir/inpainting` when None.
         pictures: folder of pictures of the run's size, each written without its hole; None: images
             of `config.evaluation.split` are measured, beside mean fill and Telea 2004 (with
@@ -58,34 +58,34 @@ def inpaint(
     Raises:
         UserError: run, pictures, mask or config don't allow it.
     """
-    task = image_to_image.open_task(workdir, given, KIND, which, seed)
+    task = image_to_image.open_task(workdir, overrides, KIND, which, seed)
     read = None
     if pictures is not None:
-        read = image_to_image.read_pictures(pictures, task.image_shape[-1], out)
+        read = image_to_image.read_user_images(pictures, task.image_shape[-1], out)
         image_to_image.check_size(pictures, read, task.image_shape[:2])
     holes = None if mask is None else read_mask(mask, task.image_shape[:2])
     if read is not None:
         real = images.to_float(read.pixels)
         if holes is None:
-            draw = degradations.MASK_OF[task.config.input.mask]
-            key = role_key(seed, Role.SAMPLES)
+            draw = degradations.MASK_FUNCTIONS[task.config.input.mask]
+            key = purpose_key(seed, Purpose.SAMPLES)
             holes = draw(key, real.shape, task.config.input.missing)
-        made = task.complete(np.asarray(degradations.masked(real, holes)))
-        return image_to_image.write_pictures(
-            image_to_image.folder(out, workdir, 'inpainting'), read, made
+        made = task.restore(np.asarray(degradations.apply_mask(real, holes)))
+        return image_to_image.write_images(
+            image_to_image.output_folder(out, workdir, 'inpainting'), read, made
         ), ''
-    data = image_to_image.draw(task, num, seed)
+    data = image_to_image.load_evaluation_images(task, num, seed)
     if holes is not None:
         data = data._replace(
-            given=np.asarray(degradations.masked(images.to_float(data.real), holes))
+            given=np.asarray(degradations.apply_mask(images.to_float(data.real), holes))
         )
-    made = {'mean fill': mean_fill(data.given)}
+    made = {'mean fill': mean_fill(data.inputs)}
     if importlib.util.find_spec('cv2'):
-        made['Telea'] = telea(data.given)
-    made[task.method] = task.complete(data.given)
-    found = image_to_image.figures(task, data, made, holes=True)
+        made['Telea'] = telea(data.inputs)
+    made[task.method] = task.restore(data.inputs)
+    found = image_to_image.compute_metrics(task, data, made, holes=True)
     name = f'{task.config.input.mask if mask is None else "file"}_{task.method}'
-    out = image_to_image.folder(out, workdir, 'inpainting')
+    out = image_to_image.output_folder(out, workdir, 'inpainting')
     completed = None
     if holes is not None:
         digest = hashlib.sha256(holes.tobytes()).hexdigest()
@@ -102,7 +102,7 @@ def read_mask(path: str, size: tuple[int, int]) -> np.ndarray:
     if not os.path.isfile(os.path.expanduser(path)):
         raise UserError(f'--mask={path} is no file: give a picture')
     try:
-        shown = read_picture(path, 'L')[..., 0]
+        shown = read_image(path, 'L')[..., 0]
     except UserError as error:
         raise UserError(f'--mask: {error}') from error
     if shown.shape != size:

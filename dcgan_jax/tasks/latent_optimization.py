@@ -16,18 +16,18 @@ from ml_collections import ConfigDict
 
 from dcgan_jax.data import captions, degradations, images
 from dcgan_jax.models import Networks
-from dcgan_jax.runtime.batching import in_pieces
-from dcgan_jax.runtime.prng import Role, role_key
+from dcgan_jax.runtime.batching import map_batches
+from dcgan_jax.runtime.prng import Purpose, purpose_key
 from dcgan_jax.sampling import Sampler
 from dcgan_jax.tasks import poisson_blending
-from dcgan_jax.tasks.discriminator_features import alone
+from dcgan_jax.tasks.discriminator_features import unpacked
 from dcgan_jax.train_state import GANState
 
 _NEIGHBOURHOOD = 7  # pixels a side of Yeh et al.'s weights
 _IMAGES = 8  # searched for at once
 
 
-def minimise(
+def minimize(
     objective: Callable[[jax.Array], jax.Array],
     latents: jax.Array,
     steps: int,
@@ -53,20 +53,20 @@ def minimise(
         gradient = jax.grad(lambda z: jnp.sum(objective(z)))(latents)
         with jax.numpy_dtype_promotion('standard'):  # Adam's b1**count.
             change, state = adam.update(gradient, state)
-        return (on_sphere(latents + change), state), None
+        return (project_to_sphere(latents + change), state), None
 
-    latents = on_sphere(latents)
+    latents = project_to_sphere(latents)
     (latents, _), _ = jax.lax.scan(step, (latents, adam.init(latents)), length=steps)
     return latents, objective(latents)
 
 
-def on_sphere(latents: jax.Array) -> jax.Array:
+def project_to_sphere(latents: jax.Array) -> jax.Array:
     """The nearest latents `[N, d]` of norm sqrt(d)."""
     norms = jnp.linalg.norm(latents, axis=-1, keepdims=True)
     return latents * (latents.shape[-1] ** 0.5) / (norms + 1e-8)
 
 
-class Completion:
+class LatentOptimizer:
     """Completes images by a generator of latents: called as a `Sampler` of a trained one is."""
 
     def __init__(self, networks: Networks, config: ConfigDict, sampler: Sampler, seed: int = 0):
@@ -79,7 +79,7 @@ class Completion:
             seed: of the latents to start from.
         """
         self._sampler, self._config = sampler, config
-        self._key = role_key(seed, Role.SEARCH)
+        self._key = purpose_key(seed, Purpose.LATENT_OPTIMIZATION)
         self._search = jax.jit(functools.partial(_search, networks, config))
 
     def __call__(self, state: GANState, given: np.ndarray) -> np.ndarray:
@@ -88,7 +88,7 @@ class Completion:
         discriminator = {'params': state.discriminator.params, **state.discriminator.statistics}
 
         search = functools.partial(self._search, variables, discriminator, self._key)
-        return in_pieces(search, _IMAGES, 'Searching', given, delay=0)
+        return map_batches(search, _IMAGES, 'Searching', given, delay=0)
 
 
 def _search(
@@ -102,7 +102,9 @@ def _search(
     # All images start from the same latents, so that each is a function of itself alone.
     count, restarts = len(given), config.search.restarts
     # Classes in turn, each by its first caption where it has several.
-    classes = captions.learnt(config, networks.generator.num_classes)[:: captions.count(config)]
+    classes = captions.trained_conditions(config, networks.generator.num_classes)[
+        :: captions.num_captions(config)
+    ]
     labels = jnp.tile(np.resize(classes, restarts), count)
     pack = config.discriminator.pack
     known = jnp.repeat(given, restarts, axis=0)
@@ -113,19 +115,19 @@ def _search(
 
     def objective(latents: jax.Array) -> jax.Array:
         made = generate(latents)
-        apart = jnp.abs(degradations.known_part(config, made, known) - known[..., :-1])
+        apart = jnp.abs(degradations.degrade(config, made, known) - known[..., :-1])
         shown, of = (jnp.repeat(array, pack, axis=0) for array in (made, labels))
-        logits = alone(networks.discriminator).apply(discriminator, shown, of, train=False)[:, 0]
+        logits = unpacked(networks.discriminator).apply(discriminator, shown, of, train=False)[:, 0]
         context = jnp.mean(weights * apart, axis=(1, 2, 3))
         return context + config.search.prior * jax.nn.softplus(-logits)
 
     start = jnp.tile(degradations.sample_latents(key, restarts, config.latent_dim), (count, 1))
-    latents, losses = minimise(objective, start, config.search.steps, config.search.learning_rate)
+    latents, losses = minimize(objective, start, config.search.steps, config.search.learning_rate)
     best = jnp.argmin(losses.reshape(count, restarts), axis=1)
     made = generate(latents).reshape(count, restarts, *given.shape[1:3], -1)
     made = jnp.take_along_axis(made, best.reshape(-1, 1, 1, 1, 1), axis=1)[:, 0]
     if config.input.kind == 'masked':
-        made = poisson_blending.poisson(given[..., :-1], given[..., -1:], made)
+        made = poisson_blending.blend(given[..., :-1], given[..., -1:], made)
     return images.to_uint8(made)
 
 

@@ -8,10 +8,10 @@ _ITERATIONS = 500
 
 
 @jax.jit
-def poisson(known: jax.Array, holes: jax.Array, guide: jax.Array) -> jax.Array:
+def blend(known: jax.Array, holes: jax.Array, guide: jax.Array) -> jax.Array:
     """Images that equal `known` outside the holes and have the gradients of `guide` in them.
 
-    They minimise the squared difference of gradients (Yeh et al. 2017, arXiv:1607.07539, eq. 9):
+    They minimize the squared difference of gradients (Yeh et al. 2017, arXiv:1607.07539, eq. 9):
     a linear system that conjugate gradients solve for all images at once.
 
     Args:

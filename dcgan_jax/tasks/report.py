@@ -12,7 +12,7 @@ from dcgan_jax.configs import default
 from dcgan_jax.run_dir import Run
 from dcgan_jax.runtime import checkpoint
 from dcgan_jax.runtime.errors import UserError
-from dcgan_jax.runtime.files import absolute, write_whole
+from dcgan_jax.runtime.files import absolute, write_atomic
 from dcgan_jax.tasks import html_report
 from dcgan_jax.tasks.options import TaskOptions
 from dcgan_jax.train_state import NETWORKS
@@ -83,7 +83,7 @@ def report(workdir: epath.PathLike, out: epath.PathLike | None = None) -> epath.
         raise UserError(f'{workdir} holds no checkpoint yet: train it first')
     curves, unread = _curves(workdir)
     out = run_dir.check_writable(out or workdir, '--out')
-    pictures = Pictures()
+    pictures = EmbeddedImages()
     height, width, channels = run.image_shape
     written = html_report.document(
         f'{absolute(workdir).name}: {run.config.dataset}, {steps[-1]:,} steps',
@@ -93,21 +93,21 @@ def report(workdir: epath.PathLike, out: epath.PathLike | None = None) -> epath.
         ),
         html_report.section('Figures', *_figures(workdir / run_dir.EVALUATIONS_FOLDER)),
         html_report.section(
-            'Samples while training', html_report.many(_samples(workdir, pictures))
+            'Samples while training', html_report.gallery(_samples(workdir, pictures))
         ),
         *(
             html_report.section(title, *_task(workdir / name, pictures))
             for name, title in _TASKS.items()
         ),
-        html_report.section('Curves', html_report.many(curves), *map(html_report.text, unread)),
+        html_report.section('Curves', html_report.gallery(curves), *map(html_report.text, unread)),
         html_report.section('Config', *_config(run)),
         html_report.section('Left out', *map(html_report.text, pictures.left_out)),
     )
-    return write_whole(out / 'report.html', written.encode(errors='replace'))
+    return write_atomic(out / 'report.html', written.encode(errors='replace'))
 
 
-class Pictures:
-    """Pictures of files, as long as there is room.
+class EmbeddedImages:
+    """EmbeddedImages of files, as long as there is room.
 
     Attributes:
         left_out: what was not, in words.
@@ -156,7 +156,7 @@ def _config(run: Run) -> Iterator[str]:
     if changed:
         yield html_report.text('Changes from configs/default.py:')
         yield html_report.table(changed)
-    yield html_report.folded('All fields', html_report.table(rows))
+    yield html_report.collapsible('All fields', html_report.table(rows))
 
 
 def _figures(folder: epath.Path) -> Iterator[str]:
@@ -176,10 +176,10 @@ def _figures(folder: epath.Path) -> Iterator[str]:
         yield html_report.table(rows)
     for protocol, number in protocols.items():
         rows = [{'': name, 'value': value} for name, value in json.loads(protocol).items()]
-        yield html_report.folded(f'Protocol {number}', html_report.table(rows))
+        yield html_report.collapsible(f'Protocol {number}', html_report.table(rows))
 
 
-def _samples(workdir: epath.Path, pictures: Pictures) -> list[str]:
+def _samples(workdir: epath.Path, pictures: EmbeddedImages) -> list[str]:
     """The first grid, the last, and some between."""
     grids = _numbered(workdir / run_dir.SAMPLES_FOLDER, '.png')
     steps = sorted(grids)
@@ -188,7 +188,7 @@ def _samples(workdir: epath.Path, pictures: Pictures) -> list[str]:
     return [pictures.show(grids[step], f'Step {step:,}') for step in chosen]
 
 
-def _task(folder: epath.Path, pictures: Pictures) -> Iterator[str]:
+def _task(folder: epath.Path, pictures: EmbeddedImages) -> Iterator[str]:
     """What a task wrote: its figures, then its pictures."""
     paths = sorted(folder.iterdir()) if folder.is_dir() else []
     said = dict(_CAPTIONS.get(folder.name, {}))
@@ -202,7 +202,7 @@ def _task(folder: epath.Path, pictures: Pictures) -> Iterator[str]:
                 said[path.stem] = f'What was given, {", ".join(methods)}, the real image'
     shown = [path for path in paths if path.suffix in _KINDS]
     if shown:
-        yield html_report.many(
+        yield html_report.gallery(
             [pictures.show(path, said.get(path.stem, _spaced(path))) for path in shown]
         )
 

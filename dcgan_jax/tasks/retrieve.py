@@ -11,13 +11,13 @@ from dcgan_jax.data import captions, images, sources
 from dcgan_jax.data.sources import Examples
 from dcgan_jax.metrics import extractors
 from dcgan_jax.models import Networks
-from dcgan_jax.runtime.batching import in_pieces
+from dcgan_jax.runtime.batching import map_batches
 from dcgan_jax.runtime.errors import UserError
-from dcgan_jax.runtime.files import write_whole
-from dcgan_jax.sampling import Sampler, drawn_labelled
+from dcgan_jax.runtime.files import write_atomic
+from dcgan_jax.sampling import Sampler, read_labeled_images
 from dcgan_jax.tasks import discriminator_features, linear_probe
 from dcgan_jax.tasks.options import TaskOptions
-from dcgan_jax.tasks.trained_run import restore, with_given
+from dcgan_jax.tasks.trained_run import merge_config, restore
 from dcgan_jax.train_state import GANState
 
 _COLUMNS = 10  # samples of a class in the picture
@@ -34,7 +34,7 @@ def run(options: TaskOptions) -> str:
 
 def retrieve(
     workdir: epath.PathLike,
-    given: ConfigDict | None,
+    overrides: ConfigDict | None,
     out: epath.PathLike | None,
     num: int | None,
     seed: int,
@@ -50,7 +50,7 @@ def retrieve(
 
     Args:
         workdir: of a conditional training run.
-        given: see `with_given`.
+        overrides: see `merge_config`.
         out: folder for `retrieval.json` and `retrieval.png`, a row for each class;
             `workdir/retrieval` when None.
         num: samples; 1,000 when None.
@@ -63,13 +63,13 @@ def retrieve(
     Raises:
         UserError: there is no such run, or extractor and data set don't go together.
     """
-    run, networks, state = restore(workdir, which, of_latents=True)
+    run, networks, state = restore(workdir, which, require_latents=True)
     if not run.config.conditional:
         raise UserError(
             f'{workdir} holds a run without classes or captions, so nothing was asked of a sample: '
             'train one with config.conditional'
         )
-    config, num = with_given(run.config, given), num or 1_000
+    config, num = merge_config(run.config, overrides), num or 1_000
     fields = config.evaluation
     extractor = extractors.load(fields.extractor, fields.inception_weights, fields.batch_size)
     extractor.check(run.image_shape)
@@ -82,7 +82,7 @@ def retrieve(
     svm, _ = linear_probe.fit(_features(extractor, known.images), known.labels, run.num_classes)
     found = svm(_features(extractor, pixels))
     real = svm(_features(extractor, judged.images))
-    own = fitting(networks, state, pixels, classes, captions.count(config))
+    own = classify_by_discriminator(networks, state, pixels, classes, captions.num_captions(config))
     content = {
         'figures': {
             'samples': float(np.mean(found == labels)),
@@ -96,7 +96,7 @@ def retrieve(
         'extractor': extractor.name, 'num': num, 'seed': seed, 'step': int(state.step),
         'num_real': len(known.images), 'split': fields.split,
     }  # fmt: skip
-    write_whole(out / 'retrieval.json', f'{json.dumps(content, indent=2)}\n'.encode())
+    write_atomic(out / 'retrieval.json', f'{json.dumps(content, indent=2)}\n'.encode())
     rows = [pixels[labels == index] for index in np.unique(labels)]
     columns = min(_COLUMNS, *map(len, rows))
     picture = images.grid(np.concatenate([row[:columns] for row in rows]), columns)
@@ -105,8 +105,12 @@ def retrieve(
     return out, f'class found again ({extractor.name}): {line}'
 
 
-def fitting(
-    networks: Networks, state: GANState, pixels: np.ndarray, classes: np.ndarray, of_each: int
+def classify_by_discriminator(
+    networks: Networks,
+    state: GANState,
+    pixels: np.ndarray,
+    classes: np.ndarray,
+    captions_per_class: int,
 ) -> np.ndarray:
     """The class, int32 `[N]`, that D holds most likely for each image uint8 `[N, H, W, C]`.
 
@@ -115,11 +119,11 @@ def fitting(
         state: of the run.
         pixels: the images.
         classes: to choose from, int32.
-        of_each: captions of a class, of which the first speaks for it.
+        captions_per_class: captions of a class, of which the first speaks for it.
     """
     scores = [
         discriminator_features.logits(
-            networks, state, pixels, np.full(len(pixels), label * of_each, np.int32)
+            networks, state, pixels, np.full(len(pixels), label * captions_per_class, np.int32)
         )
         for label in classes
     ]
@@ -145,8 +149,10 @@ def _real(config: ConfigDict, num: int, seed: int) -> tuple[Examples, Examples]:
 
 def _labelled(config: ConfigDict, split: str, count: int, seed: int) -> Examples:
     source = sources.open_split(config, split)
-    return drawn_labelled(seed, min(count, len(source)), source)
+    return read_labeled_images(seed, min(count, len(source)), source)
 
 
 def _features(extractor: extractors.Extractor, pixels: np.ndarray) -> np.ndarray:
-    return in_pieces(lambda part: extractor(part)[0], extractor.piece, 'Features', pixels)
+    return map_batches(
+        lambda part: extractor(part)[0], extractor.preferred_batch_size, 'Features', pixels
+    )

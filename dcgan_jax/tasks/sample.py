@@ -10,12 +10,12 @@ from etils import epath
 from dcgan_jax import run_dir
 from dcgan_jax.data import captions, images
 from dcgan_jax.runtime.errors import UserError
-from dcgan_jax.runtime.files import is_unicode, write_whole
+from dcgan_jax.runtime.files import is_unicode, write_atomic
 from dcgan_jax.sampling import Sampler
 from dcgan_jax.tasks.options import TaskOptions
 from dcgan_jax.tasks.trained_run import class_numbers, restore
 
-MOST_IN_GRID = 1024  # A larger picture is hard to open.
+MAX_GRID_IMAGES = 1024  # A larger picture is hard to open.
 _MOST_COLUMNS = 32  # of classes or prompts
 
 
@@ -41,7 +41,7 @@ def sample(
 
     Args:
         workdir: of a training run.
-        out: folder for `samples.png` (a grid of the first `MOST_IN_GRID`) and `samples.npz`
+        out: folder for `samples.png` (a grid of the first `MAX_GRID_IMAGES`) and `samples.npz`
             (`images` uint8 [num, H, W, C], `latents` float32 [num, latent_dim], `labels` int32
             [num], zeros without classes, `step`);
             `workdir/samples` when None.
@@ -59,7 +59,7 @@ def sample(
         UserError: no run or no whole checkpoint in `workdir`, `out` isn't writable, a class is
             unknown, or the run knows no sentences.
     """
-    run, networks, state = restore(workdir, which, of_latents=True)
+    run, networks, state = restore(workdir, which, require_latents=True)
     vectors = _embedded(run, prompts, classes)
     chosen = (
         class_numbers(run, classes) if prompts is None else np.arange(len(prompts), dtype=np.int32)
@@ -72,14 +72,14 @@ def sample(
 
     arrays = io.BytesIO()
     np.savez_compressed(arrays, images=pixels, latents=latents, labels=labels, step=int(state.step))
-    write_whole(out / 'samples.npz', arrays.getvalue())
-    shown = pixels[:MOST_IN_GRID]
+    write_atomic(out / 'samples.npz', arrays.getvalue())
+    shown = pixels[:MAX_GRID_IMAGES]
     return images.write_png(
-        out / 'samples.png', images.grid(shown, columns(len(shown), len(chosen)))
+        out / 'samples.png', images.grid(shown, grid_columns(len(shown), len(chosen)))
     )
 
 
-def columns(count: int, kinds: int) -> int | None:
+def grid_columns(count: int, kinds: int) -> int | None:
     """Of a grid of pictures whose kinds take turns: each column is of one kind, where they fit."""
     if not 1 < kinds <= _MOST_COLUMNS:
         return None

@@ -23,7 +23,7 @@ def run(options: TaskOptions) -> str:
 
 def super_resolve(
     workdir: epath.PathLike,
-    given: ConfigDict | None,
+    overrides: ConfigDict | None,
     out: epath.PathLike | None,
     pictures: str | None,
     num: int | None,
@@ -34,7 +34,7 @@ def super_resolve(
 
     Args:
         workdir: of a training run.
-        given: see `trained_run.with_given`; of a run of latents `input.scale` counts.
+        overrides: see `trained_run.merge_config`; of a run of latents `input.scale` counts.
         out: folder for results; `workdir/super_resolution` when None.
         pictures: folder of small pictures, each written larger; None: images of
             `config.evaluation.split` are made small and measured, beside bicubic and Lanczos.
@@ -48,31 +48,31 @@ def super_resolve(
     Raises:
         UserError: run, pictures or config don't allow it.
     """
-    task = image_to_image.open_task(workdir, given, KIND, which, seed)
+    task = image_to_image.open_task(workdir, overrides, KIND, which, seed)
     scale = task.config.input.scale
     if pictures is not None:
-        read = image_to_image.read_pictures(pictures, task.image_shape[-1], out)
+        read = image_to_image.read_user_images(pictures, task.image_shape[-1], out)
         image_to_image.check_multiple(pictures, read, task, scale)
-        large = np.asarray(degradations.enlarge(image_to_image.as_inputs(read.pixels), scale))
-        made = task.complete(np.asarray(degradations.changeable(large)))
-        return image_to_image.write_pictures(
-            image_to_image.folder(out, workdir, 'super_resolution'), read, made
+        large = np.asarray(degradations.upsample(image_to_image.to_float(read.pixels), scale))
+        made = task.restore(np.asarray(degradations.with_full_mask(large)))
+        return image_to_image.write_images(
+            image_to_image.output_folder(out, workdir, 'super_resolution'), read, made
         ), ''
-    data = image_to_image.draw(task, num, seed)
+    data = image_to_image.load_evaluation_images(task, num, seed)
     made = {
-        'bicubic': image_to_image.known_pixels(data.given),
+        'bicubic': image_to_image.known_pixels(data.inputs),
         'lanczos': lanczos(data.real, scale),
-        task.method: task.complete(data.given),
+        task.method: task.restore(data.inputs),
     }
-    found = image_to_image.figures(task, data, made)
+    found = image_to_image.compute_metrics(task, data, made)
     name = f'x{scale}_{task.method}'
-    out = image_to_image.folder(out, workdir, 'super_resolution')
+    out = image_to_image.output_folder(out, workdir, 'super_resolution')
     return image_to_image.write(out, name, task, data, made, found)
 
 
 def lanczos(real: np.ndarray, scale: int) -> np.ndarray:
-    """Images made small as `degradations.draw` does, then large by Pillow's Lanczos filter."""
-    small = np.asarray(images.to_uint8(degradations.reduce(images.to_float(real), scale)))
+    """Downsample as `degradations.sample_inputs`, then upsample with Pillow's Lanczos filter."""
+    small = np.asarray(images.to_uint8(degradations.downsample(images.to_float(real), scale)))
     large = []
     for pixels in small:
         picture = PIL.Image.fromarray(pixels.squeeze())

@@ -61,26 +61,28 @@ class TrainedRun(NamedTuple):
         return sampler(self.state, sampler.latents(seed, num), labels)
 
 
-def restore(workdir: epath.PathLike, which: str = 'latest', of_latents: bool = False) -> TrainedRun:
+def restore(
+    workdir: epath.PathLike, which: str = 'latest', require_latents: bool = False
+) -> TrainedRun:
     """Reads the last whole checkpoint of the run in `workdir` onto every device.
 
     Args:
         workdir: of a training run.
         which: 'latest', or 'best' for the one that `config.evaluation.best` chose.
-        of_latents: whether its generator must take latents.
+        require_latents: whether its generator must take latents.
 
     Raises:
         UserError: there is no run, none of its checkpoints is whole, or it takes images.
     """
     workdir = run_dir.folder(workdir)
     run = run_dir.read(workdir)
-    if of_latents:
+    if require_latents:
         _check_takes_latents(run)
     networks = models.build(run.config, run.image_shape, run.num_classes)
     shapes = jax.eval_shape(
         functools.partial(train_state.create, run.config, networks, run.image_shape)
     )
-    like = sharding.abstract(sharding.create(), shapes)
+    like = sharding.abstract(sharding.create_mesh(), shapes)
     state, _ = checkpoint.restore_latest(workdir, like, FOLDERS[which])
     if state is None and which == 'best':
         raise UserError(
@@ -93,7 +95,7 @@ def restore(workdir: epath.PathLike, which: str = 'latest', of_latents: bool = F
 
 
 def _check_takes_latents(run: Run) -> None:
-    if degradations.are_images(run.config):
+    if degradations.takes_images(run.config):
         kind = run.config.input.kind
         raise UserError(
             f'The run has config.input.kind={kind!r}, so its generator takes images and not '
@@ -101,22 +103,22 @@ def _check_takes_latents(run: Run) -> None:
         )
 
 
-def with_given(config: ConfigDict, given: ConfigDict | None) -> ConfigDict:
+def merge_config(config: ConfigDict, overrides: ConfigDict | None) -> ConfigDict:
     """Return a run's config with the settings of tasks from the config that the user passed.
 
     These are the groups `evaluation`, `search` and `anomaly`, and `data_dir` if it is set. Neither
     argument is changed.
 
     Raises:
-        UserError: `given` is no valid config.
+        UserError: `overrides` is no valid config.
     """
-    if given is None:
+    if overrides is None:
         return config
-    config_lib.validate(given)
+    config_lib.validate(overrides)
     merged = config.copy_and_resolve_references().unlock()
     for group in config_lib.CHANGEABLE_GROUPS:
-        merged[group] = given[group].copy_and_resolve_references()
-    merged.data_dir = given.data_dir or config.data_dir
+        merged[group] = overrides[group].copy_and_resolve_references()
+    merged.data_dir = overrides.data_dir or config.data_dir
     return merged.lock()
 
 
@@ -126,7 +128,7 @@ def class_numbers(run: Run, classes: Sequence[str] | None) -> np.ndarray:
     Raises:
         UserError: the run knows no classes, or not such a one.
     """
-    learnt = captions.classes(run.config, run.num_classes)
+    learnt = captions.trained_classes(run.config, run.num_classes)
     if classes is None:
         return learnt if run.config.conditional else np.zeros(1, np.int32)
     if not run.config.conditional:

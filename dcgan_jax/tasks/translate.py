@@ -22,7 +22,7 @@ def run(options: TaskOptions) -> str:
 
 def translate(
     workdir: epath.PathLike,
-    given: ConfigDict | None,
+    overrides: ConfigDict | None,
     out: epath.PathLike | None,
     pictures: str | None,
     num: int | None,
@@ -34,17 +34,20 @@ def translate(
     Arguments and result as in `super_resolve`, results in `workdir/translation`; what is measured
     stands beside the grey images themselves.
     """
-    task = image_to_image.open_task(workdir, given, KIND, which, seed)
+    task = image_to_image.open_task(workdir, overrides, KIND, which, seed)
     if pictures is not None:
-        read = image_to_image.read_pictures(pictures, task.image_shape[-1], out)
+        read = image_to_image.read_user_images(pictures, task.image_shape[-1], out)
         image_to_image.check_multiple(pictures, read, task)
-        grey = degradations.levels(degradations.grey(image_to_image.as_inputs(read.pixels)))
-        made = task.complete(np.asarray(degradations.changeable(grey)))
-        return image_to_image.write_pictures(
-            image_to_image.folder(out, workdir, 'translation'), read, made
+        grey = degradations.quantize(degradations.to_gray(image_to_image.to_float(read.pixels)))
+        made = task.restore(np.asarray(degradations.with_full_mask(grey)))
+        return image_to_image.write_images(
+            image_to_image.output_folder(out, workdir, 'translation'), read, made
         ), ''
-    data = image_to_image.draw(task, num, seed)
-    made = {'grey': image_to_image.known_pixels(data.given), task.method: task.complete(data.given)}
-    found = image_to_image.figures(task, data, made)
-    out = image_to_image.folder(out, workdir, 'translation')
+    data = image_to_image.load_evaluation_images(task, num, seed)
+    made = {
+        'grey': image_to_image.known_pixels(data.inputs),
+        task.method: task.restore(data.inputs),
+    }
+    found = image_to_image.compute_metrics(task, data, made)
+    out = image_to_image.output_folder(out, workdir, 'translation')
     return image_to_image.write(out, f'colour_{task.method}', task, data, made, found)
