@@ -109,10 +109,10 @@ def test_the_users_pictures_are_scored(workdir, data_dir, tmp_path):
     ]  # fmt: skip
 
 
-def test_a_run_of_all_classes_knows_nothing_strange(config, tmp_path):
+def test_a_run_of_all_classes_has_no_anomalies(config, tmp_path):
     config.num_steps = 2
     training.train_and_evaluate(config, tmp_path)
-    with pytest.raises(UserError, match='none is strange'):
+    with pytest.raises(UserError, match=r'data\.classes'):
         task.detect_anomalies(tmp_path, None, tmp_path / 'out', None, None, 0)
     assert not (tmp_path / 'out').exists()
 
@@ -151,7 +151,7 @@ def test_turned_images_are_scored_by_the_guesses_of_one_at_a_time(workdir):
 def test_turns_are_not_asked_of_a_run_that_never_guessed_them(config, data_dir, tmp_path):
     config.data.classes, config.num_steps = (1,), 2
     training.train_and_evaluate(config, tmp_path)
-    with pytest.raises(UserError, match=r'not trained to predict rotations.*loss\.rotation'):
+    with pytest.raises(UserError, match=r'loss\.rotation'):
         task.detect_anomalies(tmp_path, one_class(data_dir), tmp_path / 'out', None, None, 0)
     assert not (tmp_path / 'out').exists()
 
@@ -176,7 +176,9 @@ def test_mahalanobis_is_the_textbooks_with_a_shrunk_covariance():
     shrunk = 0.9 * covariance + 0.1 * np.eye(4) * np.trace(covariance) / 4
     apart = features - normal.astype(np.float64).mean(axis=0)
     expected = [np.sqrt(row @ np.linalg.inv(shrunk) @ row) for row in apart]
-    np.testing.assert_allclose(anomaly_scores.mahalanobis(normal, features), expected, rtol=1e-6)
+    np.testing.assert_allclose(
+        anomaly_scores.mahalanobis_distances(normal, features), expected, rtol=1e-6
+    )
 
 
 def test_the_neighbors_score_is_a_mean_distance_between_standardized_features():
@@ -188,7 +190,9 @@ def test_the_neighbors_score_is_a_mean_distance_between_standardized_features():
     for row in features.astype(np.float64)[:, :3]:  # The fourth is the same everywhere.
         apart = (normal.astype(np.float64)[:, :3] - row) / normal.astype(np.float64)[:, :3].std(0)
         expected.append(np.sort(np.sqrt((apart**2).sum(axis=1)))[:4].mean())
-    np.testing.assert_allclose(anomaly_scores.neighbours(normal, features, 4), expected, rtol=1e-4)
+    np.testing.assert_allclose(
+        anomaly_scores.neighbor_distances(normal, features, 4), expected, rtol=1e-4
+    )
 
 
 def test_scores_are_those_of_their_papers_image_by_image(workdir):
@@ -216,7 +220,7 @@ def test_scores_are_those_of_their_papers_image_by_image(workdir):
     for index, image in enumerate(pixels):
         logit, features = apply(image)
         assert scored.scores['discriminator'][index] == pytest.approx(-logit, rel=1e-4, abs=1e-6)
-        made = scored.made['search'][index]
+        made = scored.reconstructions['search'][index]
         apart = np.abs(image / 127.5 - made / 127.5).mean()
         expected = 0.9 * apart + 0.1 * np.abs(features - apply(made)[1]).mean()
         # The image that is returned has been rounded to 256 levels.

@@ -87,7 +87,7 @@ def test_arithmetic_is_of_means(workdir, tmp_path):
     run, networks, state = restore(workdir)
     sampler = Sampler(networks.generator, run.config)
     made = explore.LatentExplorer(run, networks, state, sampler, 3)
-    explore.calculate(made, tmp_path, [[1, 2], [1, 2], [7]])
+    explore.draw_arithmetic(made, tmp_path, [[1, 2], [1, 2], [7]])
     with Image.open(tmp_path / 'arithmetic.png') as picture:
         pixels = np.asarray(picture)
     expected = made.draw(sampler.latents(3, 8)[7:])
@@ -115,7 +115,7 @@ class Recorder:
 
 def test_arithmetic_is_the_first_mean_less_the_second_plus_the_third(tmp_path):
     made = Recorder()
-    explore.calculate(made, tmp_path, [[0, 2], [1], [3]])
+    explore.draw_arithmetic(made, tmp_path, [[0, 2], [1], [3]])
     first, second, third, result = made.drawn
     np.testing.assert_array_equal(first, [[0, 1], [16, 25], [8, 13]])
     np.testing.assert_array_equal(second, [[4, 9], [4, 9]])
@@ -125,7 +125,7 @@ def test_arithmetic_is_the_first_mean_less_the_second_plus_the_third(tmp_path):
 
 def test_truncation_scales_the_same_latents_row_by_row(tmp_path):
     made = Recorder()
-    explore.truncate(made, tmp_path)
+    explore.draw_truncation(made, tmp_path)
     (drawn,) = made.drawn
     assert drawn.shape == (60, 2)
     for row, scale in enumerate([0, 0.25, 0.5, 0.75, 1, 1.25]):
@@ -135,7 +135,7 @@ def test_truncation_scales_the_same_latents_row_by_row(tmp_path):
 
 def test_walks_lead_from_each_latent_to_the_next(tmp_path):
     made = Recorder()
-    explore.interpolate(made, tmp_path)
+    explore.draw_interpolation(made, tmp_path)
     picture, film = made.drawn
     assert (picture.shape, film.shape) == ((80, 2), (360, 2))
     latents = np.asarray([[(2 * i) ** 2, (2 * i + 1) ** 2] for i in range(9)])

@@ -52,7 +52,7 @@ def test_each_column_is_of_one_class(workdir, tmp_path):
 
 
 def test_unknown_classes_are_refused(workdir, tmp_path):
-    with pytest.raises(UserError, match=r"'aple' is unknown. did you mean apple\? There are apple"):
+    with pytest.raises(UserError, match=r"'aple' .*apple"):
         sample(workdir, tmp_path / 'out', 5, 0, classes=['aple'])
     assert not (tmp_path / 'out').exists()
 
@@ -69,12 +69,12 @@ def test_classes_that_were_not_learnt_are_neither_drawn_nor_asked_for(config, tm
     assert labels(tmp_path / 'out') == [1, 2, 1, 2, 1]
     sample(tmp_path, tmp_path / 'two', 2, 0, classes=['2'])
     assert labels(tmp_path / 'two') == [2, 2]
-    with pytest.raises(UserError, match=r"learnt nothing of '0'.*\(2, 1\)"):
+    with pytest.raises(UserError, match=r"'0'.*\(2, 1\)"):
         sample(tmp_path, tmp_path / 'other', 5, 0, classes=['0'])
 
 
 def test_a_run_without_classes_has_none(config, tmp_path):
     config.num_steps = 2
     training.train_and_evaluate(config, tmp_path)
-    with pytest.raises(UserError, match='without classes'):
+    with pytest.raises(UserError, match='--classes'):
         sample(tmp_path, tmp_path / 'out', 5, 0, classes=['1'])

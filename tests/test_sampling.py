@@ -105,7 +105,7 @@ def test_sample_without_a_run_or_checkpoint_is_refused(config, tmp_path):
         sample(tmp_path, None, num=1, seed=0)
     config.num_steps = 0
     training.train_and_evaluate(config, tmp_path)
-    with pytest.raises(UserError, match='holds no checkpoint yet'):
+    with pytest.raises(UserError, match='no checkpoint'):
         sample(tmp_path, None, num=1, seed=0)
 
 

@@ -16,7 +16,7 @@ from dcgan_jax.sampling import Sampler
 from dcgan_jax.tasks import explore
 from dcgan_jax.tasks.export import PROGRAM, export
 from dcgan_jax.tasks.latent_optimization import LatentOptimizer
-from dcgan_jax.tasks.retrieve import _real, classify_by_discriminator, retrieve
+from dcgan_jax.tasks.retrieve import _real_images, classify_by_discriminator, retrieve
 from dcgan_jax.tasks.sample import sample
 from dcgan_jax.tasks.trained_run import restore
 from dcgan_jax.train_step import train_step
@@ -274,8 +274,8 @@ def test_walks_keep_to_one_caption(workdir):
 @pytest.mark.parametrize(
     ('options', 'words'),
     [
-        ({'prompts': ['x'], 'classes': ['0']}, 'exclude each other'),
-        ({'prompts': ['a cat', 'a \udcff']}, 'no UTF-8'),
+        ({'prompts': ['x'], 'classes': ['0']}, '--classes'),
+        ({'prompts': ['a cat', 'a \udcff']}, '--prompt'),
     ],
 )
 def test_prompts_that_mean_nothing_are_refused(workdir, tmp_path, options, words):
@@ -287,9 +287,9 @@ def test_prompts_that_mean_nothing_are_refused(workdir, tmp_path, options, words
 def test_runs_without_captions_know_no_prompts_nor_retrieval(config, tmp_path):
     config.num_steps = 1
     training.train_and_evaluate(config, tmp_path / 'run')
-    with pytest.raises(UserError, match='without captions'):
+    with pytest.raises(UserError, match='--prompt'):
         sample(tmp_path / 'run', tmp_path / 'out', 2, 0, prompts=['a cat'])
-    with pytest.raises(UserError, match='without classes or captions'):
+    with pytest.raises(UserError, match='conditional'):
         retrieve(tmp_path / 'run', None, tmp_path / 'out', 2, 0)
     assert not (tmp_path / 'out').exists()
 
@@ -331,7 +331,7 @@ def test_retrieval_counts_what_is_found_again(workdir, tmp_path, monkeypatch):
 def test_a_judge_is_tried_on_other_images_than_it_knows(data_dir):
     config = text_config(data_dir)
     config.evaluation.num_real = 20
-    known, judged = _real(config, 15, 0)
+    known, judged = _real_images(config, 15, 0)
     assert (len(known.images), len(judged.images)) == (20, 15)
     source = sources.open_split(config, 'train')
     order = input_pipeline.batch_indices(0, 0, 35, len(source))[0]
@@ -340,12 +340,12 @@ def test_a_judge_is_tried_on_other_images_than_it_knows(data_dir):
     np.testing.assert_array_equal(np.concatenate([judged.images, known.images]), drawn)
     # Where there are too few for both, each has half.
     config.evaluation.num_real = 1000
-    known, judged = _real(config, 1000, 0)
+    known, judged = _real_images(config, 1000, 0)
     assert abs(len(known.images) - len(judged.images)) <= 1
     assert len(known.images) + len(judged.images) == len(source)
     # Of two splits, as many as are asked for.
     config.evaluation.split = 'train[:20]'
-    known, judged = _real(config, 5, 0)
+    known, judged = _real_images(config, 5, 0)
     assert (len(known.images), len(judged.images)) == (len(source), 5)
 
 

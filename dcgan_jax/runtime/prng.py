@@ -1,4 +1,4 @@
-"""Random numbers are functions of (seed, role, index): each role has keys of its own."""
+"""Random keys that are functions of (seed, purpose, index)."""
 
 import enum
 
@@ -6,15 +6,15 @@ import jax
 
 
 class Purpose(enum.IntEnum):
-    """What random numbers of a run are for."""
+    """Uses of random numbers in a run. The values seed the streams: do not change them."""
 
-    WEIGHTS = 0  # at step 0
-    STEP = 1  # latents and dropout of an update, by step
-    STANDING = 2  # latents that re-estimate BatchNorm's statistics
-    SAMPLES = 3  # latents of samples, by index
-    SEARCH = 4  # latents that searches start from
+    INIT = 0  # Initial parameters.
+    STEP = 1  # Latents, augmentation and dropout of a training step.
+    STANDING_STATISTICS = 2  # Latents that estimate the standing BatchNorm statistics.
+    SAMPLES = 3  # Latents of samples, by index.
+    LATENT_OPTIMIZATION = 4  # Initial latents of latent optimization.
 
 
-def purpose_key(seed: int, role: Purpose) -> jax.Array:
-    """The key of a role; fold the step or index into it."""
-    return jax.random.fold_in(jax.random.key(seed), role)
+def purpose_key(seed: int, purpose: Purpose) -> jax.Array:
+    """Return the key of a purpose, into which the step or index is folded."""
+    return jax.random.fold_in(jax.random.key(seed), purpose)

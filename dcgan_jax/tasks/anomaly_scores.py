@@ -1,8 +1,8 @@
-"""Scores of how little an image is like those that a GAN learnt; larger is stranger.
+"""Anomaly scores of images with respect to a trained GAN; larger is more anomalous.
 
-AnoGAN (Schlegl et al. 2017, arXiv:1703.05921) searches the latent of each image; f-AnoGAN (Schlegl
-et al. 2019) has an encoder guess it. The others look at D alone: its logit, and where its features
-of the image lie among those of training images.
+AnoGAN (Schlegl et al. 2017, arXiv:1703.05921) optimizes the latent of each image; f-AnoGAN
+(Schlegl et al. 2019) predicts it with an encoder. The other scores use only the discriminator: its
+logit, its rotation prediction, and the distance of its features to those of training images.
 """
 
 from collections.abc import Callable
@@ -25,28 +25,28 @@ from dcgan_jax.tasks import latent_optimization
 from dcgan_jax.tasks.discriminator_features import (
     DiscriminatorFeatures,
     logits,
+    per_image_discriminator,
     rotation_losses,
-    unpacked,
 )
 from dcgan_jax.tasks.nearest_neighbors import nearest
 from dcgan_jax.train_state import GANState
 
-_SIDE = 2  # of D's pooled maps
-_SHRINKAGE = 0.1  # of the covariance towards a multiple of the identity
-_FEATURE_SHARE = 0.1  # of D's features beside pixels in AnoGAN's distance (its lambda)
-_BATCH = 32
-_CALL = 20  # updates of the encoder a compiled call
+_SIDE = 2  # Size of the pooled feature maps.
+_SHRINKAGE = 0.1  # Shrinkage of the covariance towards a multiple of the identity.
+_FEATURE_WEIGHT = 0.1  # Lambda of AnoGAN's distance.
+_BATCH_SIZE = 32
+_STEPS_PER_CALL = 20  # Encoder updates in one compiled call.
 
 
 class ScoringRun(NamedTuple):
-    """A run, and the images that it calls normal.
+    """A trained GAN with the images that define normality.
 
     Attributes:
-        config: of the run.
-        networks: its.
-        state: its.
-        normal: training images, uint8 `[N, H, W, C]`.
-        seed: of encoder and search.
+        config: The run's config.
+        networks: The run's networks.
+        state: The run's state.
+        normal: Training images, uint8 `[M, H, W, C]`.
+        seed: Seed of the encoder and of the initial latents.
     """
 
     config: ConfigDict
@@ -57,111 +57,126 @@ class ScoringRun(NamedTuple):
 
 
 class AnomalyScores(NamedTuple):
-    """Scores `[N]` by name; images as G has them, uint8 `[N, H, W, C]`, by the name of a score."""
+    """Anomaly scores of images.
+
+    Attributes:
+        scores: Scores, float `[N]`, by name.
+        reconstructions: Images of the generator, uint8 `[N, H, W, C]`, by name of the score.
+    """
 
     scores: dict[str, np.ndarray]
-    made: dict[str, np.ndarray]
+    reconstructions: dict[str, np.ndarray]
 
 
 def score(run: ScoringRun, pixels: np.ndarray) -> AnomalyScores:
-    """The scores of `config.anomaly.scores` of images uint8 `[N, H, W, C]`."""
-    wanted = run.config.anomaly.scores
-    scores, made = {}, {}
-    if 'discriminator' in wanted:
-        labels = np.full(len(pixels), _first(run), np.int32)
+    """Compute the scores in `config.anomaly.scores` of images, uint8 `[N, H, W, C]`."""
+    names = run.config.anomaly.scores
+    scores, reconstructions = {}, {}
+    if 'discriminator' in names:
+        labels = np.full(len(pixels), _condition(run), np.int32)
         scores['discriminator'] = -logits(run.networks, run.state, pixels, labels)
-    if 'rotation' in wanted:
+    if 'rotation' in names:
         scores['rotation'] = rotation_losses(run.networks, run.state, pixels)
-    if {'mahalanobis', 'neighbours'} & set(wanted):
-        see = DiscriminatorFeatures(run.networks, run.state, _SIDE)
-        normal, seen = see(run.normal, 'Training images'), see(pixels, 'Images')
-        if 'mahalanobis' in wanted:
-            scores['mahalanobis'] = mahalanobis(normal, seen)
-        if 'neighbours' in wanted:
-            scores['neighbours'] = neighbours(normal, seen, run.config.anomaly.neighbours)
-    for name, invert in (('encoder', encode), ('search', find)):
-        if name in wanted:
-            scores[name], made[name] = _of_inversion(run, pixels, invert(run))
-    return AnomalyScores(scores, made)
+    if {'mahalanobis', 'neighbours'} & set(names):
+        extract = DiscriminatorFeatures(run.networks, run.state, _SIDE)
+        normal, features = extract(run.normal, 'Training images'), extract(pixels, 'Images')
+        if 'mahalanobis' in names:
+            scores['mahalanobis'] = mahalanobis_distances(normal, features)
+        if 'neighbours' in names:
+            scores['neighbours'] = neighbor_distances(
+                normal, features, run.config.anomaly.neighbours
+            )
+    for name, create_encoder in (('encoder', train_encoder), ('search', latent_optimizer)):
+        if name in names:
+            encode = create_encoder(run)
+            scores[name], reconstructions[name] = _reconstruction_distances(run, pixels, encode)
+    return AnomalyScores(scores, reconstructions)
 
 
-def mahalanobis(normal: np.ndarray, features: np.ndarray) -> np.ndarray:
-    """Mahalanobis distances `[N]` of features `[N, D]` to the Gaussian of `normal` `[M, D]`.
+def mahalanobis_distances(normal: np.ndarray, features: np.ndarray) -> np.ndarray:
+    """Return the Mahalanobis distance of each feature to the Gaussian of `normal`, `[N]`.
 
-    Its covariance is shrunk by a tenth towards a multiple of the identity, in float64.
+    The covariance is computed in float64, with shrinkage towards a multiple of the identity.
+
+    Args:
+        normal: Features of normal images, `[M, D]`.
+        features: Features of the images, `[N, D]`.
     """
     mean = normal.mean(axis=0, dtype=np.float64)
     covariance = np.atleast_2d(np.cov(normal, rowvar=False, dtype=np.float64))
     size = len(covariance)
-    flat = _SHRINKAGE * np.trace(covariance) / size * np.eye(size)
-    covariance = (1.0 - _SHRINKAGE) * covariance + flat
-    apart = features - mean
-    return np.sqrt(np.sum(apart * np.linalg.solve(covariance, apart.T).T, axis=1))
+    target = _SHRINKAGE * np.trace(covariance) / size * np.eye(size)
+    covariance = (1.0 - _SHRINKAGE) * covariance + target
+    difference = features - mean
+    distances = np.sum(difference * np.linalg.solve(covariance, difference.T).T, axis=1)
+    return np.sqrt(distances)
 
 
-def neighbours(normal: np.ndarray, features: np.ndarray, count: int) -> np.ndarray:
-    """Mean distances `[N]` to the `count` nearest of `normal`, features of equal deviation."""
+def neighbor_distances(normal: np.ndarray, features: np.ndarray, count: int) -> np.ndarray:
+    """Return the mean distance to the `count` nearest neighbors in `normal`, `[N]`.
+
+    Features are first scaled to unit standard deviation in `normal`.
+    """
     deviation = normal.std(axis=0)
     scale = 1.0 / np.where(deviation > 0, deviation, 1.0)
     distances, _ = nearest(features * scale, normal * scale, count)
     return distances.mean(axis=1)
 
 
-def _of_inversion(
-    run: ScoringRun, pixels: np.ndarray, invert: Callable[[np.ndarray], jax.Array]
+def _reconstruction_distances(
+    run: ScoringRun, pixels: np.ndarray, encode: Callable[[np.ndarray], jax.Array]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """(AnoGAN's distance of each image to G's image of its latent, that image)."""
+    """Return AnoGAN's distance between each image and its reconstruction, and the latter."""
     generate, features_of = _networks(run)
 
     @jax.jit
-    def compare(part: jax.Array, latents: jax.Array) -> tuple[jax.Array, jax.Array]:
-        made = generate(latents)
-        return distance(features_of, images.to_float(part), made), images.to_uint8(made)
+    def compare(batch: jax.Array, latents: jax.Array) -> tuple[jax.Array, jax.Array]:
+        fake = generate(latents)
+        return distance(features_of, images.to_float(batch), fake), images.to_uint8(fake)
 
-    return map_batches(lambda part: compare(part, invert(part)), _BATCH, 'Scoring', pixels)
+    return map_batches(lambda batch: compare(batch, encode(batch)), _BATCH_SIZE, 'Scoring', pixels)
 
 
 def distance(
-    features_of: Callable[[jax.Array], jax.Array], real: jax.Array, made: jax.Array
+    features_of: Callable[[jax.Array], jax.Array], real: jax.Array, fake: jax.Array
 ) -> jax.Array:
-    """0.9 mean |x - G(z)| + 0.1 mean |f(x) - f(G(z))| `[N]` (Schlegl et al. 2017, eq. 5).
+    """Compute 0.9 mean |x - G(z)| + 0.1 mean |f(x) - f(G(z))|, `[N]` (Schlegl et al. 2017, eq. 5).
 
-    Also the score of the encoder's latents. f-AnoGAN's authors score those by squared differences;
-    here they only train the encoder.
+    It is also the score for latents of the encoder, whose authors use squared differences.
     """
-    pixels = jnp.mean(jnp.abs(real - made), axis=(1, 2, 3))
-    features = jnp.mean(jnp.abs(features_of(real) - features_of(made)), axis=1)
-    return (1.0 - _FEATURE_SHARE) * pixels + _FEATURE_SHARE * features
+    pixels = jnp.mean(jnp.abs(real - fake), axis=(1, 2, 3))
+    features = jnp.mean(jnp.abs(features_of(real) - features_of(fake)), axis=1)
+    return (1.0 - _FEATURE_WEIGHT) * pixels + _FEATURE_WEIGHT * features
 
 
-def find(run: ScoringRun) -> Callable[[np.ndarray], jax.Array]:
-    """AnoGAN: the latents `[N, d]` whose images are nearest, by `config.search`."""
+def latent_optimizer(run: ScoringRun) -> Callable[[np.ndarray], jax.Array]:
+    """Return a function from images to optimized latents `[N, d]` (AnoGAN)."""
     generate, features_of = _networks(run)
     fields = run.config.search
     key = purpose_key(run.seed, Purpose.LATENT_OPTIMIZATION)
 
     @jax.jit
-    def latents(pixels: jax.Array) -> jax.Array:
+    def encode(pixels: jax.Array) -> jax.Array:
         real = jnp.repeat(images.to_float(pixels), fields.restarts, axis=0)
-        # The same for all images, so that each score is a function of its image alone.
+        # All images have the same initial latents, so a score does not depend on other images.
         start = jnp.tile(
             sample_latents(key, fields.restarts, run.config.latent_dim), (len(pixels), 1)
         )
-        found, losses = latent_optimization.minimize(
+        latents, losses = latent_optimization.minimize(
             lambda z: distance(features_of, real, generate(z)),
             start,
             fields.steps,
             fields.learning_rate,
         )
         best = jnp.argmin(losses.reshape(len(pixels), fields.restarts), axis=1)
-        found = found.reshape(len(pixels), fields.restarts, -1)
-        return jnp.take_along_axis(found, best[:, None, None], axis=1)[:, 0]
+        latents = latents.reshape(len(pixels), fields.restarts, -1)
+        return jnp.take_along_axis(latents, best[:, None, None], axis=1)[:, 0]
 
-    return latents
+    return encode
 
 
-def encode(run: ScoringRun) -> Callable[[np.ndarray], jax.Array]:
-    """f-AnoGAN: an encoder, trained on the normal images so that G makes them again."""
+def train_encoder(run: ScoringRun) -> Callable[[np.ndarray], jax.Array]:
+    """Train an encoder to reconstruct the normal images and return it as a function (f-AnoGAN)."""
     generate, features_of = _networks(run)
     fields = run.config.anomaly
     module = encoder.Encoder(**encoder.fields(run.config))
@@ -171,26 +186,28 @@ def encode(run: ScoringRun) -> Callable[[np.ndarray], jax.Array]:
     normal = jnp.asarray(run.normal)
 
     def loss(params: Any, real: jax.Array) -> jax.Array:
-        made = generate(module.apply(params, real))
-        features = jnp.mean(jnp.square(features_of(real) - features_of(made)))
-        return jnp.mean(jnp.square(real - made)) + features  # izi_f, its kappa being 1
+        fake = generate(module.apply(params, real))
+        features = jnp.mean(jnp.square(features_of(real) - features_of(fake)))
+        return jnp.mean(jnp.square(real - fake)) + features  # izi_f with kappa = 1.
 
     @jax.jit
     def update(carry: Any, first: jax.Array, end: jax.Array) -> Any:
-        def once(step: jax.Array, carry: Any) -> Any:
+        def body(step: jax.Array, carry: Any) -> Any:
             params, state = carry
-            chosen = jax.random.randint(jax.random.fold_in(key, step), (_BATCH,), 0, len(normal))
-            gradient = jax.grad(loss)(params, images.to_float(jnp.take(normal, chosen, axis=0)))
-            with jax.numpy_dtype_promotion('standard'):  # Adam's b1**count.
-                change, state = adam.update(gradient, state)
-            return optax.apply_updates(params, change), state
+            indices = jax.random.randint(
+                jax.random.fold_in(key, step), (_BATCH_SIZE,), 0, len(normal)
+            )
+            grads = jax.grad(loss)(params, images.to_float(jnp.take(normal, indices, axis=0)))
+            with jax.numpy_dtype_promotion('standard'):  # For Adam's b1**count.
+                updates, state = adam.update(grads, state)
+            return optax.apply_updates(params, updates), state
 
-        return jax.lax.fori_loop(first, end, once, carry)
+        return jax.lax.fori_loop(first, end, body, carry)
 
     carry = params, adam.init(params)
     with tqdm(total=fields.encoder_steps, desc='Encoder', unit='step', disable=None) as bar:
-        for step in range(0, fields.encoder_steps, _CALL):
-            end = min(step + _CALL, fields.encoder_steps)
+        for step in range(0, fields.encoder_steps, _STEPS_PER_CALL):
+            end = min(step + _STEPS_PER_CALL, fields.encoder_steps)
             carry = update(carry, jnp.int32(step), jnp.int32(end))
             bar.update(end - step)
     params = carry[0]
@@ -200,30 +217,30 @@ def encode(run: ScoringRun) -> Callable[[np.ndarray], jax.Array]:
 def _networks(
     run: ScoringRun,
 ) -> tuple[Callable[[jax.Array], jax.Array], Callable[[jax.Array], jax.Array]]:
-    """(latents to images in [-1, 1], images to the features of D's last stage `[N, D]`)."""
+    """Return G (latents to images in [-1, 1]) and D's last feature map, flattened to `[N, D]`."""
     networks, config = run.networks, run.config
     variables = Sampler(networks.generator, config).variables(run.state)
-    discriminator = unpacked(networks.discriminator)
-    trained = run.state.discriminator
-    seen_by = {'params': trained.params, **trained.statistics}
+    discriminator = per_image_discriminator(networks.discriminator)
+    network = run.state.discriminator
+    discriminator_variables = {'params': network.params, **network.statistics}
 
     def generate(latents: jax.Array) -> jax.Array:
-        labels = jnp.full(len(latents), _first(run), jnp.int32)
+        labels = jnp.full(len(latents), _condition(run), jnp.int32)
         return networks.generator.apply(variables, latents, labels, train=False)
 
     def features_of(real: jax.Array) -> jax.Array:
-        shown = jnp.repeat(real, discriminator.pack, axis=0)
-        labels = jnp.zeros(len(shown), jnp.int32)  # Maps don't depend on them.
-        _, seen = discriminator.apply(
-            seen_by, shown, labels, train=False, mutable=['intermediates']
+        inputs = jnp.repeat(real, discriminator.pack, axis=0)
+        labels = jnp.zeros(len(inputs), jnp.int32)  # The feature maps do not depend on labels.
+        _, sown = discriminator.apply(
+            discriminator_variables, inputs, labels, train=False, mutable=['intermediates']
         )
-        stages = seen['intermediates']
+        stages = sown['intermediates']
         (last,) = stages[f'stage_{len(stages) - 1}']
         return last.reshape(len(real), -1).astype(jnp.float32)
 
     return generate, features_of
 
 
-def _first(run: ScoringRun) -> int:
-    """The class (or caption) that G is asked for, and D judges by: the first that was learnt."""
+def _condition(run: ScoringRun) -> int:
+    """Return the class or caption to condition on: the first one of those trained on."""
     return int(captions.trained_conditions(run.config, run.networks.generator.num_classes)[0])

@@ -1,4 +1,4 @@
-"""`--mode=detect_anomalies`: which images are unlike those that a run learnt."""
+"""`--mode=detect_anomalies`: score images by their dissimilarity to the training images."""
 
 import csv
 import io
@@ -19,157 +19,168 @@ from dcgan_jax.tasks.anomaly_scores import AnomalyScores
 from dcgan_jax.tasks.options import TaskOptions
 from dcgan_jax.tasks.trained_run import merge_config, restore
 
-_NORMAL = 5_000  # training images that features are compared with
-_SHOWN = 16  # the strangest images
+_NUM_NORMAL = 5_000  # Training images used as the reference of normality.
+_GRID_IMAGES = 16  # Images with the largest and with the smallest scores in a grid.
 
 
 def run(options: TaskOptions) -> str:
-    """Returns what the command line prints, see `TaskOptions`."""
-    path, figures = detect_anomalies(
+    """Run the task and return the text to print."""
+    path, summary = detect_anomalies(
         options.workdir, options.config, options.out, options.images, options.num, options.seed,
         options.checkpoint,
     )  # fmt: skip
-    return '\n'.join(filter(None, [figures, f'pictures: {path}']))
+    return '\n'.join(filter(None, [summary, f'pictures: {path}']))
 
 
 def detect_anomalies(
     workdir: epath.PathLike,
     overrides: ConfigDict | None,
     out: epath.PathLike | None,
-    pictures: str | None,
+    image_folder: str | None,
     num: int | None,
     seed: int,
     which: str = 'latest',
 ) -> tuple[epath.Path, str]:
-    """Scores a folder of pictures, or the test split of the run's data set.
+    """Compute anomaly scores of a folder of images or of the data set's test split.
 
     Args:
-        workdir: of a training run of latents, on `config.data.classes` say.
-        overrides: see `trained_run.merge_config`; `anomaly` counts too.
-        out: folder for `scores.csv`, a line for each image, `figures.json` and a picture of each
-            score, with heat maps where G makes the images again; `workdir/anomalies` when None
-            (`workdir/anomalies_in_pictures` of a user's).
-        pictures: folder of pictures of the run's size; None: the test split, where images of other
-            classes than the run's are the anomalies to be found.
-        num: images of the test split; all when None.
-        seed: of their choice, of the encoder and of latents.
-        which: checkpoint, see `restore`.
+        workdir: Folder of a training run, typically on some of the classes (`config.data.classes`).
+        overrides: See `merge_config`.
+        out: Folder for `scores.csv` (one row per image), `figures.json` (AUROC) and a grid for each
+            score; defaults to `workdir/anomalies`, or to `workdir/anomalies_in_pictures` with
+            `image_folder`.
+        image_folder: Folder of images of the run's size; None means the test split, where classes
+            that the run was not trained on are the anomalies.
+        num: Number of test images; defaults to all.
+        seed: Seed of the choice of test images, of the encoder and of the latents.
+        which: Checkpoint, 'latest' or 'best'.
 
     Returns:
-        The folder, and the AUROC of each score in a line (empty for a user's pictures).
+        The folder and a one-line summary with the AUROC of each score (empty with
+        `image_folder`).
 
     Raises:
-        UserError: run, pictures or config don't allow it.
+        UserError: If the run, the images or the config are not suitable.
     """
     run, networks, state = restore(workdir, which, require_latents=True)
     config = merge_config(run.config, overrides)
     if 'rotation' in config.anomaly.scores and not run.config.loss.rotation:
         raise UserError(
-            "config.anomaly.scores has 'rotation', and the run's D was not trained to predict "
-            'rotations: leave it out, or train with --config.loss.rotation=1.0'
+            "config.anomaly.scores has 'rotation', but the run's discriminator was not trained to "
+            'predict rotations: remove it, or train with --config.loss.rotation=1.0'
         )
-    strange = None
-    if pictures is not None:
-        read = image_to_image.read_user_images(pictures, run.image_shape[-1], out)
-        image_to_image.check_size(pictures, read, run.image_shape[:2])
-        names, pixels = read.names, read.pixels
+    is_anomaly = None
+    if image_folder is not None:
+        user_images = image_to_image.read_user_images(image_folder, run.image_shape[-1], out)
+        image_to_image.check_size(image_folder, user_images, run.image_shape[:2])
+        names, pixels = user_images
     else:
-        names, pixels, strange = _test_split(config, num, seed)
+        names, pixels, is_anomaly = _test_split(config, num, seed)
     source = sources.open_split(config, config.data.split)
-    normal = load_split(source).images[:_NORMAL]
-    default = 'anomalies' if pictures is None else 'anomalies_in_pictures'
+    normal = load_split(source).images[:_NUM_NORMAL]
+    default = 'anomalies' if image_folder is None else 'anomalies_in_pictures'
     out = run_dir.check_writable(out or epath.Path(workdir).expanduser() / default, '--out')
-    scored = anomaly_scores.score(
+    result = anomaly_scores.score(
         anomaly_scores.ScoringRun(config, networks, state, normal, seed), pixels
     )
-    _write_csv(out, names, strange, scored)
-    for name, values in scored.scores.items():
-        _write_picture(out, name, pixels, scored.made.get(name), values)
-    if strange is None:
+    _write_csv(out, names, is_anomaly, result)
+    for name, scores in result.scores.items():
+        _write_grid(out, name, pixels, result.reconstructions.get(name), scores)
+    if is_anomaly is None:
         return out, ''
-    figures = {name: auroc(values, strange) for name, values in scored.scores.items()}
+    aurocs = {name: auroc(scores, is_anomaly) for name, scores in result.scores.items()}
     content = {
-        'auroc': figures,
+        'auroc': aurocs,
         'num': len(pixels),
-        'share_of_anomalies': float(np.mean(strange)),
+        'share_of_anomalies': float(np.mean(is_anomaly)),
         'normal': f'{source.name} {source.split}',
         'step': int(state.step),
         'seed': seed,
     }
     write_atomic(out / 'figures.json', f'{json.dumps(content, indent=2)}\n'.encode())
-    return out, 'AUROC ' + ', '.join(f'{name} {value:.4f}' for name, value in figures.items())
+    return out, 'AUROC ' + ', '.join(f'{name} {value:.4f}' for name, value in aurocs.items())
 
 
 def _test_split(
     config: ConfigDict, num: int | None, seed: int
 ) -> tuple[list[str], np.ndarray, np.ndarray]:
-    """(names, images, whether each is of a class that the run didn't learn)."""
+    """Return (names, images, whether each image is of a class not trained on)."""
     if not config.data.classes:
         raise UserError(
-            'the run learnt all classes of its data set, so none is strange: train one with '
-            '--config.data.classes=(0,), say, or give --images=FOLDER'
+            'the run was trained on all classes of its data set: train one with '
+            '--config.data.classes=(0,) or another subset, or use --images=FOLDER'
         )
     if sources.open_test_split(config) is None:
         raise UserError(
-            'the data set has no test split, or the run learnt it: give --images=FOLDER'
+            'the data set has no test split, or the run was trained on it: use --images=FOLDER'
         )
     fields = config.data
     source = sources.open_source(
         config.dataset, 'test', config.data_dir, fields.image_size, fields.on_corrupt
     )
-    chosen = np.arange(len(source))
+    indices = np.arange(len(source))
     if num is not None:
-        chosen = np.sort(np.random.default_rng(seed).permutation(len(source))[:num])
-    found = source.read(chosen, labels=True)
-    strange = ~np.isin(found.labels, fields.classes)
-    if strange.all() or not strange.any():
-        raise UserError(f'{source.name} test: normal and other classes are needed, take more --num')
-    return [str(index) for index in chosen], found.images, strange
+        indices = np.sort(np.random.default_rng(seed).permutation(len(source))[:num])
+    examples = source.read(indices, labels=True)
+    is_anomaly = ~np.isin(examples.labels, fields.classes)
+    if is_anomaly.all() or not is_anomaly.any():
+        raise UserError(
+            f'the selected images of {source.name} test are all normal or all anomalous: '
+            'increase --num'
+        )
+    return [str(index) for index in indices], examples.images, is_anomaly
 
 
 def _write_csv(
-    out: epath.Path, names: list[str], strange: np.ndarray | None, scored: AnomalyScores
+    out: epath.Path, names: list[str], is_anomaly: np.ndarray | None, result: AnomalyScores
 ) -> None:
-    """A line for each image, its scores in columns."""
+    """Write `scores.csv`, with one row per image and one column per score."""
     text = io.StringIO()
     writer = csv.writer(text)
-    known = [] if strange is None else ['anomaly']
-    writer.writerow(['image', *known, *scored.scores])
+    known = [] if is_anomaly is None else ['anomaly']
+    writer.writerow(['image', *known, *result.scores])
     for index, name in enumerate(names):
-        label = [] if strange is None else [int(strange[index])]
-        values = (f'{values[index]:.6g}' for values in scored.scores.values())
+        label = [] if is_anomaly is None else [int(is_anomaly[index])]
+        values = (f'{scores[index]:.6g}' for scores in result.scores.values())
         writer.writerow([name, *label, *values])
     write_atomic(out / 'scores.csv', text.getvalue().encode())
 
 
-def _write_picture(
-    out: epath.Path, name: str, pixels: np.ndarray, made: np.ndarray | None, scores: np.ndarray
+def _write_grid(
+    out: epath.Path,
+    name: str,
+    pixels: np.ndarray,
+    reconstructions: np.ndarray | None,
+    scores: np.ndarray,
 ) -> None:
-    """`NAME.png`: the strangest images and the least strange, G's of them, and the difference.
+    """Write `NAME.png`: the most and the least anomalous images.
 
-    Scores that ask no G have but the images.
+    For scores based on reconstructions, each image is followed by its reconstruction and a heat map
+    of their difference.
     """
     order = np.argsort(-scores)
-    shown = np.concatenate([order[:_SHOWN], order[-_SHOWN:]])
-    if made is None:
-        images.write_png(out / f'{name}.png', images.grid(pixels[shown], columns=_SHOWN // 2))
+    chosen = np.concatenate([order[:_GRID_IMAGES], order[-_GRID_IMAGES:]])
+    if reconstructions is None:
+        picture = images.grid(pixels[chosen], columns=_GRID_IMAGES // 2)
+        images.write_png(out / f'{name}.png', picture)
         return
-    apart = np.abs(pixels[shown].astype(np.float32) - made[shown]).mean(axis=3) / 255.0
-    columns = [pixels[shown], made[shown], heat(apart, pixels.shape[3])]
+    difference = np.abs(pixels[chosen].astype(np.float32) - reconstructions[chosen])
+    difference = difference.mean(axis=3) / 255.0
+    columns = [pixels[chosen], reconstructions[chosen], heat_map(difference, pixels.shape[3])]
     rows = np.stack(columns, axis=1)
     picture = images.grid(rows.reshape(-1, *rows.shape[2:]), columns=6)
     images.write_png(out / f'{name}.png', picture)
 
 
-def heat(values: np.ndarray, channels: int) -> np.ndarray:
-    """Values in [0, 1] as colours from black over red and yellow to white, or as greys.
+def heat_map(values: np.ndarray, channels: int) -> np.ndarray:
+    """Map values to colors from black over red and yellow to white, or to gray levels.
 
     Args:
-        values: `[N, H, W]`.
-        channels: 3 or 1.
+        values: Values in [0, 1], `[N, H, W]`.
+        channels: 3 for colors or 1 for gray levels.
 
     Returns:
-        uint8 `[N, H, W, channels]`.
+        Images, uint8 `[N, H, W, channels]`.
     """
     if channels == 1:
         return np.round(values[..., None] * 255).astype(np.uint8)

@@ -1,7 +1,8 @@
-"""`--mode=evaluate`: figures for a trained generator, or for anybody's images."""
+"""`--mode=evaluate`: metrics of a trained generator or of user-supplied images."""
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
+from typing import Any
 
 import numpy as np
 from etils import epath
@@ -19,7 +20,7 @@ from dcgan_jax.tasks.trained_run import merge_config, restore
 
 
 def run(options: TaskOptions) -> str:
-    """Returns what the command line prints, see `TaskOptions`."""
+    """Run the task and return the text to print."""
     if options.images is None:
         result = evaluate_run(
             options.workdir, options.config, options.out, options.num, options.seed,
@@ -38,18 +39,18 @@ def evaluate_run(
     seed: int = 0,
     which: str = 'latest',
 ) -> Evaluation:
-    """Scores samples of the run in `workdir` and writes a file, see `evaluator_lib.write`.
+    """Evaluate samples of a run and write the result to a file, see `evaluator_lib.write`.
 
     Args:
-        workdir: of a training run.
-        overrides: a config whose `evaluation` (and `data_dir`, if set) replace the run's.
-        out: folder for the result; `workdir/evaluation` when None.
-        num: samples; `config.evaluation.num_samples` when None.
-        seed: of the latents.
-        which: checkpoint, see `restore`.
+        workdir: Folder of a training run.
+        overrides: See `merge_config`.
+        out: Folder for the result; defaults to `workdir/evaluation`.
+        num: Number of samples; defaults to `config.evaluation.num_samples`.
+        seed: Seed of the latents.
+        which: Checkpoint, 'latest' or 'best'.
 
     Raises:
-        UserError: run, config or data set don't allow it.
+        UserError: If the run, the config or the data set is not suitable.
     """
     run, networks, state = restore(workdir, which)
     config = merge_config(run.config, overrides)
@@ -67,16 +68,18 @@ def evaluate_images(
     overrides: ConfigDict | None = None,
     out: epath.PathLike | None = None,
 ) -> Evaluation:
-    """Scores images of a folder or npz file and writes a file, see `evaluator_lib.write`.
+    """Evaluate images of a folder or npz file and write the result to a file.
 
     Args:
-        images: see `user_images.open_images`.
-        workdir: of a run, for its data set and `config.evaluation`; None takes those of `given`.
-        overrides: as in `evaluate_run`; needed without `workdir`.
-        out: folder for the result; `workdir/evaluation` when None, and no file without both.
+        images: See `user_images.open_images`.
+        workdir: Folder of a run, for its data set and `config.evaluation`; None means those of
+            `overrides`.
+        overrides: See `merge_config`; required without `workdir`.
+        out: Folder for the result; defaults to `workdir/evaluation`. Without either, no file is
+            written.
 
     Raises:
-        UserError: images, config or data set don't allow it.
+        UserError: If the images, the config or the data set are not suitable.
     """
     if workdir is None:
         config_lib.validate(overrides)
@@ -88,16 +91,16 @@ def evaluate_images(
     evaluator = Evaluator(config.evaluation, sources.open_split(config, config.evaluation.split))
     if out is not None:
         out = run_dir.check_writable(out, '--out')
-    content = hashlib.sha256()
-    result = evaluator(_seen(batches, content.update), count, {'images': str(images)})
-    result.protocol['images_sha256'] = content.hexdigest()  # Of their pixels, in order.
+    digest = hashlib.sha256()
+    result = evaluator(_hashed(batches, digest), count, {'images': str(images)})
+    result.protocol['images_sha256'] = digest.hexdigest()  # Of the pixels in order.
     if out is not None:
         evaluator_lib.write(out, f'images_{epath.Path(images).stem}', result)
     return result
 
 
-def _seen(batches: Iterable[np.ndarray], see: Callable[[bytes], None]) -> Iterator[np.ndarray]:
-    """The same batches, the bytes of each told as it goes by."""
+def _hashed(batches: Iterable[np.ndarray], digest: Any) -> Iterator[np.ndarray]:
+    """Yield the batches and update a hash with their bytes."""
     for batch in batches:
-        see(batch.tobytes())
+        digest.update(batch.tobytes())
         yield batch

@@ -1,4 +1,4 @@
-"""`--mode=explain`: what a trained discriminator sees, and what a generator's units draw."""
+"""`--mode=explain`: visualize the discriminator's filters and ablate the generator's channels."""
 
 import json
 import re
@@ -22,26 +22,26 @@ from dcgan_jax.runtime.errors import UserError
 from dcgan_jax.runtime.files import write_atomic
 from dcgan_jax.sampling import Sampler
 from dcgan_jax.tasks import linear_probe
-from dcgan_jax.tasks.discriminator_features import DiscriminatorFeatures, unpacked
+from dcgan_jax.tasks.discriminator_features import DiscriminatorFeatures, per_image_discriminator
 from dcgan_jax.tasks.options import TaskOptions
 from dcgan_jax.tasks.trained_run import merge_config, restore
 from dcgan_jax.train_state import GANState
 
-_FILTERS = 8  # of the last stage
-_PATCHES = 8  # images that excite a filter most
-_GROUPS = 8  # of channels of G's first stage, ablate_channels one by one
-_SHARE = 32  # of the channels, one in so many is a group: a single one of 512 is not missed
-_LOOKED_AT = 5_000  # training images that filters choose from
-_BATCH = 100
+_FILTERS = 8  # Filters of the last stage that are visualized.
+_IMAGES_PER_FILTER = 8
+_GROUPS = 8  # Groups of channels that are ablated, one group at a time.
+_GROUP_FRACTION = 32  # A group is one channel in 32: ablating a single one of 512 has no effect.
+_CANDIDATES = 5_000  # Training images among which maximally activating ones are searched.
+_BATCH_SIZE = 100
 _FIRST_STAGE = re.compile(r'(conv_0|block_0_(conv_0|shortcut))(_branch_\d+)?')
 
 
 def run(options: TaskOptions) -> str:
-    """Returns what the command line prints, see `TaskOptions`."""
-    path, figures = explain(
+    """Run the task and return the text to print."""
+    path, summary = explain(
         options.workdir, options.out, options.num, options.seed, options.checkpoint, options.config
     )
-    return '\n'.join(filter(None, [figures, f'pictures: {path}']))
+    return '\n'.join(filter(None, [summary, f'pictures: {path}']))
 
 
 def explain(
@@ -52,55 +52,56 @@ def explain(
     which: str = 'latest',
     overrides: ConfigDict | None = None,
 ) -> tuple[epath.Path, str]:
-    """Draws what filters and units do, and classifies by D's features.
+    """Visualize filters, ablate channels, and fit a linear classifier to D's features.
 
     Args:
-        workdir: of a training run.
-        out: folder for the pictures and `explain.json`; `workdir/explain` when None.
-        num: training images of the probe; all when None.
-        seed: of the samples.
-        which: checkpoint, see `restore`.
-        overrides: see `merge_config`.
+        workdir: Folder of a training run.
+        out: Folder for the images and `explain.json`; defaults to `workdir/explain`.
+        num: Number of training images for the linear classifier; defaults to all.
+        seed: Seed of the latents.
+        which: Checkpoint, 'latest' or 'best'.
+        overrides: See `merge_config`.
 
     Returns:
-        The folder, and the probe's accuracy in a line (empty without classes or a test split).
+        The folder and a one-line summary of the classifier's accuracy (empty without labels or
+        without a test split).
 
     Raises:
-        UserError: there is no such run, or `num` is 1.
+        UserError: If there is no such run or `num` is 1.
     """
     run, networks, state = restore(workdir, which, require_latents=True)
     config = merge_config(run.config, overrides)
     if num == 1:
-        raise UserError('--num=1: the probe chooses its penalty by held-out images, take 2 or more')
+        raise UserError('--num=1 leaves no held-out image for the linear probe: use 2 or more')
     out = run_dir.check_writable(out or epath.Path(workdir).expanduser() / 'explain', '--out')
     source = sources.open_split(config, config.data.split)
     pixels = load_split(source).images
-    draw_filters(networks, state, pixels[:_LOOKED_AT], out)
+    draw_filters(networks, state, pixels[:_CANDIDATES], out)
     draw_ablated_channels(Sampler(networks.generator, run.config), state, seed, out)
-    found: dict[str, Any] = {'step': int(state.step)}
+    content: dict[str, Any] = {'step': int(state.step)}
     test = sources.open_test_split(config)
     if source.num_classes and test is not None:
-        found['linear_probe'] = classify(source, test, networks, state, num)
-    write_atomic(out / 'explain.json', f'{json.dumps(found, indent=2)}\n'.encode())
-    if 'linear_probe' not in found:
+        content['linear_probe'] = classify(source, test, networks, state, num)
+    write_atomic(out / 'explain.json', f'{json.dumps(content, indent=2)}\n'.encode())
+    if 'linear_probe' not in content:
         return out, ''
-    result = found['linear_probe']
+    result = content['linear_probe']
     return out, (
         f'linear SVM on {result["num_features"]:,} features of D, {result["num_train"]:,} images: '
-        f'{result["accuracy"]:.2%} of {result["num_test"]:,} test images classified'
+        f'{result["accuracy"]:.2%} accuracy on {result["num_test"]:,} test images'
     )
 
 
 def classify(
-    source: ImageSource, held_out: ImageSource, networks: Networks, state: GANState, num: int | None
+    source: ImageSource, test: ImageSource, networks: Networks, state: GANState, num: int | None
 ) -> dict[str, Any]:
-    """Radford et al. 2015, section 5.1: an L2-SVM on all stages of D, max-pooled to 4x4."""
-    see = DiscriminatorFeatures(networks, state)
-    train, test = (load_split(split, labels=True) for split in (source, held_out))
-    features = see(train.images[:num], 'Features')
+    """Classify images by an L2-SVM on D's pooled features (Radford et al. 2015, section 5.1)."""
+    extract = DiscriminatorFeatures(networks, state)
+    train, test = (load_split(split, labels=True) for split in (source, test))
+    features = extract(train.images[:num], 'Features')
     svm, penalty = linear_probe.fit(features, train.labels[:num], source.num_classes)
     return {
-        'accuracy': float(np.mean(svm(see(test.images, 'Features')) == test.labels)),
+        'accuracy': float(np.mean(svm(extract(test.images, 'Features')) == test.labels)),
         'penalty': penalty,
         'num_features': features.shape[1],
         'num_train': len(features),
@@ -110,7 +111,7 @@ def classify(
 
 @jax.custom_vjp
 def guided_leaky_relu(x: jax.Array, slope: float) -> jax.Array:
-    """LeakyReLU whose gradient passes where it is positive and the unit is on, else is 0."""
+    """LeakyReLU with guided backpropagation: only positive gradients of active units pass."""
     return nn.leaky_relu(x, slope)
 
 
@@ -126,92 +127,98 @@ guided_leaky_relu.defvjp(_guided_forward, _guided_backward)
 
 
 class GuidedDiscriminator(Discriminator):
-    """A discriminator through which gradients are guided (Springenberg et al. 2014, 1412.6806)."""
+    """A discriminator with guided backpropagation (Springenberg et al. 2014, arXiv:1412.6806)."""
 
     def activate(self, x: jax.Array) -> jax.Array:
-        """As in `Discriminator`, but for the gradient."""
+        """Apply the guided activation."""
         return guided_leaky_relu(x, self.leaky_slope)
 
 
 def draw_filters(networks: Networks, state: GANState, pixels: np.ndarray, out: epath.Path) -> None:
-    """`filters.png`: for each of some filters of D's last stage, what excites it, and why.
+    """Write `filters.png`: images that maximally activate filters of D's last stage.
 
-    A row of the images of `pixels` that excite it most, each at its strongest position, and below
-    them the guided gradients (Radford et al. 2015, figure 5).
+    Below each row of images are their guided gradients (Radford et al. 2015, figure 5).
+
+    Args:
+        networks: Networks of the run.
+        state: State of the run.
+        pixels: Candidate images, uint8 `[N, H, W, C]`.
+        out: Existing folder.
     """
-    plain = unpacked(networks.discriminator)
-    fields = {name: getattr(plain, name) for name in Discriminator.__annotations__}
+    discriminator = per_image_discriminator(networks.discriminator)
+    fields = {name: getattr(discriminator, name) for name in Discriminator.__annotations__}
     module = GuidedDiscriminator(**fields)
     variables = {'params': state.discriminator.params, **state.discriminator.statistics}
 
     def last_map(real: jax.Array) -> jax.Array:
         real = jnp.repeat(real, module.pack, axis=0)
         labels = jnp.zeros(len(real), jnp.int32)
-        _, seen = module.apply(variables, real, labels, train=False, mutable=['intermediates'])
-        stages = seen['intermediates']
+        _, sown = module.apply(variables, real, labels, train=False, mutable=['intermediates'])
+        stages = sown['intermediates']
         (x,) = stages[max(stages, key=lambda name: int(name.removeprefix('stage_')))]
         return x.astype(jnp.float32)
 
     @jax.jit
-    def peaks(part: jax.Array) -> jax.Array:
-        return jnp.max(last_map(images.to_float(part)), axis=(1, 2))
+    def max_activations(batch: jax.Array) -> jax.Array:
+        return jnp.max(last_map(images.to_float(batch)), axis=(1, 2))
 
     @jax.jit
-    def gradients(part: jax.Array, index: jax.Array) -> jax.Array:
-        def strongest(real: jax.Array) -> jax.Array:
+    def gradients(batch: jax.Array, index: jax.Array) -> jax.Array:
+        def activation(real: jax.Array) -> jax.Array:
             return jnp.sum(jnp.max(last_map(real)[..., index], axis=(1, 2)))
 
-        return jax.grad(strongest)(images.to_float(part))
+        return jax.grad(activation)(images.to_float(batch))
 
-    excited = map_batches(peaks, _BATCH, 'Filters', pixels)
+    activations = map_batches(max_activations, _BATCH_SIZE, 'Filters', pixels)
     rows = []
-    for index in np.argsort(-excited.std(axis=0))[:_FILTERS]:  # dead ones say nothing
-        best = pixels[np.argsort(-excited[:, index])[:_PATCHES]]
-        slopes = np.asarray(gradients(best, jnp.int32(index)))
-        strongest = np.abs(slopes).max(axis=(1, 2, 3), keepdims=True)
-        shown = np.asarray(images.to_uint8(slopes / np.maximum(strongest, 1e-12)))
-        rows += [best, shown]
+    for index in np.argsort(-activations.std(axis=0))[:_FILTERS]:  # Excludes dead filters.
+        best = pixels[np.argsort(-activations[:, index])[:_IMAGES_PER_FILTER]]
+        grads = np.asarray(gradients(best, jnp.int32(index)))
+        scale = np.abs(grads).max(axis=(1, 2, 3), keepdims=True)
+        rows += [best, np.asarray(images.to_uint8(grads / np.maximum(scale, 1e-12)))]
     picture = images.grid(np.concatenate(rows), columns=len(rows[0]))
     images.write_png(out / 'filters.png', picture)
 
 
 def draw_ablated_channels(sampler: Sampler, state: GANState, seed: int, out: epath.Path) -> None:
-    """`dropped_units.png`: samples, then the same with some channels of G's first stage ablated.
+    """Write `dropped_units.png`: samples, and the same samples with ablated channels.
 
-    Groups of those that weigh most, the strongest first (Radford et al. 2015, section 6.3.1, drop
-    windows so).
+    In each row one group of channels of G's first stage is ablated, starting with the channels of
+    the largest weights; Radford et al. 2015 remove windows in this way (section 6.3.1).
     """
-    latents = sampler.latents(seed, _PATCHES)
+    latents = sampler.latents(seed, _IMAGES_PER_FILTER)
     rows = [sampler(state, latents)]
     order = strongest_channels(state.ema_params)
-    size = max(1, len(order) // _SHARE)
+    size = max(1, len(order) // _GROUP_FRACTION)
     starts = range(0, min(_GROUPS * size, len(order)), size)
-    for start in tqdm(starts, 'Silencing', unit='group', delay=3, disable=None):
-        without = ablate_channels(state.ema_params, order[start : start + size])
-        without = state.replace(ema_params=without)
-        rows.append(sampler(without, latents))
-    picture = images.grid(np.concatenate(rows), columns=_PATCHES)
+    for start in tqdm(starts, 'Ablation', unit='group', delay=3, disable=None):
+        params = ablate_channels(state.ema_params, order[start : start + size])
+        rows.append(sampler(state.replace(ema_params=params), latents))
+    picture = images.grid(np.concatenate(rows), columns=_IMAGES_PER_FILTER)
     images.write_png(out / 'dropped_units.png', picture)
 
 
 def strongest_channels(params: Any) -> np.ndarray:
-    """The channels of the stem's map, those that what reads it weighs most first."""
+    """Return the stem's channels in order of decreasing weight norm in the first stage."""
     weights = [
         np.square(np.asarray(leaf, np.float64)).sum(axis=(0, 1, 3))
         for path, leaf in jax.tree_util.tree_leaves_with_path(params)
-        if _reads_the_stem(path)
+        if _is_first_stage_kernel(path)
     ]
     return np.argsort(-np.sum(weights, axis=0))
 
 
-def ablate_channels(params: Any, units: np.ndarray) -> Any:
-    """The parameters with some channels of the stem's map read by nothing."""
+def ablate_channels(params: Any, channels: np.ndarray) -> Any:
+    """Return the parameters with zero weights for some of the stem's channels."""
     return jax.tree_util.tree_map_with_path(
-        lambda path, leaf: leaf.at[:, :, units].set(0.0) if _reads_the_stem(path) else leaf, params
+        lambda path, leaf: (
+            leaf.at[:, :, channels].set(0.0) if _is_first_stage_kernel(path) else leaf
+        ),
+        params,
     )
 
 
-def _reads_the_stem(path: tuple[Any, ...]) -> bool:
-    """Whether a leaf of G's parameters is a kernel of its first stage, `[k, k, C_in, C_out]`."""
+def _is_first_stage_kernel(path: tuple[Any, ...]) -> bool:
+    """Return whether a parameter is a kernel `[k, k, C_in, C_out]` of G's first stage."""
     first, last = path[0].key, path[-1].key
     return last == 'kernel' and _FIRST_STAGE.fullmatch(first) is not None

@@ -1,4 +1,4 @@
-"""`--mode=export`: the averaged generator, for programs that do not have this code."""
+"""`--mode=export`: export the EMA generator for use without this package."""
 
 import functools
 import json
@@ -22,34 +22,34 @@ PROGRAM, TENSORS = 'generator.jaxexport', 'generator.safetensors'
 
 
 def run(options: TaskOptions) -> str:
-    """Returns what the command line prints, see `TaskOptions`."""
+    """Run the task and return the text to print."""
     return f'exported: {export(options.workdir, options.out, options.checkpoint)}'
 
 
 def export(
     workdir: epath.PathLike, out: epath.PathLike | None, which: str = 'latest'
 ) -> epath.Path:
-    """Writes the average of the run in `workdir` in two forms; docs/export.md reads them.
+    """Export the EMA generator of a run with `jax.export` and as safetensors; see docs/export.md.
 
     Args:
-        workdir: of a training run.
-        out: folder for `generator.jaxexport` (a program with its weights: latents float32 [b,
-            latent_dim], with classes also labels int32 [b], to images uint8 [b, H, W, C], for
-            `PLATFORMS`) and `generator.safetensors` (its parameters and statistics by name,
-            float32, and the run's config as metadata); `workdir/export` when None.
-        which: checkpoint, see `restore`.
+        workdir: Folder of a training run.
+        out: Folder for `generator.jaxexport` (a program with its weights for all `PLATFORMS`, from
+            latents float32 `[b, latent_dim]` and, for conditional runs, labels int32 `[b]` to
+            images uint8 `[b, H, W, C]`) and `generator.safetensors` (float32 parameters and
+            statistics by name, with the run's config as metadata); defaults to `workdir/export`.
+        which: Checkpoint, 'latest' or 'best'.
 
     Returns:
         The folder.
 
     Raises:
-        UserError: no run or no whole checkpoint in `workdir`, or `out` isn't writable.
+        UserError: If there is no intact checkpoint in `workdir` or `out` is not writable.
     """
     run, networks, state = restore(workdir, which, require_latents=True)
     out = run_dir.check_writable(out or epath.Path(workdir).expanduser() / 'export', '--out')
     variables = jax.device_get(Sampler(networks.generator, run.config).variables(state))
     program = functools.partial(generate, networks.generator, variables)
-    write_atomic(out / PROGRAM, serialized(program, run))
+    write_atomic(out / PROGRAM, serialize(program, run))
     metadata = {
         'step': str(int(state.step)),
         **{name: json.dumps(value) for name, value in run_dir.describe(run).items()},
@@ -62,14 +62,14 @@ def export(
     return out
 
 
-def serialized(program: Any, run: run_dir.Run) -> bytes:
-    """`program(latents, labels)`, or of latents alone without classes, as `jax.export` has it."""
+def serialize(program: Any, run: run_dir.Run) -> bytes:
+    """Serialize `program(latents, labels)`, without labels for unconditional runs."""
     from jax import export
 
     (batch,) = export.symbolic_shape('b')
     arguments = [jax.ShapeDtypeStruct((batch, run.config.latent_dim), np.float32)]
     if run.config.conditional:
-        program = functools.partial(_by_first_caption, program, captions.num_captions(run.config))
+        program = functools.partial(_with_first_caption, program, captions.num_captions(run.config))
         arguments.append(jax.ShapeDtypeStruct((batch,), np.int32))
     else:
         program = functools.partial(program, labels=None)
@@ -77,8 +77,8 @@ def serialized(program: Any, run: run_dir.Run) -> bytes:
     return bytes(exported.serialize())
 
 
-def _by_first_caption(
+def _with_first_caption(
     program: Any, captions_per_class: int, latents: jax.Array, labels: jax.Array
 ) -> Any:
-    """Programs take classes, be they told to the generator by number or by caption."""
+    """Map classes to their first captions, which are the generator's conditions."""
     return program(latents, labels * captions_per_class)

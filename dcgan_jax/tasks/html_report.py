@@ -1,15 +1,15 @@
-"""One HTML page with all that it shows inside: text, tables, line charts (SVG) and pictures."""
+"""A self-contained HTML page with text, tables, line charts (SVG) and images."""
 
 import base64
 import html
 import math
 from collections.abc import Mapping, Sequence
 
-_MOST_POINTS = 400  # of a line: more than a screen shows
-_WIDTH, _HEIGHT, _LEFT, _BOTTOM, _TOP = 480, 220, 58, 24, 10  # of a chart and its margins
-# Okabe & Ito 2008: told apart by the colour-blind too, on white and on black.
-_COLOURS = ('#0072b2', '#d55e00', '#009e73', '#cc79a7', '#e69f00', '#56b4e9')
-# Nothing is fetched, nothing runs.
+_MAX_POINTS = 400  # Points drawn of a line.
+_WIDTH, _HEIGHT, _LEFT, _BOTTOM, _TOP = 480, 220, 58, 24, 10  # Size and margins of a chart.
+# Okabe & Ito 2008: distinguishable by color-blind readers on white and on black.
+_COLORS = ('#0072b2', '#d55e00', '#009e73', '#cc79a7', '#e69f00', '#56b4e9')
+# The page loads and runs nothing.
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 _STYLE = """
 :root { color-scheme: light dark; }
@@ -21,7 +21,7 @@ h2 { border-top: 1px solid #8888; padding-top: 1rem; margin-top: 2rem; }
 table { border-collapse: collapse; font-size: 0.9rem; overflow-wrap: normal; }
 th, td { text-align: left; padding: 0.2rem 0.8rem 0.2rem 0; border-bottom: 1px solid #8884; }
 td { font-variant-numeric: tabular-nums; }
-.many { display: grid; gap: 1rem; grid-template-columns: repeat(auto-fit, minmax(17rem, 1fr)); }
+.gallery { display: grid; gap: 1rem; grid-template-columns: repeat(auto-fit, minmax(17rem, 1fr)); }
 figure { margin: 0; }
 figure img { width: 100%; max-width: 40rem; image-rendering: pixelated; }
 figcaption { font-size: 0.85rem; }
@@ -34,43 +34,43 @@ Line = Sequence[tuple[float, float]]
 
 
 def text(words: object) -> str:
-    """A paragraph."""
+    """Return a paragraph."""
     return f'<p>{html.escape(str(words))}</p>'
 
 
 def table(rows: Sequence[Mapping[str, object]]) -> str:
-    """A table with a line for each of `rows`, whose keys head its columns."""
-    heads = list(dict.fromkeys(name for row in rows for name in row))
+    """Return a table with a row for each of `rows`, whose keys are the column headings."""
+    columns = list(dict.fromkeys(name for row in rows for name in row))
     lines = [
-        _row('th', heads),
-        *(_row('td', [row.get(name, '') for name in heads]) for row in rows),
+        _row('th', columns),
+        *(_row('td', [row.get(name, '') for name in columns]) for row in rows),
     ]
     return f'<div class="wide"><table>{"".join(lines)}</table></div>'
 
 
-def _row(kind: str, cells: Sequence[object]) -> str:
-    inside = ''.join(f'<{kind}>{html.escape(_shown(cell))}</{kind}>' for cell in cells)
-    return f'<tr>{inside}</tr>'
+def _row(tag: str, cells: Sequence[object]) -> str:
+    content = ''.join(f'<{tag}>{html.escape(_format(cell))}</{tag}>' for cell in cells)
+    return f'<tr>{content}</tr>'
 
 
-def _shown(value: object) -> str:
+def _format(value: object) -> str:
     return f'{value:.4g}' if isinstance(value, float) else str(value)
 
 
-def picture(content: bytes, kind: str, caption: str) -> str:
-    """A picture of `image/KIND`, within the page."""
+def picture(content: bytes, file_format: str, caption: str) -> str:
+    """Return an embedded image of the format `image/FORMAT` with a caption."""
     encoded = base64.b64encode(content).decode()
-    said = html.escape(caption)
-    source = f'data:image/{kind};base64,{encoded}'
-    return f'<figure><img alt="{said}" src="{source}"><figcaption>{said}</figcaption></figure>'
+    alt = html.escape(caption)
+    source = f'data:image/{file_format};base64,{encoded}'
+    return f'<figure><img alt="{alt}" src="{source}"><figcaption>{alt}</figcaption></figure>'
 
 
 def chart(title: str, lines: Mapping[str, Line]) -> str:
-    """Lines by name over steps, each with its last value; points that are not finite are left out.
+    """Return a line chart with a legend that shows the last values; non-finite points are omitted.
 
     Args:
-        title: stands below.
-        lines: (step, value) in order of steps.
+        title: Caption.
+        lines: Lines by name: pairs (step, value) in increasing order of steps.
     """
     finite = {name: [p for p in line if math.isfinite(p[1])] for name, line in lines.items()}
     finite = {name: line for name, line in finite.items() if line}
@@ -85,20 +85,20 @@ def chart(title: str, lines: Mapping[str, Line]) -> str:
     parts.append(f'<path d="{axes}" fill="none" stroke="currentColor" stroke-opacity="0.4"/>')
     legend = []
     for index, (name, line) in enumerate(finite.items()):
-        colour = _COLOURS[index % len(_COLOURS)]
-        points = ' '.join(f'{x(step):.1f},{y(value):.1f}' for step, value in _thinned(line))
-        parts.append(f'<polyline points="{points}" fill="none" stroke="{colour}"/>')
+        color = _COLORS[index % len(_COLORS)]
+        points = ' '.join(f'{x(step):.1f},{y(value):.1f}' for step, value in _subsample(line))
+        parts.append(f'<polyline points="{points}" fill="none" stroke="{color}"/>')
         last = html.escape(f'{name} {line[-1][1]:.4g}')
-        legend.append(f'<span style="color:{colour}">&#9632;</span> {last}')
-    said = html.escape(title)
-    box = f'viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="{said}"'
+        legend.append(f'<span style="color:{color}">&#9632;</span> {last}')
+    alt = html.escape(title)
+    box = f'viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="{alt}"'
     drawing = f'<svg {box}>{"".join(parts)}</svg>'
-    caption = f'<figcaption><b>{said}</b>; at the end {", ".join(legend)}</figcaption>'
+    caption = f'<figcaption><b>{alt}</b>; last values: {", ".join(legend)}</figcaption>'
     return f'<figure>{drawing}{caption}</figure>'
 
 
 class _Scale:
-    """Numbers to places on a drawing; a range of nothing is widened."""
+    """Linear map from values to coordinates of a drawing."""
 
     def __init__(self, values: Sequence[float], start: float, end: float):
         self.low, self.high = min(values), max(values)
@@ -112,34 +112,34 @@ def _label(x: float, y: float, words: str, anchor: str) -> str:
     return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{words}</text>'
 
 
-def _thinned(line: Line) -> Line:
-    """Every so many points, and the last."""
-    every = -(-len(line) // _MOST_POINTS)
+def _subsample(line: Line) -> Line:
+    """Return at most `_MAX_POINTS` + 1 evenly spaced points, including the last."""
+    every = -(-len(line) // _MAX_POINTS)
     return [*line[:-1:every], line[-1]]
 
 
 def gallery(parts: Sequence[str]) -> str:
-    """Figures side by side, as many as the screen has room for; nothing where there are none."""
-    return f'<div class="many">{"".join(parts)}</div>' if any(parts) else ''
+    """Return figures in a grid that adapts to the width, or '' if there are none."""
+    return f'<div class="gallery">{"".join(parts)}</div>' if any(parts) else ''
 
 
 def section(title: str, *parts: str) -> str:
-    """Parts under a heading; nothing where there are none."""
+    """Return parts under a heading, or '' if there are none."""
     return f'<section><h2>{html.escape(title)}</h2>{"".join(parts)}</section>' if any(parts) else ''
 
 
 def collapsible(title: str, *parts: str) -> str:
-    """Parts that are shown when asked for."""
+    """Return parts that are hidden until the title is clicked."""
     return f'<details><summary>{html.escape(title)}</summary>{"".join(parts)}</details>'
 
 
 def document(title: str, *parts: str) -> str:
-    """The whole page."""
-    said = html.escape(title)
+    """Return the complete page."""
+    title = html.escape(title)
     return (
         '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
         f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f'<title>{said}</title><style>{_STYLE}</style></head>'
-        f'<body><h1>{said}</h1>{"".join(parts)}</body></html>\n'
+        f'<title>{title}</title><style>{_STYLE}</style></head>'
+        f'<body><h1>{title}</h1>{"".join(parts)}</body></html>\n'
     )

@@ -1,4 +1,4 @@
-"""What super-resolution, inpainting and translation share: images completed, measured and shown."""
+"""Shared code of super-resolution, inpainting and translation."""
 
 import json
 import math
@@ -22,26 +22,26 @@ from dcgan_jax.tasks.latent_optimization import LatentOptimizer
 from dcgan_jax.tasks.trained_run import merge_config, restore
 from dcgan_jax.train_state import GANState
 
-NUM, NUM_OPTIMIZED = 1_000, 64  # images by default; searching takes long
-_SHOWN = 16  # images of the picture
+NUM, NUM_OPTIMIZED = 1_000, 64  # Default numbers of images; latent optimization is slower.
+_GRID_ROWS = 16
 
 
 class RestorationTask(NamedTuple):
-    """A run that completes images.
+    """A generator that restores degraded images.
 
     Attributes:
-        config: of the run, with the `input` to complete.
-        state: of the run.
-        sampler: of its generator.
-        complete: inputs `[N, H, W, C + 1]` to images uint8 `[N, H, W, C]`.
-        method: what that is called in figures.
+        config: The run's config, with the `input` of the task.
+        state: The run's state.
+        sampler: Sampler of the run's generator.
+        restore: Function from inputs `[N, H, W, C + 1]` to images, uint8 `[N, H, W, C]`.
+        method: Name of the method in results: 'trained' or 'search'.
         image_shape: (H, W, C) of the run's images.
     """
 
     config: ConfigDict
     state: GANState
     sampler: Sampler
-    complete: Callable[[np.ndarray], np.ndarray]
+    restore: Callable[[np.ndarray], np.ndarray]
     method: str
     image_shape: tuple[int, int, int]
 
@@ -49,26 +49,26 @@ class RestorationTask(NamedTuple):
 def open_task(
     workdir: epath.PathLike, overrides: ConfigDict | None, kind: str, which: str, seed: int
 ) -> RestorationTask:
-    """Restores a run that was trained for `kind`, or one of latents, which are searched.
+    """Restore a run trained for `kind`, or an unconditional GAN to use with latent optimization.
 
     Args:
-        workdir: of a training run.
-        overrides: See `merge_config`; `input` counts too: all of it in a run of latents, in one
-            trained for masks these.
-        kind: one of `inputs.KINDS`.
-        which: checkpoint, see `restore`.
-        seed: of the latents to start from.
+        workdir: Folder of a training run.
+        overrides: See `merge_config`. `input` is also overridden: all of it for latent
+            optimization, only the mask for a run that was trained for inpainting.
+        kind: One of `degradations.KINDS`.
+        which: Checkpoint, 'latest' or 'best'.
+        seed: Seed of the initial latents.
 
     Raises:
-        UserError: there is no such run, or it was trained for another kind.
+        UserError: If there is no such run or it was trained for another kind.
     """
     run, networks, state = restore(workdir, which)
     config = merge_config(run.config, overrides)
     trained = run.config.input.kind
     if trained not in ('latent', kind):
         raise UserError(
-            f'{workdir} holds a run with config.input.kind={trained!r}, which does not do this: '
-            f'give one with {kind!r}, or one of latents'
+            f'{workdir} has a run with config.input.kind={trained!r}: use a run with {kind!r} or '
+            "'latent'"
         )
     if trained == kind:
         if overrides is not None and overrides.input.kind == kind:
@@ -85,47 +85,47 @@ def open_task(
     config.input.kind = kind
     config.lock()
     sampler = Sampler(networks.generator, config)
-    search = LatentOptimizer(networks, config, sampler, seed)
+    optimizer = LatentOptimizer(networks, config, sampler, seed)
     return RestorationTask(
-        config, state, sampler, lambda x: search(state, x), 'search', run.image_shape
+        config, state, sampler, lambda x: optimizer(state, x), 'search', run.image_shape
     )
 
 
 class EvaluationImages(NamedTuple):
-    """Images of a split, and what a task gets of them.
+    """Images of a split with the degraded inputs made from them.
 
     Attributes:
-        real: uint8 `[N, H, W, C]`.
-        given: float32 `[N, H, W, C + 1]`.
-        source: where they come from.
-        seed: of their order.
+        real: Original images, uint8 `[N, H, W, C]`.
+        inputs: Degraded images with a mask channel, float32 `[N, H, W, C + 1]`.
+        source: Source of the images.
+        seed: Seed of their order.
     """
 
     real: np.ndarray
-    given: np.ndarray
+    inputs: np.ndarray
     source: sources.ImageSource
     seed: int
 
 
 def load_evaluation_images(task: RestorationTask, num: int | None, seed: int) -> EvaluationImages:
-    """`num` images of `config.evaluation.split`, in an order of `seed`."""
+    """Return `num` images of `config.evaluation.split` in a random order that depends on `seed`."""
     num = num or (NUM if task.method == 'trained' else NUM_OPTIMIZED)
     source = sources.open_split(task.config, task.config.evaluation.split)
     if source.image_shape != task.image_shape:
         raise UserError(
-            f'{source.name} {source.split} has images of {source.image_shape}, the run of '
-            f'{task.image_shape}: use the data set of the run'
+            f'{source.name} {source.split} has images of shape {source.image_shape}, but the run '
+            f'was trained on {task.image_shape}: use the data set of the run'
         )
-    real, given = read_images(seed, num, source), task.sampler.inputs(seed, num, source)
-    return EvaluationImages(real, given, source, seed)
+    real, inputs = read_images(seed, num, source), task.sampler.inputs(seed, num, source)
+    return EvaluationImages(real, inputs, source, seed)
 
 
 class MetricTable(NamedTuple):
-    """How near methods came.
+    """Metrics of several restoration methods.
 
     Attributes:
-        table: figures by name, by method.
-        protocol: what they depend on beside the images.
+        table: Metric values by method and metric name.
+        protocol: Settings that the values depend on.
     """
 
     table: dict[str, dict[str, float]]
@@ -133,18 +133,21 @@ class MetricTable(NamedTuple):
 
 
 def compute_metrics(
-    task: RestorationTask, data: EvaluationImages, made: dict[str, np.ndarray], holes: bool = False
+    task: RestorationTask,
+    data: EvaluationImages,
+    restored: dict[str, np.ndarray],
+    holes: bool = False,
 ) -> MetricTable:
-    """PSNR, SSIM and, if `config.evaluation.metrics` has it, the Fréchet distance of each method.
+    """Compute PSNR, SSIM and, if in `config.evaluation.metrics`, the Fréchet distance.
 
     Args:
-        task: which made them.
-        data: what they should be.
-        made: images uint8 `[N, H, W, C]` by method.
-        holes: whether PSNR and SSIM count what was missing only.
+        task: The task.
+        data: The original images.
+        restored: Restored images, uint8 `[N, H, W, C]`, by method.
+        holes: Whether to compute PSNR and SSIM over masked pixels only.
     """
     protocol = {'psnr_and_ssim_of': 'holes' if holes else 'whole images'}
-    where = data.inputs[..., -1:] if holes else None
+    mask = data.inputs[..., -1:] if holes else None
     evaluator = None
     if 'frechet_distance' in task.config.evaluation.metrics:
         evaluation = task.config.evaluation.copy_and_resolve_references()
@@ -152,11 +155,11 @@ def compute_metrics(
             evaluation.metrics = ('frechet_distance',)
         evaluator = Evaluator(evaluation, data.source)
     table = {}
-    for method, pixels in made.items():
-        row = {'psnr': float(np.mean(psnr(pixels, data.real, where)))}
-        similar = ssim(pixels, data.real, where)
-        if np.isfinite(similar).any():  # Not of small images, or of holes near the border alone.
-            row['ssim'] = float(np.nanmean(similar))
+    for method, pixels in restored.items():
+        row = {'psnr': float(np.mean(psnr(pixels, data.real, mask)))}
+        similarity = ssim(pixels, data.real, mask)
+        if np.isfinite(similarity).any():  # SSIM is undefined close to the border.
+            row['ssim'] = float(np.nanmean(similarity))
         if evaluator is not None:
             result = evaluator([pixels], len(pixels), {})
             row[result.labels['frechet_distance']] = result.values['frechet_distance']
@@ -170,43 +173,51 @@ def write(
     name: str,
     task: RestorationTask,
     data: EvaluationImages,
-    made: dict[str, np.ndarray],
-    found: MetricTable,
-    completed: dict[str, Any] | None = None,
+    restored: dict[str, np.ndarray],
+    metrics: MetricTable,
+    inputs: dict[str, Any] | None = None,
 ) -> tuple[epath.Path, str]:
-    """Writes `NAME.json` with the figures and `NAME.png`, a row for each of the first images.
+    """Write metrics to `NAME.json` and a grid to `NAME.png`.
 
-    Its columns: what was given, each method, the real image. `completed` says what was missing,
-    where that is not what `config.input` has.
+    Each row of the grid shows the input, the result of each method and the original image.
+
+    Args:
+        out: Existing folder.
+        name: File name without suffix.
+        task: The task.
+        data: The original images and inputs.
+        restored: Restored images, uint8 `[N, H, W, C]`, by method.
+        metrics: Their metrics.
+        inputs: Description of the inputs; defaults to `config.input`.
 
     Returns:
-        The picture's path, and the figures in one line for the terminal.
+        Path of the grid and a one-line summary.
     """
     content = {
-        'figures': found.table,
-        'protocol': found.protocol,
+        'figures': metrics.table,
+        'protocol': metrics.protocol,
         'num': len(data.real),
         'data_set': data.source.name,
         'split': data.source.split,
         'step': int(task.state.step),
         'seed': data.seed,
-        'input': completed or dict(task.config.input),
+        'input': inputs or dict(task.config.input),
     }
     write_atomic(out / f'{name}.json', f'{json.dumps(content, indent=2)}\n'.encode())
-    columns = [known_pixels(data.inputs), *made.values(), data.real]
-    rows = np.stack([column[:_SHOWN] for column in columns], axis=1)
+    columns = [known_pixels(data.inputs), *restored.values(), data.real]
+    rows = np.stack([column[:_GRID_ROWS] for column in columns], axis=1)
     path = images.write_png(
         out / f'{name}.png', images.grid(rows.reshape(-1, *rows.shape[2:]), columns=len(columns))
     )
-    return path, _line(found.table)
+    return path, _format(metrics.table)
 
 
-def known_pixels(given: np.ndarray) -> np.ndarray:
-    """What inputs `[N, H, W, C + 1]` show, uint8 `[N, H, W, C]`."""
-    return np.asarray(images.to_uint8(given[..., :-1]))
+def known_pixels(inputs: np.ndarray) -> np.ndarray:
+    """Return the image channels, uint8 `[N, H, W, C]`, of inputs `[N, H, W, C + 1]`."""
+    return np.asarray(images.to_uint8(inputs[..., :-1]))
 
 
-def _line(table: dict[str, dict[str, float]]) -> str:
+def _format(table: dict[str, dict[str, float]]) -> str:
     return ' | '.join(
         f'{method}: ' + ', '.join(f'{name} {value:.4g}' for name, value in row.items())
         for method, row in table.items()
@@ -214,11 +225,11 @@ def _line(table: dict[str, dict[str, float]]) -> str:
 
 
 class UserImages(NamedTuple):
-    """A user's pictures.
+    """User-supplied images.
 
     Attributes:
-        names: of the files, without endings.
-        pixels: uint8 `[N, H, W, C]`.
+        names: File names without suffixes.
+        pixels: Images, uint8 `[N, H, W, C]`.
     """
 
     names: list[str]
@@ -226,80 +237,85 @@ class UserImages(NamedTuple):
 
 
 def read_user_images(folder: str, channels: int, out: epath.PathLike | None) -> UserImages:
-    """Reads all pictures below a folder, of one size, grey or in colour as the run's are.
+    """Read all images in a folder and its subfolders, which must have the same size.
+
+    Args:
+        folder: Path of the folder.
+        channels: 1 for grayscale or 3 for RGB images; grayscale is converted to RGB.
+        out: Output folder, which must not be inside `folder`.
 
     Raises:
-        UserError: there is none, one can't be decoded, they are of several sizes, or `out`, where
-            results go, lies in the folder.
+        UserError: If there are no images, one cannot be decoded, sizes or channels differ, or
+            `out` is inside the folder.
     """
     root = Path(folder).expanduser().absolute()
     if out is not None and Path(out).expanduser().resolve().is_relative_to(root.resolve()):
         raise UserError(
-            f'--out={out} lies in --images={folder}: results would take the place of your '
-            'pictures, or be taken for some; choose another folder'
+            f'--out={out} is inside --images={folder}, so results could overwrite the images: '
+            'use another folder'
         )
-    found = ImageFolder(folder, '--images')
-    found.check_sizes('give images of one size')
-    pixels = np.stack([record['image'] for record in found.__getitems__(list(range(len(found))))])
+    files = ImageFolder(folder, '--images')
+    files.check_sizes('use images of the same size')
+    pixels = np.stack([record['image'] for record in files.__getitems__(list(range(len(files))))])
     names = [
-        '_'.join(path.relative_to(root).with_suffix('').parts) for path in map(Path, found.files)
+        '_'.join(path.relative_to(root).with_suffix('').parts) for path in map(Path, files.files)
     ]
     if len(set(names)) < len(names):
-        raise UserError(f'--images={folder} has files that differ in their endings only: rename')
+        raise UserError(
+            f'--images={folder} has files whose names differ only in their suffix: rename them'
+        )
     if pixels.shape[3] == 1 and channels == 3:
         pixels = np.repeat(pixels, 3, axis=3)
     if pixels.shape[3] != channels:
-        raise UserError(f'--images={folder} has colours, the run is of grey images: convert them')
+        raise UserError(
+            f'--images={folder} has RGB images, but the run was trained on grayscale images: '
+            'convert them to grayscale'
+        )
     return UserImages(names, pixels)
 
 
-def check_size(pictures: str, found: UserImages, size: tuple[int, int]) -> None:
-    """Refuses pictures that are not of `size`, (H, W).
-
-    Raises:
-        UserError: says both.
-    """
-    height, width = found.pixels.shape[1:3]
+def check_size(folder: str, user_images: UserImages, size: tuple[int, int]) -> None:
+    """Raise `UserError` unless the images have the given size (H, W)."""
+    height, width = user_images.pixels.shape[1:3]
     if (height, width) != size:
         raise UserError(
-            f'--images={pictures} has pictures of {width}x{height}: give pictures of '
-            f'{size[1]}x{size[0]}, as the run'
+            f'--images={folder} has images of {width}x{height} pixels: this run takes images of '
+            f'{size[1]}x{size[0]}'
         )
 
 
-def check_multiple(pictures: str, found: UserImages, task: RestorationTask, scale: int = 1) -> None:
-    """Refuses pictures that the run can't make, `scale` times as large as they are.
+def check_multiple(
+    folder: str, user_images: UserImages, task: RestorationTask, scale: int = 1
+) -> None:
+    """Raise `UserError` unless the task can output images `scale` times as large.
 
-    A U-Net makes any size that its strides divide; latents are of the run's size alone.
-
-    Raises:
-        UserError: says what can be given.
+    A U-Net takes any size divisible by its strides; latent optimization takes a single size.
     """
-    height, width = found.pixels.shape[1:3]
+    height, width = user_images.pixels.shape[1:3]
     if task.method != 'trained':
-        check_size(pictures, found, tuple(side // scale for side in task.image_shape[:2]))
+        check_size(folder, user_images, tuple(side // scale for side in task.image_shape[:2]))
         return
     strides = math.prod(task.config.generator.strides)
     multiple = strides // math.gcd(strides, scale)
     if height % multiple or width % multiple:
         raise UserError(
-            f'--images={pictures} has pictures of {width}x{height}: this run takes widths and '
-            f'heights that are multiples of {multiple}; crop or pad them'
+            f'--images={folder} has images of {width}x{height} pixels: width and height must be '
+            f'divisible by {multiple}; crop or pad the images'
         )
 
 
-def write_images(out: epath.Path, pictures: UserImages, completed: np.ndarray) -> epath.Path:
-    """Writes `NAME.png` for each; returns the folder."""
-    for name, pixels in zip(pictures.names, completed, strict=True):
+def write_images(out: epath.Path, user_images: UserImages, restored: np.ndarray) -> epath.Path:
+    """Write each restored image to `NAME.png` and return the folder."""
+    for name, pixels in zip(user_images.names, restored, strict=True):
         images.write_png(out / f'{name}.png', pixels)
     return out
 
 
 def output_folder(out: epath.PathLike | None, workdir: epath.PathLike, name: str) -> epath.Path:
-    """Where results go: `out`, or `NAME` in the workdir."""
+    """Return `out`, or the folder `name` in the workdir, after checking that it is writable."""
     return run_dir.check_writable(out or epath.Path(workdir).expanduser() / name, '--out')
 
 
 def to_float(pixels: np.ndarray) -> np.ndarray:
-    """uint8 `[N, H, W, C]` as images in [-1, 1]."""
+    """Convert uint8 images `[N, H, W, C]` to float32 in [-1, 1]."""
     return np.asarray(images.to_float(np.asarray(pixels)))

@@ -1,4 +1,4 @@
-"""`--mode=inpaint`: holes in images filled."""
+"""`--mode=inpaint`: inpainting."""
 
 import hashlib
 import importlib.util
@@ -16,125 +16,129 @@ from dcgan_jax.tasks import image_to_image
 from dcgan_jax.tasks.options import TaskOptions
 
 KIND = 'masked'
-_TELEA_RADIUS = 3  # pixels
+_TELEA_RADIUS = 3  # Pixels.
 
 
 def run(options: TaskOptions) -> str:
-    """Returns what the command line prints, see `TaskOptions`."""
-    path, figures = inpaint(
+    """Run the task and return the text to print."""
+    path, summary = inpaint(
         options.workdir, options.config, options.out, options.images, options.mask, options.num,
         options.seed, options.checkpoint,
     )  # fmt: skip
-    return '\n'.join(filter(None, [figures, f'pictures: {path}']))
+    return '\n'.join(filter(None, [summary, f'pictures: {path}']))
 
 
 def inpaint(
     workdir: epath.PathLike,
     overrides: ConfigDict | None,
     out: epath.PathLike | None,
-    pictures: str | None,
+    image_folder: str | None,
     mask: str | None,
     num: int | None,
     seed: int,
     which: str = 'latest',
 ) -> tuple[epath.Path, str]:
-    """Fills holes by a run trained for it (a context encoder), or by searching latents.
+    """Fill masked regions with a run trained for it (context encoder), or by latent optimization.
 
     Args:
-        workdir: of a training run.
-        overrides: see `trained_run.merge_config`; its `input.mask` and `.missing` count.
-        out: folder for results; `workdir/inpainting` when None.
-        pictures: folder of pictures of the run's size, each written without its hole; None: images
-            of `config.evaluation.split` are measured, beside mean fill and Telea 2004 (with
-            OpenCV).
-        mask: a picture of the holes, white where something is missing; None: `config.input.mask`.
-        num: images that are measured.
-        seed: of their order, of masks and of latents.
-        which: checkpoint, see `restore`.
+        workdir: Folder of a training run.
+        overrides: See `image_to_image.open_task`.
+        out: Folder for results; defaults to `workdir/inpainting`.
+        image_folder: Folder of images of the run's size to inpaint; None means to mask images of
+            `config.evaluation.split` and to compute metrics, also for mean fill and, if OpenCV is
+            installed, Telea 2004.
+        mask: Image file of the mask, whose white pixels are missing; defaults to
+            `config.input.mask`.
+        num: Number of images of the split.
+        seed: Seed of their order, of the masks and of the initial latents.
+        which: Checkpoint, 'latest' or 'best'.
 
     Returns:
-        The path of the picture or folder, and the figures in a line.
+        Path of the grid or folder, and a one-line summary of the metrics (empty with
+        `image_folder`).
 
     Raises:
-        UserError: run, pictures, mask or config don't allow it.
+        UserError: If the run, the images, the mask or the config are not suitable.
     """
     task = image_to_image.open_task(workdir, overrides, KIND, which, seed)
-    read = None
-    if pictures is not None:
-        read = image_to_image.read_user_images(pictures, task.image_shape[-1], out)
-        image_to_image.check_size(pictures, read, task.image_shape[:2])
+    user_images = None
+    if image_folder is not None:
+        user_images = image_to_image.read_user_images(image_folder, task.image_shape[-1], out)
+        image_to_image.check_size(image_folder, user_images, task.image_shape[:2])
     holes = None if mask is None else read_mask(mask, task.image_shape[:2])
-    if read is not None:
-        real = images.to_float(read.pixels)
+    if user_images is not None:
+        real = images.to_float(user_images.pixels)
         if holes is None:
-            draw = degradations.MASK_FUNCTIONS[task.config.input.mask]
+            mask_function = degradations.MASK_FUNCTIONS[task.config.input.mask]
             key = purpose_key(seed, Purpose.SAMPLES)
-            holes = draw(key, real.shape, task.config.input.missing)
-        made = task.restore(np.asarray(degradations.apply_mask(real, holes)))
+            holes = mask_function(key, real.shape, task.config.input.missing)
+        restored = task.restore(np.asarray(degradations.apply_mask(real, holes)))
         return image_to_image.write_images(
-            image_to_image.output_folder(out, workdir, 'inpainting'), read, made
+            image_to_image.output_folder(out, workdir, 'inpainting'), user_images, restored
         ), ''
     data = image_to_image.load_evaluation_images(task, num, seed)
     if holes is not None:
         data = data._replace(
-            given=np.asarray(degradations.apply_mask(images.to_float(data.real), holes))
+            inputs=np.asarray(degradations.apply_mask(images.to_float(data.real), holes))
         )
-    made = {'mean fill': mean_fill(data.inputs)}
+    restored = {'mean fill': mean_fill(data.inputs)}
     if importlib.util.find_spec('cv2'):
-        made['Telea'] = telea(data.inputs)
-    made[task.method] = task.restore(data.inputs)
-    found = image_to_image.compute_metrics(task, data, made, holes=True)
+        restored['Telea'] = telea(data.inputs)
+    restored[task.method] = task.restore(data.inputs)
+    metrics = image_to_image.compute_metrics(task, data, restored, holes=True)
     name = f'{task.config.input.mask if mask is None else "file"}_{task.method}'
     out = image_to_image.output_folder(out, workdir, 'inpainting')
-    completed = None
+    inputs = None
     if holes is not None:
         digest = hashlib.sha256(holes.tobytes()).hexdigest()
-        completed = {'kind': KIND, 'mask': mask, 'mask_sha256': digest}
-    return image_to_image.write(out, name, task, data, made, found, completed)
+        inputs = {'kind': KIND, 'mask': mask, 'mask_sha256': digest}
+    return image_to_image.write(out, name, task, data, restored, metrics, inputs)
 
 
 def read_mask(path: str, size: tuple[int, int]) -> np.ndarray:
-    """Holes float32 `[1, H, W, 1]` of a picture: 1 where it is white (above half), else 0.
+    """Read a mask from an image file, float32 `[1, H, W, 1]`: 1 (missing) where it is white.
+
+    Args:
+        path: Path of the image; values above 127 are white.
+        size: Expected (H, W).
 
     Raises:
-        UserError: it can't be read, is of another size, or has no hole or nothing else.
+        UserError: If the file cannot be read, has another size, or is all white or all black.
     """
     if not os.path.isfile(os.path.expanduser(path)):
-        raise UserError(f'--mask={path} is no file: give a picture')
+        raise UserError(f'--mask={path} is not a file: pass the path of an image')
     try:
-        shown = read_image(path, 'L')[..., 0]
+        pixels = read_image(path, 'L')[..., 0]
     except UserError as error:
         raise UserError(f'--mask: {error}') from error
-    if shown.shape != size:
+    if pixels.shape != size:
         raise UserError(
-            f'--mask={path} has {shown.shape[1]}x{shown.shape[0]} pixels, the images '
-            f'{size[1]}x{size[0]}: give one of that size'
+            f'--mask={path} has {pixels.shape[1]}x{pixels.shape[0]} pixels: this run takes '
+            f'masks of {size[1]}x{size[0]}'
         )
-    holes = shown > 127
+    holes = pixels > 127
     if holes.all() or not holes.any():
-        what = (
-            'is white all over (or transparent): nothing is known'
-            if holes.all()
-            else 'has no white: no hole'
+        what = 'white (or transparent)' if holes.all() else 'black'
+        raise UserError(
+            f'--mask={path} is entirely {what}: paint the missing pixels white and the others black'
         )
-        raise UserError(f'--mask={path} {what}; paint white what is missing, and nothing else')
     return holes.astype(np.float32)[None, :, :, None]
 
 
-def mean_fill(given: np.ndarray) -> np.ndarray:
-    """Holes filled with the mean colour of what is known of the image."""
-    known, holes = given[..., :-1], given[..., -1:]
+def mean_fill(inputs: np.ndarray) -> np.ndarray:
+    """Fill masked pixels with the mean color of the known pixels."""
+    known, holes = inputs[..., :-1], inputs[..., -1:]
     mean = known.sum(axis=(1, 2), keepdims=True) / (1.0 - holes).sum(axis=(1, 2), keepdims=True)
     return np.asarray(images.to_uint8(known + holes * mean))
 
 
-def telea(given: np.ndarray) -> np.ndarray:
-    """Holes filled by OpenCV's fast marching (Telea 2004)."""
+def telea(inputs: np.ndarray) -> np.ndarray:
+    """Fill masked pixels with OpenCV's fast marching method (Telea 2004)."""
     import cv2
 
-    holes = (given[..., -1] * 255).astype(np.uint8)
+    holes = (inputs[..., -1] * 255).astype(np.uint8)
     filled = [
         cv2.inpaint(np.ascontiguousarray(pixels), hole, _TELEA_RADIUS, cv2.INPAINT_TELEA)
-        for pixels, hole in zip(image_to_image.known_pixels(given), holes, strict=True)
+        for pixels, hole in zip(image_to_image.known_pixels(inputs), holes, strict=True)
     ]
-    return np.stack(filled).reshape(*given.shape[:3], -1)
+    return np.stack(filled).reshape(*inputs.shape[:3], -1)

@@ -1,7 +1,7 @@
-"""Latents searched whose images fit what is known: uses that a generator wasn't made for.
+"""Latent optimization: restore degraded images with an unconditional GAN.
 
 Inpainting (Yeh et al. 2017, arXiv:1607.07539), super-resolution (PULSE: Menon et al. 2020,
-arXiv:2003.03808) and AnoGAN (Schlegl et al. 2017, arXiv:1703.05921) differ in the objective only.
+arXiv:2003.03808) and AnoGAN (Schlegl et al. 2017, arXiv:1703.05921) differ only in the objective.
 """
 
 import functools
@@ -20,11 +20,11 @@ from dcgan_jax.runtime.batching import map_batches
 from dcgan_jax.runtime.prng import Purpose, purpose_key
 from dcgan_jax.sampling import Sampler
 from dcgan_jax.tasks import poisson_blending
-from dcgan_jax.tasks.discriminator_features import unpacked
+from dcgan_jax.tasks.discriminator_features import per_image_discriminator
 from dcgan_jax.train_state import GANState
 
-_NEIGHBOURHOOD = 7  # pixels a side of Yeh et al.'s weights
-_IMAGES = 8  # searched for at once
+_WINDOW = 7  # Size in pixels of the window of Yeh et al.'s weights.
+_BATCH_SIZE = 8
 
 
 def minimize(
@@ -33,27 +33,28 @@ def minimize(
     steps: int,
     learning_rate: float,
 ) -> tuple[jax.Array, jax.Array]:
-    """Moves each latent to where the objective is small, by Adam.
+    """Minimize an objective over latents by projected gradient descent with Adam.
 
-    Latents stay on the sphere of radius sqrt(d), where nearly all of N(0, I) lies (PULSE).
+    Latents stay on the sphere of radius sqrt(d), close to which N(0, I) is concentrated (PULSE).
 
     Args:
-        objective: latents float32 `[N, d]` to `[N]`, each a function of its own latent alone.
-        latents: where to start.
-        steps: of Adam.
-        learning_rate: its.
+        objective: Function from latents, float32 `[N, d]`, to values `[N]`. Each value must only
+            depend on its own latent.
+        latents: Initial latents, float32 `[N, d]`.
+        steps: Number of steps.
+        learning_rate: Learning rate.
 
     Returns:
-        The latents after the last step, and the objective there.
+        The final latents and their objective values.
     """
     adam = optax.adam(learning_rate)
 
     def step(carry: Any, _: None) -> tuple[Any, None]:
         latents, state = carry
-        gradient = jax.grad(lambda z: jnp.sum(objective(z)))(latents)
-        with jax.numpy_dtype_promotion('standard'):  # Adam's b1**count.
-            change, state = adam.update(gradient, state)
-        return (project_to_sphere(latents + change), state), None
+        grads = jax.grad(lambda z: jnp.sum(objective(z)))(latents)
+        with jax.numpy_dtype_promotion('standard'):  # For Adam's b1**count.
+            updates, state = adam.update(grads, state)
+        return (project_to_sphere(latents + updates), state), None
 
     latents = project_to_sphere(latents)
     (latents, _), _ = jax.lax.scan(step, (latents, adam.init(latents)), length=steps)
@@ -61,84 +62,86 @@ def minimize(
 
 
 def project_to_sphere(latents: jax.Array) -> jax.Array:
-    """The nearest latents `[N, d]` of norm sqrt(d)."""
+    """Project latents `[N, d]` to the sphere of radius sqrt(d)."""
     norms = jnp.linalg.norm(latents, axis=-1, keepdims=True)
     return latents * (latents.shape[-1] ** 0.5) / (norms + 1e-8)
 
 
 class LatentOptimizer:
-    """Completes images by a generator of latents: called as a `Sampler` of a trained one is."""
+    """Restores images by latent optimization; has the call signature of a `Sampler`."""
 
     def __init__(self, networks: Networks, config: ConfigDict, sampler: Sampler, seed: int = 0):
-        """Compiles the search at its first use.
+        """Initialize the optimizer, which is compiled at the first call.
 
         Args:
-            networks: of the run.
-            config: of the run, with the `input` to complete and `search`.
-            sampler: of its generator.
-            seed: of the latents to start from.
+            networks: Networks of the run.
+            config: The run's config, with the `input` and `search` to use.
+            sampler: Sampler of the run's generator.
+            seed: Seed of the initial latents.
         """
         self._sampler, self._config = sampler, config
         self._key = purpose_key(seed, Purpose.LATENT_OPTIMIZATION)
-        self._search = jax.jit(functools.partial(_search, networks, config))
+        self._restore = jax.jit(functools.partial(_restore, networks, config))
 
-    def __call__(self, state: GANState, given: np.ndarray) -> np.ndarray:
-        """Images uint8 `[N, H, W, C]` of inputs `[N, H, W, C + 1]`, see `data.degradations`."""
+    def __call__(self, state: GANState, inputs: np.ndarray) -> np.ndarray:
+        """Restore images, uint8 `[N, H, W, C]`, from inputs `[N, H, W, C + 1]`."""
         variables = self._sampler.variables(state)
         discriminator = {'params': state.discriminator.params, **state.discriminator.statistics}
 
-        search = functools.partial(self._search, variables, discriminator, self._key)
-        return map_batches(search, _IMAGES, 'Searching', given, delay=0)
+        restore = functools.partial(self._restore, variables, discriminator, self._key)
+        return map_batches(restore, _BATCH_SIZE, 'Optimizing latents', inputs, delay=0)
 
 
-def _search(
+def _restore(
     networks: Networks,
     config: ConfigDict,
     variables: Any,
     discriminator: Any,
     key: Any,
-    given: jax.Array,
+    inputs: jax.Array,
 ) -> jax.Array:
-    # All images start from the same latents, so that each is a function of itself alone.
-    count, restarts = len(given), config.search.restarts
-    # Classes in turn, each by its first caption where it has several.
+    # All images have the same initial latents, so that results do not depend on other images.
+    count, restarts = len(inputs), config.search.restarts
+    # Restarts use the classes in turn, each with its first caption.
     classes = captions.trained_conditions(config, networks.generator.num_classes)[
         :: captions.num_captions(config)
     ]
     labels = jnp.tile(np.resize(classes, restarts), count)
     pack = config.discriminator.pack
-    known = jnp.repeat(given, restarts, axis=0)
+    known = jnp.repeat(inputs, restarts, axis=0)
     weights = _weights(known[..., -1:]) if config.input.kind == 'masked' else 1.0
 
     def generate(latents: jax.Array) -> jax.Array:
         return networks.generator.apply(variables, latents, labels, train=False)
 
     def objective(latents: jax.Array) -> jax.Array:
-        made = generate(latents)
-        apart = jnp.abs(degradations.degrade(config, made, known) - known[..., :-1])
-        shown, of = (jnp.repeat(array, pack, axis=0) for array in (made, labels))
-        logits = unpacked(networks.discriminator).apply(discriminator, shown, of, train=False)[:, 0]
-        context = jnp.mean(weights * apart, axis=(1, 2, 3))
-        return context + config.search.prior * jax.nn.softplus(-logits)
+        fake = generate(latents)
+        difference = jnp.abs(degradations.degrade(config, fake, known) - known[..., :-1])
+        packed, packed_labels = (jnp.repeat(array, pack, axis=0) for array in (fake, labels))
+        logits = per_image_discriminator(networks.discriminator).apply(
+            discriminator, packed, packed_labels, train=False
+        )[:, 0]
+        context_loss = jnp.mean(weights * difference, axis=(1, 2, 3))
+        return context_loss + config.search.prior * jax.nn.softplus(-logits)
 
     start = jnp.tile(degradations.sample_latents(key, restarts, config.latent_dim), (count, 1))
     latents, losses = minimize(objective, start, config.search.steps, config.search.learning_rate)
     best = jnp.argmin(losses.reshape(count, restarts), axis=1)
-    made = generate(latents).reshape(count, restarts, *given.shape[1:3], -1)
-    made = jnp.take_along_axis(made, best.reshape(-1, 1, 1, 1, 1), axis=1)[:, 0]
+    fake = generate(latents).reshape(count, restarts, *inputs.shape[1:3], -1)
+    fake = jnp.take_along_axis(fake, best.reshape(-1, 1, 1, 1, 1), axis=1)[:, 0]
     if config.input.kind == 'masked':
-        made = poisson_blending.blend(given[..., :-1], given[..., -1:], made)
-    return images.to_uint8(made)
+        fake = poisson_blending.blend(inputs[..., :-1], inputs[..., -1:], fake)
+    return images.to_uint8(fake)
 
 
 def _weights(holes: jax.Array) -> jax.Array:
-    """What known pixels count: the more, the more of those around are missing (Yeh et al., eq. 3).
+    """Return weights of known pixels: the fraction of missing neighbors (Yeh et al., eq. 3).
 
-    Scaled so that their mean over the image is 1.
+    The weights are scaled to a mean of 1 over the image.
     """
-    window = jnp.ones((_NEIGHBOURHOOD, _NEIGHBOURHOOD, 1, 1)) / _NEIGHBOURHOOD**2
-    near = jax.lax.conv_general_dilated(
+    window = jnp.ones((_WINDOW, _WINDOW, 1, 1)) / _WINDOW**2
+    missing = jax.lax.conv_general_dilated(
         holes, window, (1, 1), 'SAME', dimension_numbers=('NHWC', 'HWIO', 'NHWC')
     )
-    weights = near * (1.0 - holes)
+    weights = missing * (1.0 - holes)
     return weights / (jnp.mean(weights, axis=(1, 2, 3), keepdims=True) + 1e-8)

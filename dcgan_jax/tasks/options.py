@@ -1,4 +1,4 @@
-"""What the command line asks of a task."""
+"""Options of the tasks."""
 
 import dataclasses
 
@@ -8,20 +8,20 @@ from ml_collections import ConfigDict
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TaskOptions:
-    """Options of `run(options) -> str`, which every task has; it returns what to print.
+    """Options of a task, the argument of its `run(options) -> str`.
 
     Attributes:
         workdir: Folder of the run.
-        config: Config whose groups for tasks replace the run's; None means the run's own.
-        out: Folder for results; None means the task's folder in `workdir`.
+        config: Config whose task fields replace the run's (see `merge_config`), or None.
+        out: Folder for results; defaults to a folder of the task in `workdir`.
         num: Number of samples or images; None means the task's default.
-        seed: Seed of latents and of what is drawn from the data set.
+        seed: Seed of the latents and of the choice of images.
         checkpoint: 'latest' or 'best'.
-        images: Folder of the user's images, or an npz file; None means the data set's.
-        mask: Picture of what is missing, white where it is.
-        classes: Names or numbers of classes.
-        prompt: Sentences.
-        arithmetic: 'A-B+C', where each is a comma-separated list of sample numbers.
+        images: Folder of the user's images, or an npz file; None means images of the data set.
+        mask: Image file of the inpainting mask: white pixels are missing.
+        classes: Names or indices of classes.
+        prompt: Captions to generate images from.
+        arithmetic: 'A-B+C', where each term is a comma-separated list of sample indices.
     """
 
     workdir: epath.PathLike | None

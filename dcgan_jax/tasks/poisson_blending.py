@@ -1,4 +1,4 @@
-"""Poisson blending (Pérez et al. 2003): a hole filled with another image's gradients."""
+"""Poisson blending (Pérez et al. 2003)."""
 
 import jax
 import jax.numpy as jnp
@@ -9,24 +9,24 @@ _ITERATIONS = 500
 
 @jax.jit
 def blend(known: jax.Array, holes: jax.Array, guide: jax.Array) -> jax.Array:
-    """Images that equal `known` outside the holes and have the gradients of `guide` in them.
+    """Fill holes with an image whose gradients are those of `guide`.
 
-    They minimize the squared difference of gradients (Yeh et al. 2017, arXiv:1607.07539, eq. 9):
-    a linear system that conjugate gradients solve for all images at once.
+    The result minimizes the squared difference of gradients (Yeh et al. 2017, arXiv:1607.07539, eq.
+    9). The linear system is solved by conjugate gradients for the whole batch at once.
 
     Args:
-        known: float32 `[B, H, W, C]`; what it has in the holes doesn't matter.
-        holes: `[B, H, W, 1]` of 0 and 1.
-        guide: `[B, H, W, C]`.
+        known: Images to complete, float32 `[B, H, W, C]`; values in the holes are ignored.
+        holes: Mask, `[B, H, W, 1]`: 1 in the holes, else 0.
+        guide: Images that provide the gradients, `[B, H, W, C]`.
 
     Returns:
-        `[B, H, W, C]`, in [-1, 1].
+        Blended images in [-1, 1], `[B, H, W, C]`; equal to `known` outside the holes.
     """
     outside = known * (1.0 - holes)
-    wanted = holes * (_laplacian(guide) - _laplacian(outside))
+    target = holes * (_laplacian(guide) - _laplacian(outside))
     filled, _ = jax.scipy.sparse.linalg.cg(
         lambda x: holes * _laplacian(holes * x),
-        wanted,
+        target,
         x0=holes * guide,
         tol=_TOLERANCE,
         maxiter=_ITERATIONS,
@@ -35,11 +35,11 @@ def blend(known: jax.Array, holes: jax.Array, guide: jax.Array) -> jax.Array:
 
 
 def _laplacian(x: jax.Array) -> jax.Array:
-    """Each pixel's sum of differences to its neighbours within the image, `[B, H, W, C]`."""
+    """Sum the differences of each pixel to its neighbors within the image, `[B, H, W, C]`."""
     total = jnp.zeros_like(x)
     for axis in (1, 2):
-        steps = jnp.diff(x, axis=axis)
+        differences = jnp.diff(x, axis=axis)
         before, after = [(0, 0)] * 4, [(0, 0)] * 4
         before[axis], after[axis] = (1, 0), (0, 1)
-        total += jnp.pad(steps, before) - jnp.pad(steps, after)
+        total += jnp.pad(differences, before) - jnp.pad(differences, after)
     return total

@@ -1,4 +1,4 @@
-"""`--mode=report`: all that a run's folder tells, as one page that needs nothing else."""
+"""`--mode=report`: summarize a run's folder in a self-contained HTML page."""
 
 import json
 from collections.abc import Iterator
@@ -17,125 +17,124 @@ from dcgan_jax.tasks import html_report
 from dcgan_jax.tasks.options import TaskOptions
 from dcgan_jax.train_state import NETWORKS
 
-_GRIDS = 6  # of samples, evenly over the training
-_LARGEST = 8 * 2**20  # bytes of a picture
-_MOST = 48 * 2**20  # bytes of all pictures: browsers get slow
-_KINDS = {'.png': 'png', '.gif': 'gif'}
-# Folders of tasks, in this order; others of the workdir are no part of the report.
+_GRIDS = 6  # Grids of samples, evenly spaced over the training.
+_MAX_IMAGE_BYTES = 8 * 2**20
+_MAX_TOTAL_BYTES = 48 * 2**20  # Browsers become slow with more.
+_FORMATS = {'.png': 'png', '.gif': 'gif'}
+# Titles of the tasks' folders, in order; other folders are not part of the report.
 _TASKS = {
-    'explore': 'A walk through the latents',
-    'explain': 'What the networks see',
+    'explore': 'Latent space',
+    'explain': 'Visualization of the networks',
     'super_resolution': 'Super-resolution',
     'inpainting': 'Inpainting',
-    'translation': 'Translation',
-    'anomalies': 'Anomalies',
-    'anomalies_in_pictures': 'Anomalies in pictures',
-    'retrieval': 'Asked for and found again',
+    'translation': 'Colorization',
+    'anomalies': 'Anomaly detection on the test split',
+    'anomalies_in_pictures': 'Anomaly detection on user-supplied images',
+    'retrieval': 'Classification of samples',
 }
-_STRANGEST = 'The strangest images, then the least strange'
+_EXTREMES = 'Most and least anomalous images'
 _CAPTIONS = {
     'explore': {
-        'interpolation': 'Walks between latents on great circles',
-        'truncation': 'The same latents, each row farther from their mean',
-        'directions': 'Along the directions that move the first layer most (SeFa)',
-        'arithmetic': 'Averages of samples, added and subtracted',
-        'neighbours': 'Samples, the nearest training images in pixels, then in features of D',
+        'interpolation': 'Spherical interpolation between latents',
+        'truncation': 'Latents scaled by increasing factors, one per row',
+        'directions': 'Latents moved along the directions that change the first layer most (SeFa)',
+        'arithmetic': 'Latent arithmetic with averages of samples',
+        'neighbours': 'Samples, their nearest training images in pixels, then in features of D',
     },
     'explain': {
-        'filters': 'What excites filters of D most, and guided gradients below',
-        'dropped_units': 'Samples, then the same with some channels of G silenced in each row',
+        'filters': 'Maximally activating images of filters of D, with guided gradients below',
+        'dropped_units': 'Samples, then the same samples with ablated channels of G in each row',
     },
     'anomalies': {
-        'discriminator': f'{_STRANGEST}, by the logit of D',
-        'rotation': f'{_STRANGEST}, by rotation prediction',
-        'mahalanobis': f'{_STRANGEST}, by the Mahalanobis distance of features of D',
-        'neighbours': f'{_STRANGEST}, by the distance to neighbours in features of D',
-        'encoder': f'{_STRANGEST}, each with that of G (latents by an encoder) and the difference',
-        'search': f'{_STRANGEST}, each with that of G (latents searched) and the difference',
+        'discriminator': f'{_EXTREMES} by the logit of D',
+        'rotation': f'{_EXTREMES} by rotation prediction',
+        'mahalanobis': f'{_EXTREMES} by the Mahalanobis distance of features of D',
+        'neighbours': f'{_EXTREMES} by the nearest-neighbor distance of features of D',
+        'encoder': f'{_EXTREMES}, with reconstructions (encoder) and differences',
+        'search': f'{_EXTREMES}, with reconstructions (latent optimization) and differences',
     },
-    'retrieval': {'retrieval': 'Samples, a row for each class'},
+    'retrieval': {'retrieval': 'Samples, with a row for each class'},
 }
-_CAPTIONS['anomalies_in_pictures'] = _CAPTIONS['anomalies']
 
 
 def run(options: TaskOptions) -> str:
-    """Returns what the command line prints, see `TaskOptions`."""
+    """Run the task and return the text to print."""
     return f'report: {report(options.workdir, options.out)}'
 
 
 def report(workdir: epath.PathLike, out: epath.PathLike | None = None) -> epath.Path:
-    """Writes `report.html`: config, figures, curves, samples over time, and pictures of tasks.
+    """Write `report.html`: config, metrics, curves, samples over time, and results of tasks.
 
     Args:
-        workdir: of a training run.
-        out: folder for the page; `workdir` when None.
+        workdir: Folder of a training run.
+        out: Folder for the page; defaults to `workdir`.
 
     Returns:
-        Its path.
+        Path of the page.
 
     Raises:
-        UserError: there is no run with a checkpoint.
+        UserError: If there is no run with a checkpoint.
     """
     workdir = run_dir.folder(workdir)
     run = run_dir.read(workdir)
     steps = sorted(_numbered(workdir / checkpoint.FOLDER, ''))
     if not steps:
-        raise UserError(f'{workdir} holds no checkpoint yet: train it first')
-    curves, unread = _curves(workdir)
+        raise UserError(f'{workdir} has no checkpoint: train the run first')
+    curves, errors = _curves(workdir)
     out = run_dir.check_writable(out or workdir, '--out')
-    pictures = EmbeddedImages()
+    embedded = EmbeddedImages()
     height, width, channels = run.image_shape
-    written = html_report.document(
+    page = html_report.document(
         f'{absolute(workdir).name}: {run.config.dataset}, {steps[-1]:,} steps',
         html_report.text(
-            f'Images of {height}x{width}x{channels}; seed {run.config.seed}; last checkpoint of '
+            f'Images of {height}x{width}x{channels}; seed {run.config.seed}; last checkpoint at '
             f'step {steps[-1]:,}.'
         ),
-        html_report.section('Figures', *_figures(workdir / run_dir.EVALUATIONS_FOLDER)),
+        html_report.section('Metrics', *_metrics(workdir / run_dir.EVALUATIONS_FOLDER)),
         html_report.section(
-            'Samples while training', html_report.gallery(_samples(workdir, pictures))
+            'Samples during training', html_report.gallery(_samples(workdir, embedded))
         ),
         *(
-            html_report.section(title, *_task(workdir / name, pictures))
+            html_report.section(title, *_task(workdir / name, embedded))
             for name, title in _TASKS.items()
         ),
-        html_report.section('Curves', html_report.gallery(curves), *map(html_report.text, unread)),
+        html_report.section('Curves', html_report.gallery(curves), *map(html_report.text, errors)),
         html_report.section('Config', *_config(run)),
-        html_report.section('Left out', *map(html_report.text, pictures.left_out)),
+        html_report.section('Omitted', *map(html_report.text, embedded.omitted)),
     )
-    return write_atomic(out / 'report.html', written.encode(errors='replace'))
+    return write_atomic(out / 'report.html', page.encode(errors='replace'))
 
 
 class EmbeddedImages:
-    """EmbeddedImages of files, as long as there is room.
+    """Embeds image files up to a total size.
 
     Attributes:
-        left_out: what was not, in words.
+        omitted: Messages about images that are not embedded.
     """
 
     def __init__(self):
-        """Begins with all the room."""
-        self._room = _MOST
-        self.left_out: list[str] = []
+        """Initialize without images."""
+        self._remaining_bytes = _MAX_TOTAL_BYTES
+        self.omitted: list[str] = []
 
-    def show(self, path: epath.Path, caption: str) -> str:
-        """The picture, or nothing."""
+    def embed(self, path: epath.Path, caption: str) -> str:
+        """Return the HTML of an image, or '' if it is too large or cannot be read."""
         name = f'{path.parent.name}/{path.name}'
         try:
             size = path.stat().length
-            if size > min(_LARGEST, self._room):
-                self.left_out.append(f'{name}: {size:,} bytes are too many')
+            if size > min(_MAX_IMAGE_BYTES, self._remaining_bytes):
+                self.omitted.append(f'{name}: {size:,} bytes exceed the limit')
                 return ''
             content = path.read_bytes()
         except OSError as error:
-            self.left_out.append(f'{name} can not be read: {error.strerror}')
+            self.omitted.append(f'{name} cannot be read: {error.strerror}')
             return ''
-        self._room -= size
-        return html_report.picture(content, _KINDS[path.suffix], caption)
+        self._remaining_bytes -= size
+        return html_report.picture(content, _FORMATS[path.suffix], caption)
 
 
 def _numbered(folder: epath.Path, suffix: str) -> dict[int, epath.Path]:
-    """What in a folder is named by a step and nothing but `suffix`."""
+    """Return the paths in a folder that are named by a step and `suffix`, by step."""
     paths = folder.iterdir() if folder.is_dir() else ()
     return {
         int(path.stem): path
@@ -159,17 +158,17 @@ def _config(run: Run) -> Iterator[str]:
     yield html_report.collapsible('All fields', html_report.table(rows))
 
 
-def _figures(folder: epath.Path) -> Iterator[str]:
-    """A line for each evaluation; below, how they were measured."""
+def _metrics(folder: epath.Path) -> Iterator[str]:
+    """Yield a table with a row for each evaluation, and the protocols."""
     rows, protocols = [], {}
     for path in sorted(folder.glob('*.json')) if folder.is_dir() else []:
-        found = _read(path)
-        if not all(isinstance(found.get(part), dict) for part in ('labels', 'protocol')):
-            yield html_report.text(f'{path.name} can not be read as an evaluation')
+        content = _read(path)
+        if not all(isinstance(content.get(part), dict) for part in ('labels', 'protocol')):
+            yield html_report.text(f'{path.name} is not a valid evaluation')
             continue
-        labels, protocol = found.pop('labels'), found.pop('protocol')
+        labels, protocol = content.pop('labels'), content.pop('protocol')
         step, count = protocol.pop('step', ''), protocol.get('n_fake', '')
-        values = {str(labels.get(name, name)): value for name, value in found.items()}
+        values = {str(labels.get(name, name)): value for name, value in content.items()}
         number = protocols.setdefault(json.dumps(protocol, sort_keys=True), len(protocols) + 1)
         rows.append({'step': step, 'images': count, **values, 'protocol': number})
     if rows:
@@ -179,45 +178,45 @@ def _figures(folder: epath.Path) -> Iterator[str]:
         yield html_report.collapsible(f'Protocol {number}', html_report.table(rows))
 
 
-def _samples(workdir: epath.Path, pictures: EmbeddedImages) -> list[str]:
-    """The first grid, the last, and some between."""
+def _samples(workdir: epath.Path, embedded: EmbeddedImages) -> list[str]:
+    """Return the first grid, the last, and some between."""
     grids = _numbered(workdir / run_dir.SAMPLES_FOLDER, '.png')
     steps = sorted(grids)
     every = max(1, -(-(len(steps) - 1) // (_GRIDS - 1)))
     chosen = sorted({*steps[::every], *steps[-1:]})
-    return [pictures.show(grids[step], f'Step {step:,}') for step in chosen]
+    return [embedded.embed(grids[step], f'Step {step:,}') for step in chosen]
 
 
-def _task(folder: epath.Path, pictures: EmbeddedImages) -> Iterator[str]:
-    """What a task wrote: its figures, then its pictures."""
+def _task(folder: epath.Path, embedded: EmbeddedImages) -> Iterator[str]:
+    """Yield the results of a task: its metrics, then its images."""
     paths = sorted(folder.iterdir()) if folder.is_dir() else []
-    said = dict(_CAPTIONS.get(folder.name, {}))
+    captions = dict(_CAPTIONS.get(folder.name, {}))
     for path in paths:
         if path.suffix == '.json':
-            found = _read(path)
-            yield from _tables(_spaced(path), found)
-            methods = found.get('figures')
-            if {'input', 'figures'} <= found.keys() and isinstance(methods, dict):
-                # Of images completed, see `image_to_image.write`.
-                said[path.stem] = f'What was given, {", ".join(methods)}, the real image'
-    shown = [path for path in paths if path.suffix in _KINDS]
-    if shown:
+            content = _read(path)
+            yield from _tables(_title_of(path), content)
+            methods = content.get('figures')
+            if {'input', 'figures'} <= content.keys() and isinstance(methods, dict):
+                # Written by `image_to_image.write`.
+                captions[path.stem] = f'Input, {", ".join(methods)}, original image'
+    chosen = [path for path in paths if path.suffix in _FORMATS]
+    if chosen:
         yield html_report.gallery(
-            [pictures.show(path, said.get(path.stem, _spaced(path))) for path in shown]
+            [embedded.embed(path, captions.get(path.stem, _title_of(path))) for path in chosen]
         )
 
 
-def _spaced(path: epath.Path) -> str:
+def _title_of(path: epath.Path) -> str:
     return path.stem.replace('_', ' ')
 
 
-def _tables(title: str, found: dict[str, Any]) -> Iterator[str]:
-    """Nested figures as tables: rows of rows where all values are such, else names and values."""
-    nested = {name: value for name, value in found.items() if isinstance(value, dict)}
-    plain = {name: value for name, value in found.items() if name not in nested}
+def _tables(title: str, content: dict[str, Any]) -> Iterator[str]:
+    """Yield nested dicts as tables and plain values as text."""
+    nested = {name: value for name, value in content.items() if isinstance(value, dict)}
+    plain = {name: value for name, value in content.items() if name not in nested}
     if plain:
         yield html_report.text(
-            f'{title}: {", ".join(f"{n} {_short(v)}" for n, v in plain.items())}'
+            f'{title}: {", ".join(f"{n} {_format(v)}" for n, v in plain.items())}'
         )
     for name, value in nested.items():
         if value and all(isinstance(row, dict) for row in value.values()):
@@ -226,34 +225,34 @@ def _tables(title: str, found: dict[str, Any]) -> Iterator[str]:
             yield from _tables(name, value)
 
 
-def _short(value: Any) -> str:
+def _format(value: Any) -> str:
     return f'{value:.4g}' if isinstance(value, float) else str(value)
 
 
 def _read(path: epath.Path) -> dict[str, Any]:
-    """A JSON file's object; empty where it holds none."""
+    """Return the object in a JSON file, or {} if there is none."""
     try:
-        found = json.loads(path.read_text())
+        content = json.loads(path.read_text())
     except (OSError, ValueError, RecursionError):
         return {}
-    return found if isinstance(found, dict) else {}
+    return content if isinstance(content, dict) else {}
 
 
 def _curves(workdir: epath.Path) -> tuple[list[str], list[str]]:
-    """(a chart for each scalar, the same one of both players being in one; what went wrong)."""
-    # Here, because it takes a second.
+    """Return a chart for each scalar, with both networks in one chart, and error messages."""
+    # Imported here because it takes a second.
     from tensorboard.backend.event_processing.event_accumulator import SCALARS, EventAccumulator
 
     try:
         events = EventAccumulator(str(workdir), size_guidance={SCALARS: 0}).Reload()
     except OSError as error:
-        return [], [f'The event files can not be read: {error.strerror}']
-    lines: dict[str, dict[str, html_report.Line]] = {}
+        return [], [f'The event files cannot be read: {error.strerror}']
+    charts: dict[str, dict[str, html_report.Line]] = {}
     for tag in sorted(events.Tags()['scalars']):
         group, _, name = tag.rpartition('/')
-        both = name if group in NETWORKS else tag
-        lines.setdefault(both, {})[tag] = [(e.step, e.value) for e in events.Scalars(tag)]
-    return [html_report.chart(_title(name, line), line) for name, line in lines.items()], []
+        chart = name if group in NETWORKS else tag
+        charts.setdefault(chart, {})[tag] = [(e.step, e.value) for e in events.Scalars(tag)]
+    return [html_report.chart(_title(name, lines), lines) for name, lines in charts.items()], []
 
 
 def _title(name: str, lines: dict[str, html_report.Line]) -> str:

@@ -1,4 +1,4 @@
-"""`--mode=retrieve`: do samples show what they were asked for? Classes told from images."""
+"""`--mode=retrieve`: classification accuracy of conditional samples."""
 
 import json
 
@@ -20,16 +20,16 @@ from dcgan_jax.tasks.options import TaskOptions
 from dcgan_jax.tasks.trained_run import merge_config, restore
 from dcgan_jax.train_state import GANState
 
-_COLUMNS = 10  # samples of a class in the picture
+_COLUMNS = 10  # Samples per class in the grid.
 
 
 def run(options: TaskOptions) -> str:
-    """Returns what the command line prints, see `TaskOptions`."""
-    path, figures = retrieve(
+    """Run the task and return the text to print."""
+    path, summary = retrieve(
         options.workdir, options.config, options.out, options.num, options.seed,
         options.checkpoint,
     )  # fmt: skip
-    return '\n'.join(filter(None, [figures, f'pictures: {path}']))
+    return '\n'.join(filter(None, [summary, f'pictures: {path}']))
 
 
 def retrieve(
@@ -40,34 +40,34 @@ def retrieve(
     seed: int,
     which: str = 'latest',
 ) -> tuple[epath.Path, str]:
-    """Measures how often a sample's class (or caption) is found again among all classes.
+    """Measure how often samples are classified as the class that they were conditioned on.
 
-    By a judge that knows real images alone: a linear SVM on the features of
+    Two classifiers are used. The first is a linear SVM on the features of
     `config.evaluation.extractor`, fitted to `config.evaluation.num_real` training images; its
-    accuracy on as many other real images, of `config.evaluation.split`, says what can be had at
-    most. And by the run's own discriminator: the class whose (first) caption fits a sample best.
-    Classes are those of `config.data.classes`, where the run learnt some alone.
+    accuracy on real images of `config.evaluation.split` is an upper bound. The second is the run's
+    discriminator: the predicted class is the one with the largest logit.
 
     Args:
-        workdir: of a conditional training run.
-        overrides: see `merge_config`.
-        out: folder for `retrieval.json` and `retrieval.png`, a row for each class;
-            `workdir/retrieval` when None.
-        num: samples; 1,000 when None.
-        seed: of the latents, and of the real images.
-        which: checkpoint, see `restore`.
+        workdir: Folder of a conditional training run.
+        overrides: See `merge_config`.
+        out: Folder for `retrieval.json` and `retrieval.png`, a grid with one row per class;
+            defaults to `workdir/retrieval`.
+        num: Number of samples; defaults to 1,000.
+        seed: Seed of the latents and of the choice of real images.
+        which: Checkpoint, 'latest' or 'best'.
 
     Returns:
-        The folder, and the figures in a line.
+        The folder and a one-line summary.
 
     Raises:
-        UserError: there is no such run, or extractor and data set don't go together.
+        UserError: If the run is missing or unconditional, or the extractor does not accept its
+            images.
     """
     run, networks, state = restore(workdir, which, require_latents=True)
     if not run.config.conditional:
         raise UserError(
-            f'{workdir} holds a run without classes or captions, so nothing was asked of a sample: '
-            'train one with config.conditional'
+            f'{workdir} has an unconditional run, but --mode=retrieve needs classes or captions: '
+            'train one with --config.conditional=True'
         )
     config, num = merge_config(run.config, overrides), num or 1_000
     fields = config.evaluation
@@ -75,34 +75,36 @@ def retrieve(
     extractor.check(run.image_shape)
     sampler = Sampler(networks.generator, config)
     classes, labels = sampler.classes, sampler.labels(num)
-    known, judged = _real(config, num, seed)
+    train, test = _real_images(config, num, seed)
     out = run_dir.check_writable(out or epath.Path(workdir).expanduser() / 'retrieval', '--out')
 
     pixels = sampler(state, sampler.latents(seed, num), labels)
-    svm, _ = linear_probe.fit(_features(extractor, known.images), known.labels, run.num_classes)
-    found = svm(_features(extractor, pixels))
-    real = svm(_features(extractor, judged.images))
-    own = classify_by_discriminator(networks, state, pixels, classes, captions.num_captions(config))
+    svm, _ = linear_probe.fit(_features(extractor, train.images), train.labels, run.num_classes)
+    predicted = svm(_features(extractor, pixels))
+    predicted_real = svm(_features(extractor, test.images))
+    predicted_by_d = classify_by_discriminator(
+        networks, state, pixels, classes, captions.num_captions(config)
+    )
     content = {
         'figures': {
-            'samples': float(np.mean(found == labels)),
-            'samples, by D': float(np.mean(own == labels)),
-            'real images': float(np.mean(real == judged.labels)),
+            'samples': float(np.mean(predicted == labels)),
+            'samples, by D': float(np.mean(predicted_by_d == labels)),
+            'real images': float(np.mean(predicted_real == test.labels)),
         },
         'by class': {
-            run.class_names[index]: float(np.mean(found[labels == index] == index))
+            run.class_names[index]: float(np.mean(predicted[labels == index] == index))
             for index in np.unique(labels)
         },
         'extractor': extractor.name, 'num': num, 'seed': seed, 'step': int(state.step),
-        'num_real': len(known.images), 'split': fields.split,
+        'num_real': len(train.images), 'split': fields.split,
     }  # fmt: skip
     write_atomic(out / 'retrieval.json', f'{json.dumps(content, indent=2)}\n'.encode())
     rows = [pixels[labels == index] for index in np.unique(labels)]
     columns = min(_COLUMNS, *map(len, rows))
     picture = images.grid(np.concatenate([row[:columns] for row in rows]), columns)
     images.write_png(out / 'retrieval.png', picture)
-    line = ', '.join(f'{name} {share:.2%}' for name, share in content['figures'].items())
-    return out, f'class found again ({extractor.name}): {line}'
+    line = ', '.join(f'{name} {value:.2%}' for name, value in content['figures'].items())
+    return out, f'classification accuracy ({extractor.name}): {line}'
 
 
 def classify_by_discriminator(
@@ -112,14 +114,14 @@ def classify_by_discriminator(
     classes: np.ndarray,
     captions_per_class: int,
 ) -> np.ndarray:
-    """The class, int32 `[N]`, that D holds most likely for each image uint8 `[N, H, W, C]`.
+    """Return the class with the largest logit for each image, int32 `[N]`.
 
     Args:
-        networks: of the run.
-        state: of the run.
-        pixels: the images.
-        classes: to choose from, int32.
-        captions_per_class: captions of a class, of which the first speaks for it.
+        networks: Networks of the run.
+        state: State of the run.
+        pixels: Images, uint8 `[N, H, W, C]`.
+        classes: Candidate classes, int32.
+        captions_per_class: Number of captions of a class; the first one is used.
     """
     scores = [
         discriminator_features.logits(
@@ -130,24 +132,24 @@ def classify_by_discriminator(
     return classes[np.argmax(np.stack(scores), axis=0)]
 
 
-def _real(config: ConfigDict, num: int, seed: int) -> tuple[Examples, Examples]:
-    """(what a judge is fitted to, what it is tried on), none of which is in both."""
+def _real_images(config: ConfigDict, num: int, seed: int) -> tuple[Examples, Examples]:
+    """Return disjoint sets of real images to fit and to test the classifier."""
     fields = config.evaluation
     splits = (config.data.split, fields.split)
     if splits[0] != splits[1]:
         return tuple(
-            _labelled(config, split, count, seed)
+            _labeled_images(config, split, count, seed)
             for split, count in zip(splits, (fields.num_real, num), strict=True)
         )
-    drawn = _labelled(config, fields.split, fields.num_real + num, seed)
-    count = min(num, len(drawn.images) // 2)
+    examples = _labeled_images(config, fields.split, fields.num_real + num, seed)
+    count = min(num, len(examples.images) // 2)
     return (
-        Examples(drawn.images[count:], drawn.labels[count:]),
-        Examples(drawn.images[:count], drawn.labels[:count]),
+        Examples(examples.images[count:], examples.labels[count:]),
+        Examples(examples.images[:count], examples.labels[:count]),
     )
 
 
-def _labelled(config: ConfigDict, split: str, count: int, seed: int) -> Examples:
+def _labeled_images(config: ConfigDict, split: str, count: int, seed: int) -> Examples:
     source = sources.open_split(config, split)
     return read_labeled_images(seed, min(count, len(source)), source)
 

@@ -1,4 +1,4 @@
-"""`--mode=sample`: pictures from a trained generator."""
+"""`--mode=sample`: generate images from a trained generator."""
 
 import io
 import math
@@ -15,12 +15,12 @@ from dcgan_jax.sampling import Sampler
 from dcgan_jax.tasks.options import TaskOptions
 from dcgan_jax.tasks.trained_run import class_numbers, restore
 
-MAX_GRID_IMAGES = 1024  # A larger picture is hard to open.
-_MOST_COLUMNS = 32  # of classes or prompts
+MAX_GRID_IMAGES = 1024
+_MAX_COLUMN_GROUPS = 32  # Most classes or prompts that each get columns of their own.
 
 
 def run(options: TaskOptions) -> str:
-    """Returns what the command line prints, see `TaskOptions`."""
+    """Run the task and return the text to print."""
     path = sample(
         options.workdir, options.out, options.num or 64, options.seed, options.checkpoint,
         options.classes, options.prompt,
@@ -37,59 +37,62 @@ def sample(
     classes: Sequence[str] | None = None,
     prompts: Sequence[str] | None = None,
 ) -> epath.Path:
-    """Draws `num` images from the run in `workdir`.
+    """Generate images and write them as a PNG grid and as an npz file.
 
     Args:
-        workdir: of a training run.
-        out: folder for `samples.png` (a grid of the first `MAX_GRID_IMAGES`) and `samples.npz`
-            (`images` uint8 [num, H, W, C], `latents` float32 [num, latent_dim], `labels` int32
-            [num], zeros without classes, `step`);
-            `workdir/samples` when None.
-        num: how many, at least 1.
-        seed: of the latents.
-        which: checkpoint, see `restore`.
-        classes: names (or numbers) of those to draw in turn; all when None.
-        prompts: sentences to draw in turn instead, by a run with `config.text`; `labels` are their
-            numbers then.
+        workdir: Folder of a training run.
+        out: Folder for `samples.png` (a grid of the first `MAX_GRID_IMAGES` images) and
+            `samples.npz` (`images`: uint8 `[num, H, W, C]`, `latents`: float32 `[num, latent_dim]`,
+            `labels`: int32 `[num]`, `step`); defaults to `workdir/samples`.
+        num: Number of images, at least 1.
+        seed: Seed of the latents.
+        which: Checkpoint, 'latest' or 'best'.
+        classes: Names or indices of the classes, used in turn; None means all.
+        prompts: Captions, used in turn instead of classes, for a run with `config.text`; `labels`
+            are then indices of prompts.
 
     Returns:
-        The grid's path.
+        Path of the grid.
 
     Raises:
-        UserError: no run or no whole checkpoint in `workdir`, `out` isn't writable, a class is
-            unknown, or the run knows no sentences.
+        UserError: If there is no intact checkpoint, `out` is not writable, a class is unknown, or
+            prompts are given for a run without text conditioning.
     """
     run, networks, state = restore(workdir, which, require_latents=True)
-    vectors = _embedded(run, prompts, classes)
-    chosen = (
+    embeddings = _embed_prompts(run, prompts, classes)
+    conditions = (
         class_numbers(run, classes) if prompts is None else np.arange(len(prompts), dtype=np.int32)
     )
     out = run_dir.check_writable(out or epath.Path(workdir) / run_dir.SAMPLES_FOLDER, '--out')
     sampler = Sampler(networks.generator, run.config)
     latents = sampler.latents(seed, num)
-    labels = np.resize(chosen, num)
-    pixels = sampler(state, latents, labels, vectors)
+    labels = np.resize(conditions, num)
+    pixels = sampler(state, latents, labels, embeddings)
 
     arrays = io.BytesIO()
     np.savez_compressed(arrays, images=pixels, latents=latents, labels=labels, step=int(state.step))
     write_atomic(out / 'samples.npz', arrays.getvalue())
-    shown = pixels[:MAX_GRID_IMAGES]
-    return images.write_png(
-        out / 'samples.png', images.grid(shown, grid_columns(len(shown), len(chosen)))
-    )
+    first = pixels[:MAX_GRID_IMAGES]
+    columns = grid_columns(len(first), len(conditions))
+    return images.write_png(out / 'samples.png', images.grid(first, columns))
 
 
-def grid_columns(count: int, kinds: int) -> int | None:
-    """Of a grid of pictures whose kinds take turns: each column is of one kind, where they fit."""
-    if not 1 < kinds <= _MOST_COLUMNS:
+def grid_columns(num_images: int, num_conditions: int) -> int | None:
+    """Return a number of grid columns such that each column has one class or prompt, if possible.
+
+    Args:
+        num_images: Number of images, whose conditions alternate.
+        num_conditions: Number of classes or prompts.
+    """
+    if not 1 < num_conditions <= _MAX_COLUMN_GROUPS:
         return None
-    return kinds * max(1, round(math.sqrt(count) / kinds))
+    return num_conditions * max(1, round(math.sqrt(num_images) / num_conditions))
 
 
-def _embedded(
+def _embed_prompts(
     run: run_dir.Run, prompts: Sequence[str] | None, classes: Sequence[str] | None
 ) -> np.ndarray | None:
-    """Vectors of prompts; None without any."""
+    """Return the embeddings of the prompts, float32 `[num_prompts, D]`, or None."""
     if prompts is None:
         return None
     if not captions.is_used(run.config):
@@ -98,8 +101,8 @@ def _embedded(
             '--config=configs/text_cifar10.py'
         )
     if classes is not None:
-        raise UserError('--prompt and --classes exclude each other: drop one')
+        raise UserError('--prompt and --classes are mutually exclusive: remove one of them')
     for prompt in prompts:
         if not is_unicode(prompt):
-            raise UserError(f'--prompt={prompt!r} is no UTF-8 text: write it otherwise')
+            raise UserError(f'--prompt={prompt!r} is not valid UTF-8')
     return captions.embed(run.config, prompts)

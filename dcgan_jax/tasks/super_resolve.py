@@ -1,4 +1,4 @@
-"""`--mode=super_resolve`: images at twice or four times their size."""
+"""`--mode=super_resolve`: super-resolution."""
 
 import numpy as np
 import PIL.Image
@@ -13,61 +13,62 @@ KIND = 'low_resolution'
 
 
 def run(options: TaskOptions) -> str:
-    """Returns what the command line prints, see `TaskOptions`."""
-    path, figures = super_resolve(
+    """Run the task and return the text to print."""
+    path, summary = super_resolve(
         options.workdir, options.config, options.out, options.images, options.num, options.seed,
         options.checkpoint,
     )  # fmt: skip
-    return '\n'.join(filter(None, [figures, f'pictures: {path}']))
+    return '\n'.join(filter(None, [summary, f'pictures: {path}']))
 
 
 def super_resolve(
     workdir: epath.PathLike,
     overrides: ConfigDict | None,
     out: epath.PathLike | None,
-    pictures: str | None,
+    image_folder: str | None,
     num: int | None,
     seed: int,
     which: str = 'latest',
 ) -> tuple[epath.Path, str]:
-    """Enlarges images by a run trained for it, or by searching latents (PULSE).
+    """Upsample images with a run trained for it, or by latent optimization (PULSE).
 
     Args:
-        workdir: of a training run.
-        overrides: see `trained_run.merge_config`; of a run of latents `input.scale` counts.
-        out: folder for results; `workdir/super_resolution` when None.
-        pictures: folder of small pictures, each written larger; None: images of
-            `config.evaluation.split` are made small and measured, beside bicubic and Lanczos.
-        num: of those.
-        seed: of their order, and of latents.
-        which: checkpoint, see `restore`.
+        workdir: Folder of a training run.
+        overrides: See `image_to_image.open_task`.
+        out: Folder for results; defaults to `workdir/super_resolution`.
+        image_folder: Folder of images to upsample; None means to downsample images of
+            `config.evaluation.split` and to compute metrics, also for bicubic and Lanczos filters.
+        num: Number of images of the split.
+        seed: Seed of their order and of the initial latents.
+        which: Checkpoint, 'latest' or 'best'.
 
     Returns:
-        The path of the picture or folder, and the figures in a line.
+        Path of the grid or folder, and a one-line summary of the metrics (empty with
+        `image_folder`).
 
     Raises:
-        UserError: run, pictures or config don't allow it.
+        UserError: If the run, the images or the config are not suitable.
     """
     task = image_to_image.open_task(workdir, overrides, KIND, which, seed)
     scale = task.config.input.scale
-    if pictures is not None:
-        read = image_to_image.read_user_images(pictures, task.image_shape[-1], out)
-        image_to_image.check_multiple(pictures, read, task, scale)
-        large = np.asarray(degradations.upsample(image_to_image.to_float(read.pixels), scale))
-        made = task.restore(np.asarray(degradations.with_full_mask(large)))
+    if image_folder is not None:
+        user_images = image_to_image.read_user_images(image_folder, task.image_shape[-1], out)
+        image_to_image.check_multiple(image_folder, user_images, task, scale)
+        upsampled = degradations.upsample(image_to_image.to_float(user_images.pixels), scale)
+        restored = task.restore(np.asarray(degradations.with_full_mask(upsampled)))
         return image_to_image.write_images(
-            image_to_image.output_folder(out, workdir, 'super_resolution'), read, made
+            image_to_image.output_folder(out, workdir, 'super_resolution'), user_images, restored
         ), ''
     data = image_to_image.load_evaluation_images(task, num, seed)
-    made = {
+    restored = {
         'bicubic': image_to_image.known_pixels(data.inputs),
         'lanczos': lanczos(data.real, scale),
         task.method: task.restore(data.inputs),
     }
-    found = image_to_image.compute_metrics(task, data, made)
+    metrics = image_to_image.compute_metrics(task, data, restored)
     name = f'x{scale}_{task.method}'
     out = image_to_image.output_folder(out, workdir, 'super_resolution')
-    return image_to_image.write(out, name, task, data, made, found)
+    return image_to_image.write(out, name, task, data, restored, metrics)
 
 
 def lanczos(real: np.ndarray, scale: int) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""What every task starts from: a run's config, networks and last state."""
+"""Restore the config, networks and state of a training run."""
 
 import difflib
 import functools
@@ -20,7 +20,7 @@ from dcgan_jax.runtime.errors import UserError
 from dcgan_jax.sampling import Sampler
 from dcgan_jax.train_state import GANState
 
-# What a run whose generator takes images is for.
+# Mode of each `config.input.kind` whose generator takes images.
 MODES = {'low_resolution': 'super_resolve', 'masked': 'inpaint', 'grey': 'translate'}
 FOLDERS = {'latest': checkpoint.FOLDER, 'best': checkpoint.BEST_FOLDER}
 
@@ -29,8 +29,8 @@ class TrainedRun(NamedTuple):
     """A run restored from a checkpoint.
 
     Attributes:
-        run: Its config, and the shape and class names of its images.
-        networks: Modules without parameters.
+        run: Config, image shape and class names of the run.
+        networks: Flax modules.
         state: State of the checkpoint, replicated over all devices.
     """
 
@@ -41,19 +41,19 @@ class TrainedRun(NamedTuple):
     def sample(
         self, num: int = 64, *, seed: int = 0, classes: Sequence[str] | None = None
     ) -> np.ndarray:
-        """Draws images from the EMA generator.
+        """Sample images from the EMA generator.
 
         Args:
             num: Number of images, at least 1.
             seed: Seed of the latents.
-            classes: Names (or numbers) of classes to draw in turn; None means all that the run was
-                trained on.
+            classes: Names or indices of the classes, used in turn; defaults to all classes that
+                the run was trained on.
 
         Returns:
-            Images uint8 `[num, H, W, C]`.
+            Images, uint8 `[num, H, W, C]`.
 
         Raises:
-            UserError: A class is unknown, or the generator takes images.
+            UserError: If a class is unknown or the generator takes images.
         """
         _check_takes_latents(self.run)
         sampler = Sampler(self.networks.generator, self.run.config)
@@ -64,15 +64,15 @@ class TrainedRun(NamedTuple):
 def restore(
     workdir: epath.PathLike, which: str = 'latest', require_latents: bool = False
 ) -> TrainedRun:
-    """Reads the last whole checkpoint of the run in `workdir` onto every device.
+    """Restore the last intact checkpoint of the run in `workdir` on all devices.
 
     Args:
-        workdir: of a training run.
-        which: 'latest', or 'best' for the one that `config.evaluation.best` chose.
-        require_latents: whether its generator must take latents.
+        workdir: Folder of a training run.
+        which: 'latest', or 'best' for the checkpoint selected by `config.evaluation.best`.
+        require_latents: Whether to reject runs whose generator takes images.
 
     Raises:
-        UserError: there is no run, none of its checkpoints is whole, or it takes images.
+        UserError: If there is no run or no intact checkpoint, or if the run is rejected.
     """
     workdir = run_dir.folder(workdir)
     run = run_dir.read(workdir)
@@ -86,11 +86,11 @@ def restore(
     state, _ = checkpoint.restore_latest(workdir, like, FOLDERS[which])
     if state is None and which == 'best':
         raise UserError(
-            f'{workdir} holds no best checkpoint: train with config.evaluation.every, or take '
-            '--checkpoint=latest'
+            f'{workdir} has no best checkpoint: train with config.evaluation.every above 0, or '
+            'use --checkpoint=latest'
         )
     if state is None:
-        raise UserError(f'{workdir} holds no checkpoint yet: train it first')
+        raise UserError(f'{workdir} has no checkpoint: train the run first')
     return TrainedRun(run, networks, state)
 
 
@@ -98,19 +98,22 @@ def _check_takes_latents(run: Run) -> None:
     if degradations.takes_images(run.config):
         kind = run.config.input.kind
         raise UserError(
-            f'The run has config.input.kind={kind!r}, so its generator takes images and not '
-            f'latents: use --mode={MODES[kind]}'
+            f'config.input.kind={kind!r}: the generator of this run takes images, not latents; '
+            f'use --mode={MODES[kind]}'
         )
 
 
 def merge_config(config: ConfigDict, overrides: ConfigDict | None) -> ConfigDict:
-    """Return a run's config with the settings of tasks from the config that the user passed.
+    """Return the run's config with the fields that tasks may override.
 
-    These are the groups `evaluation`, `search` and `anomaly`, and `data_dir` if it is set. Neither
-    argument is changed.
+    These are the groups `config_lib.CHANGEABLE_GROUPS`, and `data_dir` if it is set.
+
+    Args:
+        config: The run's config; not modified.
+        overrides: Config passed by the user, or None.
 
     Raises:
-        UserError: `overrides` is no valid config.
+        UserError: If `overrides` is invalid.
     """
     if overrides is None:
         return config
@@ -123,35 +126,42 @@ def merge_config(config: ConfigDict, overrides: ConfigDict | None) -> ConfigDict
 
 
 def class_numbers(run: Run, classes: Sequence[str] | None) -> np.ndarray:
-    """The labels of classes by name or number, int32; all that the run learnt (or 0) when None.
+    """Return the labels of classes given by name or index, int32 `[num]`.
+
+    Args:
+        run: The run.
+        classes: Names or indices; None means all classes that the run was trained on, or label 0
+            for an unconditional run.
 
     Raises:
-        UserError: the run knows no classes, or not such a one.
+        UserError: If the run is unconditional or was not trained on a class.
     """
-    learnt = captions.trained_classes(run.config, run.num_classes)
+    trained = captions.trained_classes(run.config, run.num_classes)
     if classes is None:
-        return learnt if run.config.conditional else np.zeros(1, np.int32)
+        return trained if run.config.conditional else np.zeros(1, np.int32)
     if not run.config.conditional:
         raise UserError(
-            '--classes: the run was trained without classes; train one with '
+            '--classes: the run is unconditional; train a conditional one with '
             '--config.conditional=True'
         )
     if not classes:
-        raise UserError('--classes is empty: name some, cat,dog say, or leave it out')
+        raise UserError('--classes is empty: name at least one class, e.g. --classes=cat,dog')
     names = list(run.class_names)
-    found = []
-    for given in classes:
-        if given in names:
-            found.append(names.index(given))
-        elif given.isdecimal() and int(given) < len(names):
-            found.append(int(given))
+    labels = []
+    for name in classes:
+        if name in names:
+            labels.append(names.index(name))
+        elif name.isdecimal() and int(name) < len(names):
+            labels.append(int(name))
         else:
-            close = difflib.get_close_matches(given, names, n=1)
-            hint = f'did you mean {close[0]}? ' if close else ''
-            raise UserError(f'--classes: {given!r} is unknown. {hint}There are {", ".join(names)}')
-        if found[-1] not in learnt:
+            close = difflib.get_close_matches(name, names, n=1)
+            hint = f'Did you mean {close[0]}? ' if close else ''
             raise UserError(
-                f'--classes: the run learnt nothing of {given!r} (config.data.classes='
-                f'{tuple(run.config.data.classes)}): leave it out'
+                f'--classes: {name!r} is unknown. {hint}The classes are {", ".join(names)}'
             )
-    return np.asarray(found, np.int32)
+        if labels[-1] not in trained:
+            raise UserError(
+                f'--classes: the run was not trained on {name!r} (config.data.classes='
+                f'{tuple(run.config.data.classes)}): remove it'
+            )
+    return np.asarray(labels, np.int32)

@@ -1,4 +1,4 @@
-"""`--mode=translate`: grey images in colour (pix2pix: Isola et al. 2017, arXiv:1611.07004)."""
+"""`--mode=translate`: colorization (pix2pix: Isola et al. 2017, arXiv:1611.07004)."""
 
 import numpy as np
 from etils import epath
@@ -12,42 +12,43 @@ KIND = 'grey'
 
 
 def run(options: TaskOptions) -> str:
-    """Returns what the command line prints, see `TaskOptions`."""
-    path, figures = translate(
+    """Run the task and return the text to print."""
+    path, summary = translate(
         options.workdir, options.config, options.out, options.images, options.num, options.seed,
         options.checkpoint,
     )  # fmt: skip
-    return '\n'.join(filter(None, [figures, f'pictures: {path}']))
+    return '\n'.join(filter(None, [summary, f'pictures: {path}']))
 
 
 def translate(
     workdir: epath.PathLike,
     overrides: ConfigDict | None,
     out: epath.PathLike | None,
-    pictures: str | None,
+    image_folder: str | None,
     num: int | None,
     seed: int,
     which: str = 'latest',
 ) -> tuple[epath.Path, str]:
-    """Colours images by a run trained for it, or by searching latents.
+    """Colorize images with a run trained for it, or by latent optimization.
 
-    Arguments and result as in `super_resolve`, results in `workdir/translation`; what is measured
-    stands beside the grey images themselves.
+    See `super_resolve` for the arguments and the result. Results are written to
+    `workdir/translation` by default; the grayscale inputs serve as the baseline.
     """
     task = image_to_image.open_task(workdir, overrides, KIND, which, seed)
-    if pictures is not None:
-        read = image_to_image.read_user_images(pictures, task.image_shape[-1], out)
-        image_to_image.check_multiple(pictures, read, task)
-        grey = degradations.quantize(degradations.to_gray(image_to_image.to_float(read.pixels)))
-        made = task.restore(np.asarray(degradations.with_full_mask(grey)))
+    if image_folder is not None:
+        user_images = image_to_image.read_user_images(image_folder, task.image_shape[-1], out)
+        image_to_image.check_multiple(image_folder, user_images, task)
+        gray = degradations.to_gray(image_to_image.to_float(user_images.pixels))
+        inputs = degradations.with_full_mask(degradations.quantize(gray))
+        restored = task.restore(np.asarray(inputs))
         return image_to_image.write_images(
-            image_to_image.output_folder(out, workdir, 'translation'), read, made
+            image_to_image.output_folder(out, workdir, 'translation'), user_images, restored
         ), ''
     data = image_to_image.load_evaluation_images(task, num, seed)
-    made = {
+    restored = {
         'grey': image_to_image.known_pixels(data.inputs),
         task.method: task.restore(data.inputs),
     }
-    found = image_to_image.compute_metrics(task, data, made)
+    metrics = image_to_image.compute_metrics(task, data, restored)
     out = image_to_image.output_folder(out, workdir, 'translation')
-    return image_to_image.write(out, f'colour_{task.method}', task, data, made, found)
+    return image_to_image.write(out, f'colour_{task.method}', task, data, restored, metrics)
