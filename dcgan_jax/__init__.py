@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import typing
 
-# JAX and the rest are imported at first use: the command line's --help needs none of them.
+# JAX and other packages are imported on first use, because --help needs none of them.
 if typing.TYPE_CHECKING:
     from etils import epath
     from ml_collections import ConfigDict
@@ -21,21 +21,21 @@ if typing.TYPE_CHECKING:
 
 
 def train(config: ConfigDict, workdir: epath.PathLike) -> GANState:
-    """Trains, or resumes, the run in `workdir`; see `training.train_and_evaluate`."""
+    """Train or resume the run in `workdir`; see `training.train_and_evaluate`."""
     from dcgan_jax import training
 
     return training.train_and_evaluate(config, workdir)
 
 
 def load(workdir: epath.PathLike, checkpoint: str = 'latest') -> TrainedRun:
-    """Restores the run in `workdir`; see `TrainedRun`.
+    """Restore the run in `workdir`; see `TrainedRun`.
 
     Args:
         workdir: Folder of a training run.
-        checkpoint: 'latest', or 'best' for the one that `config.evaluation.best` chose.
+        checkpoint: 'latest', or 'best' for the checkpoint selected by `config.evaluation.best`.
 
     Raises:
-        dcgan_jax.runtime.errors.UserError: There is no run, or no intact checkpoint of it.
+        dcgan_jax.runtime.errors.UserError: If there is no run or no intact checkpoint.
     """
     from dcgan_jax.tasks import trained_run
 

@@ -15,7 +15,7 @@ from dcgan_jax import config as config_lib
 from dcgan_jax.configs import default
 from dcgan_jax.runtime import checkpoint, nonfinite
 from dcgan_jax.runtime.errors import UserError
-from dcgan_jax.runtime.files import in_bucket, reachable, write_atomic
+from dcgan_jax.runtime.files import in_bucket, resolve_path, write_atomic
 
 CONFIG_FILE = 'config.json'
 LOCK_FILE = '.lock'
@@ -57,7 +57,7 @@ def folder(path: epath.PathLike, flag: str = '--workdir') -> epath.Path:
     """
     if not os.fspath(path):
         raise UserError(f'{flag} is empty: name a folder')
-    return reachable(path, flag)
+    return resolve_path(path, flag)
 
 
 def check_writable(workdir: epath.PathLike, flag: str = '--workdir') -> epath.Path:

@@ -63,7 +63,7 @@ def test_skip_does_not_touch_finite_updates(config, tmp_path):
 def test_too_many_skipped_in_a_row_stop_the_run(config, tmp_path, poison):
     poison(lambda step, seed: step >= AT)
     config.on_nonfinite, config.max_skipped, config.num_steps = 'skip', 4, 20
-    with pytest.raises(TrainingError, match='more than 4 updates in a row'):
+    with pytest.raises(TrainingError, match='max_skipped=4'):
         training.train_and_evaluate(config, tmp_path)
 
 
@@ -104,7 +104,7 @@ def test_what_a_rollback_does_not_mend_ends_the_run(config, tmp_path, monkeypatc
 
     monkeypatch.setattr(checkpoint.Checkpoints, 'save', save)
     config.on_nonfinite = 'rollback'
-    with pytest.raises(TrainingError, match='can not be written'):
+    with pytest.raises(TrainingError, match='written'):
         training.train_and_evaluate(config, tmp_path)
     assert nonfinite.read_rollbacks(tmp_path) == []
 

@@ -24,7 +24,7 @@ from dcgan_jax.data.corrupt_records import CheckedRecords
 from dcgan_jax.data.image_folder import ImageFolder
 from dcgan_jax.data.images import center_crop
 from dcgan_jax.runtime.errors import UserError
-from dcgan_jax.runtime.files import reachable
+from dcgan_jax.runtime.files import resolve_path
 
 # Imported only when a data set has to be prepared: {name: (module, class, version)}.
 _BUILDERS = {
@@ -292,7 +292,7 @@ def _open_folder(data_dir: str | None, split: str, image_size: int, on_corrupt: 
 
 def _data_root(data_dir: str | None) -> epath.Path:
     given = data_dir or os.environ.get('TFDS_DATA_DIR')
-    root = reachable(given or _DEFAULT_DATA_DIR, 'data directory')
+    root = resolve_path(given or _DEFAULT_DATA_DIR, 'data directory')
     if given and not root.is_dir():
         raise UserError(f'data directory {root} does not exist: correct it or create it (mkdir)')
     return root

@@ -16,7 +16,7 @@ from etils import epath
 from dcgan_jax.metrics import inception
 from dcgan_jax.runtime import sharding
 from dcgan_jax.runtime.errors import UserError
-from dcgan_jax.runtime.files import reachable
+from dcgan_jax.runtime.files import resolve_path
 
 # Variables, uint8 [b, H, W, 3] -> features float32 [b, D], logits float32 [b, K].
 Function = Callable[[Any, jax.Array], tuple[jax.Array, jax.Array]]
@@ -163,7 +163,7 @@ def load(name_or_path: epath.PathLike, weights: str = '', batch_size: int = 16) 
     """
     if name_or_path in INCEPTIONS:
         return _load_inception(name_or_path, weights, batch_size)
-    path = reachable(name_or_path, 'config.evaluation.extractor')
+    path = resolve_path(name_or_path, 'config.evaluation.extractor')
     if not path.is_file():
         raise UserError(
             f'config.evaluation.extractor={os.fspath(name_or_path)} is neither one of '

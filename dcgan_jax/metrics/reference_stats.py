@@ -16,7 +16,7 @@ from dcgan_jax.metrics.features import check
 from dcgan_jax.metrics.frechet import Moments, Statistics
 from dcgan_jax.runtime import cache_dir, multihost
 from dcgan_jax.runtime.errors import UserError
-from dcgan_jax.runtime.files import reachable, read_npz, write_atomic
+from dcgan_jax.runtime.files import read_npz, resolve_path, write_atomic
 
 _LARGEST = 4096  # features that files of another extractor may have, to be told so
 
@@ -80,7 +80,7 @@ def read_statistics(path: epath.PathLike, extractor: Extractor) -> Statistics:
         UserError: the file can't be read, or its statistics come from another extractor.
     """
     what = f'config.evaluation.reference={path}'
-    path = reachable(path, 'config.evaluation.reference')
+    path = resolve_path(path, 'config.evaluation.reference')
     try:
         arrays = read_npz(path, _most_bytes(max(extractor.dimension, _LARGEST)))
         mu, sigma = (arrays[name].astype(np.float64) for name in ('mu', 'sigma'))

@@ -1,4 +1,4 @@
-"""Many images through a function that is compiled for few."""
+"""Apply a jitted function to arrays in fixed-size batches."""
 
 from collections.abc import Callable
 from typing import Any
@@ -9,31 +9,31 @@ from tqdm import tqdm
 
 
 def map_batches(
-    function: Callable[..., Any], size: int, title: str, *arrays: np.ndarray, delay: float = 3
+    function: Callable[..., Any], batch_size: int, title: str, *arrays: np.ndarray, delay: float = 3
 ) -> Any:
-    """Applies a function to pieces of arrays, all of one size.
+    """Apply a function to arrays in batches of the same size.
 
     Args:
-        function: of as many arrays `[size, ...]` as are given, to a pytree of arrays
-            `[size, ...]`, whose rows depend on the same row of what it gets alone.
-        size: of a piece; the last one is filled by repeating its last row.
-        title: of the progress bar.
-        *arrays: `[N, ...]`, N at least 1.
-        delay: seconds before the bar is shown.
+        function: Function from one array `[batch_size, ...]` per argument to a pytree of such
+            arrays. Each row of the output must only depend on the same row of the inputs.
+        batch_size: Number of rows of a batch; the last batch is padded with its last row.
+        title: Title of the progress bar.
+        *arrays: Arrays `[N, ...]` with N at least 1.
+        delay: Seconds until the progress bar is shown.
 
     Returns:
-        The function's pytree, of NumPy arrays `[N, ...]`.
+        Pytree of NumPy arrays `[N, ...]`.
     """
-    total, found = len(arrays[0]), []
+    total, outputs = len(arrays[0]), []
     with tqdm(total=total, desc=title, unit='image', delay=delay, disable=None) as bar:
-        for start in range(0, total, size):
-            parts = [array[start : start + size] for array in arrays]
-            count = len(parts[0])
+        for start in range(0, total, batch_size):
+            batches = [array[start : start + batch_size] for array in arrays]
+            count = len(batches[0])
             padded = [
-                np.pad(part, ((0, size - count), *[(0, 0)] * (part.ndim - 1)), mode='edge')
-                for part in parts
+                np.pad(batch, ((0, batch_size - count), *[(0, 0)] * (batch.ndim - 1)), mode='edge')
+                for batch in batches
             ]
-            made = function(*padded)
-            found.append(jax.tree.map(lambda rows, count=count: np.asarray(rows)[:count], made))
+            output = function(*padded)
+            outputs.append(jax.tree.map(lambda x, count=count: np.asarray(x)[:count], output))
             bar.update(count)
-    return jax.tree.map(lambda *rows: np.concatenate(rows), *found)
+    return jax.tree.map(lambda *rows: np.concatenate(rows), *outputs)

@@ -1,4 +1,4 @@
-"""Where files are kept that can be had again."""
+"""Folder of cached files."""
 
 import os
 
@@ -6,5 +6,5 @@ from etils import epath
 
 
 def folder() -> epath.Path:
-    """$DCGAN_JAX_CACHE, else ~/.cache/dcgan_jax; it may not be there yet."""
+    """Return $DCGAN_JAX_CACHE or ~/.cache/dcgan_jax, which may not exist yet."""
     return epath.Path(os.environ.get('DCGAN_JAX_CACHE') or '~/.cache/dcgan_jax').expanduser()

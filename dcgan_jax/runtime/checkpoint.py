@@ -1,4 +1,4 @@
-"""Checkpoints by Orbax: asynchronous, atomic, the last few kept, each leaf with a checksum."""
+"""Asynchronous and atomic Orbax checkpoints with a checksum of each array."""
 
 import contextlib
 from collections.abc import Iterator
@@ -20,28 +20,26 @@ State = Any  # A flax.struct dataclass of arrays with a field `step`.
 FOLDER = 'checkpoints'
 BEST_FOLDER = 'best_checkpoint'
 DAMAGED_FOLDER = 'damaged_checkpoints'
-_DAMAGED_README = (
-    b'Checkpoints by step that were not whole. Nothing reads them: delete them if you like.\n'
-)
+_DAMAGED_README = b'Damaged checkpoints by step. They are not used any more and can be deleted.\n'
 
 
 class DamagedError(Exception):
-    """A checkpoint that can't be read, or whose content isn't what was saved."""
+    """A checkpoint cannot be read or its checksums do not match."""
 
 
 class Checkpoints:
-    """Saves a run's states under `workdir/FOLDER/STEP`."""
+    """Saves the states of a run in `workdir/FOLDER/STEP`."""
 
     def __init__(
         self, workdir: epath.PathLike, keep: int, metadata: dict[str, Any], folder: str = FOLDER
     ):
-        """Opens the folder for saving; removes what an interrupted save left.
+        """Open the folder and remove incomplete checkpoints.
 
         Args:
-            workdir: of the run.
-            keep: how many of the latest checkpoints stay.
-            metadata: saved in each, for those who find a checkpoint alone; JSON.
-            folder: in `workdir`.
+            workdir: Folder of the run.
+            keep: Number of latest checkpoints to keep.
+            metadata: JSON-serializable description, saved in every checkpoint.
+            folder: Name of the folder in `workdir`.
         """
         self._metadata = metadata
         self._manager = _manager(
@@ -49,11 +47,11 @@ class Checkpoints:
         )
 
     def latest_step(self) -> int | None:
-        """The step of the last whole checkpoint, or None."""
+        """Return the step of the last complete checkpoint, or None."""
         return self._manager.latest_step()
 
     def latest_metadata(self) -> dict[str, Any]:
-        """What was saved with the last checkpoint; empty where there is none, or it is damaged."""
+        """Return the metadata of the last checkpoint, or {} if there is none or it is damaged."""
         step = self.latest_step()
         if step is None:
             return {}
@@ -61,25 +59,29 @@ class Checkpoints:
             metadata = self._manager.restore(
                 step, args=ocp.args.Composite(metadata=ocp.args.JsonRestore())
             )['metadata']
-        except Exception as error:  # Orbax raises what it likes.
-            logging.warning('metadata of checkpoint %d can not be read (%s)', step, error)
+        except Exception as error:  # Orbax raises exceptions of various types.
+            logging.warning('metadata of checkpoint %d cannot be read (%s)', step, error)
             return {}
         return metadata if isinstance(metadata, dict) else {}
 
     def save(self, state: State, **metadata: Any) -> None:
-        """Copies the state to the host, then writes it in the background.
+        """Copy the state to the host and write it in the background.
 
-        A save that failed in the background raises at the next call, or at `close`: a
-        `TrainingError`. `metadata` is added to that of all.
+        Args:
+            state: The state, with its `step`.
+            **metadata: Additional metadata of this checkpoint.
+
+        Raises:
+            TrainingError: If this save fails, or the previous one failed in the background.
         """
         step = int(state.step)
-        # Of a past that the run went back from; Orbax would keep them instead.
-        for later in [known for known in self._manager.all_steps() if known >= step]:
+        # Later checkpoints precede a rollback; Orbax would keep them instead of this one.
+        for later in [saved for saved in self._manager.all_steps() if saved >= step]:
             self._manager.wait_until_finished()
             self._manager.delete(later)
-        tree = _named(state)
+        tree = _to_dict(state)
         checksums = {name: int(value) for name, value in jax.device_get(_checksums(tree)).items()}
-        with self._written():
+        with self._raise_training_error():
             saved = self._manager.save(
                 step,
                 args=ocp.args.Composite(
@@ -92,44 +94,43 @@ class Checkpoints:
             raise RuntimeError(f'Orbax did not save the checkpoint of step {step}')
 
     def close(self) -> None:
-        """Waits until all is written."""
+        """Wait until everything is written."""
         try:
-            with self._written():
+            with self._raise_training_error():
                 self._manager.wait_until_finished()
         finally:
             self._manager.close()
 
     @contextlib.contextmanager
-    def _written(self) -> Iterator[None]:
-        """Tells what could not be written, be it in the background."""
+    def _raise_training_error(self) -> Iterator[None]:
         try:
             yield
-        except Exception as error:  # A full disk comes as OSError, or as TensorStore's ValueError.
-            self._manager.reload()  # one that was not finished is none
+        except Exception as error:  # A full disk raises OSError, or ValueError in TensorStore.
+            self._manager.reload()  # Ignores the incomplete checkpoint.
             last = self.latest_step()
-            good = 'there is none' if last is None else f'the last whole one is of step {last}'
+            kept = 'there is no checkpoint' if last is None else f'the last checkpoint is {last}'
             reason = next(iter(str(error).splitlines()), '')[:200]
             raise TrainingError(
-                f'a checkpoint can not be written ({type(error).__name__}: {reason}): stopped, '
-                f'{good}; mend that (free some space, say), then the same command goes on'
+                f'a checkpoint cannot be written ({type(error).__name__}: {reason}): stopped, '
+                f'{kept}; fix this (e.g. free disk space), then rerun the same command to resume'
             ) from error
 
 
 def restore_latest(
     workdir: epath.PathLike, like: State, folder: str = FOLDER
 ) -> tuple[State | None, list[int]]:
-    """Reads the last checkpoint that is whole, going back over damaged ones, and changes nothing.
+    """Restore the last intact checkpoint.
 
     Args:
-        workdir: of the run.
-        like: a state of `jax.ShapeDtypeStruct` with shardings.
-        folder: `FOLDER`, or `BEST_FOLDER`.
+        workdir: Folder of the run.
+        like: State of `jax.ShapeDtypeStruct`s with shardings.
+        folder: `FOLDER` or `BEST_FOLDER`.
 
     Returns:
-        The state (None where no checkpoint was ever finished) and the steps of damaged ones.
+        The state, or None if there is no checkpoint, and the steps of damaged checkpoints.
 
     Raises:
-        UserError: a checkpoint holds other arrays than `like`, or all of them are damaged.
+        UserError: If a checkpoint has other arrays than `like`, or all checkpoints are damaged.
     """
     folder = absolute(workdir) / folder
     if not folder.exists():
@@ -142,7 +143,7 @@ def restore_latest(
             try:
                 state = _restore(manager, step, like, folder / str(step))
             except DamagedError as error:
-                logging.warning('%s: the one before it is tried, if any', error)
+                logging.warning('%s: trying the previous checkpoint', error)
             if multihost.all_true(state is not None):
                 return state, damaged
             damaged.append(step)
@@ -151,16 +152,16 @@ def restore_latest(
     if damaged:
         raise UserError(
             f'all checkpoints in {folder} are damaged (steps {sorted(damaged)}): '
-            'restore one from a copy, or start again in another --workdir'
+            'restore one from a backup, or start a new run in another --workdir'
         )
     return None, []
 
 
 def move_damaged(workdir: epath.PathLike, steps: list[int]) -> None:
-    """Moves damaged checkpoints to `damaged_checkpoints/`: their steps can be saved again."""
+    """Move damaged checkpoints to `DAMAGED_FOLDER`, so that their steps can be saved again."""
     for step in steps:
         target = epath.Path(workdir) / DAMAGED_FOLDER / str(step)
-        # In a bucket a folder is there when it holds a file, and only then can be moved to.
+        # In a bucket, a folder exists only if it contains a file.
         write_atomic(target.parent / 'README.txt', _DAMAGED_README)
         if target.exists():
             target.rmtree()
@@ -176,38 +177,37 @@ def _manager(folder: epath.Path, **options: Any) -> ocp.CheckpointManager:
             'checksums': ocp.JsonCheckpointHandler(),
             'metadata': ocp.JsonCheckpointHandler(),
         },
-        # It reads no step's metadata before that step is asked for: one that is damaged would keep
-        # the others from being found.
+        # Reads the metadata of a step on demand, so that a damaged step does not hide the others.
         options=ocp.CheckpointManagerOptions(lightweight_initialize=True, **options),
     )
 
 
 def _restore(manager: ocp.CheckpointManager, step: int, like: State, path: epath.Path) -> State:
-    expected = _named(like)
-    with _damage(path):
+    expected = _to_dict(like)
+    with _raise_damaged(path):
         stored = manager.item_metadata(step)['state'].tree
-    _check_arrays(_flat(stored), _flat(expected), path)
-    with _damage(path):
+    _check_arrays(_flatten(stored), _flatten(expected), path)
+    with _raise_damaged(path):
         restored = manager.restore(
             step,
             args=ocp.args.Composite(
-                state=ocp.args.StandardRestore(_filled(stored, expected)),
+                state=ocp.args.StandardRestore(_fill(stored, expected)),
                 checksums=ocp.args.JsonRestore(),
             ),
         )
-    state = _filled(expected, restored['state'])
-    checksums, known = jax.device_get(_checksums(state)), restored['checksums']
-    if not isinstance(known, dict):
-        raise DamagedError(f'{path} is damaged (its checksums are {known!r:.99})')
+    state = _fill(expected, restored['state'])
+    checksums, saved = jax.device_get(_checksums(state)), restored['checksums']
+    if not isinstance(saved, dict):
+        raise DamagedError(f'{path} is damaged (its checksums are {saved!r:.99})')
     for name, value in checksums.items():
-        if int(value) != known.get(name):
-            raise DamagedError(f'{path} is damaged (checksum of {name} differs)')
+        if int(value) != saved.get(name):
+            raise DamagedError(f'{path} is damaged (the checksum of {name} differs)')
     return flax.serialization.from_state_dict(like, state)
 
 
 @contextlib.contextmanager
-def _damage(path: epath.Path) -> Iterator[None]:
-    """Turns what Orbax and TensorStore raise for unreadable files, which is of all kinds."""
+def _raise_damaged(path: epath.Path) -> Iterator[None]:
+    """Raise `DamagedError` for the various exceptions of Orbax and TensorStore."""
     try:
         yield
     except Exception as error:
@@ -216,46 +216,43 @@ def _damage(path: epath.Path) -> Iterator[None]:
 
 
 def _check_arrays(stored: dict[str, Any], expected: dict[str, Any], path: epath.Path) -> None:
-    """Refuses a checkpoint of another architecture, by name of the first array that differs."""
+    """Raise `UserError` with the first array whose shape differs."""
     for name in sorted(stored.keys() | expected.keys()):
         shapes = [
             tuple(tree[name].shape) if name in tree else 'absent' for tree in (stored, expected)
         ]
         if shapes[0] != shapes[1]:
             raise UserError(
-                f'{path} is of another architecture: {name} is {shapes[0]} there and {shapes[1]} '
-                'here: use the code and config that wrote it, or another --workdir'
+                f'{path} has another architecture: {name} is {shapes[0]} instead of {shapes[1]}; '
+                'use the code and config that wrote it, or another --workdir'
             )
 
 
-def _filled(tree: dict[str, Any], leaves: dict[str, Any]) -> dict[str, Any]:
-    """`tree` with the leaves of another that differs from it in empty nodes alone.
-
-    An older state lacks fields that came later; those are empty where what they are for is unused.
-    """
+def _fill(tree: dict[str, Any], leaves: dict[str, Any]) -> dict[str, Any]:
+    """Return `tree` with the values of `leaves`, which may differ in empty nodes only."""
     flat = flax.traverse_util.flatten_dict(tree, keep_empty_nodes=True, sep='/')
-    values, empty = _flat(leaves), flax.traverse_util.empty_node
+    values, empty = _flatten(leaves), flax.traverse_util.empty_node
     return flax.traverse_util.unflatten_dict(
         {name: leaf if leaf is empty else values[name] for name, leaf in flat.items()}, sep='/'
     )
 
 
-def _named(state: State) -> dict[str, Any]:
-    """The state as nested dicts by field name, which is what Orbax stores."""
+def _to_dict(state: State) -> dict[str, Any]:
+    """Return the state as nested dicts, which is what Orbax stores."""
     return flax.serialization.to_state_dict(state)
 
 
-def _flat(tree: dict[str, Any]) -> dict[str, Any]:
+def _flatten(tree: dict[str, Any]) -> dict[str, Any]:
     return flax.traverse_util.flatten_dict(tree, sep='/')
 
 
 @jax.jit
 def _checksums(tree: dict[str, Any]) -> dict[str, jax.Array]:
-    """A 32-bit sum over the bits of each leaf, the same however it is sharded.
+    """Return a 32-bit checksum of each leaf, independent of its sharding.
 
-    Each word is weighted by an odd number, so that a change of any one word changes the sum.
+    The words of a leaf have odd weights, so that a change of any single word changes the sum.
     """
-    return {name: _checksum(leaf) for name, leaf in _flat(tree).items()}
+    return {name: _checksum(leaf) for name, leaf in _flatten(tree).items()}
 
 
 def _checksum(leaf: jax.Array) -> jax.Array:

@@ -1,4 +1,4 @@
-"""Files from the web, once, and only with the right checksum."""
+"""Downloads with a checksum."""
 
 import hashlib
 import http.client
@@ -16,39 +16,39 @@ _TIMEOUT_S = 60
 
 
 def sha256(path: Path) -> str:
-    """The SHA-256 of a file, in hexadecimal digits."""
+    """Return the SHA-256 of a file as hexadecimal digits."""
     with path.open('rb') as file:
         return hashlib.file_digest(file, 'sha256').hexdigest()
 
 
 def fetch(url: str, path: Path, checksum: str, remedy: str) -> None:
-    """Makes sure that the file with the right SHA-256 lies at `path`.
+    """Download a file unless it exists, and check its SHA-256.
 
-    A file that is there already, put there by hand perhaps, is used and never overwritten.
+    An existing file is never overwritten.
 
     Args:
-        url: to download it from, if it's not there.
-        path: which appears only once its checksum is right.
-        checksum: SHA-256 in hexadecimal digits.
-        remedy: what a user can do if that fails, for messages.
+        url: URL of the file.
+        path: Path of the file, which is created only if the checksum is right.
+        checksum: SHA-256 as hexadecimal digits.
+        remedy: Advice for error messages.
 
     Raises:
-        UserError: The download failed, or what was found or downloaded has a wrong checksum.
+        UserError: If the download fails or a checksum is wrong.
     """
     if path.exists():
-        if (found := sha256(path)) != checksum:
+        if (actual := sha256(path)) != checksum:
             raise UserError(
-                f'{path} has SHA-256 {found}, not {checksum}: delete it, or replace it by {url}'
+                f'{path} has SHA-256 {actual}, not {checksum}: delete it, or replace it by {url}'
             )
         return
     partial = path.with_name(f'{path.name}.{uuid.uuid4().hex}.part')
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         size = _download(url, partial)
-        if (found := sha256(partial)) != checksum:
+        if (actual := sha256(partial)) != checksum:
             raise UserError(
                 f'{url} gave {partial.stat().st_size} bytes (expected {size or "unknown"}) '
-                f'with SHA-256 {found}, not {checksum}: {remedy}'
+                f'with SHA-256 {actual}, not {checksum}: {remedy}'
             )
         os.replace(partial, path)
     except (OSError, http.client.HTTPException) as error:
@@ -58,7 +58,7 @@ def fetch(url: str, path: Path, checksum: str, remedy: str) -> None:
 
 
 def _download(url: str, path: Path) -> int | None:
-    """Downloads with a progress bar on a terminal; returns the size that the server told."""
+    """Download with a progress bar and return the size that the server declared, if any."""
     with (
         path.open('wb') as target,
         urllib.request.urlopen(url, timeout=_TIMEOUT_S) as source,

@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all; paths may be local or `gs://`."""
+"""Reading and atomic writing of files; paths may be local or remote (`gs://`)."""
 
 import lzma
 import math
@@ -11,7 +11,7 @@ from etils import epath
 
 from dcgan_jax.runtime.errors import UserError
 
-# What zipfile raises for archives that are cut, changed, encrypted or of unknown compression.
+# Raised by zipfile for archives that are truncated, modified, encrypted or use other compression.
 _DAMAGE = (
     zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError, zlib.error, lzma.LZMAError,
 )  # fmt: skip
@@ -22,7 +22,7 @@ _HEADERS = {
 
 
 def is_unicode(text: str) -> bool:
-    """Bytes of an argument that are no UTF-8 come as surrogates, which can't be written."""
+    """Return whether a string has no surrogates, which stand for invalid UTF-8 in arguments."""
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -30,75 +30,75 @@ def is_unicode(text: str) -> bool:
     return True
 
 
-def reachable(path: epath.PathLike, what: str) -> epath.Path:
-    """A path that a user names, `~` being the user's; it may lie in a bucket.
+def resolve_path(path: epath.PathLike, name: str) -> epath.Path:
+    """Return a path given by the user, with `~` expanded; it may be remote.
 
     Args:
-        path: of a file or folder, be it there or not.
-        what: names it in messages: `--workdir`, say.
+        path: Path of an existing or new file or folder.
+        name: Name of the setting in error messages, e.g. '--workdir'.
 
     Raises:
-        UserError: it is of a kind that is not known here, or no text.
+        UserError: If the path is not valid UTF-8 or its file system is not supported.
     """
-    named = os.fspath(path)
-    if '\0' in named or not is_unicode(named):
-        raise UserError(f'{what}={named!r} is no UTF-8 text: choose another name')
+    text = os.fspath(path)
+    if '\0' in text or not is_unicode(text):
+        raise UserError(f'{name}={text!r} is not valid UTF-8: use another name')
     try:
-        path = epath.Path(named).expanduser()
+        path = epath.Path(text).expanduser()
         path.exists()
-    except (ImportError, KeyError) as error:  # The package for such buckets, or epath, lacks it.
+    except (ImportError, KeyError) as error:  # The package of this file system is not installed.
         raise UserError(
-            f'{what}={named} can not be reached ({error}): install what that takes, or name a '
+            f'{name}={text} cannot be reached ({error}): install the missing package, or use a '
             'local folder'
         ) from error
     return path
 
 
 def in_bucket(path: epath.PathLike) -> bool:
-    """Whether a path is that of an object store (`gs://`), which has no folders of its own."""
+    """Return whether a path is in an object store (`gs://`), which has no real folders."""
     return '://' in os.fspath(path)
 
 
 def absolute(path: epath.PathLike) -> epath.Path:
-    """A path that doesn't depend on the current folder, as those in buckets don't anyway."""
+    """Return an absolute path; remote paths already are."""
     path = epath.Path(path)
     return path if in_bucket(path) else path.absolute()
 
 
 def write_atomic(path: epath.PathLike, content: bytes) -> epath.Path:
-    """Writes a file whole or not at all, making its folder; returns its path."""
+    """Write a file atomically, create its folder if needed, and return its path."""
     path = epath.Path(path)
-    if in_bucket(path):  # Objects are there when they are whole.
+    if in_bucket(path):  # Objects are written atomically.
         path.write_bytes(content)
         return path
     path.parent.mkdir(parents=True, exist_ok=True)
-    # Processes of one run may write the same file to a cache at once.
+    # Processes of one run may write the same cache file at the same time.
     partial = path.parent / f'{path.name}.{os.getpid()}.partial'
     try:
         partial.write_bytes(content)
         return partial.replace(path)
-    except OSError:  # A full disk is no fuller for it.
+    except OSError:  # For example, the disk is full.
         partial.unlink(missing_ok=True)
         raise
 
 
 def read_npz(path: epath.PathLike, limit: int) -> dict[str, np.ndarray]:
-    """Reads all arrays of an npz file; nothing is unpickled.
+    """Read all arrays of an npz file without unpickling.
 
     Args:
-        path: the file.
-        limit: most bytes that the arrays may have.
+        path: Path of the file.
+        limit: Largest allowed total size of the arrays in bytes.
 
     Raises:
-        OSError: the file can't be opened.
-        ValueError: it is damaged, holds something else than arrays, or exceeds the limit.
+        OSError: If the file cannot be opened.
+        ValueError: If it is damaged, contains something other than arrays, or exceeds the limit.
     """
     with epath.Path(path).open('rb') as file:
         try:
             with zipfile.ZipFile(file) as archive:
                 size = sum(entry.file_size for entry in archive.infolist())
                 if size > limit:
-                    raise ValueError(f'it holds {size:,} bytes, more than {limit:,}')
+                    raise ValueError(f'it has {size:,} bytes, more than {limit:,}')
                 for entry in archive.infolist():
                     _check_array(archive, entry)
             file.seek(0)
@@ -109,11 +109,11 @@ def read_npz(path: epath.PathLike, limit: int) -> dict[str, np.ndarray]:
 
 
 def _check_array(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> None:
-    """Refuses what is no array, or declares a larger one than it holds: NumPy would allocate it."""
+    """Raise ValueError for non-arrays, and for headers that would allocate more than is stored."""
     with archive.open(entry) as file:
         version = np.lib.format.read_magic(file)
         if version not in _HEADERS:
-            raise ValueError(f'{entry.filename} has the format {version}, which is not known')
+            raise ValueError(f'{entry.filename} has the unknown format {version}')
         shape, _, dtype = _HEADERS[version](file)
     if math.prod(shape) * max(dtype.itemsize, 1) > entry.file_size:
-        raise ValueError(f'{entry.filename} says that it is {dtype} {list(shape)}, and is smaller')
+        raise ValueError(f'{entry.filename} declares {dtype} {list(shape)} but has fewer bytes')

@@ -1,4 +1,4 @@
-"""Metrics between two log lines: kept on the device, fetched late, checked, averaged."""
+"""Metrics between two log lines: kept on the device, fetched late, checked and averaged."""
 
 import contextlib
 import time
@@ -13,29 +13,29 @@ from dcgan_jax.runtime.nonfinite import SKIPPED
 
 
 class MetricLog:
-    """Collects the metrics of calls until somebody asks for their means."""
+    """Collects the metrics of calls and averages them on request."""
 
     def __init__(
         self, batch_size: int, last_checkpoint: Callable[[], int | None], max_skipped: int = 0
     ):
-        """Starts empty.
+        """Initialize without metrics.
 
         Args:
-            batch_size: images a step, for images/s.
-            last_checkpoint: its step, for the message of an error.
-            max_skipped: how many updates in a row may be skipped.
+            batch_size: Images per step, for `images_per_second`.
+            last_checkpoint: Function that returns the step of the last checkpoint.
+            max_skipped: Largest allowed number of consecutive skipped updates.
         """
         self._batch_size = batch_size
         self._last_checkpoint = last_checkpoint
-        self._max_skipped, self._skipped_in_a_row = max_skipped, 0
+        self._max_skipped, self._consecutive_skipped = max_skipped, 0
         self._calls: list[tuple[int, dict[str, jax.Array]]] = []
         self._steps = 0
-        self._since: float | None = None  # None until the first call, which compiles, is done.
+        self._since: float | None = None  # None until the first call has compiled and finished.
 
     def add(self, first: int, end: int, metrics: dict[str, jax.Array]) -> None:
-        """Takes the metrics `[end - first]` of a call; waits for the call before it.
+        """Add the metrics `[end - first]` of a call, after waiting for the previous call.
 
-        So the host is never more than one call ahead of the devices, and never makes them wait.
+        The host is therefore at most one call ahead of the devices, which never wait for it.
         """
         if self._since is None:
             jax.block_until_ready(metrics)
@@ -47,13 +47,14 @@ class MetricLog:
         self._calls.append((first, metrics))
 
     def fetch(self) -> dict[str, float]:
-        """Means over the steps added since the last fetch, and `images_per_second` over them.
+        """Return the means since the last fetch, and `images_per_second`.
 
-        Skipped updates are counted, and left out of the means; there is none if all were skipped.
+        Skipped updates are counted but excluded from the means, which are absent if all are
+        skipped.
 
         Raises:
-            NonFiniteError: a metric was not finite: names it, its step and the last checkpoint.
-            TrainingError: too many updates in a row were skipped.
+            NonFiniteError: If a metric is not finite.
+            TrainingError: If too many consecutive updates are skipped.
         """
         first = self._calls[0][0]
         calls = jax.device_get([metrics for _, metrics in self._calls])
@@ -75,7 +76,7 @@ class MetricLog:
 
     @contextlib.contextmanager
     def paused(self) -> Iterator[None]:
-        """Leaves the time within out of `images_per_second`."""
+        """Return a context whose time is excluded from `images_per_second`."""
         start = time.perf_counter()
         yield
         self._since += time.perf_counter() - start
@@ -83,27 +84,27 @@ class MetricLog:
     def _check_skipped(self, first: int, skipped: np.ndarray) -> None:
         if skipped.any():
             steps = first + np.flatnonzero(skipped) + 1
-            logging.warning('%d updates skipped, at steps %s', len(steps), steps[:10].tolist())
-        for one in skipped:
-            self._skipped_in_a_row = self._skipped_in_a_row + 1 if one else 0
-            if self._skipped_in_a_row > self._max_skipped:
+            logging.warning('skipped %d updates, at steps %s', len(steps), steps[:10].tolist())
+        for is_skipped in skipped:
+            self._consecutive_skipped = self._consecutive_skipped + 1 if is_skipped else 0
+            if self._consecutive_skipped > self._max_skipped:
                 raise TrainingError(
-                    f'more than {self._max_skipped} updates in a row were not finite and skipped: '
-                    f'stopped, {self._good()}'
+                    f'more than max_skipped={self._max_skipped} consecutive updates were not '
+                    f'finite: stopped, {self._checkpoint_status()}; try a lower learning rate'
                 )
 
-    def _good(self) -> str:
+    def _checkpoint_status(self) -> str:
         step = self._last_checkpoint()
-        return 'no checkpoint yet' if step is None else f'the last checkpoint is of step {step}'
+        return 'there is no checkpoint' if step is None else f'the last checkpoint is {step}'
 
     def _check_finite(self, first: int, series: dict[str, np.ndarray]) -> None:
-        bad = {name: np.flatnonzero(~np.isfinite(values)) for name, values in series.items()}
-        bad = {name: int(steps[0]) for name, steps in bad.items() if len(steps)}
-        if not bad:
+        first_bad = {name: np.flatnonzero(~np.isfinite(values)) for name, values in series.items()}
+        first_bad = {name: int(steps[0]) for name, steps in first_bad.items() if len(steps)}
+        if not first_bad:
             return
-        name = min(bad, key=bad.get)
-        value, at = series[name][bad[name]], first + bad[name] + 1
+        name = min(first_bad, key=first_bad.get)
+        value, step = series[name][first_bad[name]], first + first_bad[name] + 1
         raise NonFiniteError(
-            f'{name} is {value} at step {at}: stopped, {self._good()}; '
-            'try a lower learning rate or another seed in another --workdir'
+            f'{name} is {value} at step {step}: stopped, {self._checkpoint_status()}; '
+            'try a lower learning rate, or another seed in another --workdir'
         )

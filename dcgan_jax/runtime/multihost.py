@@ -1,7 +1,7 @@
-"""Several processes as one run, on one machine or many: each has some of the devices.
+"""Runs with several processes, on one machine or many, each with some of the devices.
 
-All of them run the same program: what compiles and computes must happen in all, in the same order.
-What is written once, the first process writes.
+All processes run the same program and must compile and execute the same computations in the same
+order. The primary process (index 0) writes the files.
 """
 
 import contextlib
@@ -16,67 +16,67 @@ from jax.experimental import multihost_utils
 
 from dcgan_jax.runtime.errors import UserError
 
-HEARTBEAT_SECONDS = 30  # Until a process that is gone is missed.
+HEARTBEAT_SECONDS = 30  # Time until a lost process is detected.
 
 
 def initialize(coordinator: str | None, count: int | None, index: int | None) -> None:
-    """Joins the other processes of a run; before anything else uses a device.
+    """Join the processes of a run; must be called before any device is used.
 
     Args:
-        coordinator: 'HOST:PORT' of the first process; None where the cluster tells (Cloud TPU
-            slices, SLURM, Open MPI, Kubernetes).
-        count: how many processes; None as above.
-        index: of this one, from 0; None as above.
+        coordinator: 'HOST:PORT' of the primary process; None means to detect it from the cluster
+            (Cloud TPU, SLURM, Open MPI, Kubernetes).
+        count: Number of processes; None as above.
+        index: Index of this process, from 0; None as above.
 
     Raises:
-        UserError: the others can't be found.
+        UserError: If the other processes cannot be reached.
     """
-    # A process that is lost, or never comes, ends the others by an abort, after a line that says
-    # so: the stacks of all their threads, which absl has asked for, would hide it.
+    # If a process is lost or missing, JAX aborts the others with a message, which the stack traces
+    # of all threads (enabled by absl) would hide.
     faulthandler.disable()
-    logging.info('waiting for the other processes of this run, five minutes at most')
+    logging.info('waiting up to five minutes for the other processes of this run')
     try:
         jax.distributed.initialize(
             coordinator, count, index, heartbeat_timeout_seconds=HEARTBEAT_SECONDS
         )
     except (RuntimeError, ValueError) as error:
         raise UserError(
-            f'cannot join the processes of this run ({error}): give --coordinator_address, '
-            '--num_processes and --process_id to each'
+            f'cannot join the processes of this run ({error}): pass --coordinator_address, '
+            '--num_processes and --process_id to each process'
         ) from error
 
 
 def is_primary() -> bool:
-    """Whether this process writes what is written once."""
+    """Return whether this is the process that writes files."""
     return jax.process_index() == 0
 
 
 def on_primary(function: Callable[..., Any], *arguments: Any) -> Any:
-    """Calls `function` in the first process while the others wait; its failure is everyone's.
+    """Call a function in the primary process while the others wait.
 
     Returns:
-        What it returned, None in the others.
+        The result of the function, or None in the other processes.
 
     Raises:
-        UserError: in the others, if it raised; in the first, what it raised.
+        UserError: In the other processes, if the function raised an exception in the primary one.
     """
     result, failure = None, None
     if is_primary():
         try:
             result = function(*arguments)
-        except Exception as error:  # The others wait for an answer, whatever it is.
+        except Exception as error:  # Reported below, because the others wait for the outcome.
             failure = error
     if jax.process_count() > 1:
         failed = multihost_utils.broadcast_one_to_all(np.int32(failure is not None))
         if failed and failure is None:
-            failure = UserError('the first process refused or failed, and says why')
+            failure = UserError('the primary process failed; see its error message')
     if failure is not None:
         raise failure
     return result
 
 
 def all_true(value: bool) -> bool:
-    """Whether it is true in every process."""
+    """Return whether `value` is true in every process."""
     if jax.process_count() == 1:
         return value
     return bool(np.all(multihost_utils.process_allgather(np.bool_(value))))
@@ -84,7 +84,7 @@ def all_true(value: bool) -> bool:
 
 @contextlib.contextmanager
 def primary_context(context: contextlib.AbstractContextManager) -> Any:
-    """A block within which the first process, and it alone, holds `context`."""
+    """Enter a context in the primary process only."""
     with contextlib.ExitStack() as stack:
         on_primary(stack.enter_context, context)
         yield

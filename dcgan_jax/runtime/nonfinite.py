@@ -1,8 +1,10 @@
-"""What happens to an update that makes a loss, a gradient or a parameter NaN or infinite.
+"""Handling of updates with a NaN or infinite loss, gradient or parameter.
 
-`config.on_nonfinite` says: 'stop' ends the run, whose checkpoints are finite. 'skip' leaves the
-networks as they were before the update and goes on with the next batch. 'rollback' goes back to the
-last checkpoint, and on with batches, latents and dropout of another seed.
+`config.on_nonfinite` is one of
+- 'stop': end the run; its checkpoints are finite;
+- 'skip': keep the networks of before the update and continue with the next batch;
+- 'rollback': restore the last checkpoint and continue with another seed of batches, latents and
+  dropout.
 """
 
 import json
@@ -19,16 +21,16 @@ from dcgan_jax.runtime.files import write_atomic
 State = Any  # A flax.struct dataclass of arrays with a field `step`.
 
 CHOICES = ('stop', 'skip', 'rollback')
-FILE = 'rollbacks.json'  # in the workdir
+FILE = 'rollbacks.json'  # In the workdir.
 SKIPPED = 'skipped_updates'  # Metric: 1 for an update that was skipped, else 0.
 
 
 def skip_nonfinite(
     before: State, after: State, metrics: dict[str, jax.Array]
 ) -> tuple[State, dict[str, jax.Array]]:
-    """The state after an update whose metrics are finite, else the one before, a step later.
+    """Return the updated state if all metrics are finite, else the previous state, one step later.
 
-    The metrics have the norms of both gradients and of all new parameters, so they tell.
+    The metrics include the gradient and parameter norms of both networks, so they are sufficient.
     """
     finite = jnp.all(jnp.isfinite(jnp.stack(jax.tree.leaves(metrics))))
     kept = jax.tree.map(lambda new, old: jnp.where(finite, new, old), after, before)
@@ -37,28 +39,28 @@ def skip_nonfinite(
 
 
 def seed_after_rollbacks(seed: int, rollbacks: int) -> int:
-    """The seed of batches, latents and dropout after so many rollbacks; after none the run's."""
+    """Return the seed of batches, latents and dropout after a number of rollbacks."""
     if not rollbacks:
         return seed
     return int(np.random.SeedSequence([seed, rollbacks]).generate_state(1)[0])
 
 
 def read_rollbacks(workdir: epath.Path) -> list[str]:
-    """Why the run went back, each time it did.
+    """Return the reason of each rollback of a run.
 
     Raises:
-        UserError: the file that says so is damaged.
+        UserError: If the file is damaged.
     """
     path = workdir / FILE
     try:
-        found = json.loads(path.read_text()) if path.exists() else []
-        if not isinstance(found, list) or not all(isinstance(why, str) for why in found):
-            raise ValueError('it is no list of strings')
+        reasons = json.loads(path.read_text()) if path.exists() else []
+        if not isinstance(reasons, list) or not all(isinstance(text, str) for text in reasons):
+            raise ValueError('not a list of strings')
     except (OSError, ValueError, RecursionError) as error:
-        raise UserError(f'{path} is damaged ({error}): restore it, or delete it') from error
-    return found
+        raise UserError(f'{path} is damaged ({error}): restore or delete it') from error
+    return reasons
 
 
-def add_rollback(workdir: epath.Path, why: str) -> None:
-    """Counts one, also for later processes."""
-    write_atomic(workdir / FILE, json.dumps([*read_rollbacks(workdir), why], indent=2).encode())
+def add_rollback(workdir: epath.Path, reason: str) -> None:
+    """Record a rollback in the workdir."""
+    write_atomic(workdir / FILE, json.dumps([*read_rollbacks(workdir), reason], indent=2).encode())

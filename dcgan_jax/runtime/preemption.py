@@ -1,7 +1,7 @@
-"""SIGTERM and SIGINT end a run after the call under way, with a checkpoint.
+"""Graceful stop on SIGTERM and SIGINT: a checkpoint is saved after the current call.
 
-Preemptible machines send SIGTERM some seconds before they stop; SIGINT is Ctrl-C, and a second one
-ends the process at once. Of several processes each takes either for a SIGTERM to all.
+Preemptible machines send SIGTERM some seconds before they shut down. SIGINT is Ctrl-C; a second one
+ends the process immediately. With several processes, either signal to one process stops all.
 """
 
 import contextlib
@@ -16,27 +16,27 @@ import jax
 from jax.experimental import multihost_utils
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
-_calls = itertools.count(1)  # JAX's processes agree on a number that all of them come to.
+_calls = itertools.count(1)  # Processes agree on the sync point, so the count must be common.
 
 
-class Preempted(BaseException):  # Decoders catch every Exception.
-    """A signal came within `PreemptionWatcher.interruptible`."""
+class Preempted(BaseException):  # Not an Exception, which image decoders would catch.
+    """A signal was received within `PreemptionWatcher.interruptible`."""
 
 
 class PreemptionWatcher:
-    """Whether, and by which signal, the run was asked to stop.
+    """Records the first signal that asks the run to stop.
 
     Attributes:
-        signal: the first that came, or None.
+        signal: The signal, or None.
     """
 
     def __init__(self):
-        """Nothing was asked yet."""
+        """Initialize without a signal."""
         self.signal: signal.Signals | None = None
-        self._interrupts = False
+        self._interruptible = False
 
     def should_stop(self) -> bool:
-        """Whether to stop now; all processes ask after each call, and have the same answer."""
+        """Return whether to stop; must be called by all processes, which get the same answer."""
         if jax.process_count() == 1:
             return self.signal is not None
         reached = multihost_utils.reached_preemption_sync_point(next(_calls))
@@ -45,39 +45,39 @@ class PreemptionWatcher:
         return reached
 
     def handle_signal(self, number: int, frame: FrameType | None) -> None:
-        """The handler of the signals."""
+        """Handle a signal."""
         del frame
         if self.signal is None:
             self.signal = signal.Signals(number)
-            if self._interrupts:
+            if self._interruptible:
                 raise Preempted
         elif number == signal.SIGINT:
             raise KeyboardInterrupt
 
     @contextlib.contextmanager
     def interruptible(self) -> Iterator[None]:
-        """A block that may be given up, an evaluation say: one of one process ends at a signal.
+        """Return a context that a signal interrupts immediately, if there is only one process.
 
         Raises:
-            Preempted: a signal came in the block, or had come before.
+            Preempted: If a signal is received within the context or was received before.
         """
-        self._interrupts = True
+        self._interruptible = True
         try:
             if self.signal is not None:
                 raise Preempted
             yield
         finally:
-            self._interrupts = False
+            self._interruptible = False
 
 
 @contextlib.contextmanager
 def watch() -> Iterator[PreemptionWatcher]:
-    """Catches the signals in a block; outside of the main thread, which alone may, none come."""
+    """Return a context that catches the signals; without effect outside of the main thread."""
     watcher = PreemptionWatcher()
     if threading.current_thread() is not threading.main_thread():
         yield watcher
         return
-    if jax.process_count() > 1:  # JAX tells SIGTERM to all processes, and has its handler.
+    if jax.process_count() > 1:  # JAX handles SIGTERM and notifies all processes.
         handlers = {signal.SIGINT: _as_sigterm}
     else:
         handlers = dict.fromkeys(_SIGNALS, watcher.handle_signal)

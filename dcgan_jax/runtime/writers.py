@@ -17,16 +17,16 @@ from dcgan_jax.runtime import multihost
 from dcgan_jax.runtime.clu_no_tf import metric_writers
 from dcgan_jax.runtime.errors import TrainingError
 
-_FLUSH_SECONDS = 30.0  # what a process that is killed loses of its curves
+_FLUSH_SECONDS = 30.0  # A killed process loses at most this much of its curves.
 
 
 class TensorBoardWriter(metric_writers.MetricWriter):
-    """Writes event files that TensorBoard reads, into one folder; raises what goes wrong there."""
+    """Writes TensorBoard event files and raises I/O errors, unlike a `SummaryWriter`."""
 
     def __init__(self, logdir: epath.PathLike, first_step: int = 0):
-        """Opens a new event file in `logdir`; TensorBoard drops older events after `first_step`."""
-        # The suffix keeps apart two files of one second, which would else be one. A `SummaryWriter`
-        # has a thread that ends unseen at the first error, and is waited for without end.
+        """Open a new event file in `logdir`; TensorBoard drops older events after `first_step`."""
+        # The suffix distinguishes two files created in the same second. A `SummaryWriter` is not
+        # used because its thread ends silently at the first error, and closing it then blocks.
         with _raise_training_error():
             self._events = EventsWriter(os.path.join(logdir, 'events'), f'.from{first_step}')
         self._flushed = time.monotonic()
@@ -34,22 +34,22 @@ class TensorBoardWriter(metric_writers.MetricWriter):
         self._write(Event(step=first_step + 1, session_log=started))
 
     def write_scalars(self, step: int, scalars: Mapping[str, Any]) -> None:
-        """Writes numbers by name."""
+        """Write scalars by name."""
         for name, value in scalars.items():
             self._write(Event(step=step, summary=summary.scalar(name, float(value))))
 
     def write_images(self, step: int, images: Mapping[str, np.ndarray]) -> None:
-        """Writes pictures by name: uint8 `[H, W, C]` or `[N, H, W, C]`, one picture each."""
+        """Write images by name: uint8 `[H, W, C]`, or `[N, H, W, C]` for several images."""
         for name, value in images.items():
             named = {name: value}
             if value.ndim == 4:
                 named = {f'{name}/{index}': image for index, image in enumerate(value)}
             for tag, image in named.items():
-                drawn = summary.image(tag, image, dataformats='HWC')
-                self._write(Event(step=step, summary=drawn))
+                encoded = summary.image(tag, image, dataformats='HWC')
+                self._write(Event(step=step, summary=encoded))
 
     def write_texts(self, step: int, texts: Mapping[str, str]) -> None:
-        """Writes Markdown by name."""
+        """Write Markdown texts by name."""
         for name, value in texts.items():
             self._write(Event(step=step, summary=summary.text(name, value)))
 
@@ -59,14 +59,14 @@ class TensorBoardWriter(metric_writers.MetricWriter):
         arrays: Mapping[str, np.ndarray],
         num_buckets: Mapping[str, int] | None = None,
     ) -> None:
-        """Writes histograms of arrays by name, in 30 buckets unless told."""
+        """Write histograms of arrays by name, with 30 buckets by default."""
         for name, value in arrays.items():
             buckets = (num_buckets or {}).get(name) or 30
-            counted = summary.histogram(name, np.asarray(value), buckets)
-            self._write(Event(step=step, summary=counted))
+            histogram = summary.histogram(name, np.asarray(value), buckets)
+            self._write(Event(step=step, summary=histogram))
 
     def write_hparams(self, hparams: Mapping[str, Any]) -> None:
-        """Writes the run's hyper-parameters, flat, for TensorBoard's HPARAMS page."""
+        """Write the flattened hyperparameters for TensorBoard's HPARAMS page."""
         plain = {
             name: value if isinstance(value, (bool, int, float, str)) else str(value)
             for name, value in hparams.items()
@@ -77,25 +77,25 @@ class TensorBoardWriter(metric_writers.MetricWriter):
     def write_summaries(
         self, step: int, values: Mapping[str, Any], metadata: Mapping[str, Any] | None = None
     ) -> None:
-        """Raw summaries have no use here."""
+        """Not supported."""
         raise NotImplementedError('TensorBoardWriter writes no raw summaries')
 
     def write_videos(self, step: int, videos: Mapping[str, Any]) -> None:
-        """Videos have no use here."""
+        """Not supported."""
         raise NotImplementedError('TensorBoardWriter writes no videos')
 
     def write_audios(self, step: int, audios: Mapping[str, Any], *, sample_rate: int) -> None:
-        """Sounds have no use here."""
+        """Not supported."""
         raise NotImplementedError('TensorBoardWriter writes no audio')
 
     def flush(self) -> None:
-        """Hands all to the file system."""
+        """Flush the event file."""
         self._flushed = time.monotonic()
         with _raise_training_error():
             self._events.flush()
 
     def close(self) -> None:
-        """Flushes and closes the event file."""
+        """Flush and close the event file."""
         with _raise_training_error():
             self._events.close()
 
@@ -109,10 +109,10 @@ class TensorBoardWriter(metric_writers.MetricWriter):
 
 @contextlib.contextmanager
 def open_writer(workdir: epath.PathLike, first_step: int) -> Iterator[metric_writers.MetricWriter]:
-    """A writer to event files in `workdir`, in a thread; only the first process writes.
+    """Open an asynchronous writer of event files in `workdir`; only the primary process writes.
 
     Raises:
-        TrainingError: the files can't be written; told by a later write, or at the end.
+        TrainingError: If the files cannot be written; raised by a later write, or on exit.
     """
     events = [TensorBoardWriter(workdir, first_step)] if multihost.is_primary() else []
     try:
@@ -133,6 +133,6 @@ def _raise_training_error() -> Iterator[None]:
         yield
     except OSError as error:
         raise TrainingError(
-            f"TensorBoard's events can not be written ({error}): stopped, checkpoints stay; mend "
-            'that (free some space, say), then the same command goes on'
+            f'TensorBoard events cannot be written ({error}): stopped, checkpoints are kept; fix '
+            'this (e.g. free disk space), then rerun the same command to resume'
         ) from error
