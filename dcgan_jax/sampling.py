@@ -164,7 +164,7 @@ class Sampler:
             known = {
                 'params': state.ema_params,
                 # The stored vectors belong to the live parameters.
-                'spectral_stats': layers.iterated_spectral_stats(
+                'spectral_stats': layers.update_spectral_stats(
                     state.ema_params, state.generator.spectral_stats, _POWER_ITERATIONS
                 ),
                 'captions': state.generator.captions,

@@ -169,11 +169,11 @@ def test_groups_of_at_least_four_neighbours_share_their_statistics(channels, gro
     [
         (
             {'generator': {'norm': 'instance', 'base_size': 1, 'features': (8, 8)}},
-            "norm='instance' makes all of a map of 1x1 pixels and 6 channels zero .Generator",
+            "norm='instance' .* 1x1 pixels and 6 channels .*Generator",
         ),
         (
             {'discriminator': {'norm': 'instance', 'features': (6, 8, 8)}},
-            r'1x1 pixels and 8 channels zero \(Discriminator, norm_2\)',
+            r'1x1 pixels and 8 channels .*\(Discriminator, norm_2\)',
         ),
         (
             {'discriminator': {'norm': 'layer', 'features': (6, 8, 8), 'width': 0.01}},
@@ -365,9 +365,13 @@ def test_a_residual_generator_computes_the_papers_blocks():
 
 def test_enlarge_and_shrink_are_inverse_and_average():
     x = images(2)
-    np.testing.assert_array_equal(blocks_lib.enlarge(x, 2), np.asarray(x).repeat(2, 1).repeat(2, 2))
-    np.testing.assert_allclose(blocks_lib.shrink(blocks_lib.enlarge(x, 2), 2), x, rtol=1e-6)
-    np.testing.assert_allclose(blocks_lib.shrink(x, 2), halved(np.asarray(x)), rtol=1e-5, atol=1e-6)
+    np.testing.assert_array_equal(
+        blocks_lib.upsample(x, 2), np.asarray(x).repeat(2, 1).repeat(2, 2)
+    )
+    np.testing.assert_allclose(blocks_lib.downsample(blocks_lib.upsample(x, 2), 2), x, rtol=1e-6)
+    np.testing.assert_allclose(
+        blocks_lib.downsample(x, 2), halved(np.asarray(x)), rtol=1e-5, atol=1e-6
+    )
 
 
 # What looks at more than a pixel's neighbours.
@@ -490,7 +494,7 @@ def test_each_convolution_may_have_a_kernel_size_of_its_own():
         ),
         (
             {'discriminator': {'block': 'residual', 'features': (4,) * 4, 'strides': (2,) * 4}},
-            '16 times',
+            'discriminator.strides',
         ),
     ],
     ids=str,
@@ -509,7 +513,7 @@ def test_residual_discriminators_need_sides_that_can_be_halved():
     config = residual_config()
     config.generator.update(base_size=3, features=(256, 256), strides=(2, 2, 1))
     config.discriminator.update(strides=(2, 2, 2, 1))
-    with pytest.raises(UserError, match='divisible by that, not 12'):
+    with pytest.raises(UserError, match=r'strides.* 12'):
         models.build(config, (12, 12, 3))
 
 

@@ -194,7 +194,7 @@ def test_winograd_loses_few_digits(name, k, strides, limit):
 
 
 def test_winograd_refuses_kernels_beyond_its_points():
-    with pytest.raises(ValueError, match='At most 7 taps a phase, got 8'):
+    with pytest.raises(ValueError, match='got 8'):
         conv_winograd.conv(
             jnp.ones((1, 8, 8, 5)), jnp.ones((8, 8, 5, 5)), 1, operand_dtype=jnp.float32
         )

@@ -82,7 +82,7 @@ def assert_refused(result, *words):
             ['--checkpoint', 'no meaning with --images'],
         ),
         ([*TINY, '--workdir='], ['--workdir is empty']),
-        ([*TINY, '--workdir={tmp}/w', '--config.generator.base_size=4'], ['makes 16x16 images']),
+        ([*TINY, '--workdir={tmp}/w', '--config.generator.base_size=4'], ['16x16']),
         (['--config={tmp}/syntax.py', '--workdir={tmp}/w'], ['syntax.py']),
         (['--config={tmp}/file.py', '--workdir={tmp}/w'], ["no attribute 'get_config'"]),
         (['--mode=sample', '--workdir={tmp}/broken'], ['config.json', 'damaged']),

@@ -120,7 +120,7 @@ def test_weights_are_drawn_as_the_paper_says():
 
 
 def test_an_image_size_that_the_stages_cannot_reach_is_refused():
-    with pytest.raises(UserError, match=r'makes 32x32 images.*data set has 48x48'):
+    with pytest.raises(UserError, match=r'32x32.*48x48'):
         models.build(cifar10.get_config(), (48, 48, 3))
 
 
@@ -128,7 +128,7 @@ def test_a_discriminator_that_shrinks_too_far_is_refused():
     config = cifar10.get_config()
     config.discriminator.features = (8,) * 6
     config.discriminator.strides = (2,) * 6
-    with pytest.raises(UserError, match='64 times'):
+    with pytest.raises(UserError, match=r'discriminator\.strides'):
         models.build(config, (32, 32, 3))
 
 

@@ -269,7 +269,7 @@ def test_a_batch_that_the_devices_cannot_share_is_refused(config, tmp_path, monk
 
 def test_an_image_size_out_of_reach_is_refused_before_the_workdir_is_claimed(config, tmp_path):
     config.generator.base_size = 4
-    with pytest.raises(UserError, match='makes 16x16 images'):
+    with pytest.raises(UserError, match='16x16'):
         training.train_and_evaluate(config, tmp_path)
     assert not (tmp_path / 'config.json').exists()
 

@@ -1,4 +1,4 @@
-"""Layers that look at a whole map, or at other images of the batch."""
+"""Self-attention and minibatch standard deviation."""
 
 from typing import Any
 
@@ -10,14 +10,15 @@ from dcgan_jax.models import layers
 
 
 class SelfAttention(nn.Module):
-    """x + gamma * o(attention(x)) (SAGAN: Zhang et al. 2019, arXiv:1805.08318, eq. 1 to 3).
+    """Self-attention (SAGAN: Zhang et al. 2019, arXiv:1805.08318, eq. 1 to 3).
 
-    Keys and values are max-pooled by 2, as the authors' code does; gamma starts at 0.
+    The output is x + gamma * o(attention(x)), where gamma is initialized to 0. As in the authors'
+    code, keys and values are max-pooled by 2.
 
     Attributes:
-        kernel_init: of the four 1x1 convolutions.
-        spectral_norm: of those.
-        dtype: of the computation.
+        kernel_init: Initializer of the four 1x1 convolutions.
+        spectral_norm: Whether to apply spectral normalization to them.
+        dtype: Data type of the computation.
     """
 
     kernel_init: Any
@@ -26,7 +27,7 @@ class SelfAttention(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        """Maps [B, H, W, C], H and W even, to the same shape."""
+        """Apply self-attention to a map [B, H, W, C] with even H and W."""
         batch, _, _, channels = x.shape
 
         def project(features: int, name: str) -> layers.Dense:
@@ -39,14 +40,14 @@ class SelfAttention(nn.Module):
                 name=name,
             )
 
-        def pooled(y: jax.Array) -> jax.Array:
+        def pool(y: jax.Array) -> jax.Array:
             return nn.max_pool(y, (2, 2), (2, 2)).reshape(batch, -1, y.shape[-1])
 
         small = max(channels // 8, 1)
         queries = project(small, 'query')(x).reshape(batch, -1, small)
-        keys = pooled(project(small, 'key')(x))
-        values = pooled(project(max(channels // 2, 1), 'value')(x))
-        # Softmax and gamma's product are computed in float32: their gradients sum over positions.
+        keys = pool(project(small, 'key')(x))
+        values = pool(project(max(channels // 2, 1), 'value')(x))
+        # The softmax and the product with gamma use float32, as their gradients sum over positions.
         logits = jnp.einsum('bqc,bkc->bqk', queries, keys, preferred_element_type=jnp.float32)
         weights = jax.nn.softmax(logits, axis=-1).astype(self.dtype)
         attended = jnp.einsum('bqk,bkc->bqc', weights, values)
@@ -57,21 +58,23 @@ class SelfAttention(nn.Module):
 
 
 def minibatch_stddev(x: jax.Array, group: int) -> jax.Array:
-    """Adds a channel that tells D how much images differ (Karras et al. 2018, arXiv:1710.10196, 3).
+    """Append a channel with the standard deviation over a group of images.
+
+    See Karras et al. 2018, arXiv:1710.10196, section 3.
 
     Args:
-        x: [B, H, W, C].
-        group: images compared with each other: i, i + B / group, ...; divides B, or B is smaller
-            and is one group.
+        x: Map [B, H, W, C].
+        group: Number of images in a group (i, i + B / group, ...); divides B, or is larger than B
+            for a single group.
 
     Returns:
-        [B, H, W, C + 1] of x's dtype; the added channel holds the standard deviation within a
-        group, computed in float32 and averaged over H, W and C.
+        [B, H, W, C + 1] of x's dtype. The last channel is the standard deviation within the group,
+        computed in float32 and averaged over H, W and C.
     """
     batch, height, width, _ = x.shape
     group = min(group, batch)
     y = x.astype(jnp.float32).reshape(group, batch // group, -1)
     stddev = jnp.sqrt(jnp.var(y, axis=0) + 1e-8)
-    level = jnp.tile(jnp.mean(stddev, axis=-1), group)
-    plane = jnp.broadcast_to(level[:, None, None, None], (batch, height, width, 1))
-    return jnp.concatenate([x, plane.astype(x.dtype)], axis=-1)
+    mean = jnp.tile(jnp.mean(stddev, axis=-1), group)
+    channel = jnp.broadcast_to(mean[:, None, None, None], (batch, height, width, 1))
+    return jnp.concatenate([x, channel.astype(x.dtype)], axis=-1)

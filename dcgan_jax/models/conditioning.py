@@ -8,15 +8,15 @@ from dcgan_jax.models import layers
 
 
 def select(net: nn.Module, labels: jax.Array | None) -> jax.Array | None:
-    """The condition of each image, which `embed` maps to features.
+    """Return the condition of each image, for `embed`.
 
     Args:
-        net: the module that calls, with fields num_classes and caption_size.
-        labels: classes or captions by number, int32 [B].
+        net: The calling module, with fields `num_classes` and `caption_size`.
+        labels: Indices of classes or captions, int32 [B].
 
     Returns:
-        Classes, int32 [B]; or vectors of captions [B, caption_size], from the collection
-        'captions', which no gradient changes; None without either.
+        Classes, int32 [B]; or embeddings of captions [B, caption_size] from the non-trainable
+        collection 'captions'; or None for an unconditional module.
     """
     if not net.num_classes or not net.caption_size:
         return labels if net.num_classes else None
@@ -32,15 +32,15 @@ def embed(
     name: str,
     spectral_norm: bool = False,
 ) -> jax.Array:
-    """A vector for each image, float32 [B, features].
+    """Embed the condition of each image, float32 [B, features].
 
-    One is learned for each class (Dumoulin et al. 2017, arXiv:1610.07629; Miyato & Koyama 2018,
-    arXiv:1802.05637); for captions a linear map is, so that unseen captions have one too.
+    Classes have learned embeddings (Dumoulin et al. 2017, arXiv:1610.07629; Miyato & Koyama 2018,
+    arXiv:1802.05637). Captions have a learned linear map, which also applies to unseen captions.
     """
     if condition.ndim == 1:
-        known = layers.Embed(net.num_classes, features, init, spectral_norm, name=name)
+        embedding = layers.Embed(net.num_classes, features, init, spectral_norm, name=name)
     else:
-        known = layers.Dense(
+        embedding = layers.Dense(
             features, use_bias=False, kernel_init=init, spectral_norm=spectral_norm, name=name
         )
-    return known(condition)
+    return embedding(condition)

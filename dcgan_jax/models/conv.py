@@ -1,18 +1,16 @@
-"""Square 'SAME' convolutions as pure functions, each with several lowerings.
+"""Square 'SAME' convolutions as pure functions with several lowerings.
 
-A lowering is one way to compute the same numbers from the same parameters:
+All lowerings compute the same function of the same parameters:
 
-- 'xla': `lax.conv_general_dilated` and `lax.conv_transpose`, what TPUs want.
-- 'adjoint': a transposed convolution as the gradient of a convolution, with its own gradients
-  written as convolutions. XLA maps these patterns to cuDNN's backward kernels; what
-  `lax.conv_transpose` gives it runs as forward convolutions of zero-stuffed images, with four times
-  the arithmetic. Convolutions are as in 'xla'.
-- 'matmul': a few plain matrix products (`winograd`, and `patches` where one side has a few channels
-  only), for CPUs, where XLA has fast products but no fast gradient of a strided or transposed
-  convolution. A transposed convolution is the adjoint of a convolution, so it needs no code of its
-  own.
-- 'auto': 'matmul' where the program is compiled for a CPU, 'adjoint' for an NVIDIA GPU, 'xla'
-  elsewhere.
+- 'xla': `lax.conv_general_dilated` and `lax.conv_transpose`; best on TPUs.
+- 'adjoint': a transposed convolution as the gradient of a convolution, with gradients that are
+  convolutions. XLA maps these patterns to cuDNN's backward kernels, whereas `lax.conv_transpose`
+  runs as a forward convolution of a zero-stuffed image, with four times the arithmetic.
+  Convolutions are as in 'xla'.
+- 'matmul': a few matrix products (`conv_winograd`, or `conv_im2col` for few channels), for CPUs,
+  where XLA has fast products but slow gradients of strided and transposed convolutions. A
+  transposed convolution is computed as the adjoint of a convolution.
+- 'auto': 'matmul' on CPUs, 'adjoint' on NVIDIA GPUs, 'xla' elsewhere.
 """
 
 from __future__ import annotations
@@ -30,27 +28,26 @@ LOWERINGS = ('auto', 'matmul', 'adjoint', 'xla')
 
 _DIMENSIONS = ('NHWC', 'HWIO', 'NHWC')
 
-_IMAGE_CHANNELS = 4  # with no more on one side, patches are cheap and Winograd's transforms dear
+_IMAGE_CHANNELS = 4  # With at most this many channels, im2col is faster than Winograd.
 
 
 def conv(x: jax.Array, kernel: jax.Array, *, strides: int, lowering: str = 'auto') -> jax.Array:
-    """Convolves with 'SAME' padding, like `lax.conv_general_dilated`.
+    """Convolve with 'SAME' padding, like `lax.conv_general_dilated`.
 
-    Zeros are added by TensorFlow's rule: max((ceil(H / strides) - 1) * strides + k - H, 0) in all,
-    the smaller half before.
+    The padding follows TensorFlow: max((ceil(H / strides) - 1) * strides + k - H, 0) zeros in
+    total, of which the smaller half is before.
 
     Args:
-      x: images or features, [B, H, W, C_in].
-      kernel: [k, k, C_in, C_out], of x's type.
+      x: Images or features, [B, H, W, C_in].
+      kernel: [k, k, C_in, C_out], of x's dtype.
       strides: 1 or 2, in both directions.
-      lowering: one of `LOWERINGS`; changes the speed and the rounding, nothing else.
+      lowering: One of `LOWERINGS`; affects only speed and rounding.
 
     Returns:
-      [B, ceil(H / strides), ceil(W / strides), C_out], of x's type.
+      [B, ceil(H / strides), ceil(W / strides), C_out], of x's dtype.
 
     Raises:
-      ValueError: if the kernel is not square or of another type than x, or strides or lowering is
-        not one of the above.
+      ValueError: If an argument is invalid.
     """
     by_lowering = {'matmul': _conv_matmul, 'adjoint': _conv_xla, 'xla': _conv_xla}
     return _lower(by_lowering, x, kernel, strides, lowering)
@@ -59,25 +56,25 @@ def conv(x: jax.Array, kernel: jax.Array, *, strides: int, lowering: str = 'auto
 def conv_transpose(
     x: jax.Array, kernel: jax.Array, *, strides: int, lowering: str = 'auto'
 ) -> jax.Array:
-    """Convolves the zero-stuffed x with 'SAME' padding, like `lax.conv_transpose`.
+    """Apply a transposed convolution with 'SAME' padding, like `lax.conv_transpose`.
 
-    It is the adjoint in x of `conv` of a [H * strides, W * strides] image, with the kernel rotated
-    by 180 degrees and its channels swapped. Output row p is the sum of kernel[t] * x[i] over all
-    p + t = strides * i + k - 1 - max(k - strides, 0) // 2. For k = 4, strides = 2 the geometry is
-    that of PyTorch's ConvTranspose2d(..., 4, stride=2, padding=1), which stores the kernel rotated.
+    This is the adjoint in x of `conv` for an image of [H * strides, W * strides], with the kernel
+    rotated by 180 degrees and its channels swapped. Output row p is the sum of kernel[t] * x[i]
+    over all p + t = strides * i + k - 1 - max(k - strides, 0) // 2. For k = 4 and strides = 2 the
+    geometry is that of PyTorch's ConvTranspose2d(..., 4, stride=2, padding=1), which stores the
+    kernel rotated.
 
     Args:
-      x: features, [B, H, W, C_in].
-      kernel: [k, k, C_in, C_out], of x's type.
+      x: Features, [B, H, W, C_in].
+      kernel: [k, k, C_in, C_out], of x's dtype.
       strides: 1 or 2, in both directions.
-      lowering: one of `LOWERINGS`; changes the speed and the rounding, nothing else.
+      lowering: One of `LOWERINGS`; affects only speed and rounding.
 
     Returns:
-      [B, H * strides, W * strides, C_out], of x's type.
+      [B, H * strides, W * strides, C_out], of x's dtype.
 
     Raises:
-      ValueError: if the kernel is not square or of another type than x, or strides or lowering is
-        not one of the above.
+      ValueError: If an argument is invalid.
     """
     by_lowering = {
         'matmul': _conv_transpose_matmul,
@@ -94,11 +91,11 @@ def _lower(
     strides: int,
     lowering: str,
 ) -> jax.Array:
-    """Checks the arguments and applies the function that `lowering` names."""
+    """Validate the arguments and apply the function of the lowering."""
     if lowering not in LOWERINGS:
         raise ValueError(f'lowering must be one of {LOWERINGS}, got {lowering!r}.')
     if x.dtype != kernel.dtype:
-        raise ValueError(f'The kernel must be of the type of x, {x.dtype}, got {kernel.dtype}.')
+        raise ValueError(f'The kernel must have the dtype of x, {x.dtype}, got {kernel.dtype}.')
     if strides not in (1, 2):
         raise ValueError(f'strides must be 1 or 2, got {strides!r}.')
     if kernel.shape[0] != kernel.shape[1]:
@@ -153,21 +150,22 @@ _conv_transpose_adjoint.defvjp(_conv_transpose_adjoint_fwd, _conv_transpose_adjo
 
 
 def _adjoint(linear: Callable[[jax.Array], jax.Array], y: jax.Array, like: jax.Array) -> jax.Array:
-    """Applies the adjoint of `linear`, a function of an array like `like`, to `y`."""
+    """Apply the adjoint of `linear`, a function of an array like `like`, to `y`."""
     (result,) = jax.linear_transpose(linear, like)(y)
     return result
 
 
 def _adjoint_kernel(kernel: jax.Array) -> jax.Array:
-    """Turns by 180 degrees and exchanges the channels: between a convolution and its adjoint.
+    """Rotate a kernel by 180 degrees and swap its channels.
 
-    The barrier keeps XLA from merging the turn with the convolution, which hides the pattern.
+    The barrier keeps XLA from fusing the rotation with the convolution, which would hide the
+    pattern that it maps to cuDNN.
     """
     return lax.optimization_barrier(jnp.swapaxes(kernel[::-1, ::-1], 2, 3))
 
 
 def _image(x: jax.Array, kernel: jax.Array, strides: int) -> jax.ShapeDtypeStruct:
-    """Shape and type of the transposed convolution of x."""
+    """Return the shape and dtype of the transposed convolution of x."""
     batch, height, width, _ = x.shape
     return jax.ShapeDtypeStruct(
         (batch, height * strides, width * strides, kernel.shape[3]), x.dtype
@@ -178,10 +176,10 @@ def _conv_matmul(
     x: jax.Array, kernel: jax.Array, strides: int, *, transposed: bool = False
 ) -> jax.Array:
     taps = -(-kernel.shape[0] // strides)
-    copied_cheaply = taps == 1 or min(kernel.shape[2:]) <= _IMAGE_CHANNELS
-    form = conv_im2col if copied_cheaply or taps > conv_winograd.MAX_TAPS else conv_winograd
-    # The sums before and after the products need more digits than bfloat16 has. With 3 taps or more
-    # Winograd's sums also need operands of more digits: rounded ones cost 2 to 5% of the result.
+    use_im2col = taps == 1 or min(kernel.shape[2:]) <= _IMAGE_CHANNELS
+    form = conv_im2col if use_im2col or taps > conv_winograd.MAX_TAPS else conv_winograd
+    # The sums before and after the products need more precision than bfloat16. With 3 or more taps,
+    # so do the operands of Winograd's products: rounding them changes the result by 2 to 5%.
     dtype = x.dtype if jnp.finfo(x.dtype).bits >= 32 else jnp.float32
     may_round = x.dtype == jnp.bfloat16 and (form is conv_im2col or taps <= 2)
     rounds = may_round and products.cpu_multiplies_bfloat16()
@@ -196,7 +194,7 @@ def _conv_matmul(
 
 
 def _conv_transpose_matmul(x: jax.Array, kernel: jax.Array, strides: int) -> jax.Array:
-    # `products.einsum` has no `jax.linear_transpose`. XLA drops the convolution of the zeros.
+    # `products.einsum` does not support `jax.linear_transpose`. XLA removes the unused product.
     image = _image(x, kernel, strides)
     _, adjoint = jax.vjp(
         lambda image: _conv_matmul(image, kernel, strides, transposed=True),

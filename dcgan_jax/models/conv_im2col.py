@@ -1,8 +1,8 @@
-"""A 'SAME' convolution as one matrix product over the patches of the image ('im2col').
+"""A 'SAME' convolution as one matrix product over the patches of the image (im2col).
 
-The image is first cut into its s x s phases (space-to-depth), so that a patch is a few long runs of
-memory. The copies are ceil(k / s)^2 times the image: right for images of a few channels, where
-`winograd` has more to do around its products than in them.
+The image is first split into its s x s phases (space-to-depth), so that a patch consists of a few
+contiguous runs of memory. The patches have ceil(k / s)^2 times the size of the image, so this is
+suited for images of few channels, where `conv_winograd` spends most time around its products.
 """
 
 import itertools
@@ -22,10 +22,10 @@ def conv(
     operand_dtype: jax.typing.DTypeLike,
     transposed: bool = False,
 ) -> jax.Array:
-    """Convolves with 'SAME' padding; arguments and result are those of `conv_winograd.conv`."""
+    """Convolve with 'SAME' padding; see `conv_winograd.conv` for the arguments and the result."""
     k, channels = kernel.shape[0], x.shape[3]
     sizes = [-(-size // strides) for size in x.shape[1:3]]
-    taps = -(-k // strides)  # of a phase of the kernel, along an axis
+    taps = -(-k // strides)  # Of a phase of the kernel, along one axis.
 
     padding = [
         (

@@ -1,15 +1,15 @@
 """A 'SAME' convolution by Winograd's minimal filtering: matrix products, which are fast on CPUs.
 
-1. A convolution of stride s is one of stride 1 over the s x s phases of the image (space-to-depth);
-   the kernel splits in the same way, into r x r taps.
-2. F(m, r) (Lavin and Gray 2016, https://arxiv.org/abs/1509.09308) computes m outputs of r taps by
+1. A convolution of stride s is a convolution of stride 1 over the s x s phases of the image
+   (space-to-depth); the kernel is split in the same way, into r x r taps.
+2. F(m, r) (Lavin and Gray 2016, https://arxiv.org/abs/1509.09308) computes m outputs of r taps with
    m + r - 1 products instead of m r: it multiplies polynomials by their values at m + r - 2 points
-   and at infinity. In two dimensions: (m + r - 1)^2 for m^2 r^2.
-3. Two taps take a few additions around the products (`_by_sums`). More of them XLA would fuse into
-   slow loops over single numbers, so there all is matrix products and copies (`_by_products`).
+   and at infinity. In two dimensions it needs (m + r - 1)^2 instead of m^2 r^2 products.
+3. For two taps, the transforms are a few additions (`_by_sums`). For more taps, XLA would fuse them
+   into slow scalar loops, so they are matrix products as well (`_by_products`).
 
-Autodiff of these steps gives such steps again, so gradients of every order are fast too. The
-rounding error is 1e-6 of the result with 2 taps, 4e-6 with 3, 1e-5 with more; of a direct one 4e-7.
+Gradients of every order consist of the same steps and are therefore fast too. The relative rounding
+error is 1e-6 with 2 taps, 4e-6 with 3 and 1e-5 with more, compared to 4e-7 of a direct convolution.
 """
 
 import functools
@@ -27,21 +27,21 @@ from dcgan_jax.models import products, space_to_depth
 
 MAX_TAPS = 7
 
-_FEW_TAPS = 2  # of 3, sums take as long as products, and three times as long to compile
-_POINTS = (0, 1, -1, 2, -2, 1 / 2, -1 / 2)  # with more of them more digits are lost
+_FEW_TAPS = 2  # With 3, sums are as slow as products and take three times as long to compile.
+_POINTS = (0, 1, -1, 2, -2, 1 / 2, -1 / 2)  # More points would lose more precision.
 
-_Grid = list[list[jax.Array]]  # arrays of one shape by row and column
+_Grid = list[list[jax.Array]]  # Arrays of the same shape by row and column.
 _Product = Callable[[jax.Array, jax.Array], jax.Array]
 
 
 class _Tiling(NamedTuple):
-    """How the outputs are cut into tiles.
+    """Partition of the outputs into tiles.
 
     Attributes:
-      taps: of a phase of the kernel, r.
-      tile: outputs of a tile, m.
-      sizes: rows and columns of outputs.
-      counts: rows and columns of tiles.
+      taps: Taps of a phase of the kernel along one axis, r.
+      tile: Outputs of a tile along one axis, m.
+      sizes: Rows and columns of outputs.
+      counts: Rows and columns of tiles.
     """
 
     taps: int
@@ -51,12 +51,12 @@ class _Tiling(NamedTuple):
 
     @property
     def side(self) -> int:
-        """Phase pixels that a tile sees, along an axis."""
+        """Number of phase pixels in the receptive field of a tile, along one axis."""
         return self.tile + self.taps - 1
 
     @property
     def reach(self) -> int:
-        """Tiles that a tile sees, its own included."""
+        """Number of tiles in the receptive field of a tile, along one axis."""
         return -(-self.side // self.tile)
 
 
@@ -68,20 +68,25 @@ def conv(
     operand_dtype: jax.typing.DTypeLike,
     transposed: bool = False,
 ) -> jax.Array:
-    """Convolves with 'SAME' padding; see `conv.conv`, whose arguments and result are these.
+    """Convolve with 'SAME' padding; see `conv.conv`.
 
-    The type should be of 32 bits or more: there are sums before and after the products.
+    Args:
+      x: Images or features, [B, H, W, C_in], with a dtype of at least 32 bits.
+      kernel: [k, k, C_in, C_out], of x's dtype.
+      strides: 1 or 2, in both directions.
+      operand_dtype: Data type to which the operands of the products are rounded.
+      transposed: Whether the kernel is given as [k, k, C_out, C_in] and rotated by 180 degrees.
 
-    With `transposed` the kernel is rotated by 180 degrees with its channels swapped: its shape is
-    then [k, k, C_out, C_in]. The operands of the products are rounded to `operand_dtype`.
+    Returns:
+      [B, ceil(H / strides), ceil(W / strides), C_out], of x's dtype.
 
     Raises:
-      ValueError: for more than `MAX_TAPS` taps a phase, ceil(k / strides).
+      ValueError: If there are more than `MAX_TAPS` taps per phase, ceil(k / strides).
     """
     k = kernel.shape[0]
     taps = -(-k // strides)
     if taps > MAX_TAPS:
-        raise ValueError(f'At most {MAX_TAPS} taps a phase, got {taps} for k={k}, s={strides}.')
+        raise ValueError(f'At most {MAX_TAPS} taps per phase, got {taps} for k={k}, s={strides}.')
     sizes = tuple(-(-size // strides) for size in x.shape[1:3])
     tile = 2 if taps <= _FEW_TAPS else min(4, MAX_TAPS + 2 - taps, *sizes)
     tiling = _Tiling(taps, tile, sizes, tuple(-(-size // tile) for size in sizes))
@@ -97,7 +102,7 @@ def conv(
 
 
 def _tiles(x: jax.Array, k: int, strides: int, tiling: _Tiling) -> jax.Array:
-    """Pads an image and cuts it: [B, rows of tiles, m, s, columns of tiles, m, s, C]."""
+    """Pad and tile an image: [B, rows of tiles, m, s, columns of tiles, m, s, C]."""
     batch, *sizes, channels = x.shape
     counts = [count + tiling.reach - 1 for count in tiling.counts]
     padding = [(0, 0)]
@@ -110,7 +115,7 @@ def _tiles(x: jax.Array, k: int, strides: int, tiling: _Tiling) -> jax.Array:
 
 
 def _by_sums(tiles: jax.Array, taps: jax.Array, tiling: _Tiling, product: _Product) -> jax.Array:
-    """Outputs [m^2, B * tiles, C_out], one product for each point."""
+    """Return the outputs [m^2, B * tiles, C_out] with one product per point."""
     inputs, kernels, outputs = _transforms(tiling.tile, tiling.taps)
     single = [tap.reshape(tap.shape[1:]) for tap in lax.split(taps, [1] * len(taps))]
     rows = range(0, len(single), tiling.taps)
@@ -124,11 +129,11 @@ def _by_sums(tiles: jax.Array, taps: jax.Array, tiling: _Tiling, product: _Produ
 
 
 def _pixels(tiles: jax.Array, tiling: _Tiling) -> _Grid:
-    """The pixels that tiles see, each [B * tiles, s^2 C]."""
+    """Return the pixels in the receptive field of the tiles, each [B * tiles, s^2 C]."""
     m, s, channels = tiles.shape[2], tiles.shape[3], tiles.shape[7]
     tiles = tiles.transpose(0, 1, 2, 4, 5, 3, 6, 7)
     tiles = tiles.reshape(*tiles.shape[:5], s**2 * channels)
-    # The gradient of split is one concatenation; that of indexing is a sum of padded copies.
+    # The gradient of split is a single concatenation, that of indexing a sum of padded copies.
     corners = [lax.split(row, [1] * m, axis=4) for row in lax.split(tiles, [1] * m, axis=2)]
     grid = []
     for a in range(tiling.side):
@@ -142,7 +147,7 @@ def _pixels(tiles: jax.Array, tiling: _Tiling) -> _Grid:
 
 
 def _transform(matrix: np.ndarray, grid: _Grid) -> _Grid:
-    """The matrix times the grid times the matrix transposed, skipping zeros."""
+    """Return matrix @ grid @ matrix.T, skipping zeros."""
     across = [[_combine(coefficients, line) for coefficients in matrix] for line in grid]
     columns = list(zip(*across, strict=True))
     return [[_combine(coefficients, column) for column in columns] for coefficients in matrix]
@@ -156,17 +161,17 @@ def _combine(coefficients: np.ndarray, arrays: Sequence[jax.Array]) -> jax.Array
 def _by_products(
     tiles: jax.Array, taps: jax.Array, tiling: _Tiling, product: _Product
 ) -> jax.Array:
-    """As `_by_sums`, but all points at once."""
+    """Return the same as `_by_sums`, with one product for all points."""
     inputs, kernels, outputs = (np.kron(m, m) for m in _transforms(tiling.tile, tiling.taps))
     values, weights = _apply(inputs, _windows(tiles, tiling)), _apply(kernels, taps)
     return _apply(outputs, product(values, weights))
 
 
 def _windows(tiles: jax.Array, tiling: _Tiling) -> jax.Array:
-    """What tiles see, [side^2, B * tiles, s^2 C]."""
+    """Return the receptive fields of the tiles, [side^2, B * tiles, s^2 C]."""
     m, s, channels = tiles.shape[2], tiles.shape[3], tiles.shape[7]
-    x = tiles.transpose(2, 5, 0, 1, 4, 3, 6, 7)  # the channels stay last: copies run over them
-    # Slices of tiles have one concatenation as gradient; strided windows have side^2 paddings.
+    x = tiles.transpose(2, 5, 0, 1, 4, 3, 6, 7)  # Channels last, for contiguous copies.
+    # The gradient of these slices is a concatenation, that of strided windows side^2 paddings.
     for axis, count in enumerate(tiling.counts):
         parts = []
         for shift in range(tiling.reach):
@@ -177,18 +182,18 @@ def _windows(tiles: jax.Array, tiling: _Tiling) -> jax.Array:
 
 
 def _apply(matrix: np.ndarray, x: jax.Array) -> jax.Array:
-    """The matrix times x along its first axis; in two dimensions XLA transposes no gradient."""
+    """Multiply a matrix and the first axis of x; in this 2D form, XLA transposes no gradient."""
     y = jnp.dot(matrix.astype(x.dtype), x.reshape(len(x), -1))
     return y.reshape(len(matrix), *x.shape[1:])
 
 
 def _transforms(tile: int, taps: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The matrices of F(tile, taps) in float64; side = tile + taps - 1.
+    """Return the matrices of F(tile, taps) in float64; side = tile + taps - 1.
 
     Returns:
-      From pixels to their values at the points, [side, side]: the coefficients of
-      prod (x - other points). From taps to theirs, [side, taps]: those of the taps' polynomial,
-      over prod (point - other points). From products to outputs, [tile, side]: powers.
+      Map from pixels to values at the points, [side, side]: coefficients of
+      prod (x - other points). Map from taps to values, [side, taps]: the polynomial of the taps
+      divided by prod (point - other points). Map from products to outputs, [tile, side]: powers.
     """
     points = np.array(_POINTS[: tile + taps - 2], float)
     side = len(points) + 1
@@ -202,6 +207,6 @@ def _transforms(tile: int, taps: int) -> tuple[np.ndarray, np.ndarray, np.ndarra
         inputs[i, :-1] = np.poly(others)[::-1]
         kernels[i] = point ** np.arange(taps) / np.prod(point - others)
         outputs[:, i] = point ** np.arange(tile)
-    inputs[-1] = np.poly(points)[::-1]  # the last point is infinity
+    inputs[-1] = np.poly(points)[::-1]  # The last point is infinity.
     kernels[-1, -1] = outputs[-1, -1] = 1
     return inputs, kernels, outputs

@@ -1,7 +1,6 @@
-"""The generator and the discriminator: DCGANs (Radford et al. 2015, arXiv:1511.06434) and kin.
+"""Generator and discriminator of DCGANs (Radford et al. 2015, arXiv:1511.06434) and variants.
 
-Their fields are the fields of `config.generator` and `config.discriminator`: every variant is a
-config, none is a copy of a module.
+The modules' fields are those of `config.generator` and `config.discriminator`.
 """
 
 from typing import Any
@@ -15,37 +14,38 @@ from dcgan_jax.models.norms import normalize
 
 
 class Generator(nn.Module):
-    """Latents to images: a dense stem, then stages that enlarge the map, then tanh.
+    """Generator: a dense stem, upsampling stages, and a convolution with tanh.
 
     Attributes:
-        out_channels: channels C of the images (1 or 3).
-        base_size: height and width of the stem's map.
-        base_features: channels of the stem's map.
-        block: what a stage is: 'conv' (a transposed convolution), or 'residual' (Miyato et al.
+        out_channels: Number of image channels (1 or 3).
+        base_size: Height and width of the stem's map.
+        base_features: Channels of the stem's map.
+        block: Type of the stages: 'conv' (transposed convolution) or 'residual' (Miyato et al.
             2018, arXiv:1802.05957).
-        features: output channels of every stage; one more convolution makes the image.
-        strides: 1 or 2 for each stage, and for the convolution to the image; the image side is
+        features: Output channels of each stage; a further convolution outputs the image.
+        strides: 1 or 2 for each stage and for the last convolution; the image size is
             base_size * prod(strides).
-        kernel_size: side of every convolution's kernel.
-        kernel_sizes: one for each of strides, in its place; or empty.
-        branches: sides of parallel kernels that share a convolution's channels; empty: one kernel.
-        attention: numbers of the stages, from 0, that self-attention follows.
-        stem_features: sizes of dense layers between the latents and the stem's map.
-        stem_norm: whether the stem's map is normalised ('conv' only: residual blocks begin so).
-        norm: one of `norms.NORMS`, after every convolution but the last.
-        norm_momentum: share of the running statistics kept at each step.
-        norm_epsilon: added to the variance.
+        kernel_size: Kernel size of all convolutions.
+        kernel_sizes: Kernel sizes by stage, which replace `kernel_size`; or empty.
+        branches: Kernel sizes of parallel convolutions that replace each one; or empty.
+        attention: Indices of the stages followed by self-attention.
+        stem_features: Sizes of dense layers before the stem.
+        stem_norm: Whether to normalize the stem's map ('conv' only; residual blocks start with a
+            norm).
+        norm: One of `norms.NORMS`, applied after every convolution but the last.
+        norm_momentum: Decay rate of the running statistics.
+        norm_epsilon: Constant added to the variance.
         activation: 'relu' or 'leaky_relu'.
-        leaky_slope: slope of 'leaky_relu' below zero.
-        use_bias: biases in dense layers and convolutions.
-        weight_init: weight initialiser, a key of `blocks.INITIALIZERS`.
-        weight_stddev: its standard deviation, where it has one.
-        spectral_norm: of all dense layers and convolutions.
-        width: scales every number of channels (and of stem features).
-        num_classes: 0, or how many classes (or captions) have a normalisation of their own.
-        caption_size: of a caption's vector, which takes the place of a class then; 0: classes.
-        lowering: how convolutions are computed, see `conv`; the result is the same.
-        dtype: of the computation; parameters and statistics stay float32.
+        leaky_slope: Negative slope of 'leaky_relu'.
+        use_bias: Whether dense layers and convolutions have a bias.
+        weight_init: Weight initializer, a key of `blocks.INITIALIZERS`.
+        weight_stddev: Standard deviation of the initializer, if it has one.
+        spectral_norm: Whether to apply spectral normalization to all kernels.
+        width: Factor of all numbers of features.
+        num_classes: Number of classes or captions to condition on; 0 if unconditional.
+        caption_size: Size of a caption's embedding; 0 to condition on classes.
+        lowering: Implementation of convolutions, see `conv`.
+        dtype: Data type of the computation; parameters and statistics are float32.
     """
 
     out_channels: int
@@ -77,17 +77,16 @@ class Generator(nn.Module):
 
     @nn.compact
     def __call__(self, z: jax.Array, labels: jax.Array | None = None, *, train: bool) -> jax.Array:
-        """Generates images.
+        """Generate images.
 
         Args:
-            z: latents `[B, latent_dim]`.
-            labels: int32 `[B]` in [0, num_classes), where there are classes or captions.
-            train: normalise by the batch's own statistics, and update the running ones in the
-                collection 'batch_stats'; otherwise use the running ones.
+            z: Latents `[B, latent_dim]`.
+            labels: Classes or captions, int32 `[B]` in [0, num_classes); only if conditional.
+            train: Whether to use the statistics of the batch and to update the running ones in the
+                collection 'batch_stats'.
 
         Returns:
-            Float32 `[B, H, W, out_channels]` in [-1, 1]. The network computes in `dtype`, tanh in
-            float32: images are augmented, compared and interpolated in float32.
+            Images in [-1, 1], float32 `[B, H, W, out_channels]`.
         """
         residual = self.block == 'residual'
         x = z.astype(self.dtype)
@@ -111,20 +110,20 @@ class Generator(nn.Module):
                     self, x, condition, channels, size, stride, f'block_{index}', train=train
                 )
             else:
-                x = self._enlarge(x, channels, index)
+                x = self._upsample(x, channels, index)
                 x = normalize(self, x, condition, train=train, name=f'norm_{index}')
                 x = self.activate(x)
             x = _attend(self, x, index)
         if residual:
             x = self.activate(normalize(self, x, condition, train=train, name='norm_out'))
-        image = self._enlarge(x, self.out_channels, len(self.features))
+        image = self._upsample(x, self.out_channels, len(self.features))
         return jnp.tanh(image.astype(jnp.float32))
 
     def activate(self, x: jax.Array) -> jax.Array:
-        """The nonlinearity."""
+        """Apply the activation function."""
         return nn.relu(x) if self.activation == 'relu' else nn.leaky_relu(x, self.leaky_slope)
 
-    def _enlarge(self, x: jax.Array, channels: int, index: int) -> jax.Array:
+    def _upsample(self, x: jax.Array, channels: int, index: int) -> jax.Array:
         size, stride = blocks.kernel_size(self, index), self.strides[index]
         return blocks.convolve(
             self, layers.ConvTranspose, x, channels, size, stride, f'conv_{index}'
@@ -132,38 +131,39 @@ class Generator(nn.Module):
 
 
 class Discriminator(nn.Module):
-    """Images to one logit each: stages that shrink the map, then one dense layer.
+    """Discriminator: downsampling stages and a dense head with one logit.
 
     Attributes:
-        block: what a stage is: 'conv' or 'residual' (Miyato et al. 2018).
-        features: output channels of every stage.
+        block: Type of the stages: 'conv' or 'residual' (Miyato et al. 2018).
+        features: Output channels of each stage.
         strides: 1 or 2 for each stage.
-        kernel_size: side of every convolution's kernel.
-        kernel_sizes: one for each stage, in its place; or empty.
-        branches: sides of parallel kernels that share a convolution's channels; empty: one kernel.
-        attention: numbers of the stages, from 0, that self-attention follows.
-        minibatch_stddev: images compared with each other by a channel before the head; 0: none.
-        pack: images judged together, stacked as channels (PacGAN: Lin et al. 2018,
-            arXiv:1712.04086); 1: each alone.
-        head: what the dense layer sees: the last map 'flatten'ed, or its 'sum' over positions.
-        norm: one of `norms.NORMS`, after every convolution but the first.
-        norm_momentum: share of the running statistics kept at each step.
-        norm_epsilon: added to the variance.
-        leaky_slope: slope of LeakyReLU below zero.
-        dropout_rate: share of activations dropped after every stage while training.
-        use_bias: biases in convolutions and the dense layer.
-        weight_init: weight initialiser, a key of `blocks.INITIALIZERS`.
-        weight_stddev: its standard deviation, where it has one.
-        spectral_norm: of all dense layers, convolutions and class vectors.
-        width: scales every number of channels.
-        num_classes: 0, or how many classes (or captions) the projection knows (Miyato & Koyama
-            2018, arXiv:1802.05637).
-        caption_size: of a caption's vector, which takes the place of a class then; 0: classes.
-        predicts_rotation: a second head predicts an image's rotation (Chen et al. 2019,
-            arXiv:1811.11212).
-        lowering: how convolutions are computed, see `conv`; the result is the same.
-        dtype: of the computation up to the last map; both heads are computed in float32, and
-            parameters and statistics are float32.
+        kernel_size: Kernel size of all convolutions.
+        kernel_sizes: Kernel sizes by stage, which replace `kernel_size`; or empty.
+        branches: Kernel sizes of parallel convolutions that replace each one; or empty.
+        attention: Indices of the stages followed by self-attention.
+        minibatch_stddev: Group size of the minibatch standard deviation before the head; 0 for
+            none.
+        pack: Number of images concatenated along channels (PacGAN: Lin et al. 2018,
+            arXiv:1712.04086).
+        head: Input of the dense head: the last map 'flatten'ed or its 'sum' over positions.
+        norm: One of `norms.NORMS`, applied after every convolution but the first.
+        norm_momentum: Decay rate of the running statistics.
+        norm_epsilon: Constant added to the variance.
+        leaky_slope: Negative slope of LeakyReLU.
+        dropout_rate: Dropout rate after each stage.
+        use_bias: Whether dense layers and convolutions have a bias.
+        weight_init: Weight initializer, a key of `blocks.INITIALIZERS`.
+        weight_stddev: Standard deviation of the initializer, if it has one.
+        spectral_norm: Whether to apply spectral normalization to all kernels and embeddings.
+        width: Factor of all numbers of features.
+        num_classes: Number of classes or captions of the projection (Miyato & Koyama 2018,
+            arXiv:1802.05637); 0 if unconditional.
+        caption_size: Size of a caption's embedding; 0 to condition on classes.
+        predicts_rotation: Whether to add a head that predicts the rotation of an image (Chen et al.
+            2019, arXiv:1811.11212).
+        lowering: Implementation of convolutions, see `conv`.
+        dtype: Data type of the computation up to the last map; heads, parameters and statistics are
+            float32.
     """
 
     block: str
@@ -196,18 +196,17 @@ class Discriminator(nn.Module):
     def __call__(
         self, images: jax.Array, labels: jax.Array | None = None, *, train: bool
     ) -> jax.Array:
-        """Judges images.
+        """Compute logits, which are larger for real images.
 
         Args:
-            images: `[B, H, W, C]` in [-1, 1]; B is a multiple of `pack`.
-            labels: int32 `[B]` in [0, num_classes), where there are classes or captions.
-            train: normalise by the batch's own statistics (and update the collection
-                'batch_stats'), and drop activations by the stream 'dropout'.
+            images: Images in [-1, 1], `[B, H, W, C]`; B is divisible by `pack`.
+            labels: Classes or captions, int32 `[B]` in [0, num_classes); only if conditional.
+            train: Whether to use the statistics of the batch, to update the collection
+                'batch_stats', and to apply dropout with the RNG stream 'dropout'.
 
         Returns:
-            Logits, float32 `[B / pack, 1]`; sigmoid(logit) is the probability that an image is
-            real. The map after each stage, `[B / pack, h, w, c]`, is sown in 'intermediates', the
-            second head's logits, float32 `[B, 4]`, in 'rotation'.
+            Logits, float32 `[B / pack, 1]`. The map after each stage, `[B / pack, h, w, c]`, is
+            sown in 'intermediates', and the rotation logits, float32 `[B, 4]`, in 'rotation'.
         """
         x = _pack(images, self.pack).astype(self.dtype)
         residual = self.block == 'residual'
@@ -228,7 +227,7 @@ class Discriminator(nn.Module):
                 x = nn.Dropout(self.dropout_rate, deterministic=not train)(x)
         if residual:
             x = self.activate(x)
-        # bfloat16 has 8 significant bits: near 10 it would round logits to multiples of 1/16.
+        # bfloat16 has 8 significant bits: it would round logits near 10 to multiples of 1/16.
         x = x.astype(jnp.float32)
         if self.minibatch_stddev:
             x = attention.minibatch_stddev(x, self.minibatch_stddev)
@@ -239,19 +238,19 @@ class Discriminator(nn.Module):
         condition = conditioning.select(self, labels)
         if condition is not None:
             init = blocks.INITIALIZERS[self.weight_init](self.weight_stddev)
-            projected = conditioning.embed(
+            embedding = conditioning.embed(
                 self, condition, x.shape[-1], init, 'classes', self.spectral_norm
             )
-            logits += jnp.sum(projected * x, axis=-1, keepdims=True)
+            logits += jnp.sum(embedding * x, axis=-1, keepdims=True)
         return logits
 
     def activate(self, x: jax.Array) -> jax.Array:
-        """The nonlinearity: a leaky slope of 0 is ReLU."""
+        """Apply LeakyReLU; a slope of 0 is ReLU."""
         return nn.leaky_relu(x, self.leaky_slope)
 
 
 def _pack(images: jax.Array, count: int) -> jax.Array:
-    """[B, H, W, C] to [B / count, H, W, count * C]: neighbours become channels of one image."""
+    """Concatenate groups of `count` images: [B, H, W, C] to [B / count, H, W, count * C]."""
     if count == 1:
         return images
     batch, height, width, channels = images.shape
@@ -260,7 +259,7 @@ def _pack(images: jax.Array, count: int) -> jax.Array:
 
 
 def _attend(net: Generator | Discriminator, x: jax.Array, stage: int) -> jax.Array:
-    """Self-attention after one of the stages that `net.attention` names."""
+    """Apply self-attention if `net.attention` has the stage."""
     if stage not in net.attention:
         return x
     return attention.SelfAttention(

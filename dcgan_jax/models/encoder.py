@@ -1,4 +1,4 @@
-"""Images to latents, the way back of a generator (f-AnoGAN: Schlegl et al. 2019)."""
+"""Encoder from images to latents (f-AnoGAN: Schlegl et al. 2019)."""
 
 from typing import Any
 
@@ -10,12 +10,12 @@ from dcgan_jax.models import layers
 
 
 class Encoder(nn.Module):
-    """Convolutions of stride 2 down to 4x4, then a dense layer; latents of norm sqrt(d).
+    """Convolutions of stride 2 down to 4x4, then a dense layer; latents have norm sqrt(d).
 
     Attributes:
-        latent_dim: d.
-        features: channels of the first stage; each next one has twice as many.
-        lowering: how convolutions are computed, see `conv`.
+        latent_dim: Size of a latent, d.
+        features: Channels of the first stage, doubled in each further stage.
+        lowering: Implementation of convolutions, see `conv`.
     """
 
     latent_dim: int
@@ -24,7 +24,7 @@ class Encoder(nn.Module):
 
     @nn.compact
     def __call__(self, images: jax.Array) -> jax.Array:
-        """Maps `[B, H, W, C]` in [-1, 1] to float32 `[B, latent_dim]`."""
+        """Map images in [-1, 1], `[B, H, W, C]`, to latents, float32 `[B, latent_dim]`."""
         x, stage = images, 0
         init = nn.initializers.he_normal()
         while x.shape[1] > 4 or stage == 0:
@@ -39,5 +39,5 @@ class Encoder(nn.Module):
 
 
 def fields(config: Any) -> dict[str, Any]:
-    """An encoder's fields for a run."""
+    """Return the fields of the encoder of a run."""
     return {'latent_dim': config.latent_dim, 'lowering': config.lowering}

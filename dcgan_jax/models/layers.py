@@ -1,8 +1,8 @@
-"""Layers with weights; parameters are those of `flax.linen`.
+"""Layers with the parameters of `flax.linen` and optional spectral normalization.
 
 `Conv` and `ConvTranspose` are `nn.Conv` and `nn.ConvTranspose` for square kernels and 'SAME'
-padding: same parameter names, shapes and results. A checkpoint does not know which lowering ran.
-`Dense` and `Embed` are theirs, and all four can be spectrally normalised.
+padding, with the same parameter names, shapes and results. Checkpoints do not depend on the
+lowering.
 """
 
 from __future__ import annotations
@@ -20,36 +20,40 @@ from dcgan_jax.models import conv
 Initializer = Callable[..., jax.Array]
 Dtype = Any
 
-_EPSILON = 1e-12  # Keeps a zero kernel's direction finite.
+_EPSILON = 1e-12  # Avoids division by zero.
 
 
-def spectrally_normalised(module: nn.Module, name: str, weight: jax.Array) -> jax.Array:
-    """Return `weight` divided by its largest singular value (Miyato et al. 2018, arXiv:1802.05957).
+def spectral_normalize(module: nn.Module, name: str, weight: jax.Array) -> jax.Array:
+    """Divide a weight by its largest singular value (Miyato et al. 2018, arXiv:1802.05957).
 
-    The weight `[..., features]` is treated as a matrix with `features` columns. Each forward pass
-    makes one power iteration (algorithm 1) and stores the right singular vector, float32
-    `[features]`, under the weight's own `name` in the collection 'spectral_stats' where that is
-    mutable. No gradient flows through the vectors.
+    Each forward pass makes one power iteration (algorithm 1) and, if the collection
+    'spectral_stats' is mutable, stores the right singular vector there. No gradient flows through
+    the singular vectors.
+
+    Args:
+        module: The calling module.
+        name: Name of the stored vector, float32 `[features]`.
+        weight: Weight `[..., features]`, treated as a matrix with `features` columns.
     """
     matrix = _as_matrix(weight)
 
-    def start() -> jax.Array:
+    def init() -> jax.Array:
         return _unit(jax.random.normal(module.make_rng('params'), (matrix.shape[1],)))
 
-    vector = module.variable('spectral_stats', name, start)
+    vector = module.variable('spectral_stats', name, init)
     left, right = _power_iteration(jax.lax.stop_gradient(matrix), vector.value)
     if module.is_mutable_collection('spectral_stats') and not module.is_initializing():
         vector.value = right
     return weight / (left @ matrix @ right + _EPSILON)
 
 
-def iterated_spectral_stats(params: Any, spectral_stats: Any, iterations: int) -> Any:
-    """Return 'spectral_stats' after more power iterations with `params`; no forward pass is needed.
+def update_spectral_stats(params: Any, spectral_stats: Any, iterations: int) -> Any:
+    """Return 'spectral_stats' after more power iterations with `params`.
 
     Args:
-        params: a network's parameters.
-        spectral_stats: its vectors, each at its weight's path; may belong to other parameters.
-        iterations: number of power iterations.
+        params: Parameters of a network.
+        spectral_stats: Singular vectors at the paths of the weights, possibly of other parameters.
+        iterations: Number of power iterations.
     """
     weights = flax.traverse_util.flatten_dict(params)
     vectors = flax.traverse_util.flatten_dict(spectral_stats)
@@ -77,28 +81,28 @@ def _unit(vector: jax.Array) -> jax.Array:
 def _add_bias(y: jax.Array, bias: jax.Array) -> jax.Array:
     """Return `y + bias` `[..., features]` in y's dtype.
 
-    The sum is computed in at least float32: a bias's gradient sums over the batch and all
-    positions, and bfloat16 loses most of such a sum.
+    The sum is computed in at least float32, because the bias's gradient sums over the batch and all
+    positions.
     """
     dtype = y.dtype if jnp.finfo(y.dtype).bits >= 32 else jnp.float32
-    along_features = bias.astype(dtype).reshape(*(1,) * (y.ndim - 1), -1)
-    return (y.astype(dtype) + along_features).astype(y.dtype)
+    bias = bias.astype(dtype).reshape(*(1,) * (y.ndim - 1), -1)
+    return (y.astype(dtype) + bias).astype(y.dtype)
 
 
 class _SquareConv(nn.Module):
-    """What the two layers share; a subclass says which function it applies.
+    """Base class of `Conv` and `ConvTranspose`.
 
     Attributes:
-      features: number of output channels.
-      kernel_size: side of the square kernel.
+      features: Number of output channels.
+      kernel_size: Size of the square kernel.
       strides: 1 or 2, in both directions.
-      use_bias: whether to add a bias per output channel.
-      dtype: type to compute in and to return; None means the input's type.
-      param_dtype: type the parameters are kept in.
-      kernel_init: initializer of `kernel`, [k, k, C_in, features].
-      bias_init: initializer of `bias`, [features].
-      spectral_norm: whether the kernel is spectrally normalised.
-      lowering: one of `dcgan_jax.models.conv.LOWERINGS`.
+      use_bias: Whether to add a bias.
+      dtype: Data type of the computation and the result; defaults to the input's.
+      param_dtype: Data type of the parameters.
+      kernel_init: Initializer of `kernel`, [k, k, C_in, features].
+      bias_init: Initializer of `bias`, [features].
+      spectral_norm: Whether to apply spectral normalization to the kernel.
+      lowering: One of `dcgan_jax.models.conv.LOWERINGS`.
     """
 
     features: int
@@ -117,7 +121,7 @@ class _SquareConv(nn.Module):
         shape = (self.kernel_size, self.kernel_size, x.shape[-1], self.features)
         kernel = self.param('kernel', self.kernel_init, shape, self.param_dtype)
         if self.spectral_norm:
-            kernel = spectrally_normalised(self, 'kernel', kernel)
+            kernel = spectral_normalize(self, 'kernel', kernel)
         y = function(
             x.astype(dtype), kernel.astype(dtype), strides=self.strides, lowering=self.lowering
         )
@@ -127,32 +131,32 @@ class _SquareConv(nn.Module):
 
 
 class Conv(_SquareConv):
-    """A convolution with 'SAME' padding: `conv.conv` and a bias."""
+    """Convolution with 'SAME' padding and a bias; see `conv.conv`."""
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        """Maps [B, H, W, C_in] to [B, ceil(H / strides), ceil(W / strides), features]."""
+        """Map [B, H, W, C_in] to [B, ceil(H / strides), ceil(W / strides), features]."""
         return self._convolve(x, conv.conv)
 
 
 class ConvTranspose(_SquareConv):
-    """A transposed convolution with 'SAME' padding: `conv.conv_transpose` and a bias."""
+    """Transposed convolution with 'SAME' padding and a bias; see `conv.conv_transpose`."""
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        """Maps [B, H, W, C_in] to [B, H * strides, W * strides, features]."""
+        """Map [B, H, W, C_in] to [B, H * strides, W * strides, features]."""
         return self._convolve(x, conv.conv_transpose)
 
 
 class Dense(nn.Module):
-    """`nn.Dense`, spectrally normalised if wanted.
+    """Dense layer with optional spectral normalization.
 
     Attributes:
-      features: number of outputs.
-      use_bias: whether to add a bias.
-      dtype: type to compute in.
-      kernel_init: initializer of `kernel`, [C_in, features].
-      spectral_norm: whether the kernel is spectrally normalised.
+      features: Number of outputs.
+      use_bias: Whether to add a bias.
+      dtype: Data type of the computation.
+      kernel_init: Initializer of `kernel`, [C_in, features].
+      spectral_norm: Whether to apply spectral normalization to the kernel.
     """
 
     features: int
@@ -163,10 +167,10 @@ class Dense(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        """Maps [..., C_in] to [..., features]."""
+        """Map [..., C_in] to [..., features]."""
         kernel = self.param('kernel', self.kernel_init, (x.shape[-1], self.features))
         if self.spectral_norm:
-            kernel = spectrally_normalised(self, 'kernel', kernel)
+            kernel = spectral_normalize(self, 'kernel', kernel)
         y = x.astype(self.dtype) @ kernel.astype(self.dtype)
         if not self.use_bias:
             return y
@@ -174,13 +178,13 @@ class Dense(nn.Module):
 
 
 class Embed(nn.Module):
-    """A vector for each class, spectrally normalised if wanted.
+    """Embedding of classes with optional spectral normalization.
 
     Attributes:
-      num_classes: how many.
-      features: size of a vector.
-      embedding_init: initializer of `embedding`, [num_classes, features].
-      spectral_norm: whether the table is spectrally normalised.
+      num_classes: Number of classes.
+      features: Size of an embedding.
+      embedding_init: Initializer of `embedding`, [num_classes, features].
+      spectral_norm: Whether to apply spectral normalization to the table.
     """
 
     num_classes: int
@@ -190,8 +194,8 @@ class Embed(nn.Module):
 
     @nn.compact
     def __call__(self, labels: jax.Array) -> jax.Array:
-        """Maps int32 [B] to float32 [B, features]."""
+        """Map labels, int32 [B], to embeddings, float32 [B, features]."""
         table = self.param('embedding', self.embedding_init, (self.num_classes, self.features))
         if self.spectral_norm:
-            table = spectrally_normalised(self, 'embedding', table)
+            table = spectral_normalize(self, 'embedding', table)
         return jnp.take(table, labels, axis=0)

@@ -1,4 +1,4 @@
-"""Matrix products of convolutions on CPUs, some with operands rounded to bfloat16."""
+"""Matrix products on CPUs with operands rounded to bfloat16."""
 
 import functools
 import pathlib
@@ -11,9 +11,9 @@ _CPU_INFO = pathlib.Path('/proc/cpuinfo')
 
 @functools.cache
 def cpu_multiplies_bfloat16() -> bool:
-    """Return whether this machine's CPU has instructions for products of bfloat16 matrices.
+    """Return whether the CPU has instructions for products of bfloat16 matrices.
 
-    True for AMX and AVX512-BF16, as Linux lists them. Without them XLA computes such products more
+    These are AMX and AVX512-BF16, as listed by Linux. Without them, XLA computes such products more
     slowly than those of float32.
     """
     try:
@@ -27,17 +27,18 @@ def cpu_multiplies_bfloat16() -> bool:
 def einsum(
     subscripts: str, operand_dtype: jax.typing.DTypeLike, left: jax.Array, right: jax.Array
 ) -> jax.Array:
-    """Compute `jnp.einsum` of two arrays, which are rounded to `operand_dtype` first.
+    """Compute `jnp.einsum` of two arrays after rounding them to `operand_dtype`.
 
-    Sums and the result keep the type of the arrays. Gradients of every order are such products
-    too; JAX's own would multiply the unrounded cotangent, and transpose it first, which in XLA on
-    CPUs takes longer than the product. Forward-mode differentiation is not supported.
+    Sums and the result keep the dtype of the arrays. Gradients of every order are also such
+    products. JAX's own gradient would multiply the unrounded cotangent and transpose it first,
+    which takes longer than the product in XLA on CPUs. Forward-mode differentiation is not
+    supported.
 
     Args:
-        subscripts: For example 'mk,kn->mn'. Each index occurs in two of the three terms, or in all.
-        operand_dtype: The type that the product's operands have, for example bfloat16.
-        left: The first operand, of 32 bits or more.
-        right: The second operand, of the same type.
+        subscripts: Subscripts, e.g. 'mk,kn->mn'. Each index occurs in two or all of the terms.
+        operand_dtype: Data type of the product's operands, e.g. bfloat16.
+        left: First operand, with a dtype of at least 32 bits.
+        right: Second operand, of the same dtype.
     """
     return jnp.einsum(
         subscripts,
@@ -61,10 +62,10 @@ def _backward(
 ) -> tuple[jax.Array, jax.Array]:
     left, right = saved
     operands, result = subscripts.split('->')
-    of_left, of_right = operands.split(',')
+    left_term, right_term = operands.split(',')
     return (
-        einsum(f'{result},{of_right}->{of_left}', operand_dtype, cotangent, right),
-        einsum(f'{of_left},{result}->{of_right}', operand_dtype, left, cotangent),
+        einsum(f'{result},{right_term}->{left_term}', operand_dtype, cotangent, right),
+        einsum(f'{left_term},{result}->{right_term}', operand_dtype, left, cotangent),
     )
 
 

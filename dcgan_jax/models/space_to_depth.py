@@ -1,24 +1,25 @@
-"""The s x s phases of a strided 'SAME' convolution, over which its stride is 1 (space-to-depth)."""
+"""Space-to-depth: a strided convolution as a convolution of stride 1 over s x s phases."""
 
 import jax
 import jax.numpy as jnp
 
 
 def padding_before(size: int, k: int, strides: int) -> int:
-    """Zeros that 'SAME' padding adds before an axis of `size`, by TensorFlow's rule."""
+    """Return the number of zeros that 'SAME' padding adds before an axis (TensorFlow's rule)."""
     return max((-(-size // strides) - 1) * strides + k - size, 0) // 2
 
 
 def taps(kernel: jax.Array, strides: int, *, transposed: bool = False) -> jax.Array:
-    """Splits a kernel: r x r taps over the channels of all phases, r = ceil(k / s).
+    """Split a kernel into r x r taps over the channels of all phases, where r = ceil(k / s).
 
     Args:
-      kernel: [k, k, C_in, C_out]; zeros are added where s does not divide k.
-      strides: s.
-      transposed: rotate the kernel by 180 degrees; its shape is [k, k, C_out, C_in].
+      kernel: [k, k, C_in, C_out]; padded with zeros if s does not divide k.
+      strides: Stride s.
+      transposed: Whether to rotate the kernel by 180 degrees; its shape is then
+        [k, k, C_out, C_in].
 
     Returns:
-      [r^2, s^2 C_in, C_out], or transposed [r^2, C_out, s^2 C_in].
+      [r^2, s^2 C_in, C_out], or [r^2, C_out, s^2 C_in] if transposed.
     """
     if transposed:
         kernel = kernel[::-1, ::-1]

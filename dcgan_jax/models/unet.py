@@ -1,4 +1,4 @@
-"""A generator whose input is an image: what is missing of it, completed."""
+"""U-Net generator from images to images."""
 
 from typing import Any
 
@@ -11,16 +11,15 @@ from dcgan_jax.models.norms import normalize
 
 
 class UNet(nn.Module):
-    """Images to images: a U-Net (Ronneberger et al. 2015, arXiv:1505.04597) that adds what lacks.
+    """U-Net (Ronneberger et al. 2015, arXiv:1505.04597) that predicts a residual.
 
-    Its fields are those of `config.generator` that mean something here; see `Generator` for them.
-    Stages of `features` and `strides` go down, their mirror goes up, each joined to the map of the
-    same size on the way down (Isola et al. 2017, arXiv:1611.07004); the last stride is that of the
-    convolution to the image, which is 1; that one is never spectrally normalised. With strides of 1
-    it is a plain convolutional network.
+    The fields are a subset of those of `Generator`. `features` and `strides` describe the
+    downsampling path; the upsampling path mirrors it, with skip connections (Isola et al. 2017,
+    arXiv:1611.07004). The last stride is that of the output convolution and must be 1; this
+    convolution has no spectral normalization. With strides of 1 the network is a plain CNN.
 
     Attributes:
-        out_channels: channels C of the images.
+        out_channels: Number of image channels.
     """
 
     out_channels: int
@@ -48,39 +47,40 @@ class UNet(nn.Module):
     def __call__(
         self, inputs: jax.Array, labels: jax.Array | None = None, *, train: bool
     ) -> jax.Array:
-        """Completes images.
+        """Restore images.
 
         Args:
-            inputs: `[B, H, W, C + 1]`, see `dcgan_jax.data.degradations`.
-            labels: not used.
-            train: normalise by the batch's own statistics, and update the running ones.
+            inputs: Degraded images with a mask channel, `[B, H, W, C + 1]`; see
+                `dcgan_jax.data.degradations`.
+            labels: Ignored.
+            train: Whether to use the statistics of the batch and to update the running ones.
 
         Returns:
-            Float32 `[B, H, W, C]`: what is known, plus the network's output where that is allowed.
-            About in [-1, 1]; nothing clips it, so that gradients reach what lies outside.
+            Images, float32 `[B, H, W, C]`: the input plus the network's output where the mask is 1.
+            Values outside of [-1, 1] are not clipped, so that gradients reach them.
         """
         del labels
         x = inputs.astype(self.dtype)
-        before, channels = [], [blocks.scale_channels(self, features) for features in self.features]
+        skips, channels = [], [blocks.scale_channels(self, features) for features in self.features]
         for index, features in enumerate(channels):
-            before.append(x)
+            skips.append(x)
             x = self._stage(layers.Conv, x, features, index, f'down_{index}', train=train)
         for index in reversed(range(len(channels))):
             features = channels[max(index - 1, 0)]
             x = self._stage(layers.ConvTranspose, x, features, index, f'up_{index}', train=train)
-            x = jnp.concatenate([x, before[index]], axis=-1)
+            x = jnp.concatenate([x, skips[index]], axis=-1)
         x = layers.Conv(
             self.out_channels,
             blocks.kernel_size(self, len(channels)),
             1,
             use_bias=self.use_bias,
             dtype=self.dtype,
-            kernel_init=nn.initializers.zeros,  # Training starts from the image as it is.
+            kernel_init=nn.initializers.zeros,  # The initial output is the input.
             lowering=self.lowering,
             name='image',
         )(x)
-        known, changeable = inputs[..., :-1], inputs[..., -1:]
-        return known + changeable * x.astype(jnp.float32)
+        known, mask = inputs[..., :-1], inputs[..., -1:]
+        return known + mask * x.astype(jnp.float32)
 
     def _stage(
         self, layer: Any, x: jax.Array, features: int, index: int, name: str, *, train: bool
@@ -92,5 +92,5 @@ class UNet(nn.Module):
 
 
 def fields(generator: dict[str, Any]) -> dict[str, Any]:
-    """Those of a `config.generator` that a UNet has."""
+    """Return the fields of `config.generator` that a UNet has."""
     return {name: value for name, value in generator.items() if name in UNet.__annotations__}
