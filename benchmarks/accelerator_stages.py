@@ -77,7 +77,7 @@ REHEARSAL = Sizes(
     fingerprint_steps=2,
     marks=(0.1, 0.2),
     num_samples=16,
-    changes=('batch_size=4', 'generator.width=0.05', 'discriminator.width=0.05', 'lowering=xla'),
+    changes=('batch_size=4', 'generator.width=0.05', 'discriminator.width=0.05', 'conv_impl=xla'),
 )
 
 

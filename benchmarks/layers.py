@@ -1,4 +1,4 @@
-"""One convolution at a time: its forward pass and both gradients, by each lowering and by PyTorch.
+"""One convolution at a time: its forward pass and both gradients, by each implementation and by PyTorch.
 
     python -m benchmarks.layers --layers=conv:16x128:256:k4s2,conv_transpose:8x256:128:k5s1
 
@@ -35,7 +35,7 @@ Run = Callable[[], object]
 
 def ours(kind: str, how: str, x: np.ndarray, kernel: np.ndarray, strides: int) -> Run:
     """A compiled call: the result and both gradients of a sum of squares, half of it."""
-    function = functools.partial(getattr(conv, kind), strides=strides, lowering=how)
+    function = functools.partial(getattr(conv, kind), strides=strides, conv_impl=how)
 
     @jax.jit
     def run(x: jax.Array, kernel: jax.Array) -> tuple[jax.Array, ...]:

@@ -24,7 +24,7 @@ WORKERS = {
     'pytorch_compiled_channels_last': ['torch_worker', '--compile'],
     'pytorch_compiled_amp': ['torch_worker', '--compile', '--amp'],
     'tf_keras_function': ['keras_worker'],
-    'plain_flax_layers': ['jax_worker', '--lowering=xla'],
+    'plain_flax_layers': ['jax_worker', '--conv_impl=xla'],
 }
 
 

@@ -132,9 +132,9 @@ def lower(
 
 
 def arithmetic(config: ConfigDict) -> float:
-    """FLOPs of one update by the direct convolutions, whatever lowering runs."""
+    """FLOPs of one update by the direct convolutions, whatever implementation runs."""
     direct = config.copy_and_resolve_references()
-    direct.lowering = 'xla'
+    direct.conv_impl = 'xla'
     # Not every accelerator's client counts operations before it compiles; the CPU's does.
     mesh = Mesh(np.asarray(jax.devices('cpu')[:1]), (sharding.AXIS,))
     return lower(direct, mesh).cost_analysis()['flops']

@@ -23,7 +23,7 @@ def get_config() -> ConfigDict:
     config.discriminator.width = 0.25
     for optimizer in config.optimizer.values():
         optimizer.decay_start, optimizer.decay_end = 1_000, 2_000
-    config.loss.rotation = 1.0
-    config.loss.rotation_generator = 0.2
+    config.loss.rotation_weight = 1.0
+    config.loss.generator_rotation_weight = 0.2
     config.anomaly.scores = (*config.anomaly.scores, 'rotation')
     return config

@@ -24,7 +24,7 @@ def get_config() -> ConfigDict:
     # Type of the computation; parameters, statistics, losses and optimizer state are float32.
     config.dtype = 'float32'
     # How convolutions are computed, see dcgan_jax/models/conv.py.
-    config.lowering = 'auto'
+    config.conv_impl = 'auto'
 
     # Logging and checkpoints.
 
@@ -75,7 +75,7 @@ def get_config() -> ConfigDict:
     # Updates of D per step, each with its own batch; 0 if G's loss does not use D.
     config.discriminator_steps = 1
     # Whether to draw new latents for G's update; costs one more forward pass of G.
-    config.fresh_latents = False
+    config.resample_latents = False
     config.loss = _loss()
     config.penalty = _penalty()
     config.optimizer = ConfigDict({'generator': _optimizer(), 'discriminator': _optimizer()})
@@ -83,7 +83,7 @@ def get_config() -> ConfigDict:
 
     # Tasks.
 
-    config.search = _search()
+    config.latent_optimization = _search()
     config.anomaly = _anomaly()
     config.evaluation = _evaluation()
     return config
@@ -117,9 +117,9 @@ def _augment() -> ConfigDict:
     # Probability of each augmentation of the policy, unless it is adaptive.
     config.probability = 1.0
     # ADA's target r_t, for example 0.6: the probability adapts, starting at 0. 0: it is constant.
-    config.adaptive_target = 0.0
+    config.ada_target = 0.0
     # Real images in which the adaptive probability can change from 0 to 1.
-    config.adaptive_images = 500_000
+    config.ada_images = 500_000
     # Standard deviation of instance noise at step 0, for images in [-1, 1].
     config.instance_noise = 0.0
     # Steps until instance noise has decayed to 0; 0: it is constant.
@@ -130,12 +130,12 @@ def _augment() -> ConfigDict:
 def _input() -> ConfigDict:
     """Input of G."""
     config = ConfigDict()
-    # 'latent', or degraded real images: 'low_resolution', 'masked', 'grey'.
+    # 'latent', or degraded real images: 'low_resolution', 'masked', 'gray'.
     config.kind = 'latent'
     # Downsampling factor of 'low_resolution'.
     config.scale = 2
-    # Mask of 'masked': 'centre', 'half', 'pixels', 'free_form'.
-    config.mask = 'centre'
+    # Mask of 'masked': 'center', 'half', 'pixels', 'free_form'.
+    config.mask = 'center'
     # Fraction of pixels masked by 'pixels'.
     config.missing = 0.8
     return config
@@ -296,7 +296,7 @@ def _optimizer() -> ConfigDict:
     config.decay_start = 0
     config.decay_end = 0
     # Fraction of the learning rate at decay_end.
-    config.final_share = 0.0
+    config.final_lr_ratio = 0.0
     return config
 
 
@@ -330,10 +330,10 @@ def _search() -> ConfigDict:
 def _anomaly() -> ConfigDict:
     """Settings of --mode=detect_anomalies, see dcgan_jax/tasks/anomaly_scores.py."""
     config = ConfigDict()
-    # Also 'search' and, for a run with loss.rotation, 'rotation'.
-    config.scores = ('discriminator', 'mahalanobis', 'neighbours', 'encoder')
+    # Also 'search' and, for a run with loss.rotation_weight, 'rotation'.
+    config.scores = ('discriminator', 'mahalanobis', 'neighbors', 'encoder')
     # Number of nearest neighbors.
-    config.neighbours = 5
+    config.neighbors = 5
     # Training steps of the encoder, with batches of 32.
     config.encoder_steps = 2_000
     config.encoder_learning_rate = 1e-3

@@ -2,7 +2,7 @@
 
     python main.py --config=configs/inpainting_cifar10.py --workdir=/tmp/inpaint
     python main.py --mode=inpaint --workdir=/tmp/inpaint
-    ... --config.input.mask=free_form                       # or half, pixels; the default is centre
+    ... --config.input.mask=free_form                       # or half, pixels; the default is center
 
 A U-Net down to 4x4 pixels, so that each output depends on the whole image. On 500 test images after
 1,500 steps with learning rates that decay from step 750 (ten minutes on one CPU core, simultaneous

@@ -3,7 +3,7 @@
     python main.py --config=configs/super_resolution_cifar10.py --workdir=/tmp/x2
     python main.py --mode=super_resolve --workdir=/tmp/x2
     ... --config.input.scale=4                                              # from 8x8
-    ... --config.loss.adversarial=0.0 --config.loss.feature_matching=0.0 \
+    ... --config.loss.adversarial_weight=0.0 --config.loss.feature_matching_weight=0.0 \
         --config.discriminator_steps=0                       # content loss only: blurred, best PSNR
 
 A U-Net predicts the residual of the bicubic image, with content, adversarial and feature-matching
@@ -30,9 +30,9 @@ def get_config() -> ConfigDict:
     )  # fmt: skip
     config.discriminator.width = 0.5
     config.discriminator.use_bias = True
-    config.loss.content, config.loss.content_norm = 1.0, 'l1'
-    config.loss.adversarial = 0.01
-    config.loss.feature_matching = 0.1
+    config.loss.content_weight, config.loss.content_norm = 1.0, 'l1'
+    config.loss.adversarial_weight = 0.01
+    config.loss.feature_matching_weight = 0.1
     config.augment.horizontal_flip = True
     config.ema.batch_stats = 'average'
     for optimizer in config.optimizer.values():

@@ -79,7 +79,7 @@ def augment(
         probability: in [0, 1]; a number, or a float32 scalar.
 
     Returns:
-        The same shape; colours may leave [-1, 1].
+        The same shape; colors may leave [-1, 1].
     """
     for index, name in enumerate(policy):
         which, how = jax.random.split(jax.random.fold_in(key, index))
@@ -155,12 +155,12 @@ def adapt(
     Args:
         probability: float32 scalar p.
         real_logits: D's `[B, 1]` of real images.
-        images: real images of the step; p goes from 0 to 1 in `config.adaptive_images`.
+        images: real images of the step; p goes from 0 to 1 in `config.ada_images`.
         config: `config.augment`.
 
     Returns:
         The next p, in [0, 1].
     """
     overfit = jnp.mean(jnp.sign(real_logits))
-    move = jnp.sign(overfit - config.adaptive_target) * (images / config.adaptive_images)
+    move = jnp.sign(overfit - config.ada_target) * (images / config.ada_images)
     return jnp.clip(probability + move, 0.0, 1.0)

@@ -21,7 +21,7 @@ from dcgan_jax.runtime.errors import UserError
 from dcgan_jax.runtime.files import is_unicode
 
 # Computed in tasks/anomaly_scores.py.
-ANOMALY_SCORES = 'discriminator', 'rotation', 'mahalanobis', 'neighbours', 'encoder', 'search'
+ANOMALY_SCORES = 'discriminator', 'rotation', 'mahalanobis', 'neighbors', 'encoder', 'search'
 _LARGEST = 3.4e38  # Of float32; what is larger would be infinite.
 
 
@@ -123,7 +123,7 @@ OPTIMIZER = {
     'schedule': Choice(optimizers.SCHEDULES),
     'decay_start': whole(0),
     'decay_end': whole(0),
-    'final_share': PART,
+    'final_lr_ratio': PART,
 }
 LAYERS = {
     'block': Choice(blocks.BLOCKS),
@@ -167,7 +167,7 @@ SCHEMA = {
     'max_skipped': whole(0),
     'max_rollbacks': whole(0),
     'dtype': Choice(('float32', 'bfloat16')),
-    'lowering': Choice(tuple(conv.LOWERINGS)),
+    'lowering': Choice(tuple(conv.IMPLEMENTATIONS)),
     'input': {
         'kind': Choice(degradations.KINDS),
         'scale': Choice((2, 4, 8)),
@@ -178,7 +178,7 @@ SCHEMA = {
     'update_order': Choice(('alternating', 'simultaneous')),
     'discriminator_steps': whole(0, 64),
     'conditional': FLAG,
-    'fresh_latents': FLAG,
+    'resample_latents': FLAG,
     'text': {
         'embedder': Choice(('', *captions.EMBEDDERS)),
         'templates': Each(Text(filled=True), least=1),
@@ -216,8 +216,8 @@ SCHEMA = {
         'horizontal_flip': FLAG,
         'policy': Each(Choice(tuple(augmentation.POLICIES))),
         'probability': PART,
-        'adaptive_target': SHARE,
-        'adaptive_images': whole(1),
+        'ada_target': SHARE,
+        'ada_images': whole(1),
         'instance_noise': Number(0),
         'instance_noise_steps': whole(0),
     },
@@ -236,7 +236,7 @@ SCHEMA = {
     },
     'anomaly': {
         'scores': Each(Choice(ANOMALY_SCORES), least=1),
-        'neighbours': whole(1, 1000),
+        'neighbors': whole(1, 1000),
         'encoder_steps': whole(1),
         'encoder_learning_rate': Number(0),
     },
@@ -308,7 +308,7 @@ def _check_stages(network: str, layers: ConfigDict) -> None:
 
 def _conflicts(config: ConfigDict) -> Iterator[tuple[str, str]]:
     """(what does not go together, what to do) for each such pair of fields."""
-    if config.loss.real_label != 1 and not LOSSES[config.loss.name].labelled:
+    if config.loss.real_label != 1 and not LOSSES[config.loss.name].labeled:
         yield (
             f'config.loss.real_label={config.loss.real_label} means nothing to '
             f'{config.loss.name!r}',
@@ -343,7 +343,7 @@ def _conflicts(config: ConfigDict) -> Iterator[tuple[str, str]]:
                 yield (
                     f'config.optimizer.{name}.{option}={optimizer[option]} means nothing to '
                     f'{optimizer.name!r}',
-                    'set it to 0.0, or take another optimiser',
+                    'set it to 0.0, or take another optimizer',
                 )
     metric = METRIC_OF_RESULT[config.evaluation.best]
     if config.evaluation.every and metric not in config.evaluation.metrics:
@@ -351,9 +351,9 @@ def _conflicts(config: ConfigDict) -> Iterator[tuple[str, str]]:
             f'config.evaluation.best={config.evaluation.best!r} is not measured',
             f'add {metric!r} to config.evaluation.metrics, or choose another',
         )
-    if config.augment.adaptive_target and config.loss.name not in ('non_saturating', 'hinge'):
+    if config.augment.ada_target and config.loss.name not in ('non_saturating', 'hinge'):
         yield (
-            'config.augment.adaptive_target needs logits whose sign tells real from fake, which '
+            'config.augment.ada_target needs logits whose sign tells real from fake, which '
             f'those of config.loss.name={config.loss.name!r} are not',
             "take 'non_saturating' or 'hinge', or set it to 0.0",
         )
@@ -369,15 +369,15 @@ def _conflicts(config: ConfigDict) -> Iterator[tuple[str, str]]:
             "config.conditional needs a config.generator.norm, which classes act by, not 'none'",
             "take 'batch', say",
         )
-    if config.loss.rotation_generator and not config.loss.rotation:
+    if config.loss.generator_rotation_weight and not config.loss.rotation_weight:
         yield (
-            'config.loss.rotation_generator takes what D has learnt of turned images, which it '
+            'config.loss.generator_rotation_weight takes what D has learnt of turned images, which it '
             'has not',
-            'set config.loss.rotation above 0.0 (Chen et al. 2019: 1.0, and 0.2 for G)',
+            'set config.loss.rotation_weight above 0.0 (Chen et al. 2019: 1.0, and 0.2 for G)',
         )
-    if config.loss.rotation and (pack > 1 or degradations.takes_images(config)):
+    if config.loss.rotation_weight and (pack > 1 or degradations.takes_images(config)):
         yield (
-            'config.loss.rotation excludes config.discriminator.pack above 1 and images as inputs',
+            'config.loss.rotation_weight excludes config.discriminator.pack above 1 and images as inputs',
             'set it to 0.0',
         )
     if config.penalty.wgan_gp and config.discriminator.pack > 1:
@@ -386,9 +386,9 @@ def _conflicts(config: ConfigDict) -> Iterator[tuple[str, str]]:
             'take r1 for packed images',
         )
     yield from _conflicts_of_pairs(config)
-    if config.augment.adaptive_target and not config.augment.policy:
+    if config.augment.ada_target and not config.augment.policy:
         yield (
-            'config.augment.adaptive_target adapts nothing',
+            'config.augment.ada_target adapts nothing',
             "set config.augment.policy, ('color', 'translation', 'cutout') say",
         )
 
@@ -396,21 +396,21 @@ def _conflicts(config: ConfigDict) -> Iterator[tuple[str, str]]:
 def _conflicts_of_pairs(config: ConfigDict) -> Iterator[tuple[str, str]]:
     """(what is wrong, what to do) where G gets images, or should."""
     loss, kind = config.loss, config.input.kind
-    judged = loss.adversarial or loss.feature_matching
-    if not config.discriminator_steps and (judged or config.augment.adaptive_target):
+    judged = loss.adversarial_weight or loss.feature_matching_weight
+    if not config.discriminator_steps and (judged or config.augment.ada_target):
         yield (
             'config.discriminator_steps=0 leaves D as it is, and it is asked for',
-            'set config.loss.adversarial, config.loss.feature_matching and '
-            'config.augment.adaptive_target to 0.0, or take 1',
+            'set config.loss.adversarial_weight, config.loss.feature_matching_weight and '
+            'config.augment.ada_target to 0.0, or take 1',
         )
     if not degradations.takes_images(config):
-        if not loss.adversarial or loss.content or loss.feature_matching:
+        if not loss.adversarial_weight or loss.content_weight or loss.feature_matching_weight:
             yield (
                 "config.input.kind='latent' makes no pairs of images, so G learns from D alone",
-                'set config.loss.adversarial above 0.0, .content and .feature_matching to 0.0',
+                'set config.loss.adversarial_weight above 0.0, .content and .feature_matching to 0.0',
             )
         return
-    if not (judged or loss.content):
+    if not (judged or loss.content_weight):
         yield 'all weights of config.loss are 0.0: G has nothing to learn', 'set one above it'
     if config.generator.strides and config.generator.strides[-1] != 1:
         yield (

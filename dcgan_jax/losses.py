@@ -14,16 +14,16 @@ class AdversarialLoss(NamedTuple):
     """The two sides of one game; each takes logits `[B, 1]` and returns a float32 scalar.
 
     Attributes:
-        discriminator: `(real_logits, fake_logits) -> loss` that D minimises.
-        generator: `(real_logits, fake_logits) -> loss` that G minimises.
+        discriminator: `(real_logits, fake_logits) -> loss` that D minimizes.
+        generator: `(real_logits, fake_logits) -> loss` that G minimizes.
         paired: whether G's loss looks at the real logits; where not, they may be None.
-        labelled: whether D's loss takes `real_label`, the target of real images.
+        takes_real_label: whether D's loss takes `real_label`, the target of real images.
     """
 
     discriminator: Callable[..., jax.Array]
     generator: Callable[[jax.Array | None, jax.Array], jax.Array]
     paired: bool = False
-    labelled: bool = False
+    takes_real_label: bool = False
 
 
 def non_saturating_discriminator(
@@ -79,7 +79,7 @@ def least_squares_generator(real_logits: jax.Array | None, fake_logits: jax.Arra
 def wasserstein_discriminator(real_logits: jax.Array, fake_logits: jax.Array) -> jax.Array:
     """E[D(G(z))] - E[D(x)] (Arjovsky et al. 2017, arXiv:1701.07875, eq. 2).
 
-    It needs a Lipschitz D: the penalty `wgan_gp`, or spectral normalisation.
+    It needs a Lipschitz D: the penalty `wgan_gp`, or spectral normalization.
     """
     return jnp.mean(fake_logits.astype(jnp.float32)) - jnp.mean(real_logits.astype(jnp.float32))
 
@@ -138,10 +138,10 @@ def rotation(logits: jax.Array, num_rot90: jax.Array) -> jax.Array:
 
 LOSSES = {
     'non_saturating': AdversarialLoss(
-        non_saturating_discriminator, non_saturating_generator, labelled=True
+        non_saturating_discriminator, non_saturating_generator, takes_real_label=True
     ),
     'least_squares': AdversarialLoss(
-        least_squares_discriminator, least_squares_generator, labelled=True
+        least_squares_discriminator, least_squares_generator, takes_real_label=True
     ),
     'wasserstein': AdversarialLoss(wasserstein_discriminator, wasserstein_generator),
     'hinge': AdversarialLoss(hinge_discriminator, wasserstein_generator),
@@ -152,11 +152,11 @@ LOSSES = {
 
 
 def create(config: ConfigDict) -> AdversarialLoss:
-    """The loss that `config.loss` describes, its `real_label` bound."""
+    """The loss that `config.loss` describes, its `label_smoothing` bound."""
     loss = LOSSES[config.name]
-    if not loss.labelled:
+    if not loss.takes_real_label:
         return loss
-    bound = functools.partial(loss.discriminator, real_label=config.real_label)
+    bound = functools.partial(loss.discriminator, real_label=1.0 - config.label_smoothing)
     return loss._replace(discriminator=bound)
 
 

@@ -1,4 +1,4 @@
-"""Optimisers by their optax name, with schedules that are functions of the run's step."""
+"""Optimizers by their optax name, with schedules that are functions of the run's step."""
 
 import inspect
 
@@ -16,9 +16,9 @@ _OPTIONS = ('b1', 'b2', 'eps', 'momentum', 'decay', 'weight_decay')
 
 
 def create(config: ConfigDict, updates_per_step: int = 1) -> optax.GradientTransformation:
-    """The optimiser of one of `config.optimizer`'s two parts.
+    """The optimizer of one of `config.optimizer`'s two parts.
 
-    An optimiser gets those of the fields b1, b2, eps, momentum, decay and weight_decay that its
+    An optimizer gets those of the fields b1, b2, eps, momentum, decay and weight_decay that its
     function in optax has.
 
     Two definitions of optax differ from PyTorch's: 'rmsprop' adds eps inside the square root, and
@@ -40,7 +40,7 @@ def create(config: ConfigDict, updates_per_step: int = 1) -> optax.GradientTrans
 
 
 def options(name: str) -> tuple[str, ...]:
-    """Those of the fields that an optimiser's function in optax has."""
+    """Those of the fields that an optimizer's function in optax has."""
     known = inspect.signature(getattr(optax, name)).parameters
     return tuple(option for option in _OPTIONS if option in known)
 
@@ -49,7 +49,7 @@ def learning_rate(step: jax.Array, config: ConfigDict) -> jax.Array:
     """The learning rate at a step: warm-up, a plateau, then a fall.
 
     It rises linearly over `warmup_steps`, stays, and falls from step `decay_start` to step
-    `decay_end` to `final_share` of itself, along a line or half a cosine (Loshchilov & Hutter 2017,
+    `decay_end` to `final_lr_ratio` of itself, along a line or half a cosine (Loshchilov & Hutter 2017,
     arXiv:1608.03983, eq. 5), and stays there.
 
     Args:
@@ -66,4 +66,4 @@ def learning_rate(step: jax.Array, config: ConfigDict) -> jax.Array:
     left = 1.0 - jnp.clip(fallen, 0.0, 1.0)
     if config.schedule == 'cosine':
         left = 0.5 * (1.0 - jnp.cos(jnp.pi * left))
-    return rate * (config.final_share + (1.0 - config.final_share) * left)
+    return rate * (config.final_lr_ratio + (1.0 - config.final_lr_ratio) * left)

@@ -21,11 +21,11 @@ STATISTICS = ('batch_stats', 'spectral_stats', 'captions')
 
 
 class NetworkState(train_state.TrainState):
-    """A flax TrainState (step, params, optimiser state) with what forward passes update.
+    """A flax TrainState (step, params, optimizer state) with what forward passes update.
 
     Attributes:
         batch_stats: BatchNorm's running statistics; empty for a network without.
-        spectral_stats: the vectors of spectral normalisation; empty for a network without.
+        spectral_stats: the vectors of spectral normalization; empty for a network without.
         captions: `table` float32 `[captions, size]`, see `data.captions`; empty without text.
     """
 
@@ -39,7 +39,7 @@ class NetworkState(train_state.TrainState):
         return {name: getattr(self, name) for name in STATISTICS}
 
     def apply_gradients(self, *, grads: Any, **changes: Any) -> 'NetworkState':
-        """One step of the optimiser; `changes` replace other fields."""
+        """One step of the optimizer; `changes` replace other fields."""
         with jax.numpy_dtype_promotion('standard'):  # Adam's b1**count has a float and an int32.
             return super().apply_gradients(grads=grads, **changes)
 
@@ -85,7 +85,7 @@ def create(config: ConfigDict, networks: Networks, image_shape: tuple[int, int, 
     discriminator = networks.discriminator.init(discriminator_key, images, labels, train=False)
     copy = lambda tree: jax.tree.map(jnp.copy, tree)  # noqa: E731 (live buffers are donated)
     averaged = config.ema.batch_stats == 'average'
-    adaptive = config.augment.adaptive_target > 0
+    adaptive = config.augment.ada_target > 0
     return GANState(
         step=jnp.zeros((), jnp.int32),
         generator=_network_state(

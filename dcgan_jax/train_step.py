@@ -161,7 +161,7 @@ def train_step(
     Real and fake batches go through D separately, so that its BatchNorm sees each alone. With
     `config.update_order` 'alternating' G learns from the D just updated (Goodfellow et al. 2014,
     algorithm 1), with 'simultaneous' from the D before. G's forward pass serves both updates unless
-    `config.fresh_latents` asks for other latents in G's. Fakes have the classes of the real images
+    `config.resample_latents` asks for other latents in G's. Fakes have the classes of the real images
     beside them.
 
     Args:
@@ -181,7 +181,7 @@ def train_step(
     """
     updates = config.discriminator_steps
     num_batches = max(updates, 1)
-    adaptive = config.augment.adaptive_target > 0
+    adaptive = config.augment.ada_target > 0
     probability = state.augment_probability if adaptive else config.augment.probability
     generator, discriminator = state.generator, state.discriminator
     metrics, total_penalty, num_due = {}, jnp.float32(0.0), jnp.float32(0.0)
@@ -206,7 +206,7 @@ def train_step(
             total_penalty += metrics.get('discriminator/penalty', 0.0)
             num_due += context.penalty_is_due.astype(jnp.float32)
 
-    if config.fresh_latents:
+    if config.resample_latents:
         fake, generator_vjp, statistics = context.generate(
             generator, batch, RngStream.FRESH_LATENTS
         )
@@ -274,7 +274,7 @@ def _captions(
     captions_per_class = captions.num_captions(config)
     caption_key = jax.random.fold_in(key, RngStream.CAPTION)
     rows = captions.sample_captions(caption_key, labels, captions_per_class)
-    if not config.text.mismatched:
+    if not config.text.mismatch_weight:
         return rows, None
     class_key, other_key = jax.random.split(jax.random.fold_in(key, RngStream.MISMATCH))
     num_classes = len(network.captions['table']) // captions_per_class
@@ -301,7 +301,10 @@ def _update_discriminator(
             network, params, statistics, fake_view, RngStream.DROPOUT_FAKE
         )
         flipped = losses.flip_labels(
-            context.stream(RngStream.FLIP_LABELS), real_logits, fake_logits, config.loss.flip_labels
+            context.stream(RngStream.FLIP_LABELS),
+            real_logits,
+            fake_logits,
+            config.loss.label_flip_prob,
         )
         loss = losses.create(config.loss).discriminator(*flipped)
         if context.mismatched is not None:
@@ -310,15 +313,15 @@ def _update_discriminator(
                 network, params, statistics, real_view, RngStream.DROPOUT_REAL
             )
             # GAN-CLS: a real image with a wrong caption counts as fake (Reed et al. 2016, alg. 1).
-            weight = config.text.mismatched
+            weight = config.text.mismatch_weight
             of_wrong = losses.create(config.loss).discriminator(real_logits, logits)
             loss = (loss + weight * of_wrong) / (1.0 + weight)
         parts = {}
-        if config.loss.rotation:
+        if config.loss.rotation_weight:
             part, statistics = context.rotation_loss(
                 network, params, statistics, real, RngStream.ROTATION
             )
-            loss += config.loss.rotation * part
+            loss += config.loss.rotation_weight * part
             parts['discriminator/rotation'] = part
         return loss, (statistics, real_logits, fake_logits, parts)
 
@@ -376,26 +379,26 @@ def _generator_loss(
     """Returns G's loss with D constant, and its terms where there are several."""
     weights = context.config.loss
     parts = {}
-    if weights.adversarial:
+    if weights.adversarial_weight:
         parts['adversarial'] = _adversarial_loss(fake, real, discriminator, context)
-    if weights.content:
+    if weights.content_weight:
         parts['content'] = losses.content(fake, real, weights.content_norm)
-    if weights.feature_matching:
+    if weights.feature_matching_weight:
         # Pairs are compared as they are: a view of each would differ.
         maps = [
             context.features(discriminator, images, RngStream.VIEW_GENERATOR)
             for images in (real, fake)
         ]
         parts['feature_matching'] = losses.feature_matching(*maps)
-    if weights.rotation_generator:
-        parts['rotation_generator'], _ = context.rotation_loss(
+    if weights.generator_rotation_weight:
+        parts['generator_rotation'], _ = context.rotation_loss(
             discriminator,
             discriminator.params,
             discriminator.statistics,
             fake,
             RngStream.ROTATION_GENERATOR,
         )
-    total = sum(weights[name] * part for name, part in parts.items())
+    total = sum(weights[f'{name}_weight'] * part for name, part in parts.items())
     several = {f'generator/{name}': part for name, part in parts.items() if len(parts) > 1}
     return total, several
 
@@ -406,7 +409,7 @@ def _adversarial_loss(
     """G's adversarial loss."""
     config = context.config
     # 'simultaneous' is one forward pass of D for both updates, unless latents are fresh or D has
-    # spectral normalisation, whose vectors move with each pass.
+    # spectral normalization, whose vectors move with each pass.
     alternating = config.update_order == 'alternating'
     view, dropout = (
         (RngStream.VIEW_GENERATOR, RngStream.DROPOUT_GENERATOR)

@@ -78,7 +78,7 @@ def tiny_config(data_dir):
     """A run of seconds: tiny networks and images, every part of the default config."""
     config = quickstart.get_config()
     config.dataset, config.data_dir = 'tiny_images', str(data_dir)
-    config.lowering = 'xla'  # compiles sooner
+    config.conv_impl = 'xla'  # compiles sooner
     config.batch_size, config.num_steps, config.latent_dim = 8, 6, 4
     config.log_every, config.sample_every, config.checkpoint_every = 2, 3, 2
     config.generator.update(base_size=2, base_features=8, features=(8,), strides=(2, 2), width=1.0)

@@ -36,7 +36,7 @@ def config(case, data_dir, extractor):
         )
         config.penalty.update(r1=0.1, dragan=0.1, interval=2)
         config.augment.update(
-            horizontal_flip=True, policy=('color', 'translation', 'cutout'), adaptive_target=0.6,
+            horizontal_flip=True, policy=('color', 'translation', 'cutout'), ada_target=0.6,
             instance_noise=0.1,
         )  # fmt: skip
         config.ema.batch_stats = 'average'

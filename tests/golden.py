@@ -39,8 +39,8 @@ TINY = {
     'evaluation.every': 0,
     'evaluation.num_samples': 1_000,
     'evaluation.num_real': 1_000,
-    'search.steps': 3,
-    'search.restarts': 2,
+    'latent_optimization.steps': 3,
+    'latent_optimization.restarts': 2,
     'anomaly.encoder_steps': 3,
 }
 CHANGES = {  # of single configs
@@ -53,7 +53,7 @@ TASKS = {  # mode: (config whose run it takes, further flags)
     'export': ('cifar10', []),
     'super_resolve': ('super_resolution_cifar10', ['--num=8']),
     'inpaint': ('cifar10', ['--num=4']),
-    'translate': ('colour_cifar10', ['--num=8']),
+    'translate': ('colorization_cifar10', ['--num=8']),
     'explore': ('cifar10', ['--num=8']),
     'explain': ('cifar10', ['--num=8']),
     'detect_anomalies': ('anomaly_cifar10', ['--num=20']),

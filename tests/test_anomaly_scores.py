@@ -17,18 +17,25 @@ from dcgan_jax.tasks import detect_anomalies as task
 from dcgan_jax.tasks.trained_run import restore
 from tests.conftest import tiny_config
 
-SIX = {'discriminator', 'mahalanobis', 'neighbours', 'encoder', 'search', 'rotation'}
+SIX = {'discriminator', 'mahalanobis', 'neighbors', 'encoder', 'latent_optimization', 'rotation'}
 
 
 def one_class(data_dir):
     config = tiny_config(data_dir)
     config.data.classes = (1,)
     config.anomaly.update(
-        scores=('discriminator', 'mahalanobis', 'neighbours', 'encoder', 'search', 'rotation'),
+        scores=(
+            'discriminator',
+            'mahalanobis',
+            'neighbors',
+            'encoder',
+            'latent_optimization',
+            'rotation',
+        ),
         encoder_steps=40,
     )
-    config.loss.update(rotation=1.0, rotation_generator=0.2)
-    config.search.update(steps=3, restarts=2)
+    config.loss.update(rotation_weight=1.0, generator_rotation_weight=0.2)
+    config.latent_optimization.update(steps=3, restarts=2)
     return config
 
 
@@ -72,10 +79,10 @@ def test_images_of_other_classes_are_scored(workdir, data_dir, tmp_path, test_sp
     assert set(figures['auroc']) == SIX
     assert figures['num'] == 40
     assert figures['share_of_anomalies'] == pytest.approx(27 / 40)
-    # Kinds differ in colour: what was learnt from is nearest to itself.
-    assert figures['auroc']['neighbours'] > 0.9
+    # Kinds differ in color: what was learnt from is nearest to itself.
+    assert figures['auroc']['neighbors'] > 0.9
     assert figures['auroc']['mahalanobis'] > 0.9
-    assert f'neighbours {figures["auroc"]["neighbours"]:.4f}' in line
+    assert f'neighbors {figures["auroc"]["neighbors"]:.4f}' in line
     with (out / 'scores.csv').open() as file:
         rows = list(csv.DictReader(file))
     assert [row['image'] for row in rows] == [str(index) for index in range(40)]
@@ -199,7 +206,7 @@ def test_scores_are_those_of_their_papers_image_by_image(workdir):
     """D's logit, negated; AnoGAN's 0.9 mean |x - G(z)| + 0.1 mean |f(x) - f(G(z))|."""
     run, networks, state = restore(workdir)
     config = run.config.copy_and_resolve_references().unlock()
-    config.anomaly.scores = ('discriminator', 'search')
+    config.anomaly.scores = ('discriminator', 'latent_optimization')
     pixels = np.random.default_rng(0).integers(0, 256, (4, 8, 8, 3), np.uint8)
     scored = anomaly_scores.score(
         anomaly_scores.ScoringRun(config, networks, state, pixels, 0), pixels
@@ -220,11 +227,11 @@ def test_scores_are_those_of_their_papers_image_by_image(workdir):
     for index, image in enumerate(pixels):
         logit, features = apply(image)
         assert scored.scores['discriminator'][index] == pytest.approx(-logit, rel=1e-4, abs=1e-6)
-        made = scored.reconstructions['search'][index]
+        made = scored.reconstructions['latent_optimization'][index]
         apart = np.abs(image / 127.5 - made / 127.5).mean()
         expected = 0.9 * apart + 0.1 * np.abs(features - apply(made)[1]).mean()
         # The image that is returned has been rounded to 256 levels.
-        assert scored.scores['search'][index] == pytest.approx(expected, abs=4e-3)
+        assert scored.scores['latent_optimization'][index] == pytest.approx(expected, abs=4e-3)
 
 
 def test_the_distance_is_anogans():

@@ -13,14 +13,14 @@ IMAGES = jnp.asarray(RNG.uniform(-1, 1, (64, 16, 16, 3)), jnp.float32)
 KEY = jax.random.key(0)
 
 
-def test_colour_is_brightness_saturation_and_contrast_of_each_image():
-    """It is affine in the pixels: x' = a x + b grey(x) + c with factors of each image."""
+def test_color_is_brightness_saturation_and_contrast_of_each_image():
+    """It is affine in the pixels: x' = a x + b gray(x) + c with factors of each image."""
     changed = np.asarray(augmentation.color(KEY, IMAGES), np.float64)
     x = np.asarray(IMAGES, np.float64)
     contrasts, saturations, brightnesses = [], [], []
     for before, after in zip(x, changed, strict=True):
-        grey = np.repeat(before.mean(axis=2, keepdims=True), 3, axis=2)
-        columns = np.stack([(before - grey).ravel(), grey.ravel(), np.ones(grey.size)], axis=1)
+        gray = np.repeat(before.mean(axis=2, keepdims=True), 3, axis=2)
+        columns = np.stack([(before - gray).ravel(), gray.ravel(), np.ones(gray.size)], axis=1)
         (a, b, _), residual, *_ = np.linalg.lstsq(columns, after.ravel(), rcond=None)
         assert residual < 1e-8
         contrasts.append(b)
@@ -148,7 +148,7 @@ def test_the_default_view_is_the_image_itself():
 )
 def test_adas_rule_by_hand(signs, before, after):
     config = cifar10.get_config().augment
-    config.update(adaptive_target=0.6, adaptive_images=100)
+    config.update(ada_target=0.6, ada_images=100)
     logits = 3.0 * jnp.asarray(signs, jnp.float32)[:, None]
     assert augmentation.adapt(jnp.float32(before), logits, 4, config) == pytest.approx(
         after, abs=1e-6

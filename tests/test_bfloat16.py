@@ -43,7 +43,7 @@ def gradients(name, dtype):
     """Gradients of the mean output of both networks of a config at an eighth of its width."""
     config = importlib.import_module(f'dcgan_jax.configs.{name}').get_config()
     config.generator.width = config.discriminator.width = 0.125
-    config.lowering = 'xla'  # That of accelerators.
+    config.conv_impl = 'xla'  # That of accelerators.
     config.dtype = dtype
     if config.text.embedder:
         config.text.embedder = 'trigrams'
@@ -107,7 +107,7 @@ def test_attention_gradients_are_those_of_float32(gamma):
 def test_logits_beside_a_bias_of_10_differ():
     config = importlib.import_module('dcgan_jax.configs.cifar10_sngan').get_config()
     config.discriminator.update(features=(8, 16), strides=(2, 2), kernel_sizes=(3, 3))
-    config.loss.rotation, config.lowering, config.dtype = 1.0, 'xla', 'bfloat16'
+    config.loss.rotation_weight, config.conv_impl, config.dtype = 1.0, 'xla', 'bfloat16'
     discriminator = models.build(config, (32, 32, 3)).discriminator
     init = jax.jit(lambda key: discriminator.init(key, jnp.zeros((1, 32, 32, 3)), train=False))
     variables = init(jax.random.key(0))

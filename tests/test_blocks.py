@@ -21,7 +21,7 @@ RNG = np.random.default_rng(0)
 def tiny(conditional=False, **changes):
     """Networks for 8x8 images and their config."""
     config = cifar10.get_config()
-    config.lowering, config.latent_dim, config.conditional = 'xla', 5, conditional
+    config.conv_impl, config.latent_dim, config.conditional = 'xla', 5, conditional
     config.generator.update(base_size=2, base_features=6, features=(8,), strides=(2, 2))
     config.discriminator.update(features=(6, 8), strides=(2, 2))
     for name, fields in changes.items():
@@ -38,11 +38,11 @@ def initial(module, *inputs):
     return module.init(jax.random.key(0), *inputs, train=False)
 
 
-# Spectral normalisation.
+# Spectral normalization.
 
 
 @pytest.mark.parametrize('layer', ['conv', 'conv_transpose', 'dense', 'embed'])
-def test_a_spectrally_normalised_kernel_has_a_largest_singular_value_of_one(layer):
+def test_a_spectrally_normalized_kernel_has_a_largest_singular_value_of_one(layer):
     module, x = {
         'conv': (layers.Conv(7, spectral_norm=True), jnp.ones((1, 8, 8, 3))),
         'conv_transpose': (layers.ConvTranspose(7, spectral_norm=True), jnp.ones((1, 8, 8, 3))),
@@ -89,7 +89,7 @@ def test_the_gradient_through_spectral_norm_is_the_papers():
     np.testing.assert_allclose(actual, expected, rtol=1e-3, atol=1e-5)
 
 
-# Normalisation.
+# Normalization.
 
 
 @pytest.mark.parametrize(
@@ -151,7 +151,7 @@ def test_norms_are_exact_where_the_mean_is_many_deviations(norm, shape, axes, me
 
 
 @pytest.mark.parametrize(('channels', 'groups'), [(8, 2), (18, 2), (64, 16), (192, 32), (7, 1)])
-def test_groups_of_at_least_four_neighbours_share_their_statistics(channels, groups):
+def test_groups_of_at_least_four_neighbors_share_their_statistics(channels, groups):
     (_, discriminator), _ = tiny(
         discriminator={'norm': 'group', 'features': (6, channels), 'weight_init': 'he_normal'}
     )
@@ -241,7 +241,7 @@ def test_a_projection_discriminator_adds_the_inner_product_with_the_class():
         assert not np.allclose(logits[index], bare[index], rtol=1e-3)
 
 
-def test_conditional_networks_need_labelled_data():
+def test_conditional_networks_need_labeled_data():
     config = cifar10.get_config()
     config.conditional = True
     with pytest.raises(UserError, match='class labels'):
@@ -374,7 +374,7 @@ def test_enlarge_and_shrink_are_inverse_and_average():
     )
 
 
-# What looks at more than a pixel's neighbours.
+# What looks at more than a pixel's neighbors.
 
 
 def test_self_attention_starts_as_the_identity_and_is_the_formula():
@@ -468,12 +468,12 @@ def test_each_convolution_may_have_a_kernel_size_of_its_own():
         ({'discriminator': {'attention': (2,)}}, 'from 0 to 1'),
         ({'discriminator': {'pack': 3}}, 'divisible'),
         ({'discriminator': {'minibatch_stddev': 3}}, 'divisible'),
-        ({'loss': {'name': 'hinge', 'real_label': 0.9}}, 'means nothing'),
+        ({'loss': {'name': 'hinge', 'label_smoothing': 0.1}}, 'means nothing'),
         ({'penalty': {'wgan_gp': 10.0}}, 'layer'),
-        ({'augment': {'adaptive_target': 0.6}}, 'adapts nothing'),
+        ({'augment': {'ada_target': 0.6}}, 'adapts nothing'),
         (
             {
-                'augment': {'adaptive_target': 0.6, 'policy': ('color',)},
+                'augment': {'ada_target': 0.6, 'policy': ('color',)},
                 'loss': {'name': 'wasserstein'},
             },
             'sign tells real from fake',

@@ -32,8 +32,8 @@ def test_low_resolution_is_pillows_bicubic_both_ways(real, scale):
         assert np.abs(np.int32(large[index]) - np.int32(back)).max() <= 1
 
 
-def test_grey_is_pillows_luma(real, config):
-    config.input.kind = 'grey'
+def test_gray_is_pillows_luma(real, config):
+    config.input.kind = 'gray'
     given = degradations.sample_inputs(KEY, config, images.to_float(real))
     for index, picture in enumerate(np.asarray(real)):
         luma = np.asarray(PIL.Image.fromarray(picture).convert('L'), np.int32)
@@ -73,9 +73,9 @@ def test_what_is_missing_can_not_be_seen(real, config, mask):
 
 def test_holes_are_where_they_should_be():
     shape = (2000, 8, 8, 3)
-    centre = degradations.center_mask(KEY, shape, 0.8)[0, ..., 0]
+    center = degradations.center_mask(KEY, shape, 0.8)[0, ..., 0]
     np.testing.assert_array_equal(
-        np.argwhere(centre), [(i, j) for i in range(2, 6) for j in range(2, 6)]
+        np.argwhere(center), [(i, j) for i in range(2, 6) for j in range(2, 6)]
     )
     half = degradations.half_mask(KEY, shape, 0.8)[0, ..., 0]
     np.testing.assert_array_equal(half, np.tile([0, 0, 0, 0, 1, 1, 1, 1], (8, 1)))
@@ -86,19 +86,19 @@ def test_holes_are_where_they_should_be():
 
 def test_masks_by_name_are_those_of_the_run(config):
     """Shares that are missing, of 8x8 pixels: a square of 4x4, the right half, 30%, strokes."""
-    config.input.update(kind='masked', missing=0.3)
+    config.input.update(kind='masked', mask_ratio=0.3)
     shares = {}
-    for mask in ('centre', 'half', 'pixels', 'free_form'):
+    for mask in ('center', 'half', 'pixels', 'free_form'):
         config.input.mask = mask
         holes = np.asarray(degradations.sample_inputs(KEY, config, jnp.ones((500, 8, 8, 3))))[
             ..., 3
         ]
         shares[mask] = holes.mean(axis=(1, 2))
-        if mask == 'centre':
+        if mask == 'center':
             assert holes[:, 2:6, 2:6].all()
         elif mask == 'half':
             assert holes[:, :, 4:].all()
-    assert set(shares['centre']) == {0.25}
+    assert set(shares['center']) == {0.25}
     assert set(shares['half']) == {0.5}
     # Binomial of 64 pixels: a standard deviation of 0.057.
     assert shares['pixels'].mean() == pytest.approx(0.3, abs=0.01)
@@ -114,8 +114,8 @@ def test_strokes_are_thick_lines_that_differ():
     assert 0.05 < shares.min() < shares.max() < 0.8
     assert len({hole.tobytes() for hole in holes}) == 50
     # Thick: a pixel of a hole has another beside it.
-    neighbours = sum(np.roll(holes, shift, axis) for shift in (1, -1) for axis in (1, 2))
-    assert (neighbours[holes == 1] > 0).mean() > 0.95
+    neighbors = sum(np.roll(holes, shift, axis) for shift in (1, -1) for axis in (1, 2))
+    assert (neighbors[holes == 1] > 0).mean() > 0.95
 
 
 @pytest.mark.parametrize('kind', degradations.KINDS[1:])

@@ -65,7 +65,7 @@ def test_a_run_is_evaluated_and_its_best_state_kept(config, tmp_path, capsys):
         assert arrays['step'] == best_step(run)
 
 
-def test_a_run_on_grey_pictures_is_measured_as_rgb(config, tmp_path):
+def test_a_run_on_gray_pictures_is_measured_as_rgb(config, tmp_path):
     pictures = tmp_path / 'pictures'
     pictures.mkdir()
     for index, pixels in enumerate(np.random.default_rng(0).integers(0, 256, (40, 8, 8), np.uint8)):
@@ -75,7 +75,7 @@ def test_a_run_on_grey_pictures_is_measured_as_rgb(config, tmp_path):
     training.train_and_evaluate(config, tmp_path / 'run')
     (path,) = (tmp_path / 'run' / 'evaluation').iterdir()
     result = json.loads(path.read_text())
-    assert result['protocol']['grey_as_rgb']
+    assert result['protocol']['gray_as_rgb']
     assert np.isfinite(result['frechet_distance'])
     sample(tmp_path / 'run', tmp_path / 'out', num=3, seed=0)
     with np.load(tmp_path / 'out' / 'samples.npz', allow_pickle=False) as arrays:
@@ -192,13 +192,13 @@ def test_modes_are_counted_without_an_extractor(config):
     config.evaluation.update(extractor='nowhere', metrics=('mode_coverage',))
     batches = iter([pictures[:10], pictures[10:]])
     values, labels, protocol = evaluator.Evaluator(config.evaluation, source)(batches, 30, {})
-    expected = {'modes': 30, 'modes_kl': np.log(1000 / 30), 'modes_unrecognised': 0.0}
+    expected = {'modes': 30, 'modes_kl': np.log(1000 / 30), 'modes_unrecognized': 0.0}
     assert values == pytest.approx(expected)
     assert labels['modes'] == 'modes of 1,000'
     limits = {'modes_max_rms': 28.0, 'modes_max_share': 0.75}
     assert protocol == {'n_fake': 30, 'modes_of': 'shapes', **limits}
     line = evaluator.line(evaluator.Evaluation(values, labels, protocol))
-    expected = 'modes of 1,000: 30 | KL to uniform: 3.507 | share unrecognised: 0 (30 images)'
+    expected = 'modes of 1,000: 30 | KL to uniform: 3.507 | share unrecognized: 0 (30 images)'
     assert line == expected
 
 

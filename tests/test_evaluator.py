@@ -90,11 +90,11 @@ def test_all_metrics_of_images_in_uneven_batches(config, monkeypatch):
 def test_the_protocol_tells_apart_what_has_other_figures(config, tmp_path, caplog):
     """Data sets of one name with other pixels, images of other sizes, too few real ones."""
 
-    def mean_colour(images):
+    def mean_color(images):
         mean = images.astype(jnp.float32).mean((1, 2))
         return jnp.concatenate([mean, mean**2], axis=1), mean
 
-    path = write_artifact(tmp_path / 'any.jaxexport', function=mean_colour, shape='b, h, w, 3')
+    path = write_artifact(tmp_path / 'any.jaxexport', function=mean_color, shape='b, h, w, 3')
     config.evaluation.extractor = str(path)
     config.evaluation.metrics = ('frechet_distance',)
     one, other = Source(), Source()

@@ -105,9 +105,9 @@ def test_a_silenced_unit_changes_nothing_that_it_does_not_draw(config):
 
 def test_the_svm_separates_what_is_separable_and_is_the_minimum():
     rng = np.random.default_rng(0)
-    centres = 4 * rng.normal(size=(3, 5))
+    centers = 4 * rng.normal(size=(3, 5))
     labels = rng.integers(0, 3, 600)
-    features = (centres[labels] + rng.normal(size=(600, 5))).astype(np.float32) * [1, 9, 1, 1, 0.1]
+    features = (centers[labels] + rng.normal(size=(600, 5))).astype(np.float32) * [1, 9, 1, 1, 0.1]
     svm, penalty = linear_probe.fit(features[:500], labels[:500], 3)
     assert np.mean(svm(features[500:]) == labels[500:]) > 0.95
     assert penalty in linear_probe._PENALTIES

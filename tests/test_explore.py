@@ -1,4 +1,4 @@
-"""Walks through latents, and neighbours."""
+"""Walks through latents, and neighbors."""
 
 import json
 
@@ -32,7 +32,7 @@ def test_all_pictures_are_drawn(workdir, tmp_path):
             sizes[path.stem] = (picture.height // 10, picture.width // 10)  # 8 pixels and a gap
     assert sizes == {
         'interpolation': (8, 10), 'truncation': (6, 10), 'directions': (2 * 4, 7),
-        'arithmetic': (4, 4), 'neighbours': (8, 11),
+        'arithmetic': (4, 4), 'neighbors': (8, 11),
     }  # fmt: skip
     with Image.open(out / 'interpolation.gif') as picture:
         assert picture.n_frames > 300
@@ -71,7 +71,7 @@ def test_nearest_is_brute_force():
     np.testing.assert_allclose(distances, np.sort(apart, axis=1)[:, :4], rtol=1e-3, atol=1e-3)
 
 
-def test_a_training_image_is_its_own_neighbour(workdir):
+def test_a_training_image_is_its_own_neighbor(workdir):
     run, networks, state = restore(workdir)
     made = Sampler(networks.generator, run.config)
     pixels = made(state, made.latents(0, 5))

@@ -47,14 +47,14 @@ def test_an_artifact_of_inceptions_name_makes_no_fid(tmp_path):
     assert extractor.labels == ('FD (inception)', 'KD (inception)', 'IS (inception)')
 
 
-def test_grey_images_are_taken_as_rgb_and_that_is_told_once(artifact, images, caplog):
+def test_gray_images_are_taken_as_rgb_and_that_is_told_once(artifact, images, caplog):
     extractor = extractors.load(artifact, batch_size=8)
-    grey = images[..., :1]
+    gray = images[..., :1]
     with caplog.at_level(logging.INFO, 'absl'):
-        features, _ = extractor(grey)
-        extractor(grey)
-    np.testing.assert_allclose(features, reference(np.repeat(grey, 3, -1))[0], atol=1e-6)
-    assert len([message for message in caplog.messages if 'grey' in message]) == 1
+        features, _ = extractor(gray)
+        extractor(gray)
+    np.testing.assert_allclose(features, reference(np.repeat(gray, 3, -1))[0], atol=1e-6)
+    assert len([message for message in caplog.messages if 'gray' in message]) == 1
 
 
 def test_other_sizes_and_bands_are_refused(artifact, images):
@@ -86,7 +86,7 @@ def test_what_is_no_extractor_is_refused(tmp_path, artifact):
     wrong = {
         'one output': {'function': lambda x: two(x)[0]},
         'float images': {'dtype': jnp.float32},
-        'grey': {'shape': 'b, 8, 8, 1', 'function': two},
+        'gray': {'shape': 'b, 8, 8, 1', 'function': two},
         'fixed batch': {'shape': '4, 8, 8, 3'},
         'integer features': {'function': lambda x: (two(x)[0].astype(jnp.int32), two(x)[1])},
         'maps': {'function': lambda x: (x.astype(jnp.float32), two(x)[1])},

@@ -78,7 +78,7 @@ VALUES = st.one_of(
 # What some field or other may be.
 WORDS = (
     *('batch', 'none', 'layer', 'group', 'residual', 'conv', 'hinge', 'relativistic', 'adamw'),
-    *('masked', 'grey', 'low_resolution', 'free_form', 'skip', 'l1', "('search',)"),
+    *('masked', 'gray', 'low_resolution', 'free_form', 'skip', 'l1', "('latent_optimization',)"),
     *('cosine', 'stream', 'bfloat16', 'average', 'sum', 'mode_coverage', 'folder'),
     *('trigrams', "('{}',)", "('a',)"),
     *('True', 'False', "('color',)", "('mode_coverage',)", '(0,)', '(8,)', '(2, 2)', '1e-3'),
@@ -236,16 +236,16 @@ def test_an_update_of_all_that_the_schema_accepts_can_be_traced_or_is_refused(tm
 
 def pictures():
     """Picture files of all formats and kinds of pixels that are usual, 6x6."""
-    colours = PIL.Image.fromarray(np.random.default_rng(0).integers(0, 256, (6, 6, 4), np.uint8))
+    colors = PIL.Image.fromarray(np.random.default_rng(0).integers(0, 256, (6, 6, 4), np.uint8))
     deep = PIL.Image.fromarray(np.full((6, 6), 40_000, np.uint16))
     turned = PIL.Image.Exif()
     turned[0x0112] = 6
     files = []
 
     def add(kind, mode, **options):
-        picture = deep if mode == 'I;16' else colours.convert('RGB').convert(mode)
+        picture = deep if mode == 'I;16' else colors.convert('RGB').convert(mode)
         if mode in ('RGBA', 'LA'):
-            picture = colours.convert(mode)
+            picture = colors.convert(mode)
         file = io.BytesIO()
         picture.save(file, kind, **options)
         files.append(file.getvalue())

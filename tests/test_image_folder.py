@@ -28,7 +28,7 @@ def read(root, split='train', labels=False, **options):
     )
 
 
-def png_header(width, height, bits, colour):
+def png_header(width, height, bits, color):
     """A PNG file that ends after its header chunk and an empty chunk of pixels."""
 
     def chunk(kind, body):
@@ -36,7 +36,7 @@ def png_header(width, height, bits, colour):
             struct.pack('>I', len(body)) + kind + body + struct.pack('>I', zlib.crc32(kind + body))
         )
 
-    header = struct.pack('>IIBBBBB', width, height, bits, colour, 0, 0, 0)
+    header = struct.pack('>IIBBBBB', width, height, bits, color, 0, 0, 0)
     return b'\x89PNG\r\n\x1a\n' + chunk(b'IHDR', header) + chunk(b'IDAT', b'') + chunk(b'IEND', b'')
 
 
@@ -84,7 +84,7 @@ def test_the_name_tells_contents_apart(tmp_path):
     assert len({first, renamed, name()}) == 3
 
 
-def test_grey_stays_grey_only_if_all_are(tmp_path):
+def test_gray_stays_gray_only_if_all_are(tmp_path):
     write(tmp_path, 'a.png', flat(7, mode='L'))
     write(tmp_path, 'b.png', flat(1, mode='1'))
     write(tmp_path, 'c.png', flat((9, 255), mode='LA'))
@@ -98,7 +98,7 @@ def test_grey_stays_grey_only_if_all_are(tmp_path):
     )
 
 
-def test_palettes_become_colours_and_what_is_transparent_lies_on_white(tmp_path):
+def test_palettes_become_colors_and_what_is_transparent_lies_on_white(tmp_path):
     palette = flat(1, mode='P')
     palette.putpalette([0, 0, 0, 50, 100, 150])
     write(tmp_path, 'a.png', palette)

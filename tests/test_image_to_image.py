@@ -12,7 +12,7 @@ from PIL import Image
 
 from dcgan_jax import config as config_lib
 from dcgan_jax import models, train_state, training
-from dcgan_jax.configs import colour_cifar10, inpainting_cifar10, super_resolution_cifar10
+from dcgan_jax.configs import colorization_cifar10, inpainting_cifar10, super_resolution_cifar10
 from dcgan_jax.data import degradations, images
 from dcgan_jax.runtime.errors import UserError
 from dcgan_jax.tasks.inpaint import inpaint, read_mask
@@ -28,9 +28,9 @@ from tests.extractors import write_artifact
 KINDS = {
     'low_resolution': super_resolution_cifar10,
     'masked': inpainting_cifar10,
-    'grey': colour_cifar10,
+    'gray': colorization_cifar10,
 }
-TASKS = {'low_resolution': super_resolve, 'masked': inpaint, 'grey': translate}
+TASKS = {'low_resolution': super_resolve, 'masked': inpaint, 'gray': translate}
 
 
 def paired(data_dir, kind, **changes):
@@ -118,8 +118,8 @@ def test_what_is_known_stays(run, data_dir, kind):
 def test_the_loss_of_g_is_the_weighted_sum_of_its_parts(data_dir, norm):
     """G changes nothing at the start: the content loss is that of gray images."""
     config = paired(
-        data_dir, 'grey',
-        **{'loss.adversarial': 0.5, 'loss.content': 3.0, 'loss.feature_matching': 7.0,
+        data_dir, 'gray',
+        **{'loss.adversarial_weight': 0.5, 'loss.content_weight': 3.0, 'loss.feature_matching_weight': 7.0,
            'loss.content_norm': norm},
     )  # fmt: skip
     networks = models.build(config, (16, 16, 3))
@@ -145,7 +145,7 @@ def test_without_d_the_distance_falls(data_dir, tmp_path):
     """Content loss alone, no update of D: better than bicubic on what it saw."""
     config = paired(
         data_dir, 'low_resolution',
-        **{'loss.adversarial': 0.0, 'loss.feature_matching': 0.0, 'discriminator_steps': 0,
+        **{'loss.adversarial_weight': 0.0, 'loss.feature_matching_weight': 0.0, 'discriminator_steps': 0,
            'num_steps': 100, 'optimizer.generator.learning_rate': 2e-3},
     )  # fmt: skip
     state = training.train_and_evaluate(config, tmp_path / 'run')
@@ -165,8 +165,8 @@ def test_latents_are_searched_where_the_run_has_them(config, data_dir, tmp_path,
     config.generator.update(features=(8, 8), strides=(2, 2, 2))
     training.train_and_evaluate(config, tmp_path / 'run')
     given = tiny_config(data_dir)
-    given.search.update(steps=3, restarts=2)
-    with_distance = kind == 'grey'
+    given.latent_optimization.update(steps=3, restarts=2)
+    with_distance = kind == 'gray'
     given.evaluation.metrics = ('inception_score', 'frechet_distance')[: 1 + with_distance]
     given.evaluation.extractor = str(
         write_artifact(tmp_path / 'tiny.jaxexport', shape='b, 16, 16, 3')
@@ -182,7 +182,7 @@ def test_latents_are_searched_where_the_run_has_them(config, data_dir, tmp_path,
 
 
 def test_searching_finds_an_image_that_g_can_make(config, data_dir, tmp_path):
-    """The hole of G's own image is filled better by searching than by the mean colour."""
+    """The hole of G's own image is filled better by searching than by the mean color."""
     from dcgan_jax.metrics.psnr_ssim import psnr
     from dcgan_jax.sampling import Sampler
     from dcgan_jax.tasks.inpaint import mean_fill
@@ -194,7 +194,7 @@ def test_searching_finds_an_image_that_g_can_make(config, data_dir, tmp_path):
     run, networks, state = restore(tmp_path)
     own = run.config.copy_and_resolve_references().unlock()
     own.input.kind = 'masked'
-    own.search.update(steps=200, restarts=4, prior=0.0)
+    own.latent_optimization.update(steps=200, restarts=4, prior=0.0)
     sampler = Sampler(networks.generator, own)
     made = sampler(state, sampler.latents(5, 6))
     holes = degradations.center_mask(None, made.shape, 0.0)
@@ -248,7 +248,7 @@ def test_a_run_of_masks_is_measured_on_others(run, data_dir, tmp_path):
     given = given_config(data_dir, tmp_path, 'masked')
     given.evaluation.metrics = ('inception_score',)
     found = {}
-    for mask in ('centre', 'half'):
+    for mask in ('center', 'half'):
         given.input.mask = mask
         path, _ = use('masked', run('masked'), given, tmp_path / 'out')
         assert path.name == f'{mask}_trained.png'
@@ -256,7 +256,7 @@ def test_a_run_of_masks_is_measured_on_others(run, data_dir, tmp_path):
         assert content['input']['mask'] == mask
         assert content['protocol'] == {'psnr_and_ssim_of': 'holes'}
         found[mask] = content['figures']['mean fill']['psnr']
-    assert found['centre'] != found['half']
+    assert found['center'] != found['half']
 
 
 def test_another_input_means_nothing_to_a_run_of_latents(config, data_dir):
@@ -285,9 +285,9 @@ def test_masks_are_read_as_pictures_are(tmp_path):
 
 def test_a_run_does_what_it_was_trained_for_alone(run, tmp_path):
     with pytest.raises(UserError, match=r'input.kind'):
-        use('masked', run('grey'), None, tmp_path / 'out')
+        use('masked', run('gray'), None, tmp_path / 'out')
     with pytest.raises(UserError, match='--mode=translate'):
-        sample(run('grey'), tmp_path / 'out', 3, 0)
+        sample(run('gray'), tmp_path / 'out', 3, 0)
     assert not (tmp_path / 'out').exists()
 
 
@@ -308,7 +308,7 @@ def test_sizes_that_strides_do_not_divide_are_refused(run, tmp_path):
     (tmp_path / 'own').mkdir()
     Image.fromarray(np.zeros((9, 16, 3), np.uint8)).save(tmp_path / 'own' / 'a.png')
     with pytest.raises(UserError, match=r'16x9'):
-        use('grey', run('grey'), None, tmp_path / 'out', str(tmp_path / 'own'), None)
+        use('gray', run('gray'), None, tmp_path / 'out', str(tmp_path / 'own'), None)
     assert not (tmp_path / 'out').exists()
 
 
@@ -325,7 +325,14 @@ def test_pictures_that_do_not_fit_are_refused(run, tmp_path):
 @pytest.mark.parametrize(
     ('changes', 'words'),
     [
-        ({'loss.adversarial': 0.0, 'loss.feature_matching': 0.0, 'loss.content': 0.0}, 'nothing'),
+        (
+            {
+                'loss.adversarial_weight': 0.0,
+                'loss.feature_matching_weight': 0.0,
+                'loss.content_weight': 0.0,
+            },
+            'nothing',
+        ),
         ({'discriminator_steps': 0}, 'leaves D as it is'),
         ({'generator.strides': (2, 1, 2)}, 'the last is that of'),
         ({'generator.block': 'residual'}, 'generator.block means nothing'),
@@ -345,7 +352,7 @@ def test_what_does_not_go_together(data_dir, changes, words):
         ('latent', {'ema.batch_stats': 'average'}),  # As the configs of pairs have it.
         *(
             (kind, {'generator.spectral_norm': True, 'generator.norm': norm})
-            for kind in ('latent', 'low_resolution', 'masked', 'grey')
+            for kind in ('latent', 'low_resolution', 'masked', 'gray')
             for norm in ('batch', 'none')
         ),
     ],

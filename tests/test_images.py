@@ -25,7 +25,7 @@ def test_grid_puts_pictures_row_by_row_on_white():
     np.testing.assert_array_equal(images.grid(pictures, columns=2, gap=1), expected)
 
 
-def test_write_png_round_trips_colour_and_grey(tmp_path):
+def test_write_png_round_trips_color_and_gray(tmp_path):
     for channels in (1, 3):
         picture = np.random.default_rng(0).integers(0, 256, (5, 7, channels), np.uint8)
         path = images.write_png(tmp_path / 'new' / f'{channels}.png', picture)
@@ -45,7 +45,7 @@ def lanczos_weights(size, new):
 
 @pytest.mark.parametrize('channels', [1, 3])
 @pytest.mark.parametrize(('side', 'size'), [(178, 64), (96, 32), (20, 33)])
-def test_centre_square_against_the_filter_written_out(side, size, channels):
+def test_center_square_against_the_filter_written_out(side, size, channels):
     rng = np.random.default_rng(0)
     image = np.repeat(np.repeat(rng.integers(0, 256, (20, 20, channels)), 9, 0), 9, 1)
     image = image[:side, :side].astype(np.uint8)
@@ -66,6 +66,6 @@ def test_centre_square_against_the_filter_written_out(side, size, channels):
         ((5, 5, 4), slice(0, 5), slice(0, 5)),
     ],
 )
-def test_centre_square_of_the_right_size_is_a_crop(shape, rows, columns):
+def test_center_square_of_the_right_size_is_a_crop(shape, rows, columns):
     image = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
     np.testing.assert_array_equal(images.center_crop(image, 5), image[rows, columns])

@@ -18,7 +18,7 @@ SHARED_TEST_SHA256 = '3a9a3752963dccd5df9ce7aa774c72568c8ad5d4eef8808be23bf0d56f
 
 
 @pytest.fixture
-def labelled(data_dir):
+def labeled(data_dir):
     return sources.open_source('tiny_images', 'train', str(data_dir))
 
 
@@ -65,23 +65,23 @@ def test_order_is_pinned():
     )
 
 
-def test_placement(labelled):
-    assert input_pipeline.fits_on_device(labelled, 'auto', 40 * 8 * 8 * 3)
-    assert not input_pipeline.fits_on_device(labelled, 'auto', 40 * 8 * 8 * 3 - 1)
-    assert input_pipeline.fits_on_device(labelled, 'device', 0)
-    assert not input_pipeline.fits_on_device(labelled, 'stream', 10**9)
+def test_placement(labeled):
+    assert input_pipeline.fits_on_device(labeled, 'auto', 40 * 8 * 8 * 3)
+    assert not input_pipeline.fits_on_device(labeled, 'auto', 40 * 8 * 8 * 3 - 1)
+    assert input_pipeline.fits_on_device(labeled, 'device', 0)
+    assert not input_pipeline.fits_on_device(labeled, 'stream', 10**9)
 
 
-def test_stream_equals_the_array(labelled):
-    split = input_pipeline.load_split(labelled, labels=True)
+def test_stream_equals_the_array(labeled):
+    split = input_pipeline.load_split(labeled, labels=True)
     ranges = [(0, 3), (3, 6), (6, 10), (10, 11)]
-    elements = list(input_pipeline.stream(labelled, 5, ranges, batch_size=4, labels=True))
+    elements = list(input_pipeline.stream(labeled, 5, ranges, batch_size=4, labels=True))
     for (first, end), element in zip(ranges, elements, strict=True):
-        indices = input_pipeline.batch_indices(5, first, 4, len(labelled), num_batches=end - first)
+        indices = input_pipeline.batch_indices(5, first, 4, len(labeled), num_batches=end - first)
         assert (element.images.dtype, element.labels.dtype) == (np.uint8, np.int32)
         np.testing.assert_array_equal(element.images, split.images[indices])
         np.testing.assert_array_equal(element.labels, split.labels[indices])
-    assert next(input_pipeline.stream(labelled, 5, ranges, batch_size=4)).labels is None
+    assert next(input_pipeline.stream(labeled, 5, ranges, batch_size=4)).labels is None
 
 
 class Spy(sources.ImageSource):
@@ -96,24 +96,24 @@ class Spy(sources.ImageSource):
 
 
 @pytest.fixture
-def spy(labelled):
+def spy(labeled):
     Spy.reads.clear()
     return Spy(
-        labelled.name, labelled.split, labelled.image_shape, labelled.records, labelled.class_names
+        labeled.name, labeled.split, labeled.image_shape, labeled.records, labeled.class_names
     )
 
 
-def test_stream_resumes_without_reading_what_came_before(labelled, spy):
+def test_stream_resumes_without_reading_what_came_before(labeled, spy):
     ranges = [(first, first + 2) for first in range(0, 12, 2)]
-    whole = list(input_pipeline.stream(labelled, 5, ranges, batch_size=4, labels=True))
+    whole = list(input_pipeline.stream(labeled, 5, ranges, batch_size=4, labels=True))
     resumed = list(input_pipeline.stream(spy, 5, ranges[4:], batch_size=4, labels=True))
     jax.tree.map(np.testing.assert_array_equal, resumed, whole[4:])
     assert spy.reads == [4, 4, 4, 4]
 
 
-def test_rows_of_the_processes_make_up_the_batch(labelled):
+def test_rows_of_the_processes_make_up_the_batch(labeled):
     def rows(part):
-        batches = input_pipeline.stream(labelled, 5, [(0, 2), (2, 6)], 4, rows=part, labels=True)
+        batches = input_pipeline.stream(labeled, 5, [(0, 2), (2, 6)], 4, rows=part, labels=True)
         return jax.tree.map(lambda *arrays: np.concatenate(arrays), *batches)
 
     parts = rows(slice(0, 3)), rows(slice(3, 4))

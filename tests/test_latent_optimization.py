@@ -63,7 +63,7 @@ def test_what_d_says_of_an_image_is_of_it_alone(config, changes):
 
 def test_searched_images_do_not_depend_on_those_beside_them(config):
     config.discriminator.pack = 2
-    config.search.update(restarts=3, steps=3)
+    config.latent_optimization.update(restarts=3, steps=3)
     networks, state = networks_of(config)
     real = np.random.default_rng(0).uniform(-1, 1, (3, 8, 8, 3)).astype(np.float32)
     holes = np.zeros((1, 8, 8, 1), np.float32)

@@ -16,7 +16,7 @@ CONVS = {'conv': conv.conv, 'conv_transpose': conv.conv_transpose}
 each_conv = pytest.mark.parametrize('name', CONVS)
 # 'matmul' takes patches for the first, Winograd's transforms for the second.
 each_form = pytest.mark.parametrize('channels', [(3, 5), (6, 5)], ids=['patches', 'winograd'])
-each_lowering = pytest.mark.parametrize('how', conv.LOWERINGS)
+each_implementation = pytest.mark.parametrize('how', conv.IMPLEMENTATIONS)
 
 
 def draw(seed, *shape):
@@ -24,7 +24,7 @@ def draw(seed, *shape):
 
 
 def apply(name, how, strides):
-    return functools.partial(CONVS[name], strides=strides, lowering=how)
+    return functools.partial(CONVS[name], strides=strides, conv_impl=how)
 
 
 def xla_reference(name, x, kernel, strides):
@@ -100,7 +100,9 @@ def test_gradients_equal_those_of_xla(how, name, channels, k, strides, size):
     ('name', 'k', 'strides'),
     [('conv', 4, 2), ('conv_transpose', 3, 1), ('conv_transpose', 4, 2)],
 )
-def test_gradient_of_a_gradient_penalty_is_the_same_in_every_lowering(name, channels, k, strides):
+def test_gradient_of_a_gradient_penalty_is_the_same_in_every_implementation(
+    name, channels, k, strides
+):
     x, kernel = draw(0, 2, 4, 4, channels[0]), draw(1, k, k, *channels) / k
 
     def penalty(kernel, how):
@@ -118,7 +120,7 @@ def test_gradient_of_a_gradient_penalty_is_the_same_in_every_lowering(name, chan
         np.testing.assert_allclose(actual, expected, rtol=1e-3, atol=1e-3)
 
 
-@each_lowering
+@each_implementation
 @each_conv
 @each_form
 def test_maps_over_kernels(name, how, channels):
@@ -129,7 +131,7 @@ def test_maps_over_kernels(name, how, channels):
     np.testing.assert_allclose(actual, expected, atol=3e-5)
 
 
-@each_lowering
+@each_implementation
 @each_conv
 @each_form
 def test_scans_over_batches_with_gradients(name, how, channels):
@@ -147,7 +149,7 @@ def test_scans_over_batches_with_gradients(name, how, channels):
     np.testing.assert_allclose(actual, expected, rtol=1e-4, atol=1e-3)
 
 
-@each_lowering
+@each_implementation
 @each_conv
 @each_form
 def test_bfloat16_is_rounded_once(name, how, channels):
@@ -213,7 +215,7 @@ def test_refuses_wrong_arguments(name):
         apply(name, 'auto', 2)(x, kernel.astype(jnp.bfloat16))
 
 
-@each_lowering
+@each_implementation
 @each_conv
 @pytest.mark.parametrize(('channels', 'k'), [(3, 4), (6, 4), (6, 3)])
 def test_takes_an_empty_batch(name, how, channels, k):
@@ -228,7 +230,7 @@ LAYERS = [(layers.Conv, nn.Conv), (layers.ConvTranspose, nn.ConvTranspose)]
 @pytest.mark.parametrize(('k', 'strides', 'use_bias'), [(4, 2, True), (3, 1, False)])
 def test_layers_share_parameters_and_outputs_with_flax(ours, theirs, k, strides, use_bias):
     x = draw(0, 2, 6, 6, 3)
-    own = ours(5, kernel_size=k, strides=strides, use_bias=use_bias, lowering='matmul')
+    own = ours(5, kernel_size=k, strides=strides, use_bias=use_bias, conv_impl='matmul')
     flax = theirs(5, (k, k), (strides, strides), use_bias=use_bias)
     variables = flax.init(jax.random.key(1), x)
     shapes = jax.tree.map(jnp.shape, jax.eval_shape(own.init, jax.random.key(1), x))

@@ -53,7 +53,7 @@ def test_non_saturating_at_a_blind_discriminator_is_two_and_one_times_log_2():
 def test_smoothed_labels_move_the_best_logit_of_real_images_and_no_fake_one(name, best):
     """sigmoid(log 9) = 0.9; the fake side stays one-sided."""
     config = cifar10.get_config().loss
-    config.name, config.real_label = name, 0.9
+    config.name, config.label_smoothing = name, 0.1
     loss = losses.create(config).discriminator
     fake = jnp.zeros((1, 1))
     slope = jax.grad(lambda logit: loss(logit, fake))

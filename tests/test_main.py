@@ -13,7 +13,7 @@ import pytest
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 TINY = [
     '--config=configs/quickstart.py',
-    '--config.lowering=xla',  # compiles sooner
+    '--config.conv_impl=xla',  # compiles sooner
     '--config.generator.base_features=8',
     '--config.dataset=tiny_images',
     '--config.batch_size=8',

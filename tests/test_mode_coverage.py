@@ -66,17 +66,17 @@ def test_every_image_has_the_mode_it_was_drawn_with(split):
 @pytest.mark.parametrize(
     ('shape', 'outline'),
     [
-        ('circle', lambda draw, colour: draw.ellipse([48, 64, 208, 224], fill=colour)),
-        ('square', lambda draw, colour: draw.rectangle([56, 56, 200, 200], fill=colour)),
+        ('circle', lambda draw, color: draw.ellipse([48, 64, 208, 224], fill=color)),
+        ('square', lambda draw, color: draw.rectangle([56, 56, 200, 200], fill=color)),
         (
             'diamond',
-            lambda draw, colour: draw.polygon([128, 36, 196, 128, 128, 220, 60, 128], fill=colour),
+            lambda draw, color: draw.polygon([128, 36, 196, 128, 128, 220, 60, 128], fill=color),
         ),
     ],
 )
 @pytest.mark.parametrize('background', ['white', 'navy'])
 def test_another_program_drew_the_picture(shape, outline, background):
-    """By Pillow at eight times the size, and shrunk; background and colour as the names say."""
+    """By Pillow at eight times the size, and shrunk; background and color as the names say."""
     behind = {'white': (255, 255, 255), 'navy': (16, 24, 88)}[background]
     picture = Image.new('RGB', (256, 256), behind)
     outline(ImageDraw.Draw(picture), (255, 130, 0))
@@ -100,7 +100,7 @@ def test_another_program_drew_the_picture(shape, outline, background):
         of_modes(123, 456, 789)[:, ::-1, :, :] // 2 + of_modes(987, 654, 321) // 2,
     ],
 )
-def test_what_shows_no_mode_is_not_recognised(images):
+def test_what_shows_no_mode_is_not_recognized(images):
     np.testing.assert_array_equal(classify(images), UNRECOGNISED)
 
 
@@ -108,9 +108,9 @@ def test_coverage_counted_by_hand():
     """Modes 5, 5, 5 and 700, and a picture of noise."""
     coverage = mode_coverage(np.concatenate([of_modes(5, 700, 5, 5), NOISE[:1]]))
     assert coverage.modes == 2
-    # p is 3/4 and 1/4, over the four that are recognised.
+    # p is 3/4 and 1/4, over the four that are recognized.
     assert coverage.kl == pytest.approx(0.75 * np.log(750) + 0.25 * np.log(250))
-    assert coverage.unrecognised == pytest.approx(0.2)
+    assert coverage.unrecognized == pytest.approx(0.2)
     assert (coverage.counts[5], coverage.counts[700], coverage.counts.sum()) == (3, 1, 4)
     assert coverage.counts.shape == (1000,)
     assert mode_coverage(of_modes(5, 700, 5, 5), min_samples=2).modes == 1
@@ -121,10 +121,10 @@ def test_coverage_of_all_of_one_and_of_none():
     assert everything.modes == 1000
     assert everything.kl == pytest.approx(0, abs=1e-12)
     collapsed = mode_coverage(of_modes(*[321] * 10))
-    assert (collapsed.modes, collapsed.unrecognised) == (1, 0.0)
+    assert (collapsed.modes, collapsed.unrecognized) == (1, 0.0)
     assert collapsed.kl == pytest.approx(np.log(1000))
     nothing = mode_coverage(NOISE)
-    assert (nothing.modes, nothing.unrecognised) == (0, 1.0)
+    assert (nothing.modes, nothing.unrecognized) == (0, 1.0)
     assert nothing.kl == pytest.approx(np.log(1000))
 
 

@@ -197,7 +197,7 @@ def random_variables(module, shape, labels=None):
 
 def test_the_generator_computes_what_its_fields_say():
     config = cifar10_dense_stem.get_config()
-    config.lowering = 'xla'
+    config.conv_impl = 'xla'
     config.generator.update(
         base_size=2, base_features=4, features=(3,), strides=(1, 2), stem_features=(5,),
         stem_norm=True, leaky_slope=0.13, norm_epsilon=0.07,
@@ -223,7 +223,7 @@ def test_the_generator_computes_what_its_fields_say():
 
 def test_the_discriminator_computes_what_its_fields_say():
     config = cifar10.get_config()
-    config.lowering = 'xla'
+    config.conv_impl = 'xla'
     config.discriminator.update(
         features=(3, 4), strides=(2, 1), kernel_size=3, leaky_slope=0.17, norm_epsilon=0.09,
         use_bias=True, dropout_rate=0.5,

@@ -43,7 +43,7 @@ def _standard_promotion(monkeypatch):
 def test_linear_schedule_by_hand(step, expected):
     config = settings(
         learning_rate=1.0, warmup_steps=10, schedule='linear', decay_start=20, decay_end=100,
-        final_share=0.2,
+        final_lr_ratio=0.2,
     )  # fmt: skip
     assert optimizers.learning_rate(jnp.int32(step), config) == pytest.approx(expected)
 

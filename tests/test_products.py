@@ -85,8 +85,8 @@ def gradients(function, x, kernel):
 )
 def test_convolutions_and_gradients_are_close_to_float64(name, channels, k, strides, limit):
     """Compare with float64; XLA's bfloat16 convolution has an error of 1.7e-3 too."""
-    function = functools.partial(CONVS[name], strides=strides, lowering='matmul')
-    reference = functools.partial(CONVS[name], strides=strides, lowering='xla')
+    function = functools.partial(CONVS[name], strides=strides, conv_impl='matmul')
+    reference = functools.partial(CONVS[name], strides=strides, conv_impl='xla')
     x, kernel = (
         draw(i, *shape).astype(jnp.bfloat16)
         for i, shape in enumerate([(4, 8, 8, channels[0]), (k, k, *channels)])
@@ -113,7 +113,7 @@ def test_convolutions_and_gradients_are_close_to_float64(name, channels, k, stri
     ids=['two_taps', 'patches', 'three_taps', 'float32'],
 )
 def test_operands_are_bfloat16_in_gradients_of_every_order(name, channels, k, dtype, expected):
-    function = functools.partial(CONVS[name], strides=2, lowering='matmul')
+    function = functools.partial(CONVS[name], strides=2, conv_impl='matmul')
     x, kernel = draw(0, 2, 8, 8, channels[0]), draw(1, k, k, *channels)
     operands = x.astype(dtype), kernel.astype(dtype)
     assert dot_types(functools.partial(gradients, function), *operands) == expected
@@ -121,7 +121,7 @@ def test_operands_are_bfloat16_in_gradients_of_every_order(name, channels, k, dt
 
 def test_cpus_without_units_multiply_float32(monkeypatch):
     monkeypatch.setattr(products, 'cpu_multiplies_bfloat16', lambda: False)
-    function = functools.partial(conv.conv, strides=2, lowering='matmul')
+    function = functools.partial(conv.conv, strides=2, conv_impl='matmul')
     x, kernel = jnp.ones((2, 8, 8, 8), jnp.bfloat16), jnp.ones((4, 4, 8, 8), jnp.bfloat16)
     assert dot_types(functools.partial(gradients, function), x, kernel) == {('f32', 'f32', 'f32')}
 

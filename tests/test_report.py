@@ -203,5 +203,5 @@ def test_a_browser_shows_it(workdir, tmp_path):
     chromium(tmp_path, 500, f'--screenshot={shot}', path.absolute().as_uri())
     with Image.open(io.BytesIO(shot.read_bytes())) as picture:
         shown = np.asarray(picture.convert('RGB'))
-    colours = np.unique(shown.reshape(-1, 3), axis=0)
-    assert len(colours) > 200  # of samples: words and lines alone have fewer
+    colors = np.unique(shown.reshape(-1, 3), axis=0)
+    assert len(colors) > 200  # of samples: words and lines alone have fewer

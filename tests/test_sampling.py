@@ -25,7 +25,7 @@ def test_standing_statistics_are_the_mean_of_batch_statistics(generator_and_stat
     stats = sampling.standing_statistics(
         generator, {'params': params}, key, batches=3, batch_size=16, latent_dim=4, conditions=ALL
     )
-    # The first normalisation follows one dense layer: its statistics by hand, in float64.
+    # The first normalization follows one dense layer: its statistics by hand, in float64.
     kernel = np.asarray(params['project']['kernel'], np.float64)
     means, variances = [], []
     for index in range(3):
@@ -149,7 +149,7 @@ def test_standing_statistics_see_every_class_that_was_learnt(config, conditions)
         assert (np.abs(statistics(moved) - before).max() > 1e-3) == (label in conditions)
 
 
-def test_the_average_is_normalised_by_vectors_of_its_own(config):
+def test_the_average_is_normalized_by_vectors_of_its_own(config):
     """Spectral vectors of the live generator say nothing of an average that is far from it."""
     config.generator.update(spectral_norm=True, norm='none', weight_init='he_normal')
     networks = models.build(config, (8, 8, 3))

@@ -52,7 +52,7 @@ def test_prepared_records(records):
     assert len(source) == len(records) == 2000
     labels = np.array([record['label'] for record in records])
     np.testing.assert_array_equal(np.bincount(labels), np.full(1000, 2))
-    # Shuffled: neighbours are in order about half of the time, not nearly always.
+    # Shuffled: neighbors are in order about half of the time, not nearly always.
     assert 0.4 < np.mean(np.diff(labels) > 0) < 0.6
     drawn = {
         f'test_{i:05d}'.encode(): pair for i, pair in enumerate(shapes_builder.make_split('test'))
@@ -69,7 +69,7 @@ def test_prepared_records(records):
 
 
 def test_label_matches_picture(records):
-    """Pixels alone tell the colour (the palette's commonest) and the background (the frame)."""
+    """Pixels alone tell the color (the palette's commonest) and the background (the frame)."""
     palette = np.array(list(shapes_builder.COLOURS.values()))
     backgrounds = shapes_builder.background_images().astype(int)
     frame = np.zeros((32, 32), bool)
@@ -83,12 +83,12 @@ def test_label_matches_picture(records):
         assert np.median(errors[record['background']]) == 0
 
 
-def test_backgrounds_and_colours_are_far_apart():
-    colours = np.array(list(shapes_builder.COLOURS.values()), float)
-    between = np.linalg.norm(colours[:, None] - colours, axis=-1)
+def test_backgrounds_and_colors_are_far_apart():
+    colors = np.array(list(shapes_builder.COLOURS.values()), float)
+    between = np.linalg.norm(colors[:, None] - colors, axis=-1)
     assert between[~np.eye(10, dtype=bool)].min() > 100
     pixels = shapes_builder.background_images().reshape(-1, 3)
-    assert np.linalg.norm(colours[:, None] - pixels, axis=-1).min() > 80
+    assert np.linalg.norm(colors[:, None] - pixels, axis=-1).min() > 80
     flat = shapes_builder.background_images().reshape(10, -1).astype(float)
     apart = np.sqrt(((flat[:, None] - flat) ** 2).mean(-1))
     assert apart[~np.eye(10, dtype=bool)].min() > 25

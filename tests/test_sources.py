@@ -13,28 +13,28 @@ from tests.tiny import prepare_tiny
 
 
 @pytest.fixture(scope='module')
-def grey(tmp_path_factory):
-    root = tmp_path_factory.mktemp('grey')
+def gray(tmp_path_factory):
+    root = tmp_path_factory.mktemp('gray')
     prepare_tiny(root, [(6, 6, 1)])
     return root
 
 
 @pytest.fixture(scope='module')
-def labelled_dir(tmp_path_factory):
-    """Image i, of grey value 20 * i, has the label i % 4."""
-    root = tmp_path_factory.mktemp('labelled')
+def labeled_dir(tmp_path_factory):
+    """Image i, of gray value 20 * i, has the label i % 4."""
+    root = tmp_path_factory.mktemp('labeled')
     prepare_tiny(root, [(6, 6, 1)], label=lambda i: i % 4)
     return root
 
 
 @pytest.fixture
-def labelled(labelled_dir):
-    return sources.open_source('tiny', 'train', str(labelled_dir))
+def labeled(labeled_dir):
+    return sources.open_source('tiny', 'train', str(labeled_dir))
 
 
 @pytest.fixture
-def source(grey):
-    return sources.open_source('tiny', 'train', str(grey))
+def source(gray):
+    return sources.open_source('tiny', 'train', str(gray))
 
 
 def test_source_reads_in_the_order_asked_for(source):
@@ -52,17 +52,17 @@ def test_source_reads_in_the_order_asked_for(source):
     assert sorted(everything[:, 0, 0, 0]) == [20 * i for i in range(10)]
 
 
-def test_labels_stay_with_their_images(labelled):
-    assert labelled.num_classes == 4
-    images, labels = input_pipeline.load_split(labelled, labels=True)
+def test_labels_stay_with_their_images(labeled):
+    assert labeled.num_classes == 4
+    images, labels = input_pipeline.load_split(labeled, labels=True)
     assert labels.dtype == np.int32
     np.testing.assert_array_equal(labels, images[:, 0, 0, 0] // 20 % 4)
     assert sorted(labels.tolist()) == [0, 0, 0, 1, 1, 1, 2, 2, 3, 3]
     indices = np.array([7, 7, 2])
-    some = labelled.read(indices, labels=True)
+    some = labeled.read(indices, labels=True)
     np.testing.assert_array_equal(some.labels, labels[indices])
     np.testing.assert_array_equal(some.images, images[indices])
-    assert input_pipeline.load_split(labelled).labels is None
+    assert input_pipeline.load_split(labeled).labels is None
 
 
 def test_labels_where_there_are_none(source):
@@ -79,7 +79,7 @@ def test_labels_where_there_are_none(source):
 
 
 def test_an_image_without_its_label(tmp_path):
-    """As in STL-10's unlabelled split: TFDS stores -1."""
+    """As in STL-10's unlabeled split: TFDS stores -1."""
     prepare_tiny(tmp_path, [(6, 6, 1)], label=lambda i: -1 if i == 4 else 0)
     source = sources.open_source('tiny', 'train', str(tmp_path))
     assert len(input_pipeline.load_split(source).images) == 10
@@ -87,12 +87,12 @@ def test_an_image_without_its_label(tmp_path):
         input_pipeline.load_split(source, labels=True)
 
 
-def test_environment_names_the_data_dir(grey, monkeypatch):
-    monkeypatch.setenv('TFDS_DATA_DIR', str(grey))
+def test_environment_names_the_data_dir(gray, monkeypatch):
+    monkeypatch.setenv('TFDS_DATA_DIR', str(gray))
     assert len(sources.open_source('tiny')) == 10
     with pytest.raises(UserError, match='does not exist'):
-        sources.open_source('tiny', data_dir=str(grey / 'typo'))
-    assert not (grey / 'typo').exists()
+        sources.open_source('tiny', data_dir=str(gray / 'typo'))
+    assert not (gray / 'typo').exists()
 
 
 def test_default_data_dir_is_created(tmp_path, monkeypatch):
@@ -146,11 +146,11 @@ def test_unknown_name_lists_close_ones(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_unknown_split_lists_the_splits(grey):
+def test_unknown_split_lists_the_splits(gray):
     with pytest.raises(UserError, match=r"nope.*\['train'\]"):
-        sources.open_source('tiny', 'nope', str(grey))
+        sources.open_source('tiny', 'nope', str(gray))
     with pytest.raises(UserError, match='no images'):
-        sources.open_source('tiny', 'train[:0]', str(grey))
+        sources.open_source('tiny', 'train[:0]', str(gray))
 
 
 def test_tfds_preparation_needs_tensorflow(tmp_path, monkeypatch):
@@ -218,13 +218,13 @@ def test_missing_shard(tmp_path):
         sources.open_source('tiny', 'train', str(tmp_path), on_corrupt='skip')
 
 
-def test_missing_decoder_is_named(grey, monkeypatch):
+def test_missing_decoder_is_named(gray, monkeypatch):
     from tensorflow_datasets.core.features import image_feature
 
     monkeypatch.setattr(image_feature, 'cv2', None)
     monkeypatch.setattr(image_feature, 'PIL_Image', None)
     with pytest.raises(UserError, match='OpenCV or PIL'):
-        sources.open_source('tiny', 'train', str(grey))
+        sources.open_source('tiny', 'train', str(gray))
 
 
 @pytest.mark.skipif(not Path('/proc').is_dir(), reason='no folder that even root cannot write to')

@@ -319,7 +319,7 @@ def test_retrieval_counts_what_is_found_again(workdir, tmp_path, monkeypatch):
     given.evaluation.num_real = 40
     out, line = retrieve(workdir, given, tmp_path / 'out', 12, 0)
     found = json.loads((out / 'retrieval.json').read_text())
-    # The judge knows others of one split, in three plain colours.
+    # The judge knows others of one split, in three plain colors.
     assert found['figures']['real images'] == 1.0
     assert found['figures']['samples'] == np.mean(list(found['by class'].values()))
     assert 'real images 100.00%' in line
@@ -384,7 +384,7 @@ def test_latents_of_a_run_by_captions_are_searched(workdir):
     run, networks, state = restore(workdir)
     own = run.config.copy_and_resolve_references().unlock()
     own.input.kind, own.input.scale = 'low_resolution', 2
-    own.search.update(restarts=3, prior=0.0)  # in turn of the three classes
+    own.latent_optimization.update(restarts=3, prior=0.0)  # in turn of the three classes
     sampler = Sampler(networks.generator, own)
     real = sampler(state, sampler.latents(0, 3))
     given = degradations.sample_inputs(
@@ -392,7 +392,7 @@ def test_latents_of_a_run_by_captions_are_searched(workdir):
     )
     apart = []
     for steps in (1, 100):
-        own.search.steps = steps
+        own.latent_optimization.steps = steps
         made = LatentOptimizer(networks, own, sampler)(state, np.asarray(given))
         assert made.shape == real.shape
         apart.append(np.abs(made.astype(float) - real).mean())

@@ -42,7 +42,7 @@ def tiny(conditional=False, **changes):
     config = quickstart.get_config()
     config.update_order = 'alternating'
     config.conditional = conditional
-    config.lowering = 'xla'  # compiles sooner
+    config.conv_impl = 'xla'  # compiles sooner
     config.latent_dim = 6
     config.generator.update(base_size=2, base_features=8, features=(6,), strides=(2, 2), width=1.0)
     config.discriminator.update(features=(5, 7), strides=(2, 2), width=1.0)
@@ -96,7 +96,7 @@ class Plain:
     """An update in plain values; the reference reads these, never the config under test."""
 
     update_order: str = 'alternating'
-    fresh_latents: bool = False
+    resample_latents: bool = False
     loss: str = 'non_saturating'
     rotation: float = 0.0
     rotation_generator: float = 0.0
@@ -111,7 +111,7 @@ class Plain:
         """The same values as config fields, for `tiny`."""
         return {
             'update_order': self.update_order,
-            'fresh_latents': self.fresh_latents,
+            'resample_latents': self.resample_latents,
             'loss': {
                 'name': self.loss,
                 'rotation': self.rotation,
@@ -188,7 +188,7 @@ def reference(plain, networks, state, real, key):
     alternating = {'alternating': True, 'simultaneous': False}[plain.update_order]
     judge = jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), new_dp if alternating else dp)
     judge_stats = new_ds if alternating else ds
-    if plain.fresh_latents:
+    if plain.resample_latents:
         z = jax.random.normal(keys[1], (BATCH, 6))
         gs = fake_stats
 
@@ -210,7 +210,7 @@ def reference(plain, networks, state, real, key):
     [
         Plain(),
         Plain(update_order='simultaneous'),
-        Plain(fresh_latents=True),
+        Plain(resample_latents=True),
         Plain(update_order='simultaneous', dropout_rate=0.3),
         Plain(dropout_rate=0.3, norm='none'),
         Plain(eps=1e-2),
@@ -406,7 +406,7 @@ def test_averaged_statistics_follow_the_recursion():
 
 def test_the_adaptive_probability_is_state_and_what_d_saw():
     changes = {
-        'policy': ('color',), 'adaptive_target': 0.9, 'adaptive_images': 80,
+        'policy': ('color',), 'ada_target': 0.9, 'ada_images': 80,
     }  # fmt: skip
     config, _, state, real = tiny(augment=changes)
     assert state.augment_probability == 0
@@ -485,10 +485,10 @@ def test_logged_outputs_are_of_images_of_the_same_classes(loss, output):
 
 
 def test_flipped_labels_reach_the_loss():
-    config, _, state, real = tiny(loss={'flip_labels': 1.0}, update_order='simultaneous')
+    config, _, state, real = tiny(loss={'label_flip_prob': 1.0}, update_order='simultaneous')
     key = jax.random.key(0)
     _, flipped = step(config)(state, real, key)
-    config.loss.flip_labels = 0.0
+    config.loss.label_flip_prob = 0.0
     _, plain = step(config)(state, real, key)
     # All flipped: the loss of the negated logits.
     logit = lambda p: np.log(p / (1 - p))  # noqa: E731

@@ -114,7 +114,7 @@ def test_seeds_and_purposes_have_distinct_keys():
 @pytest.mark.parametrize('name', CONFIGS)
 def test_every_config_trains(name, config, tmp_path):
     published = importlib.import_module(f'dcgan_jax.configs.{name}').get_config()
-    for name in ('dataset', 'data_dir', 'batch_size', 'log_every', 'sample_every', 'lowering'):
+    for name in ('dataset', 'data_dir', 'batch_size', 'log_every', 'sample_every', 'conv_impl'):
         published[name] = config[name]
     published.num_steps, published.ema.standing_batches = 2, 1
     published.discriminator_steps = min(published.discriminator_steps, 2)  # compiles sooner

@@ -37,10 +37,10 @@ def test_folders_are_read_in_order_with_their_subfolders(images, tmp_path):
     np.testing.assert_array_equal(read(tmp_path), images)
 
 
-def test_jpeg_and_grey_files(tmp_path):
-    grey = np.full((8, 8), 100, np.uint8)
-    Image.fromarray(grey).save(tmp_path / 'a.jpeg')
-    Image.fromarray(grey).save(tmp_path / 'b.png')
+def test_jpeg_and_gray_files(tmp_path):
+    gray = np.full((8, 8), 100, np.uint8)
+    Image.fromarray(gray).save(tmp_path / 'a.jpeg')
+    Image.fromarray(gray).save(tmp_path / 'b.png')
     np.testing.assert_array_equal(read(tmp_path), np.full((2, 8, 8, 1), 100))
 
 

@@ -43,7 +43,7 @@ def test_hparams_are_what_tensorboard_expects(events, config):
     hparams = data.session_start_info.hparams
     assert hparams['batch_size'].number_value == 8
     assert hparams['loss.name'].string_value == 'non_saturating'
-    assert hparams['fresh_latents'].bool_value is False
+    assert hparams['resample_latents'].bool_value is False
 
 
 def test_a_resumed_run_replaces_what_came_after_its_checkpoint(tmp_path):

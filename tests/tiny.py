@@ -8,7 +8,7 @@ import tensorflow_datasets as tfds
 class Tiny(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     """Ten images of the given shapes, in turn: a data set that TFDS has no code for.
 
-    Image i is of grey value 20 * i; its label, where the data set has labels, is label(i).
+    Image i is of gray value 20 * i; its label, where the data set has labels, is label(i).
     """
 
     VERSION = tfds.core.Version('1.2.0')

@@ -1,4 +1,4 @@
-"""This project, with `--lowering=auto`, or plain flax layers: 'xla' is what `nn.Conv` computes."""
+"""This project, with `--conv_impl=auto`, or plain flax layers: 'xla' is what `nn.Conv` computes."""
 
 import argparse
 import sys
@@ -14,11 +14,11 @@ def main() -> None:
     """Serves updates of one config."""
     parser = argparse.ArgumentParser()
     program.add_config_flags(parser)
-    parser.add_argument('--lowering', default='auto')
+    parser.add_argument('--conv_impl', default='auto')
     parser.add_argument('--dtype', default='float32')
     flags = parser.parse_args()
     config = program.load_config(flags.config, flags.set)
-    config.lowering, config.dtype = flags.lowering, flags.dtype
+    config.conv_impl, config.dtype = flags.conv_impl, flags.dtype
     updates = parallel.steps_per_call(config)
     built = program.build(config, updates)
     sizes = [

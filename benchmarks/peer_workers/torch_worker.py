@@ -1,6 +1,6 @@
 """The same networks, batch and update in PyTorch: eager, or compiled with channels last, or AMP.
 
-Written as its own users write it: modules, `backward`, optimisers, the data set as one tensor.
+Written as its own users write it: modules, `backward`, optimizers, the data set as one tensor.
 """
 
 import argparse

@@ -10,8 +10,8 @@ import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
-KINDS = ('latent', 'low_resolution', 'masked', 'grey')
-MASKS = ('centre', 'half', 'pixels', 'free_form')
+KINDS = ('latent', 'low_resolution', 'masked', 'gray')
+MASKS = ('center', 'half', 'pixels', 'free_form')
 _STROKES = 4
 _LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, as Pillow's mode L
 
@@ -32,10 +32,10 @@ def sample_inputs(key: jax.Array, config: ConfigDict, real: jax.Array) -> jax.Ar
         return sample_latents(key, len(real), config.latent_dim)
     if kind == 'low_resolution':
         return with_full_mask(upsample(quantize(downsample(real, scale)), scale))
-    if kind == 'grey':
+    if kind == 'gray':
         return with_full_mask(quantize(to_gray(real)))
     return apply_mask(
-        real, MASK_FUNCTIONS[config.input.mask](key, real.shape, config.input.missing)
+        real, MASK_FUNCTIONS[config.input.mask](key, real.shape, config.input.mask_ratio)
     )
 
 
@@ -53,7 +53,7 @@ def degrade(config: ConfigDict, images: jax.Array, given: jax.Array) -> jax.Arra
     """
     if config.input.kind == 'low_resolution':
         return upsample(downsample(images, config.input.scale), config.input.scale)
-    if config.input.kind == 'grey':
+    if config.input.kind == 'gray':
         return to_gray(images)
     return images * (1.0 - given[..., -1:])
 
@@ -69,7 +69,7 @@ def with_full_mask(base: jax.Array) -> jax.Array:
 
 
 def apply_mask(images: jax.Array, holes: jax.Array) -> jax.Array:
-    """Images `[B, H, W, C]` without their `holes`, `[B or 1, H, W, 1]` of 0 and 1: grey there."""
+    """Images `[B, H, W, C]` without their `holes`, `[B or 1, H, W, 1]` of 0 and 1: gray there."""
     holes = jnp.broadcast_to(holes, (*images.shape[:3], 1))
     return jnp.concatenate([images * (1.0 - holes), holes], axis=-1)
 

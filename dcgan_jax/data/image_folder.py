@@ -21,16 +21,16 @@ _ENDINGS = ('.png', '.jpg', '.jpeg', '.webp', '.bmp')
 _FORMATS = ('PNG', 'JPEG', 'WEBP', 'BMP')  # Whatever a file's ending, no other decoder sees it.
 _KINDS = 'PNG, JPEG, WebP or BMP'
 _MAX_PIXELS = 2**26  # of one picture: more may be a bomb, a small file that fills the memory
-_GREY_MODES = ('1', 'L', 'LA')
-_MODES = (*_GREY_MODES, 'P', 'PA', 'RGB', 'RGBA', 'CMYK', 'YCbCr')  # 8 bits a channel
+_GRAY_MODES = ('1', 'L', 'LA')
+_MODES = (*_GRAY_MODES, 'P', 'PA', 'RGB', 'RGBA', 'CMYK', 'YCbCr')  # 8 bits a channel
 
 
 class ImageFolder:
     """The pictures of a folder, in the order of their names; reads them as records.
 
     Record i has 'image', uint8 [H, W, C] with the picture upright as its EXIF data say, and 'label'
-    where there are classes. C is 1 if all pictures are grey, else 3 for all. What is transparent
-    lies on white, as most viewers show it: the colours that files hide behind it are arbitrary.
+    where there are classes. C is 1 if all pictures are gray, else 3 for all. What is transparent
+    lies on white, as most viewers show it: the colors that files hide behind it are arbitrary.
 
     Attributes:
       name: 'folder/NAME-HASH', the hash over the names and sizes of all files.
@@ -72,18 +72,18 @@ class ImageFolder:
         self.classes = sorted({parts[0] for parts in folders}) if sorted_out else []
         numbers = {name: number for number, name in enumerate(self.classes)}
         self._labels = [numbers[parts[0]] for parts in folders] if sorted_out else []
-        self._sizes, grey = {}, True
+        self._sizes, gray = {}, True
         bar = tqdm.tqdm(self.files, desc=f'Looking at {root}', delay=3, disable=None)
         for index, path in enumerate(bar):
             try:
                 self._sizes[index], mode = _read_header(path)
-                grey = grey and mode in _GREY_MODES
+                gray = gray and mode in _GRAY_MODES
             except UserError:
                 if not skip_corrupt:
                     raise
         if not self._sizes:
             raise UserError(f'{field}={root} has only damaged pictures: name another folder')
-        self.channels = 1 if grey else 3
+        self.channels = 1 if gray else 3
 
     def __len__(self) -> int:
         return len(self.files)

@@ -27,7 +27,7 @@ def center_crop(image: np.ndarray, size: int) -> np.ndarray:
     """Crops a picture to its central square, then resizes that to `size` pixels a side.
 
     By Pillow's antialiased Lanczos filter, which StyleGAN2-ADA's data set tool takes by default:
-    at ratios that are no integers (178 to 64 for CelebA) a box filter gives neighbours uneven
+    at ratios that are no integers (178 to 64 for CelebA) a box filter gives neighbors uneven
     shares, and it blurs more. A square that has the size already stays as it is.
 
     Args:

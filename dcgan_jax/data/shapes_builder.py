@@ -1,6 +1,6 @@
 """Shapes: a data set that draws itself, with 1,000 modes that are known exactly.
 
-Every image is one filled shape (10) in one colour (10) on one background (10), so a GAN's mode
+Every image is one filled shape (10) in one color (10) on one background (10), so a GAN's mode
 coverage can be counted instead of estimated. Nothing is downloaded; a laptop learns it in minutes.
 """
 
@@ -27,11 +27,11 @@ COLOURS = {
     'magenta': (255, 50, 200),
     'pink': (255, 175, 180),
 }
-# Patterns are grey: whatever has a vivid hue is the shape.
+# Patterns are gray: whatever has a vivid hue is the shape.
 _PLAIN = {
     'black': (0, 0, 0),
     'white': (255, 255, 255),
-    'grey': (128, 128, 128),
+    'gray': (128, 128, 128),
     'navy': (16, 24, 88),
     'maroon': (88, 16, 24),
 }
@@ -42,7 +42,7 @@ _PATTERNS = {
     'checkers': lambda y, x: (x // 8 + y // 8) % 2,
     'gradient': lambda y, x: (y + 0 * x) / (SIZE - 1),
 }
-_PATTERN_GREYS = (56, 168)
+_PATTERN_GRAYS = (56, 168)
 BACKGROUNDS = (*_PLAIN, *_PATTERNS)
 
 
@@ -70,8 +70,8 @@ def _polygon_distance(x: np.ndarray, y: np.ndarray, vertices: np.ndarray) -> np.
     return np.where(inside, -1.0, 1.0) * np.sqrt(squared)
 
 
-def _circle_distance(x, y, radius, centre=(0.0, 0.0)) -> np.ndarray:
-    return np.hypot(x - centre[0], y - centre[1]) - radius
+def _circle_distance(x, y, radius, center=(0.0, 0.0)) -> np.ndarray:
+    return np.hypot(x - center[0], y - center[1]) - radius
 
 
 def _ring(x, y):
@@ -115,9 +115,9 @@ NUM_MODES = len(SHAPES) * len(COLOURS) * len(BACKGROUNDS)
 
 
 class Pose(NamedTuple):
-    """Where shapes lie: centre [N, 2] (x, y) and radius [N] in pixels, angle [N] in radians."""
+    """Where shapes lie: center [N, 2] (x, y) and radius [N] in pixels, angle [N] in radians."""
 
-    centre: np.ndarray
+    center: np.ndarray
     radius: np.ndarray
     angle: np.ndarray
 
@@ -131,7 +131,7 @@ def random_pose(n: int, rng: np.random.Generator) -> Pose:
     """Draws poses that differ little: a square must not turn into a diamond."""
     u = rng.random((4, n))
     return Pose(
-        centre=SIZE / 2 + 2 * (2 * u[:2].T - 1),
+        center=SIZE / 2 + 2 * (2 * u[:2].T - 1),
         radius=10.5 + 1.0 * (2 * u[2] - 1),
         angle=np.deg2rad(10) * (2 * u[3] - 1),
     )
@@ -140,18 +140,18 @@ def random_pose(n: int, rng: np.random.Generator) -> Pose:
 def background_images() -> np.ndarray:
     """Returns the backgrounds as uint8 [10, SIZE, SIZE, 3] in the order of `BACKGROUNDS`."""
     y, x = np.mgrid[:SIZE, :SIZE]
-    low, high = _PATTERN_GREYS
-    images = [np.full((SIZE, SIZE, 3), colour, float) for colour in _PLAIN.values()]
+    low, high = _PATTERN_GRAYS
+    images = [np.full((SIZE, SIZE, 3), color, float) for color in _PLAIN.values()]
     for pattern in _PATTERNS.values():
-        grey = low + (high - low) * pattern(y, x)
-        images.append(np.repeat(grey[..., None], 3, axis=2))
+        gray = low + (high - low) * pattern(y, x)
+        images.append(np.repeat(gray[..., None], 3, axis=2))
     return np.rint(images).astype(np.uint8)
 
 
 def coverage(shape: np.ndarray, pose: Pose) -> np.ndarray:
     """Returns which part of each pixel its shape covers, [N, SIZE, SIZE] in [0, 1].
 
-    A pixel whose centre is d pixels outside the edge is covered by clip(1/2 - d, 0, 1), which
+    A pixel whose center is d pixels outside the edge is covered by clip(1/2 - d, 0, 1), which
     anti-aliases the edge.
 
     Args:
@@ -159,8 +159,8 @@ def coverage(shape: np.ndarray, pose: Pose) -> np.ndarray:
       pose: Where the shapes lie, N of them.
     """
     y, x = np.mgrid[:SIZE, :SIZE] + 0.5
-    dx = x - pose.centre[:, 0, None, None]
-    dy = y - pose.centre[:, 1, None, None]
+    dx = x - pose.center[:, 0, None, None]
+    dy = y - pose.center[:, 1, None, None]
     radius = pose.radius[:, None, None]
     cos, sin = np.cos(pose.angle)[:, None, None], np.sin(pose.angle)[:, None, None]
     u, v = (cos * dx + sin * dy) / radius, (cos * dy - sin * dx) / radius
@@ -186,9 +186,9 @@ def draw(
       uint8 [N, SIZE, SIZE, 3].
     """
     alpha = coverage(shape, pose)[..., None]
-    colour = np.array(list(COLOURS.values()), float)[foreground][:, None, None, :]
+    color = np.array(list(COLOURS.values()), float)[foreground][:, None, None, :]
     behind = background_images()[background].astype(float)
-    return np.rint(alpha * colour + (1 - alpha) * behind).astype(np.uint8)
+    return np.rint(alpha * color + (1 - alpha) * behind).astype(np.uint8)
 
 
 def make_split(split: str, seed: int = SEED, chunk: int = 1000) -> Iterator[tuple[int, np.ndarray]]:
@@ -214,7 +214,7 @@ class Shapes(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         return tfds.core.DatasetInfo(
             builder=self,
             description=(
-                'One shape on one background: 10 shapes x 10 colours x 10 backgrounds, that is '
+                'One shape on one background: 10 shapes x 10 colors x 10 backgrounds, that is '
                 '1,000 modes, each equally often.'
             ),
             features=tfds.features.FeaturesDict(

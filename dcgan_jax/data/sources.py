@@ -82,7 +82,7 @@ class ImageSource:
     Attributes:
       name: Name and version, 'cifar10/3.0.2', or 'folder/NAME-HASH'.
       split: Split as given, 'train' or 'test[:100]'.
-      image_shape: (H, W, C) of what is read, H == W, C as stored (1 for grey images).
+      image_shape: (H, W, C) of what is read, H == W, C as stored (1 for gray images).
       records: Record i is a dict with 'image': uint8 [H, W, C] as stored, and with 'label' where
         there are classes.
       class_names: Names of the classes, by label; empty where images have no labels.

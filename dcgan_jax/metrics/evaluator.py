@@ -27,7 +27,7 @@ from dcgan_jax.metrics import (
 from dcgan_jax.metrics.inception_score import SPLITS
 from dcgan_jax.metrics.kernel_distance import SUBSET_SIZE, SUBSETS
 from dcgan_jax.metrics.mode_coverage import IMAGE_SHAPE, MAX_RMS, MAX_SHARE
-from dcgan_jax.metrics.precision_recall import NEIGHBOURS
+from dcgan_jax.metrics.precision_recall import NEIGHBORS
 from dcgan_jax.runtime.errors import UserError
 from dcgan_jax.runtime.files import write_atomic
 
@@ -58,12 +58,12 @@ METRICS = {
     ),
     'inception_score': Metric(('inception_score',), min_samples=SPLITS),
     'precision_recall': Metric(
-        ('precision', 'recall', 'density', 'coverage'), min_samples=NEIGHBOURS + 1,
+        ('precision', 'recall', 'density', 'coverage'), min_samples=NEIGHBORS + 1,
         compares_features=True,
     ),
     'mode_coverage': Metric(
-        ('modes', 'modes_kl', 'modes_unrecognised'), min_samples=1,
-        smaller_is_better=('modes_kl', 'modes_unrecognised'),
+        ('modes', 'modes_kl', 'modes_unrecognized'), min_samples=1,
+        smaller_is_better=('modes_kl', 'modes_unrecognized'),
     ),
 }  # fmt: skip
 SMALLER_IS_BETTER = tuple(name for metric in METRICS.values() for name in metric.smaller_is_better)
@@ -78,7 +78,7 @@ class Evaluation(NamedTuple):
     Attributes:
         values: figures by name: 'frechet_distance', 'kernel_distance' (and '..._std'),
             'inception_score' (and '..._std'), 'precision', 'recall', 'density', 'coverage',
-            'modes', 'modes_kl', 'modes_unrecognised'.
+            'modes', 'modes_kl', 'modes_unrecognized'.
         labels: what each of these is called; 'FID', say.
         protocol: all that the figures depend on.
     """
@@ -150,7 +150,7 @@ class Evaluator:
                 pass
         else:
             features, logits, shape = self._extract(batches, count)
-            how |= {'image_shape': list(shape), 'grey_as_rgb': shape[2] == 1}
+            how |= {'image_shape': list(shape), 'gray_as_rgb': shape[2] == 1}
             if self._compares and shape[:2] != self._source.image_shape[:2]:
                 logging.warning(
                     'images of %dx%d pixels are compared with real ones of %dx%d',
@@ -171,12 +171,12 @@ class Evaluator:
             values |= {
                 'modes': shown.modes,
                 'modes_kl': shown.kl,
-                'modes_unrecognised': shown.unrecognised,
+                'modes_unrecognized': shown.unrecognized,
             }
             labels |= {
                 'modes': f'modes of {len(shown.counts):,}',
                 'modes_kl': 'KL to uniform',
-                'modes_unrecognised': 'share unrecognised',
+                'modes_unrecognized': 'share unrecognized',
             }
         how |= self._protocol() | {'n_fake': count} | protocol
         return Evaluation(values, labels, how)
@@ -280,7 +280,7 @@ class Evaluator:
         if 'inception_score' in self._asked:
             protocol['inception_score_splits'] = SPLITS
         if 'precision_recall' in self._asked:
-            protocol['neighbours'] = NEIGHBOURS
+            protocol['neighbors'] = NEIGHBORS
         if 'mode_coverage' in self._asked:
             protocol |= {
                 'modes_of': _MODES_OF,

@@ -89,7 +89,7 @@ class Extractor:
         self.dimension, self._classes = (
             out.shape[1] for out in jax.eval_shape(self._function, variables, example)
         )
-        self._told_of_grey = False
+        self._told_of_gray = False
 
     @property
     def preferred_batch_size(self) -> int:
@@ -108,13 +108,13 @@ class Extractor:
                 f'these have {shape[0]}x{shape[1]}: choose another config.evaluation.extractor'
             )
         if shape[2] not in (1, 3):
-            raise UserError(f'extractor {self.name} takes RGB or grey images, not {shape[2]} bands')
+            raise UserError(f'extractor {self.name} takes RGB or gray images, not {shape[2]} bands')
 
     def __call__(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Extracts features and logits; an image's do not depend on the others.
 
         Args:
-            images: uint8 `[N, H, W, 3]`, or grey `[N, H, W, 1]`, whose RGB values are equal.
+            images: uint8 `[N, H, W, 3]`, or gray `[N, H, W, 1]`, whose RGB values are equal.
 
         Returns:
             features float32 `[N, D]`, logits float32 `[N, K]`.
@@ -126,9 +126,9 @@ class Extractor:
             raise ValueError(f'uint8 [N, H, W, C] expected, got {images.dtype} {images.shape}')
         self.check(images.shape[1:])
         if images.shape[3] == 1:
-            if not self._told_of_grey:
-                logging.info('extractor %s: grey images are taken as RGB', self.name)
-                self._told_of_grey = True
+            if not self._told_of_gray:
+                logging.info('extractor %s: gray images are taken as RGB', self.name)
+                self._told_of_gray = True
             images = np.repeat(images, 3, axis=3)
         starts = range(0, len(images), self._batch_size)
         batches = [images[start : start + self._batch_size] for start in starts]

@@ -30,7 +30,7 @@ FEATURES, CLASSES = 2048, 1008
 RESIZES = {
     'inception': 'bilinear to 299x299 as TensorFlow 1 (no half-pixel shift, no antialias), '
     '(x - 128) / 128',
-    'inception_pytorch_fid': 'bilinear to 299x299 as pytorch-fid (half-pixel centres, no '
+    'inception_pytorch_fid': 'bilinear to 299x299 as pytorch-fid (half-pixel centers, no '
     'antialias), 2 x / 255 - 1',
 }
 
@@ -200,14 +200,14 @@ def apply(variables: Any, images: jax.Array, name: str) -> tuple[jax.Array, jax.
 def resize(images: jax.Array, name: str) -> jax.Array:
     """Float32 `[B, H, W, C]` to `[B, 299, 299, C]`, as extractor `name` does it."""
     for axis in (2, 1):
-        before, after, share = _neighbours(images.shape[axis], name)
+        before, after, share = _neighbors(images.shape[axis], name)
         low, high = (jnp.take(images, index, axis=axis) for index in (before, after))
         share = np.expand_dims(share, [other for other in range(4) if other != axis])
         images = low + (high - low) * share
     return images
 
 
-def _neighbours(size: int, name: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _neighbors(size: int, name: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The two pixels that each new one lies between, and how far it is from the first."""
     target = np.arange(SIZE, dtype=np.float32)
     scale = np.float32(size / SIZE)

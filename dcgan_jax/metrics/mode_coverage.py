@@ -24,7 +24,7 @@ MAX_SHARE = 0.75
 
 _PIXELS = shapes_builder.SIZE**2
 _COLOURS = np.array(list(shapes_builder.COLOURS.values()), np.float32)
-_CANDIDATES = 2  # colours that the search for a shape chooses from
+_CANDIDATES = 2  # colors that the search for a shape chooses from
 _CHUNK = 64  # samples at a time: what they need fits a processor's cache
 # Poses of `shapes_builder.random_pose`: centers (from the middle) and radii in pixels, degrees.
 _AXES = (
@@ -42,13 +42,13 @@ class ModeCoverage(NamedTuple):
     Attributes:
       modes: Modes that enough samples show, of 1,000.
       kl: KL(p || uniform) in nats, see `mode_coverage`.
-      unrecognised: Share of the samples that show no mode, in [0, 1].
+      unrecognized: Share of the samples that show no mode, in [0, 1].
       counts: Samples of each mode, int64 [1000].
     """
 
     modes: int
     kl: float
-    unrecognised: float
+    unrecognized: float
     counts: np.ndarray
 
 
@@ -57,10 +57,10 @@ def mode_coverage(images: np.ndarray, min_samples: int = 1) -> ModeCoverage:
 
     After Metz et al. 2017 (arXiv:1611.02163) and Srivastava et al. 2017 (arXiv:1705.07761), who
     draw 25,600 samples of 1,000 modes; an exact search takes the place of their classifier. Theirs
-    gives every sample a mode; here p, the histogram in the KL divergence, is over the recognised
+    gives every sample a mode; here p, the histogram in the KL divergence, is over the recognized
     samples alone: kl = sum over modes m of p_m ln(1000 p_m), where p_m = counts[m] / counts.sum().
     It is 0 for all modes equally often and ln 1000 = 6.91 for a single mode, and is that too where
-    no sample is recognised. N perfect samples have about 999 / (2 N) of it by chance, for large N.
+    no sample is recognized. N perfect samples have about 999 / (2 N) of it by chance, for large N.
 
     Args:
       images: uint8 [N, 32, 32, 3], N at least 1.
@@ -71,16 +71,16 @@ def mode_coverage(images: np.ndarray, min_samples: int = 1) -> ModeCoverage:
     """
     found = classify(images)
     counts = np.bincount(found[found != UNRECOGNISED], minlength=shapes_builder.NUM_MODES)
-    recognised = counts.sum()
-    if recognised:
-        p = counts[counts > 0] / recognised
+    recognized = counts.sum()
+    if recognized:
+        p = counts[counts > 0] / recognized
         kl = float((p * np.log(shapes_builder.NUM_MODES * p)).sum())
     else:
         kl = float(np.log(shapes_builder.NUM_MODES))
     return ModeCoverage(
         modes=int((counts >= min_samples).sum()),
         kl=kl,
-        unrecognised=float(1 - recognised / len(images)),
+        unrecognized=float(1 - recognized / len(images)),
         counts=counts,
     )
 
@@ -117,9 +117,9 @@ class _Templates(NamedTuple):
     Attributes:
       behind: Backgrounds, float32 [10, P, 3].
       frame: Pixels that no shape covers in any pose, bool [P].
-      contrast: |colour - background|^2, float32 [10 backgrounds, P, 10 colours].
+      contrast: |color - background|^2, float32 [10 backgrounds, P, 10 colors].
       alpha: What shapes cover, float32 [10, *poses, P].
-      energy: Sum over the pixels of alpha^2 contrast, float32 [10 backgrounds, 10 colours, 10,
+      energy: Sum over the pixels of alpha^2 contrast, float32 [10 backgrounds, 10 colors, 10,
         *poses].
     """
 
@@ -136,8 +136,8 @@ def _templates() -> _Templates:
     behind = shapes_builder.background_images().reshape(-1, _PIXELS, 3).astype(np.float32)
     contrast = np.square(_COLOURS - behind[:, :, None]).sum(-1)
     grid = [axis.ravel() for axis in np.meshgrid(*_AXES, indexing='ij')]
-    centre = shapes_builder.SIZE / 2 + np.stack(grid[:2], axis=1)
-    pose = shapes_builder.Pose(centre, grid[2], np.deg2rad(grid[3]))
+    center = shapes_builder.SIZE / 2 + np.stack(grid[:2], axis=1)
+    pose = shapes_builder.Pose(center, grid[2], np.deg2rad(grid[3]))
     number = len(pose.radius)
     alpha = np.empty((len(shapes_builder.SHAPES), number, _PIXELS), np.float32)
     energy = np.empty((len(behind), len(_COLOURS), len(shapes_builder.SHAPES), number), np.float32)
@@ -157,7 +157,7 @@ def _templates() -> _Templates:
 
 @functools.cache
 def _coarse() -> tuple[np.ndarray, np.ndarray]:
-    """Alpha [T, P] and energy [10 backgrounds, 10 colours, T] of every shape and other pose."""
+    """Alpha [T, P] and energy [10 backgrounds, 10 colors, T] of every shape and other pose."""
     templates = _templates()
     energy = templates.energy[:, :, *_COARSE]
     return (
@@ -169,7 +169,7 @@ def _coarse() -> tuple[np.ndarray, np.ndarray]:
 def _explain(images: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Finds the best explanation of images uint8 [M, 32, 32, 3].
 
-    A sample x is background b plus alpha (c - b) of a shape of colour c. With d = x - b, the
+    A sample x is background b plus alpha (c - b) of a shape of color c. With d = x - b, the
     squared residual is |d|^2 - 2 sum alpha <d, c - b> + sum alpha^2 |c - b|^2.
 
     Returns:
@@ -181,28 +181,25 @@ def _explain(images: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     behind = templates.behind[background]
     difference = pixels - behind
     along = difference @ _COLOURS.T - (difference * behind).sum(-1, keepdims=True)
-    colours = _likely_colours(along, templates.contrast[background])
+    colors = _likely_colors(along, templates.contrast[background])
 
     rows = np.arange(len(images))
     alpha, energy = _coarse()
     gain = np.stack(
-        [
-            2 * (along[rows, :, colour] @ alpha.T) - energy[background, colour]
-            for colour in colours.T
-        ],
+        [2 * (along[rows, :, color] @ alpha.T) - energy[background, color] for color in colors.T],
         axis=1,
     ).reshape(len(images), -1)
     candidate, template = np.divmod(gain.argmax(1), len(alpha))
-    colour = colours[rows, candidate]
+    color = colors[rows, candidate]
     coarse_shape = templates.alpha[_COARSE].shape[:-1]
     shape, *pose = np.unravel_index(template, coarse_shape)
     gain, energy = np.transpose(
         [
-            _refine(along[row, :, colour[row]], background[row], colour[row], shape[row], where)
+            _refine(along[row, :, color[row]], background[row], color[row], shape[row], where)
             for row, where in enumerate(np.transpose(pose))
         ]
     )
-    mode = np.ravel_multi_index((shape, colour, background), (10, 10, 10))
+    mode = np.ravel_multi_index((shape, color, background), (10, 10, 10))
     return mode, np.square(difference).sum((1, 2)) - gain, energy
 
 
@@ -214,12 +211,12 @@ def _background(pixels: np.ndarray) -> np.ndarray:
     return (np.square(known).sum(1) - 2 * seen @ known.T).argmin(1)
 
 
-def _likely_colours(along: np.ndarray, contrast: np.ndarray) -> np.ndarray:
-    """The colours that explain samples best if each pixel could be covered to any part.
+def _likely_colors(along: np.ndarray, contrast: np.ndarray) -> np.ndarray:
+    """The colors that explain samples best if each pixel could be covered to any part.
 
     Args:
-      along: <d, c - b> of each pixel and colour, [M, P, 10].
-      contrast: |c - b|^2 of each pixel and colour, [M, P, 10].
+      along: <d, c - b> of each pixel and color, [M, P, 10].
+      contrast: |c - b|^2 of each pixel and color, [M, P, 10].
 
     Returns:
       [M, _CANDIDATES], the best first.
@@ -230,14 +227,14 @@ def _likely_colours(along: np.ndarray, contrast: np.ndarray) -> np.ndarray:
 
 
 def _refine(
-    along: np.ndarray, background: int, colour: int, shape: int, pose: np.ndarray
+    along: np.ndarray, background: int, color: int, shape: int, pose: np.ndarray
 ) -> tuple[float, float]:
     """The best of the poses around one of the coarse grid.
 
     Args:
       along: <d, c - b> of each pixel, [P].
       background: Number of the background.
-      colour: Number of the colour.
+      color: Number of the color.
       shape: Number of the shape.
       pose: Index of the pose along each axis of the coarse grid.
 
@@ -247,7 +244,7 @@ def _refine(
     templates = _templates()
     around = tuple(slice(max(0, 2 * index - 1), 2 * index + 2) for index in pose)
     alpha = templates.alpha[shape][around].reshape(-1, _PIXELS)
-    energy = templates.energy[background, colour, shape][around].ravel()
+    energy = templates.energy[background, color, shape][around].ravel()
     gain = 2 * (alpha @ along) - energy
     best = gain.argmax()
     return gain[best], energy[best]

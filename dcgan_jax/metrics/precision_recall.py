@@ -1,4 +1,4 @@
-"""Fidelity and diversity by nearest neighbours in feature space.
+"""Fidelity and diversity by nearest neighbors in feature space.
 
 Precision and recall: Kynkäänniemi et al. 2019 (arXiv:1904.06991, eq. 1-3). Density and coverage:
 Naeem et al. 2020 (arXiv:2002.09797, eq. 4 and 6).
@@ -10,7 +10,7 @@ import numpy as np
 
 from dcgan_jax.metrics import features as features_lib
 
-NEIGHBOURS = 5
+NEIGHBORS = 5
 _ROWS = 1000  # distances are computed so many rows at a time, to bound memory
 
 
@@ -20,7 +20,7 @@ class PrecisionRecall(NamedTuple):
     Attributes:
         precision: of fakes within some real sample's ball.
         recall: of reals within some fake sample's ball.
-        density: real balls that a fake lies in, on average, over the neighbours.
+        density: real balls that a fake lies in, on average, over the neighbors.
         coverage: of reals with a fake in their ball.
     """
 
@@ -31,7 +31,7 @@ class PrecisionRecall(NamedTuple):
 
 
 def precision_recall(
-    real: np.ndarray, fake: np.ndarray, neighbours: int = NEIGHBOURS
+    real: np.ndarray, fake: np.ndarray, neighbors: int = NEIGHBORS
 ) -> PrecisionRecall:
     """Compares features `[N, D]`; a sample's ball reaches to its k-th nearest of its own set.
 
@@ -40,14 +40,14 @@ def precision_recall(
     Args:
         real: features `[N1, D]`.
         fake: features `[N2, D]`.
-        neighbours: k.
+        neighbors: k.
 
     Raises:
-        UserError: a set has no k-th neighbour, or some features are not finite.
+        UserError: a set has no k-th neighbor, or some features are not finite.
     """
-    features_lib.check_pair(real, fake, least=neighbours + 1)
+    features_lib.check_pair(real, fake, least=neighbors + 1)
     real, fake = (np.asarray(features, np.float64) for features in (real, fake))
-    real_radii, fake_radii = _radii(real, neighbours), _radii(fake, neighbours)
+    real_radii, fake_radii = _radii(real, neighbors), _radii(fake, neighbors)
     in_real = np.zeros(len(fake))  # real balls around each fake
     recalled = covered = 0
     for rows in _blocks(len(real)):
@@ -59,17 +59,17 @@ def precision_recall(
     return PrecisionRecall(
         precision=float((in_real > 0).mean()),
         recall=float(recalled / len(real)),
-        density=float(in_real.mean() / neighbours),
+        density=float(in_real.mean() / neighbors),
         coverage=float(covered / len(real)),
     )
 
 
-def _radii(features: np.ndarray, neighbours: int) -> np.ndarray:
+def _radii(features: np.ndarray, neighbors: int) -> np.ndarray:
     """Squared distance of each of `[N, D]` features to its k-th nearest other, `[N]`."""
     result = np.empty(len(features))
     for rows in _blocks(len(features)):
         distances = _squared_distances(features[rows], features)
-        result[rows] = np.partition(distances, neighbours, axis=1)[:, neighbours]  # 0: itself
+        result[rows] = np.partition(distances, neighbors, axis=1)[:, neighbors]  # 0: itself
     return result
 
 

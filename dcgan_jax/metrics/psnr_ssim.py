@@ -11,7 +11,7 @@ def psnr(images: np.ndarray, real: np.ndarray, holes: np.ndarray | None = None) 
     """Peak signal-to-noise ratio in dB of each pair, 10 log10(255^2 / max(MSE, 1/12)).
 
     An error of 1/12 is that of rounding to whole levels: smaller ones tell nothing, and an image
-    that is equal by chance (a grey one, to be coloured) would make means infinite.
+    that is equal by chance (a gray one, to be colored) would make means infinite.
 
     Args:
         images: uint8 `[N, H, W, C]`.

@@ -51,16 +51,16 @@ def build(config: ConfigDict, image_shape: tuple[int, int, int], num_classes: in
             'config.conditional=True needs a data set with class labels: use another data set, or '
             'set it to False'
         )
-    mismatched = config.text.mismatched if captions.is_used(config) else 0.0
+    mismatched = config.text.mismatch_weight if captions.is_used(config) else 0.0
     if mismatched and len(captions.trained_classes(config, num_classes)) < 2:
         raise UserError(
-            f'config.text.mismatched={mismatched} needs captions of at least two classes, but the '
+            f'config.text.mismatch_weight={mismatched} needs captions of at least two classes, but the '
             'run has one: set it to 0'
         )
     shared = {
         'num_classes': num_classes * captions.num_captions(config) if config.conditional else 0,
         'caption_size': captions.embedding_size(config),
-        'lowering': config.lowering,
+        'conv_impl': config.conv_impl,
         'dtype': jnp.dtype(config.dtype),
     }
     fields, generator = dict(config.generator), Generator
@@ -68,7 +68,9 @@ def build(config: ConfigDict, image_shape: tuple[int, int, int], num_classes: in
         fields, generator = unet.fields(fields), UNet
     return Networks(
         generator(out_channels=channels, **fields, **shared),
-        Discriminator(**config.discriminator, predicts_rotation=config.loss.rotation > 0, **shared),
+        Discriminator(
+            **config.discriminator, predicts_rotation=config.loss.rotation_weight > 0, **shared
+        ),
     )
 
 
@@ -96,8 +98,8 @@ def _check_generator(config: ConfigDict, image_shape: tuple[int, int, int]) -> N
         raise UserError(
             f'config.input.scale={scale} does not divide images of {height}x{width}: use 2 or 4'
         )
-    if kind == 'grey' and channels != 3:
-        raise UserError("config.input.kind='grey' needs RGB images: use another data set")
+    if kind == 'gray' and channels != 3:
+        raise UserError("config.input.kind='gray' needs RGB images: use another data set")
 
 
 def _check_attention(config: ConfigDict, side: int) -> None:

@@ -72,7 +72,7 @@ def convolve(
                 dtype=net.dtype,
                 kernel_init=INITIALIZERS[net.weight_init](net.weight_stddev),
                 spectral_norm=net.spectral_norm,
-                lowering=net.lowering,
+                conv_impl=net.conv_impl,
                 name=f'{name}_branch_{index}' if branches else name,
             )(x)
         )

@@ -1,4 +1,4 @@
-"""Square 'SAME' convolutions as pure functions with several lowerings.
+"""Square 'SAME' convolutions as pure functions with several implementations.
 
 All lowerings compute the same function of the same parameters:
 
@@ -24,14 +24,14 @@ from jax import lax
 
 from dcgan_jax.models import conv_im2col, conv_winograd, products
 
-LOWERINGS = ('auto', 'matmul', 'adjoint', 'xla')
+IMPLEMENTATIONS = ('auto', 'matmul', 'adjoint', 'xla')
 
 _DIMENSIONS = ('NHWC', 'HWIO', 'NHWC')
 
 _IMAGE_CHANNELS = 4  # With at most this many channels, im2col is faster than Winograd.
 
 
-def conv(x: jax.Array, kernel: jax.Array, *, strides: int, lowering: str = 'auto') -> jax.Array:
+def conv(x: jax.Array, kernel: jax.Array, *, strides: int, conv_impl: str = 'auto') -> jax.Array:
     """Convolve with 'SAME' padding, like `lax.conv_general_dilated`.
 
     The padding follows TensorFlow: max((ceil(H / strides) - 1) * strides + k - H, 0) zeros in
@@ -41,7 +41,7 @@ def conv(x: jax.Array, kernel: jax.Array, *, strides: int, lowering: str = 'auto
       x: Images or features, [B, H, W, C_in].
       kernel: [k, k, C_in, C_out], of x's dtype.
       strides: 1 or 2, in both directions.
-      lowering: One of `LOWERINGS`; affects only speed and rounding.
+      conv_impl: One of `IMPLEMENTATIONS`; affects only speed and rounding.
 
     Returns:
       [B, ceil(H / strides), ceil(W / strides), C_out], of x's dtype.
@@ -49,12 +49,12 @@ def conv(x: jax.Array, kernel: jax.Array, *, strides: int, lowering: str = 'auto
     Raises:
       ValueError: If an argument is invalid.
     """
-    by_lowering = {'matmul': _conv_matmul, 'adjoint': _conv_xla, 'xla': _conv_xla}
-    return _lower(by_lowering, x, kernel, strides, lowering)
+    implementations = {'matmul': _conv_matmul, 'adjoint': _conv_xla, 'xla': _conv_xla}
+    return _lower(implementations, x, kernel, strides, conv_impl)
 
 
 def conv_transpose(
-    x: jax.Array, kernel: jax.Array, *, strides: int, lowering: str = 'auto'
+    x: jax.Array, kernel: jax.Array, *, strides: int, conv_impl: str = 'auto'
 ) -> jax.Array:
     """Apply a transposed convolution with 'SAME' padding, like `lax.conv_transpose`.
 
@@ -68,7 +68,7 @@ def conv_transpose(
       x: Features, [B, H, W, C_in].
       kernel: [k, k, C_in, C_out], of x's dtype.
       strides: 1 or 2, in both directions.
-      lowering: One of `LOWERINGS`; affects only speed and rounding.
+      conv_impl: One of `IMPLEMENTATIONS`; affects only speed and rounding.
 
     Returns:
       [B, H * strides, W * strides, C_out], of x's dtype.
@@ -76,24 +76,24 @@ def conv_transpose(
     Raises:
       ValueError: If an argument is invalid.
     """
-    by_lowering = {
+    implementations = {
         'matmul': _conv_transpose_matmul,
         'adjoint': _conv_transpose_adjoint,
         'xla': _conv_transpose_xla,
     }
-    return _lower(by_lowering, x, kernel, strides, lowering)
+    return _lower(implementations, x, kernel, strides, conv_impl)
 
 
 def _lower(
-    by_lowering: dict[str, Callable[..., jax.Array]],
+    implementations: dict[str, Callable[..., jax.Array]],
     x: jax.Array,
     kernel: jax.Array,
     strides: int,
-    lowering: str,
+    conv_impl: str,
 ) -> jax.Array:
     """Validate the arguments and apply the function of the lowering."""
-    if lowering not in LOWERINGS:
-        raise ValueError(f'lowering must be one of {LOWERINGS}, got {lowering!r}.')
+    if conv_impl not in IMPLEMENTATIONS:
+        raise ValueError(f'conv_impl must be one of {IMPLEMENTATIONS}, got {conv_impl!r}.')
     if x.dtype != kernel.dtype:
         raise ValueError(f'The kernel must have the dtype of x, {x.dtype}, got {kernel.dtype}.')
     if strides not in (1, 2):
@@ -102,9 +102,9 @@ def _lower(
         raise ValueError(f'The kernel must be square, got shape {kernel.shape}.')
     functions = {
         name: lambda x, kernel, function=function: function(x, kernel, strides)
-        for name, function in by_lowering.items()
+        for name, function in implementations.items()
     }
-    if lowering == 'auto':
+    if conv_impl == 'auto':
         return lax.platform_dependent(
             x,
             kernel,
@@ -112,7 +112,7 @@ def _lower(
             cuda=functions['adjoint'],
             default=functions['xla'],
         )
-    return functions[lowering](x, kernel)
+    return functions[conv_impl](x, kernel)
 
 
 def _conv_xla(x: jax.Array, kernel: jax.Array, strides: int) -> jax.Array:

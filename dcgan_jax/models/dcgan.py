@@ -44,7 +44,7 @@ class Generator(nn.Module):
         width: Factor of all numbers of features.
         num_classes: Number of classes or captions to condition on; 0 if unconditional.
         caption_size: Size of a caption's embedding; 0 to condition on classes.
-        lowering: Implementation of convolutions, see `conv`.
+        conv_impl: Implementation of convolutions, see `conv`.
         dtype: Data type of the computation; parameters and statistics are float32.
     """
 
@@ -72,7 +72,7 @@ class Generator(nn.Module):
     width: float
     num_classes: int = 0
     caption_size: int = 0
-    lowering: str = 'auto'
+    conv_impl: str = 'auto'
     dtype: Any = jnp.float32
 
     @nn.compact
@@ -161,7 +161,7 @@ class Discriminator(nn.Module):
         caption_size: Size of a caption's embedding; 0 to condition on classes.
         predicts_rotation: Whether to add a head that predicts the rotation of an image (Chen et al.
             2019, arXiv:1811.11212).
-        lowering: Implementation of convolutions, see `conv`.
+        conv_impl: Implementation of convolutions, see `conv`.
         dtype: Data type of the computation up to the last map; heads, parameters and statistics are
             float32.
     """
@@ -189,7 +189,7 @@ class Discriminator(nn.Module):
     num_classes: int = 0
     caption_size: int = 0
     predicts_rotation: bool = False
-    lowering: str = 'auto'
+    conv_impl: str = 'auto'
     dtype: Any = jnp.float32
 
     @nn.compact

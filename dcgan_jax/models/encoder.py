@@ -15,12 +15,12 @@ class Encoder(nn.Module):
     Attributes:
         latent_dim: Size of a latent, d.
         features: Channels of the first stage, doubled in each further stage.
-        lowering: Implementation of convolutions, see `conv`.
+        conv_impl: Implementation of convolutions, see `conv`.
     """
 
     latent_dim: int
     features: int = 64
-    lowering: str = 'auto'
+    conv_impl: str = 'auto'
 
     @nn.compact
     def __call__(self, images: jax.Array) -> jax.Array:
@@ -30,7 +30,7 @@ class Encoder(nn.Module):
         while x.shape[1] > 4 or stage == 0:
             channels = self.features * 2**stage
             x = layers.Conv(
-                channels, 4, 2, kernel_init=init, lowering=self.lowering, name=f'conv_{stage}'
+                channels, 4, 2, kernel_init=init, conv_impl=self.conv_impl, name=f'conv_{stage}'
             )(x)
             x = nn.GroupNorm(num_groups=None, group_size=min(16, channels), name=f'norm_{stage}')(x)
             x, stage = nn.leaky_relu(x, 0.2), stage + 1
@@ -40,4 +40,4 @@ class Encoder(nn.Module):
 
 def fields(config: Any) -> dict[str, Any]:
     """Return the fields of the encoder of a run."""
-    return {'latent_dim': config.latent_dim, 'lowering': config.lowering}
+    return {'latent_dim': config.latent_dim, 'conv_impl': config.conv_impl}

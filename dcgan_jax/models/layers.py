@@ -102,7 +102,7 @@ class _SquareConv(nn.Module):
       kernel_init: Initializer of `kernel`, [k, k, C_in, features].
       bias_init: Initializer of `bias`, [features].
       spectral_norm: Whether to apply spectral normalization to the kernel.
-      lowering: One of `dcgan_jax.models.conv.LOWERINGS`.
+      conv_impl: One of `dcgan_jax.models.conv.IMPLEMENTATIONS`.
     """
 
     features: int
@@ -114,7 +114,7 @@ class _SquareConv(nn.Module):
     kernel_init: Initializer = nn.initializers.lecun_normal()
     bias_init: Initializer = nn.initializers.zeros_init()
     spectral_norm: bool = False
-    lowering: str = 'auto'
+    conv_impl: str = 'auto'
 
     def _convolve(self, x: jax.Array, function: Callable[..., jax.Array]) -> jax.Array:
         dtype = x.dtype if self.dtype is None else self.dtype
@@ -123,7 +123,7 @@ class _SquareConv(nn.Module):
         if self.spectral_norm:
             kernel = spectral_normalize(self, 'kernel', kernel)
         y = function(
-            x.astype(dtype), kernel.astype(dtype), strides=self.strides, lowering=self.lowering
+            x.astype(dtype), kernel.astype(dtype), strides=self.strides, conv_impl=self.conv_impl
         )
         if not self.use_bias:
             return y

@@ -40,7 +40,7 @@ class UNet(nn.Module):
     width: float
     num_classes: int = 0
     caption_size: int = 0
-    lowering: str = 'auto'
+    conv_impl: str = 'auto'
     dtype: Any = jnp.float32
 
     @nn.compact
@@ -76,7 +76,7 @@ class UNet(nn.Module):
             use_bias=self.use_bias,
             dtype=self.dtype,
             kernel_init=nn.initializers.zeros,  # The initial output is the input.
-            lowering=self.lowering,
+            conv_impl=self.conv_impl,
             name='image',
         )(x)
         known, mask = inputs[..., :-1], inputs[..., -1:]

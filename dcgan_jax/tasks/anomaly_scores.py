@@ -77,14 +77,14 @@ def score(run: ScoringRun, pixels: np.ndarray) -> AnomalyScores:
         scores['discriminator'] = -logits(run.networks, run.state, pixels, labels)
     if 'rotation' in names:
         scores['rotation'] = rotation_losses(run.networks, run.state, pixels)
-    if {'mahalanobis', 'neighbours'} & set(names):
+    if {'mahalanobis', 'neighbors'} & set(names):
         extract = DiscriminatorFeatures(run.networks, run.state, _SIDE)
         normal, features = extract(run.normal, 'Training images'), extract(pixels, 'Images')
         if 'mahalanobis' in names:
             scores['mahalanobis'] = mahalanobis_distances(normal, features)
-        if 'neighbours' in names:
-            scores['neighbours'] = neighbor_distances(
-                normal, features, run.config.anomaly.neighbours
+        if 'neighbors' in names:
+            scores['neighbors'] = neighbor_distances(
+                normal, features, run.config.anomaly.num_neighbors
             )
     for name, create_encoder in (('encoder', train_encoder), ('search', latent_optimizer)):
         if name in names:
@@ -152,7 +152,7 @@ def distance(
 def latent_optimizer(run: ScoringRun) -> Callable[[np.ndarray], jax.Array]:
     """Return a function from images to optimized latents `[N, d]` (AnoGAN)."""
     generate, features_of = _networks(run)
-    fields = run.config.search
+    fields = run.config.latent_optimization
     key = purpose_key(run.seed, Purpose.LATENT_OPTIMIZATION)
 
     @jax.jit

@@ -64,10 +64,10 @@ def detect_anomalies(
     """
     run, networks, state = restore(workdir, which, require_latents=True)
     config = merge_config(run.config, overrides)
-    if 'rotation' in config.anomaly.scores and not run.config.loss.rotation:
+    if 'rotation' in config.anomaly.scores and not run.config.loss.rotation_weight:
         raise UserError(
             "config.anomaly.scores has 'rotation', but the run's discriminator was not trained to "
-            'predict rotations: remove it, or train with --config.loss.rotation=1.0'
+            'predict rotations: remove it, or train with --config.loss.rotation_weight=1.0'
         )
     is_anomaly = None
     if image_folder is not None:

@@ -64,7 +64,7 @@ def rotation_losses(networks: Networks, state: GANState, pixels: np.ndarray) -> 
     """Return the cross-entropy of D's rotation prediction, float32 `[N]`.
 
     This is the mean over four rotations of -log Q(rotation | rotated image), for a run with
-    `config.loss.rotation` (Golan & El-Yaniv 2018, arXiv:1805.10917; Hendrycks et al. 2019,
+    `config.loss.rotation_weight` (Golan & El-Yaniv 2018, arXiv:1805.10917; Hendrycks et al. 2019,
     arXiv:1906.12340).
 
     Args:

@@ -203,7 +203,7 @@ def draw_arithmetic(explorer: LatentExplorer, out: epath.Path, terms: list[list[
 
 
 def find_nearest_images(explorer: LatentExplorer, out: epath.Path, num: int) -> dict:
-    """Write `neighbours.png`: samples and their nearest training images.
+    """Write `neighbors.png`: samples and their nearest training images.
 
     Returns:
         Median distances to the nearest training image, of samples and, if there is a test split, of
@@ -230,5 +230,5 @@ def find_nearest_images(explorer: LatentExplorer, out: epath.Path, num: int) -> 
             medians[name]['of test images'] = float(np.median(distances))
     rows = np.concatenate(columns, axis=1)
     picture = images.grid(rows.reshape(-1, *rows.shape[2:]), columns=rows.shape[1])
-    images.write_png(out / 'neighbours.png', picture)
+    images.write_png(out / 'neighbors.png', picture)
     return {'num': num, 'seed': explorer.seed, 'median_distance_to_training_images': medians}

@@ -73,7 +73,7 @@ def open_task(
     if trained == kind:
         if overrides is not None and overrides.input.kind == kind:
             with config.unlocked():
-                config.input.update(mask=overrides.input.mask, missing=overrides.input.missing)
+                config.input.update(mask=overrides.input.mask, missing=overrides.input.mask_ratio)
         sampler = Sampler(networks.generator, config)
         return RestorationTask(
             config, state, sampler, lambda x: sampler(state, x), 'trained', run.image_shape
@@ -87,7 +87,12 @@ def open_task(
     sampler = Sampler(networks.generator, config)
     optimizer = LatentOptimizer(networks, config, sampler, seed)
     return RestorationTask(
-        config, state, sampler, lambda x: optimizer(state, x), 'search', run.image_shape
+        config,
+        state,
+        sampler,
+        lambda x: optimizer(state, x),
+        'latent_optimization',
+        run.image_shape,
     )
 
 

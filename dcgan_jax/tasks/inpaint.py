@@ -71,7 +71,7 @@ def inpaint(
         if holes is None:
             mask_function = degradations.MASK_FUNCTIONS[task.config.input.mask]
             key = purpose_key(seed, Purpose.SAMPLES)
-            holes = mask_function(key, real.shape, task.config.input.missing)
+            holes = mask_function(key, real.shape, task.config.input.mask_ratio)
         restored = task.restore(np.asarray(degradations.apply_mask(real, holes)))
         return image_to_image.write_images(
             image_to_image.output_folder(out, workdir, 'inpainting'), user_images, restored

@@ -101,7 +101,7 @@ def _restore(
     inputs: jax.Array,
 ) -> jax.Array:
     # All images have the same initial latents, so that results do not depend on other images.
-    count, restarts = len(inputs), config.search.restarts
+    count, restarts = len(inputs), config.latent_optimization.restarts
     # Restarts use the classes in turn, each with its first caption.
     classes = captions.trained_conditions(config, networks.generator.num_classes)[
         :: captions.num_captions(config)
@@ -122,10 +122,12 @@ def _restore(
             discriminator, packed, packed_labels, train=False
         )[:, 0]
         context_loss = jnp.mean(weights * difference, axis=(1, 2, 3))
-        return context_loss + config.search.prior * jax.nn.softplus(-logits)
+        return context_loss + config.latent_optimization.prior * jax.nn.softplus(-logits)
 
     start = jnp.tile(degradations.sample_latents(key, restarts, config.latent_dim), (count, 1))
-    latents, losses = minimize(objective, start, config.search.steps, config.search.learning_rate)
+    latents, losses = minimize(
+        objective, start, config.latent_optimization.steps, config.latent_optimization.learning_rate
+    )
     best = jnp.argmin(losses.reshape(count, restarts), axis=1)
     fake = generate(latents).reshape(count, restarts, *inputs.shape[1:3], -1)
     fake = jnp.take_along_axis(fake, best.reshape(-1, 1, 1, 1, 1), axis=1)[:, 0]

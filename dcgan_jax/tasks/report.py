@@ -39,7 +39,7 @@ _CAPTIONS = {
         'truncation': 'Latents scaled by increasing factors, one per row',
         'directions': 'Latents moved along the directions that change the first layer most (SeFa)',
         'arithmetic': 'Latent arithmetic with averages of samples',
-        'neighbours': 'Samples, their nearest training images in pixels, then in features of D',
+        'neighbors': 'Samples, their nearest training images in pixels, then in features of D',
     },
     'explain': {
         'filters': 'Maximally activating images of filters of D, with guided gradients below',
@@ -49,9 +49,9 @@ _CAPTIONS = {
         'discriminator': f'{_EXTREMES} by the logit of D',
         'rotation': f'{_EXTREMES} by rotation prediction',
         'mahalanobis': f'{_EXTREMES} by the Mahalanobis distance of features of D',
-        'neighbours': f'{_EXTREMES} by the nearest-neighbor distance of features of D',
+        'neighbors': f'{_EXTREMES} by the nearest-neighbor distance of features of D',
         'encoder': f'{_EXTREMES}, with reconstructions (encoder) and differences',
-        'search': f'{_EXTREMES}, with reconstructions (latent optimization) and differences',
+        'latent_optimization': f'{_EXTREMES}, with reconstructions (latent optimization) and differences',
     },
     'retrieval': {'retrieval': 'Samples, with a row for each class'},
 }

@@ -21,7 +21,7 @@ from dcgan_jax.sampling import Sampler
 from dcgan_jax.train_state import GANState
 
 # Mode of each `config.input.kind` whose generator takes images.
-MODES = {'low_resolution': 'super_resolve', 'masked': 'inpaint', 'grey': 'translate'}
+MODES = {'low_resolution': 'super_resolve', 'masked': 'inpaint', 'gray': 'translate'}
 FOLDERS = {'latest': checkpoint.FOLDER, 'best': checkpoint.BEST_FOLDER}
 
 

@@ -8,7 +8,7 @@ from dcgan_jax.data import degradations
 from dcgan_jax.tasks import image_to_image
 from dcgan_jax.tasks.options import TaskOptions
 
-KIND = 'grey'
+KIND = 'gray'
 
 
 def run(options: TaskOptions) -> str:
@@ -46,9 +46,9 @@ def translate(
         ), ''
     data = image_to_image.load_evaluation_images(task, num, seed)
     restored = {
-        'grey': image_to_image.known_pixels(data.inputs),
+        'gray': image_to_image.known_pixels(data.inputs),
         task.method: task.restore(data.inputs),
     }
     metrics = image_to_image.compute_metrics(task, data, restored)
     out = image_to_image.output_folder(out, workdir, 'translation')
-    return image_to_image.write(out, f'colour_{task.method}', task, data, restored, metrics)
+    return image_to_image.write(out, f'color_{task.method}', task, data, restored, metrics)

@@ -1,6 +1,6 @@
 """Colorization of CIFAR-10 (pix2pix: Isola et al. 2017, arXiv:1611.07004).
 
-    python main.py --config=configs/colour_cifar10.py --workdir=/tmp/color
+    python main.py --config=configs/colorization_cifar10.py --workdir=/tmp/color
     python main.py --mode=translate --workdir=/tmp/color
 
 On 500 test images after 1,500 steps with learning rates that decay from step 750 (eleven minutes on
@@ -17,5 +17,5 @@ from dcgan_jax.configs import inpainting_cifar10
 def get_config() -> ConfigDict:
     """The network of inpainting, for gray images."""
     config = inpainting_cifar10.get_config()
-    config.input.kind = 'grey'
+    config.input.kind = 'gray'
     return config
