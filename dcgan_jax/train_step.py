@@ -161,8 +161,8 @@ def train_step(
     Real and fake batches go through D separately, so that its BatchNorm sees each alone. With
     `config.update_order` 'alternating' G learns from the D just updated (Goodfellow et al. 2014,
     algorithm 1), with 'simultaneous' from the D before. G's forward pass serves both updates unless
-    `config.resample_latents` asks for other latents in G's. Fakes have the classes of the real images
-    beside them.
+    `config.resample_latents` asks for other latents in G's. Fakes have the classes of the real
+    images beside them.
 
     Args:
         state: before the step.
@@ -378,28 +378,31 @@ def _generator_loss(
 ) -> tuple[jax.Array, Metrics]:
     """Returns G's loss with D constant, and its terms where there are several."""
     weights = context.config.loss
-    parts = {}
+    terms = {}  # name: (weight, value)
     if weights.adversarial_weight:
-        parts['adversarial'] = _adversarial_loss(fake, real, discriminator, context)
+        adversarial = _adversarial_loss(fake, real, discriminator, context)
+        terms['adversarial'] = weights.adversarial_weight, adversarial
     if weights.content_weight:
-        parts['content'] = losses.content(fake, real, weights.content_norm)
+        content = losses.content(fake, real, weights.content_norm)
+        terms['content'] = weights.content_weight, content
     if weights.feature_matching_weight:
-        # Pairs are compared as they are: a view of each would differ.
+        # Without augmentation: each image of a pair would be augmented differently.
         maps = [
             context.features(discriminator, images, RngStream.VIEW_GENERATOR)
             for images in (real, fake)
         ]
-        parts['feature_matching'] = losses.feature_matching(*maps)
+        terms['feature_matching'] = weights.feature_matching_weight, losses.feature_matching(*maps)
     if weights.generator_rotation_weight:
-        parts['generator_rotation'], _ = context.rotation_loss(
+        rotation, _ = context.rotation_loss(
             discriminator,
             discriminator.params,
             discriminator.statistics,
             fake,
             RngStream.ROTATION_GENERATOR,
         )
-    total = sum(weights[f'{name}_weight'] * part for name, part in parts.items())
-    several = {f'generator/{name}': part for name, part in parts.items() if len(parts) > 1}
+        terms['rotation'] = weights.generator_rotation_weight, rotation
+    total = sum(weight * value for weight, value in terms.values())
+    several = {f'generator/{name}': value for name, (_, value) in terms.items() if len(terms) > 1}
     return total, several
 
 

@@ -89,8 +89,8 @@ class Prepared(NamedTuple):
 def prepare(config: ConfigDict, workdir: epath.PathLike) -> Prepared:
     """Refuses what can't work (`UserError`) before anything is compiled; writes nothing."""
     config_lib.validate(config)
-    for doubt in config_lib.doubts(config):
-        logging.warning(doubt)
+    for warning in config_lib.warnings(config):
+        logging.warning(warning)
     mesh = sharding.create_mesh(config.batch_size)
     workdir = run_dir.folder(workdir)
     multihost.on_primary(run_dir.check_writable, workdir)

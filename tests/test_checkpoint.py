@@ -116,33 +116,3 @@ def test_the_checksum_sees_every_flipped_bit():
             expected = sum(w * (2 * i + 1) for i, w in enumerate(words)) % 2**32
             assert expected != original
     assert original == sum(int(w) * (2 * i + 1) for i, w in enumerate(leaf.view(np.uint32))) % 2**32
-
-
-def test_a_run_of_before_fields_were_added_goes_on(config, tmp_path, monkeypatch):
-    """Its config.json lacks fields, its checkpoints lack what those fields would fill."""
-    whole = checkpoint._named
-
-    def older(state):
-        tree = whole(state)
-        for name in ('ema_batch_stats', 'augment_probability'):
-            del tree[name]
-        for network in ('generator', 'discriminator'):
-            del tree[network]['spectral_stats']
-        return tree
-
-    config.num_steps = 4
-    with monkeypatch.context() as patch:
-        patch.setattr(checkpoint, '_named', older)
-        training.train_and_evaluate(config, tmp_path / 'old')
-    path = tmp_path / 'old' / 'config.json'
-    content = json.loads(path.read_text())
-    del content['config']['penalty'], content['config']['generator']['block']
-    del content['num_classes']
-    path.write_text(json.dumps(content))
-
-    run, _, state = restore(tmp_path / 'old')
-    assert run.config.penalty.r1 == 0
-    assert int(state.step) == 4
-    config.num_steps = 6
-    resumed = training.train_and_evaluate(config, tmp_path / 'old')
-    assert_equal_states(resumed, training.train_and_evaluate(config, tmp_path / 'new'))

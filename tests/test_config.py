@@ -6,11 +6,11 @@ from ml_collections import ConfigDict
 from benchmarks import program
 from dcgan_jax import config as config_lib
 from dcgan_jax.configs import cifar10
-from dcgan_jax.runtime.errors import UserError
+from dcgan_jax.runtime.errors import ConfigError, UserError
 
 CONFIGS = program.config_names()
 
-# Configs whose warnings are meant: the method of shapes_stable has both.
+# Configs that warn on purpose: the method of shapes_stable has both.
 WARNED = {'shapes_stable': ['config.penalty.r1, config.penalty.r2 with config.discriminator.mini']}
 
 
@@ -18,9 +18,9 @@ WARNED = {'shapes_stable': ['config.penalty.r1, config.penalty.r2 with config.di
 def test_every_config_is_valid(name):
     config = importlib.import_module(f'dcgan_jax.configs.{name}').get_config()
     config_lib.validate(config)
-    doubts, expected = config_lib.doubts(config), WARNED.get(name, [])
-    assert len(doubts) == len(expected)
-    assert all(doubt.startswith(start) for doubt, start in zip(doubts, expected, strict=True))
+    warnings, expected = config_lib.warnings(config), WARNED.get(name, [])
+    assert len(warnings) == len(expected)
+    assert all(warning.startswith(start) for warning, start in zip(warnings, expected, strict=True))
 
 
 def groups_of(config):
@@ -40,47 +40,71 @@ def test_no_field_is_hidden_by_an_attribute_of_config_dict(name):
 
 
 @pytest.mark.parametrize(
-    ('field', 'value', 'words'),
+    ('field', 'value'),
     [
-        ('batch_size', 0, 'integer from 1 to'),
-        ('batch_size', 12.5, 'integer'),
-        ('batch_size', True, 'integer'),
-        ('seed', -1, 'from 0 to 4294967295'),
-        ('dtype', 'float16', "one of 'float32', 'bfloat16'"),
-        ('loss.name', 'hinged', 'non_saturating'),
-        ('optimizer.generator.learning_rate', float('nan'), 'number of at least 0'),
-        ('optimizer.generator.learning_rate', float('inf'), 'number of at least 0'),
-        ('num_steps', 2**31, 'from 0 to 2147483647'),
-        ('optimizer.generator.b1', 1.0, 'from 0 to 1'),
-        ('generator.strides', (2, 3, 2), 'one of 1, 2'),
-        ('generator.strides', (2, 2), '3 in all'),
-        ('generator.norm', 'bach', "one of 'batch', 'layer'"),
-        ('discriminator.dropout_rate', 1.0, 'not included'),
-        ('dataset', '', 'non-empty'),
-        ('data.placement', 'gpu', "one of 'auto', 'device', 'stream'"),
+        ('batch_size', 0),
+        ('batch_size', 12.5),
+        ('batch_size', True),
+        ('seed', -1),
+        ('seed', 2**32),
+        ('dtype', 'float16'),
+        ('loss.name', 'hinged'),
+        ('optimizer.generator.learning_rate', float('nan')),
+        ('optimizer.generator.learning_rate', float('inf')),
+        ('optimizer.generator.learning_rate', 1e39),
+        ('num_steps', 2**31),
+        ('optimizer.generator.b1', 1.0),
+        ('generator.strides', (2, 3, 2)),
+        ('generator.strides', (2, True, 2)),
+        ('generator.strides', ()),
+        ('generator.norm', 'bach'),
+        ('discriminator.dropout_rate', 1.0),
+        ('dataset', ''),
+        ('dataset', 'a\0b'),
+        ('dataset', '\udc80'),
+        ('data.placement', 'gpu'),
+        ('anomaly.scores', ()),
     ],
 )
-def test_a_value_out_of_range_is_refused_by_name(field, value, words):
+def test_a_value_out_of_range_is_refused_by_name(field, value):
     config = cifar10.get_config()
     with config.ignore_type():
         config.update_from_flattened_dict({field: value})
-    with pytest.raises(UserError, match=f'config.{field}') as error:
+    with pytest.raises(ConfigError) as error:
         config_lib.validate(config)
-    assert words in str(error.value)
+    assert set(error.value.fields) == {field}
+    assert str(error.value).startswith(f'config.{field}')
+
+
+def test_all_wrong_fields_are_listed():
+    config = cifar10.get_config()
+    config.batch_size, config.ema.standing_batches = -1, 0
+    with pytest.raises(ConfigError) as error:
+        config_lib.validate(config)
+    assert set(error.value.fields) == {'batch_size', 'ema.standing_batches'}
+
+
+def test_the_number_of_strides_is_that_of_features():
+    config = cifar10.get_config()
+    config.generator.strides = (2, 2)
+    with pytest.raises(UserError, match=r'config.generator.strides=\(2, 2\).*3 in all'):
+        config_lib.validate(config)
 
 
 def test_an_unknown_field_is_refused_with_the_likely_one():
     config = cifar10.get_config()
     config.optimizer.generator.learning_rat = 1.0
-    with pytest.raises(UserError, match=r'did you mean config.optimizer.generator.learning_rate\?'):
+    with pytest.raises(ConfigError, match='config.optimizer.generator.learning_rate') as error:
         config_lib.validate(config)
+    assert error.value.fields == ('optimizer.generator.learning_rat',)
 
 
 def test_a_missing_field_is_refused():
     config = cifar10.get_config()
     del config.ema.halflife_images
-    with pytest.raises(UserError, match=r'config.ema.halflife_images is missing'):
+    with pytest.raises(ConfigError) as error:
         config_lib.validate(config)
+    assert error.value.fields == ('ema.halflife_images',)
 
 
 def test_differences_lists_what_a_run_may_not_change():
@@ -98,7 +122,7 @@ def test_differences_lists_what_a_run_may_not_change():
     ('changes', 'words'),
     [
         ({}, []),
-        ({'loss.name': 'wasserstein'}, ['nothing bounds them']),
+        ({'loss.name': 'wasserstein'}, ['Lipschitz']),
         ({'loss.name': 'wasserstein', 'discriminator.spectral_norm': True}, []),
         ({'loss.name': 'wasserstein', 'penalty.dragan': 1.0}, ['config.penalty.dragan with']),
         ({'penalty.r1': 1.0, 'penalty.r2': 1.0}, ['config.penalty.r1, config.penalty.r2 with']),
@@ -115,10 +139,10 @@ def test_differences_lists_what_a_run_may_not_change():
     ],
     ids=str,
 )
-def test_what_may_not_be_meant(changes, words):
+def test_probable_mistakes_are_warned_of(changes, words):
     config = cifar10.get_config()
     config.update_from_flattened_dict(changes)
     config_lib.validate(config)
-    doubts = config_lib.doubts(config)
-    assert len(doubts) == len(words)
-    assert all(word in doubt for word, doubt in zip(words, doubts, strict=True))
+    warnings = config_lib.warnings(config)
+    assert len(warnings) == len(words)
+    assert all(word in warning for word, warning in zip(words, warnings, strict=True))

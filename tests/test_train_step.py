@@ -114,8 +114,8 @@ class Plain:
             'resample_latents': self.resample_latents,
             'loss': {
                 'name': self.loss,
-                'rotation': self.rotation,
-                'rotation_generator': self.rotation_generator,
+                'rotation_weight': self.rotation,
+                'generator_rotation_weight': self.rotation_generator,
             },
             'penalty': {'r1': self.r1, 'r2': self.r2},
             'augment': {'policy': self.policy},

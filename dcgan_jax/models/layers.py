@@ -2,7 +2,7 @@
 
 `Conv` and `ConvTranspose` are `nn.Conv` and `nn.ConvTranspose` for square kernels and 'SAME'
 padding, with the same parameter names, shapes and results. Checkpoints do not depend on the
-lowering.
+implementation.
 """
 
 from __future__ import annotations

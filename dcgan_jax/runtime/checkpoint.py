@@ -191,11 +191,11 @@ def _restore(manager: ocp.CheckpointManager, step: int, like: State, path: epath
         restored = manager.restore(
             step,
             args=ocp.args.Composite(
-                state=ocp.args.StandardRestore(_fill(stored, expected)),
+                state=ocp.args.StandardRestore(expected),
                 checksums=ocp.args.JsonRestore(),
             ),
         )
-    state = _fill(expected, restored['state'])
+    state = restored['state']
     checksums, saved = jax.device_get(_checksums(state)), restored['checksums']
     if not isinstance(saved, dict):
         raise DamagedError(f'{path} is damaged (its checksums are {saved!r:.99})')
@@ -226,15 +226,6 @@ def _check_arrays(stored: dict[str, Any], expected: dict[str, Any], path: epath.
                 f'{path} has another architecture: {name} is {shapes[0]} instead of {shapes[1]}; '
                 'use the code and config that wrote it, or another --workdir'
             )
-
-
-def _fill(tree: dict[str, Any], leaves: dict[str, Any]) -> dict[str, Any]:
-    """Return `tree` with the values of `leaves`, which may differ in empty nodes only."""
-    flat = flax.traverse_util.flatten_dict(tree, keep_empty_nodes=True, sep='/')
-    values, empty = _flatten(leaves), flax.traverse_util.empty_node
-    return flax.traverse_util.unflatten_dict(
-        {name: leaf if leaf is empty else values[name] for name, leaf in flat.items()}, sep='/'
-    )
 
 
 def _to_dict(state: State) -> dict[str, Any]:

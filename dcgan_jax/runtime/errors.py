@@ -10,6 +10,19 @@ class UserError(ValueError):
     """
 
 
+class ConfigError(UserError):
+    """An invalid config.
+
+    Attributes:
+        fields: Names of the wrong fields, 'optimizer.generator.b1' for example.
+    """
+
+    def __init__(self, message: str, fields: tuple[str, ...]):
+        """Create an error about `fields`."""
+        super().__init__(message)
+        self.fields = fields
+
+
 class StoppedError(Exception):
     """A run was stopped by a signal, after its state was saved.
 

@@ -51,7 +51,7 @@ _CAPTIONS = {
         'mahalanobis': f'{_EXTREMES} by the Mahalanobis distance of features of D',
         'neighbors': f'{_EXTREMES} by the nearest-neighbor distance of features of D',
         'encoder': f'{_EXTREMES}, with reconstructions (encoder) and differences',
-        'latent_optimization': f'{_EXTREMES}, with reconstructions (latent optimization) and differences',
+        'latent_optimization': f'{_EXTREMES}, with optimized reconstructions and differences',
     },
     'retrieval': {'retrieval': 'Samples, with a row for each class'},
 }

@@ -106,7 +106,7 @@ def _check_takes_latents(run: Run) -> None:
 def merge_config(config: ConfigDict, overrides: ConfigDict | None) -> ConfigDict:
     """Return the run's config with the fields that tasks may override.
 
-    These are the groups `config_lib.CHANGEABLE_GROUPS`, and `data_dir` if it is set.
+    These are those of `config_lib.changeable_groups()`, and `data_dir` if it is set.
 
     Args:
         config: The run's config; not modified.
@@ -119,7 +119,7 @@ def merge_config(config: ConfigDict, overrides: ConfigDict | None) -> ConfigDict
         return config
     config_lib.validate(overrides)
     merged = config.copy_and_resolve_references().unlock()
-    for group in config_lib.CHANGEABLE_GROUPS:
+    for group in config_lib.changeable_groups():
         merged[group] = overrides[group].copy_and_resolve_references()
     merged.data_dir = overrides.data_dir or config.data_dir
     return merged.lock()

@@ -1,0 +1,37 @@
+"""Types of config fields; `configs/default.py` has the fields."""
+
+from typing import Annotated
+
+from annotated_types import Interval, Len, Predicate
+from pydantic import BaseModel, ConfigDict
+
+INT32_MAX, FLOAT32_MAX = 2**31 - 1, 3.4e38
+
+# Annotation of fields and groups that may change when a run is resumed: they determine how long it
+# trains and where and how often it writes, not what it learns.
+CHANGEABLE = 'changeable'
+
+
+def _has_no_nul(text: str) -> bool:
+    return '\0' not in text
+
+
+Count = Annotated[int, Interval(ge=0, le=INT32_MAX)]
+Positive = Annotated[int, Interval(ge=1, le=INT32_MAX)]
+NumImages = Annotated[int, Interval(ge=2, le=1_000_000)]
+Channels = Annotated[int, Interval(ge=1, le=2**14)]
+Side = Annotated[int, Interval(ge=1, le=4096)]  # Of an image, in pixels.
+KernelSize = Annotated[int, Interval(ge=1, le=7)]
+Stride = Annotated[int, Interval(ge=1, le=2)]
+NonNegative = Annotated[float, Interval(ge=0, le=FLOAT32_MAX)]
+Fraction = Annotated[float, Interval(ge=0, le=1)]
+FractionBelowOne = Annotated[float, Interval(ge=0, lt=1)]
+Text = Annotated[str, Predicate(_has_no_nul)]
+NonEmptyText = Annotated[Text, Len(min_length=1)]
+NonEmpty = Len(min_length=1)  # Annotation of tuples.
+
+
+class Group(BaseModel):
+    """Fields of a config, or of a group of it. Values are not converted to a field's type."""
+
+    model_config = ConfigDict(strict=True, extra='forbid', allow_inf_nan=False, frozen=True)
