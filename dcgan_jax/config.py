@@ -250,7 +250,8 @@ def _image_input_conflicts(config: ConfigDict) -> Iterator[Conflict]:
     if config.generator.strides and config.generator.strides[-1] != 1:
         yield (
             ('generator.strides', 'input.kind'),
-            f'config.generator.strides={tuple(config.generator.strides)} must end with 1 for {kind}',
+            f'config.generator.strides={tuple(config.generator.strides)} must end with 1 for '
+            f'{kind}',
         )
     supported = {'block': 'conv', 'attention': (), 'stem_features': ()}
     for field, value in supported.items():
@@ -282,8 +283,8 @@ def warnings(config: ConfigDict) -> list[str]:
         )
     if used and config.discriminator.minibatch_stddev:
         found.append(
-            f'{used} with config.discriminator.minibatch_stddev: the penalized gradient of an image '
-            'depends on the other images of its group; to avoid that, set one of them to 0'
+            f'{used} with config.discriminator.minibatch_stddev: the penalized gradient of an '
+            'image depends on the other images of its group; to avoid that, set one of them to 0'
         )
     bounded = config.discriminator.spectral_norm or config.penalty.wgan_gp or config.penalty.dragan
     if config.loss.name == 'wasserstein' and not bounded:

@@ -49,8 +49,8 @@ def learning_rate(step: jax.Array, config: ConfigDict) -> jax.Array:
     """The learning rate at a step: warm-up, a plateau, then a fall.
 
     It rises linearly over `warmup_steps`, stays, and falls from step `decay_start` to step
-    `decay_end` to `final_lr_ratio` of itself, along a line or half a cosine (Loshchilov & Hutter 2017,
-    arXiv:1608.03983, eq. 5), and stays there.
+    `decay_end` to `final_lr_ratio` of itself, along a line or half a cosine (Loshchilov &
+    Hutter 2017, arXiv:1608.03983, eq. 5), and stays there.
 
     Args:
         step: int32 scalar, updates done before.

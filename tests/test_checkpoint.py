@@ -1,7 +1,6 @@
 """Damaged checkpoints on disk: what a run does when it meets them."""
 
 import gc
-import json
 
 import jax
 import numpy as np

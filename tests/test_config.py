@@ -94,7 +94,7 @@ def test_the_number_of_strides_is_that_of_features():
 def test_an_unknown_field_is_refused_with_the_likely_one():
     config = cifar10.get_config()
     config.optimizer.generator.learning_rat = 1.0
-    with pytest.raises(ConfigError, match='config.optimizer.generator.learning_rate') as error:
+    with pytest.raises(ConfigError, match='learning_rate') as error:
         config_lib.validate(config)
     assert error.value.fields == ('optimizer.generator.learning_rat',)
 

@@ -119,8 +119,8 @@ def test_the_loss_of_g_is_the_weighted_sum_of_its_parts(data_dir, norm):
     """G changes nothing at the start: the content loss is that of gray images."""
     config = paired(
         data_dir, 'gray',
-        **{'loss.adversarial_weight': 0.5, 'loss.content_weight': 3.0, 'loss.feature_matching_weight': 7.0,
-           'loss.content_norm': norm},
+        **{'loss.adversarial_weight': 0.5, 'loss.content_weight': 3.0,
+           'loss.feature_matching_weight': 7.0, 'loss.content_norm': norm},
     )  # fmt: skip
     networks = models.build(config, (16, 16, 3))
     state = jax.jit(lambda: train_state.create(config, networks, (16, 16, 3)))()
@@ -145,8 +145,8 @@ def test_without_d_the_distance_falls(data_dir, tmp_path):
     """Content loss alone, no update of D: better than bicubic on what it saw."""
     config = paired(
         data_dir, 'low_resolution',
-        **{'loss.adversarial_weight': 0.0, 'loss.feature_matching_weight': 0.0, 'discriminator_steps': 0,
-           'num_steps': 100, 'optimizer.generator.learning_rate': 2e-3},
+        **{'loss.adversarial_weight': 0.0, 'loss.feature_matching_weight': 0.0,
+           'discriminator_steps': 0, 'num_steps': 100, 'optimizer.generator.learning_rate': 2e-3},
     )  # fmt: skip
     state = training.train_and_evaluate(config, tmp_path / 'run')
     start = training.train_and_evaluate(

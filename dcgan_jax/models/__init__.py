@@ -54,8 +54,8 @@ def build(config: ConfigDict, image_shape: tuple[int, int, int], num_classes: in
     mismatched = config.text.mismatch_weight if captions.is_used(config) else 0.0
     if mismatched and len(captions.trained_classes(config, num_classes)) < 2:
         raise UserError(
-            f'config.text.mismatch_weight={mismatched} needs captions of at least two classes, but the '
-            'run has one: set it to 0'
+            f'config.text.mismatch_weight={mismatched} needs captions of at least two classes, '
+            'but the run has one: set it to 0'
         )
     shared = {
         'num_classes': num_classes * captions.num_captions(config) if config.conditional else 0,
