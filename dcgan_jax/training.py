@@ -20,7 +20,7 @@ from dcgan_jax.evaluation import SampleScorer, TrainingEvaluator
 from dcgan_jax.run_dir import Run
 from dcgan_jax.runtime import checkpoint, multihost, nonfinite, preemption, sharding, writers
 from dcgan_jax.runtime.clu_no_tf import metric_writers, parameter_overview, periodic_actions
-from dcgan_jax.runtime.errors import NonFiniteError, StoppedError, UserError
+from dcgan_jax.runtime.errors import NonFiniteError, StoppedError
 from dcgan_jax.runtime.metric_log import MetricLog
 from dcgan_jax.sampling import Sampler
 from dcgan_jax.train_state import NETWORKS, GANState
@@ -124,7 +124,6 @@ def train(prepared: Prepared, seed: int, watcher: preemption.PreemptionWatcher) 
     state, damaged = checkpoint.restore_latest(workdir, like)
     multihost.on_primary(checkpoint.move_damaged, workdir, damaged)
     if state is None:
-        check_new(workdir, config)
         state = parallel.initial_state(create, like)
         state = train_state.with_captions(state, like, config, source.class_names)
     start = int(state.step)
@@ -200,25 +199,6 @@ def train(prepared: Prepared, seed: int, watcher: preemption.PreemptionWatcher) 
         )
     logging.info('%s: done at step %d', workdir, int(state.step))
     return state
-
-
-def check_new(workdir: epath.Path, config: ConfigDict) -> None:
-    """Refuses to begin again where checkpoints were lost: samples tell that there was one.
-
-    A save begins when the one before is whole, so that after two intervals there must be one.
-
-    Raises:
-        UserError: there are samples of steps as late as that, or no folder of checkpoints at all.
-    """
-    samples = workdir / run_dir.SAMPLES_FOLDER
-    last = max((int(path.stem) for path in samples.glob('*.png') if path.stem.isdigit()), default=0)
-    saved = 2 * config.checkpoint_every + parallel.steps_per_call(config)
-    lost = config.checkpoint_every > 0 and last >= saved
-    if samples.exists() and (lost or not (workdir / checkpoint.FOLDER).exists()):
-        raise UserError(
-            f'{workdir} has samples of this run but no checkpoint in {checkpoint.FOLDER}/: restore '
-            'one, or start again in another --workdir'
-        )
 
 
 def sample_scorer(config: ConfigDict, sampler: Sampler) -> SampleScorer:

@@ -24,7 +24,7 @@ from dcgan_jax import config as config_lib
 from dcgan_jax.config_types import INT32_MAX, Group
 from dcgan_jax.configs import default
 from dcgan_jax.data import sources, user_images
-from dcgan_jax.metrics import extractors, frechet_distance, reference_stats, torch_weights
+from dcgan_jax.metrics import extractors, frechet_distance, reference_stats
 from dcgan_jax.metrics.evaluator import Evaluation
 from dcgan_jax.runtime import checkpoint, download, multihost, nonfinite, sharding
 from dcgan_jax.runtime.errors import UserError
@@ -43,8 +43,6 @@ from tests.fuzzing import (
     size_of,
 )
 from tests.test_main import ROOT, TINY
-from tests.test_torch_weights import tensor_pickle
-from tests.test_torch_weights import write as write_weights
 
 pytestmark = [
     # Orbax drops its other reads when one fails, and Python tells of each.
@@ -378,34 +376,6 @@ def test_damaged_references_are_read_or_refused(tmp_path, share):
     for content in files:
         check(content)
     fuzz(check, 120 * share, content=damaged(*files[:2], *files[3:6]))
-
-
-def test_damaged_pytorch_weights_are_read_or_refused(tmp_path, share):
-    path = tmp_path / 'w.pth'
-    pickled = tensor_pickle()
-    files = [write_weights(path, pickled, zipped).read_bytes() for zipped in (True, False)]
-    greedy = [  # Each asks for gigabytes in a few bytes.
-        b'\x80\x02}r\xff\xff\xff\x7f.',
-        b'\x80\x02}p99999999999\n.',
-        b'\x80\x04\x8e' + (2**40).to_bytes(8, 'little'),
-        b'\x80\x05\x96' + (2**40).to_bytes(8, 'little'),
-        b'\x80\x02\x8b\xff\xff\xff\x7f.',
-        b'\x80\x02' + b'(' * 10_000 + b'.',
-    ]
-
-    def check(content):
-        path.write_bytes(content)
-        return refusal(torch_weights.read, path, folder=tmp_path)
-
-    def check_pickle(content, zipped):
-        return check(write_weights(path, content, zipped).read_bytes())
-
-    assert check(files[0]) is None
-    for content in greedy:
-        assert check_pickle(content, zipped=True)
-        assert check_pickle(content, zipped=False)
-    fuzz(check, 120 * share, content=damaged(*files))
-    fuzz(check_pickle, 100 * share, content=damaged(pickled, *greedy), zipped=st.booleans())
 
 
 def test_damaged_artifacts_are_used_or_refused(tmp_path, share):

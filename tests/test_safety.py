@@ -13,7 +13,17 @@ import pytest
 import dcgan_jax
 from tests.extractors import write_artifact
 from tests.test_main import ROOT, TINY, assert_refused
-from tests.test_torch_weights import Command, write
+
+
+class Command:
+    """Runs a command when it is unpickled."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return os.system, (f'touch {self.path}',)
+
 
 # Runs main.py, and tells of what it must not do in a file that is open before.
 AUDITED = """
@@ -103,7 +113,7 @@ def test_hostile_files_are_refused_and_nothing_in_them_runs(audited, tmp_path):
     pickled = np.array([Command(touched)], object)
     np.savez(tmp_path / 'images.npz', images=pickled)
     np.savez(tmp_path / 'reference.npz', mu=pickled, sigma=pickled, n=2, extractor_sha256='')
-    write(tmp_path / 'weights.pth', pickle.dumps({'a': Command(touched)}, 2), zipped=True)
+    (tmp_path / 'weights.pth').write_bytes(pickle.dumps({'a': Command(touched)}, 2))
     artifact = write_artifact(tmp_path / 'tiny.jaxexport')
     tiny = [*TINY, '--mode=evaluate', f'--images={tmp_path / "images.npz"}']
     extractor = f'--config.evaluation.extractor={artifact}'

@@ -132,14 +132,13 @@ def test_a_profile_is_written_on_request(config, tmp_path):
     assert list(tmp_path.rglob('*.xplane.pb'))
 
 
-def test_samples_without_a_checkpoint_are_never_trained_over(config, tmp_path):
+def test_a_run_whose_checkpoints_were_lost_does_not_restart(config, tmp_path):
     training.train_and_evaluate(config, tmp_path)
     shutil.rmtree(tmp_path / 'checkpoints')
-    told = 'samples of this run but no checkpoint in checkpoints/'
-    with pytest.raises(UserError, match=told):
+    with pytest.raises(UserError, match='lost its checkpoints'):
         training.train_and_evaluate(config, tmp_path)
     (tmp_path / 'checkpoints').mkdir()
-    with pytest.raises(UserError, match=told):
+    with pytest.raises(UserError, match='lost its checkpoints'):
         training.train_and_evaluate(config, tmp_path)
 
 

@@ -5,7 +5,6 @@ which its ports to PyTorch (pytorch-fid, torch-fidelity) have too: average pools
 padding, and the last block has a max pool in their place. Names of layers are those ports'.
 """
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -220,32 +219,36 @@ def _neighbors(size: int, name: str) -> tuple[np.ndarray, np.ndarray, np.ndarray
 
 
 def load_weights(path: str) -> tuple[Any, str]:
-    """Reads the weights.
+    """Return the variables of `Inception`.
 
     Args:
-        path: of a .pth file; '' takes the published one, which is downloaded once.
+        path: File of the published weights (`URL`); '' downloads it once.
 
     Returns:
-        The variables of `Inception`, and the file's SHA-256.
+        The variables, and the SHA-256 of the file.
 
     Raises:
-        UserError: the file isn't the FID Inception's, or can't be had.
+        UserError: The file cannot be read or downloaded, or its SHA-256 is not that of `URL`.
     """
-    file = Path(os.path.expanduser(path)) if path else published_weights()
+    file = Path(path).expanduser() if path else published_weights()
+    try:
+        sha256 = download.sha256(file)
+    except OSError as error:
+        raise UserError(
+            f'config.evaluation.inception_weights={path} cannot be read: {error}'
+        ) from error
+    if sha256 != SHA256:
+        raise UserError(
+            f'{file} has SHA-256 {sha256}, not {SHA256}: use {URL}, or export another network '
+            '(config.evaluation.extractor)'
+        )
     tensors = torch_weights.read(file)
-    sha256 = download.sha256(file)
     shapes = jax.eval_shape(
         lambda: Inception().init(jax.random.key(0), jnp.zeros((1, SIZE, SIZE, 3)))
     )
-    variables = jax.tree_util.tree_map_with_path(
-        lambda keys, leaf: _weight(tensors, [key.key for key in keys], leaf.shape, file), shapes
-    )
-    if sha256 != SHA256:  # Last: what another network's file lacks says more.
-        raise UserError(
-            f'{file} has SHA-256 {sha256}, not {SHA256}: figures of other weights are no FID; '
-            f'give {URL}, or export your network (config.evaluation.extractor)'
-        )
-    return variables, sha256
+    return jax.tree_util.tree_map_with_path(
+        lambda keys, _: _weight(tensors, [key.key for key in keys]), shapes
+    ), sha256
 
 
 def published_weights() -> Path:
@@ -268,17 +271,7 @@ _TORCH_NAMES = {
 }
 
 
-def _weight(
-    tensors: dict[str, np.ndarray], keys: list[str], shape: tuple[int, ...], file: Path
-) -> np.ndarray:
-    """The array of one leaf: kernels are [out, in, ...] in PyTorch, and [..., in, out] in Flax."""
-    name = '.'.join([*keys[1:-1], _TORCH_NAMES[keys[-1]]])
-    wanted = (*shape[:-3:-1], *shape[:-2])
-    found = tensors[name].shape if name in tensors else 'missing'
-    if found != wanted:
-        raise UserError(
-            f"{file} holds no weights of FID's Inception: {name} is {found}, not {wanted}: give "
-            f'{URL}'
-        )
-    kernel = tensors[name].astype(np.float32)
-    return np.moveaxis(kernel, (0, 1), (-1, -2)) if kernel.ndim > 1 else kernel
+def _weight(tensors: dict[str, np.ndarray], keys: list[str]) -> np.ndarray:
+    """Return one array; kernels are [out, in, ...] in PyTorch and [..., in, out] in Flax."""
+    weight = tensors['.'.join([*keys[1:-1], _TORCH_NAMES[keys[-1]]])]
+    return np.moveaxis(weight, (0, 1), (-1, -2)) if weight.ndim > 1 else weight

@@ -42,6 +42,7 @@ class Checkpoints:
             folder: Name of the folder in `workdir`.
         """
         self._metadata = metadata
+        self._marker = _marker(workdir, folder)
         self._manager = _manager(
             absolute(workdir) / folder, max_to_keep=keep, cleanup_tmp_directories=True
         )
@@ -79,6 +80,7 @@ class Checkpoints:
         for later in [saved for saved in self._manager.all_steps() if saved >= step]:
             self._manager.wait_until_finished()
             self._manager.delete(later)
+        has_previous = bool(self._manager.all_steps())
         tree = _to_dict(state)
         checksums = {name: int(value) for name, value in jax.device_get(_checksums(tree)).items()}
         with self._raise_training_error():
@@ -92,14 +94,23 @@ class Checkpoints:
             )
         if not saved:
             raise RuntimeError(f'Orbax did not save the checkpoint of step {step}')
+        if has_previous:  # It is complete now: Orbax waits for it.
+            self._mark()
 
     def close(self) -> None:
         """Wait until everything is written."""
         try:
             with self._raise_training_error():
                 self._manager.wait_until_finished()
+            if self.latest_step() is not None:
+                self._mark()
         finally:
             self._manager.close()
+
+    def _mark(self) -> None:
+        """Record that there is a complete checkpoint, so that its loss is noticed."""
+        if multihost.is_primary() and not self._marker.exists():
+            write_atomic(self._marker, b'')
 
     @contextlib.contextmanager
     def _raise_training_error(self) -> Iterator[None]:
@@ -130,15 +141,15 @@ def restore_latest(
         The state, or None if there is no checkpoint, and the steps of damaged checkpoints.
 
     Raises:
-        UserError: If a checkpoint has other arrays than `like`, or all checkpoints are damaged.
+        UserError: If a checkpoint has other arrays than `like`, or all checkpoints are damaged or
+            lost.
     """
-    folder = absolute(workdir) / folder
-    if not folder.exists():
-        return None, []
-    manager = _manager(folder, create=False)
+    marker, folder = _marker(workdir, folder), absolute(workdir) / folder
+    manager = _manager(folder, create=False) if folder.exists() else None
+    steps = manager.all_steps() if manager else []
     damaged = []
     try:
-        for step in sorted(manager.all_steps(), reverse=True):
+        for step in sorted(steps, reverse=True):
             state = None
             try:
                 state = _restore(manager, step, like, folder / str(step))
@@ -148,13 +159,24 @@ def restore_latest(
                 return state, damaged
             damaged.append(step)
     finally:
-        manager.close()
+        if manager:
+            manager.close()
     if damaged:
         raise UserError(
             f'all checkpoints in {folder} are damaged (steps {sorted(damaged)}): '
             'restore one from a backup, or start a new run in another --workdir'
         )
+    if marker.exists():
+        raise UserError(
+            f'{folder} has lost its checkpoints: restore one from a backup, or start a new run in '
+            'another --workdir'
+        )
     return None, []
+
+
+def _marker(workdir: epath.PathLike, folder: str) -> epath.Path:
+    """Return the path of a file that exists once `folder` has had a complete checkpoint."""
+    return absolute(workdir) / f'.has_{folder}'
 
 
 def move_damaged(workdir: epath.PathLike, steps: list[int]) -> None:
