@@ -1,9 +1,9 @@
-"""What parts of an update cost: seconds an update with each left out or computed differently.
+"""Ablations of a training step: its duration with parts left out or computed differently.
 
     python -m benchmarks.ablations --config=cifar10 --set=dtype=bfloat16 --steps_per_call=50
 
-All variants are compiled first, then timed in turn. Prints one JSON line each. A variant is an
-upper bound of what a change could gain, not a change: 'no_norms' trains without the logged norms.
+All variants are compiled first and then timed in turn. Prints one JSON line per variant. A variant
+is an upper bound of a possible gain; for example, 'no_norms' omits the logged norms.
 """
 
 import argparse
@@ -21,7 +21,7 @@ from dcgan_jax import optimizers
 
 
 def _shifted_moments(x: jax.Array, axes: object, *_: object, **__: object) -> tuple:
-    """Mean and variance in one pass, of differences from one element of each channel."""
+    """Compute the mean and variance in one pass over values shifted by one element per channel."""
     x = jnp.asarray(x, jnp.float32)
     shift = jax.lax.stop_gradient(x[(0,) * (x.ndim - 1)])
     mean = jnp.mean(x - shift, axes)
@@ -33,7 +33,7 @@ def _flat_optimizer(create: object, *args: object) -> optax.GradientTransformati
     return optax.flatten(create(*args))
 
 
-# Each a function that returns what `mock.patch.object` replaces, while the program is built.
+# Functions that return a patch, which is active while the program is built.
 PATCHES = {
     'no_norms': lambda: mock.patch.object(optax.tree, 'norm', return_value=jnp.float32(0.0)),
     'one_pass_moments': lambda: mock.patch.object(
@@ -47,7 +47,7 @@ VARIANTS = {'none': (), **{name: (name,) for name in PATCHES}, 'all': tuple(PATC
 
 
 def main() -> None:
-    """Times the variants."""
+    """Time the variants."""
     parser = argparse.ArgumentParser(description=__doc__)
     program.add_config_flags(parser)
     parser.add_argument('--steps_per_call', type=int, default=50)

@@ -1,11 +1,11 @@
-"""Measure an accelerator within a time limit: rates, training, peers, quality, determinism.
+"""Benchmark an accelerator within a time limit: rates, training, peers, quality, determinism.
 
     python -m benchmarks.accelerator --minutes=8 --data_dir=DIR --features=DIR --out=DIR
 
-Stages run in order of importance. Each result is appended to OUT/results.jsonl, one JSON line, as
-soon as it is measured, so that a run cut short keeps what it has. A stage that fails, or exceeds
-its own limit or the time left, writes a line with the reason, and the next one starts.
-`--rehearse` runs every stage with tiny sizes on any device.
+Stages run in order of importance. Each result is appended to OUT/results.jsonl as a JSON line, so
+that an interrupted run keeps its results. If a stage fails or exceeds its time limit, the
+reason is appended and the next stage starts. `--rehearse` runs every stage with tiny sizes on any
+device.
 """
 
 import argparse
@@ -18,7 +18,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
-# The peers' processes need memory beside this one; they share compiled programs with it.
+# The processes of peers need memory as well, and share compiled programs with this process.
 os.environ.setdefault('XLA_PYTHON_CLIENT_PREALLOCATE', 'false')
 os.environ.setdefault('JAX_COMPILATION_CACHE_DIR', tempfile.mkdtemp(prefix='accelerator_'))
 
@@ -27,7 +27,7 @@ from benchmarks.accelerator_stages import Bench
 
 
 class Stage(NamedTuple):
-    """A stage and the seconds that it may take."""
+    """A stage and its time limit in seconds."""
 
     run: Callable[[Bench], None]
     seconds: float
@@ -46,7 +46,7 @@ STAGES = {
 
 @contextlib.contextmanager
 def _limit(seconds: float) -> Iterator[None]:
-    """Raises `TimeoutError` in the main thread after so many seconds."""
+    """Raise `TimeoutError` in the main thread after a number of seconds."""
 
     def expire(*_: object) -> None:
         raise TimeoutError(f'exceeded {seconds:.0f} s')
@@ -61,20 +61,20 @@ def _limit(seconds: float) -> Iterator[None]:
 
 
 def main() -> None:
-    """Runs the stages."""
+    """Run the stages."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument('--minutes', type=float, default=8, help='of all stages together')
+    parser.add_argument('--minutes', type=float, default=8, help='limit of all stages together')
     parser.add_argument('--data_dir', required=True, help='TFDS directory that holds CIFAR-10')
     parser.add_argument('--features', required=True, help='folder: one .jaxexport, one .npz')
     parser.add_argument('--out', required=True, help='folder for results.jsonl and sample grids')
     parser.add_argument('--stages', default=','.join(STAGES), help='names, comma-separated')
     parser.add_argument(
         '--configs', default='cifar10,cifar10_sngan,cifar10_resnet,cifar10_best',
-        help="those of the stage 'quality'",
+        help="configs of the stage 'quality'",
     )  # fmt: skip
     parser.add_argument(
         '--set', action='append', default=[], metavar='FIELD=VALUE',
-        help='changes the configs, except those of the peers',
+        help='changes to the configs, except those of the peers',
     )  # fmt: skip
     parser.add_argument('--rehearse', action='store_true', help='tiny sizes')
     flags = parser.parse_args()
@@ -92,7 +92,7 @@ def main() -> None:
             # A rehearsal may run on a slow CPU, where compiling takes minutes.
             with _limit(left if flags.rehearse else min(stage.seconds, left)):
                 stage.run(bench)
-        except Exception as error:  # The stages after it do not depend on it.
+        except Exception as error:  # Later stages do not depend on this one.
             bench.report('accelerator_skipped', stage=name, reason=f'{error!r}'[:500])
         print(f'{name}: {time.monotonic() - start:.0f} s', file=sys.stderr, flush=True)
 

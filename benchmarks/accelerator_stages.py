@@ -1,4 +1,4 @@
-"""The stages of `benchmarks.accelerator`: what each measures and reports."""
+"""The stages of `benchmarks.accelerator`."""
 
 import argparse
 import contextlib
@@ -21,19 +21,19 @@ from dcgan_jax.metrics import extractors
 
 
 class Sizes(NamedTuple):
-    """How much each stage measures.
+    """Sizes of the measurements.
 
     Attributes:
-        steps_per_call: updates in a compiled call, ascending; the last two give the overhead.
-        repeats: timed calls of each program.
-        large_batches: batch sizes of the stage 'large_batch'.
-        peers: names in `benchmarks.peers.WORKERS`.
-        rounds: turns of each peer.
-        peer_steps: steps a turn.
-        images: images that the extractor and the sampler process.
-        fingerprint_steps: updates before two states are compared.
-        marks: seconds of training after which samples are scored.
-        num_samples: samples scored at each mark.
+        steps_per_call: Steps in a compiled call, ascending; the last two give the overhead.
+        repeats: Timed calls of each program.
+        large_batches: Batch sizes of the stage 'large_batch'.
+        peers: Names in `benchmarks.peers.WORKERS`.
+        rounds: Rounds of the peers.
+        peer_steps: Steps in a round.
+        images: Images that the extractor and the sampler process.
+        fingerprint_steps: Steps before two states are compared.
+        marks: Training times in seconds at which samples are evaluated.
+        num_samples: Samples that are evaluated at each mark.
         changes: FIELD=VALUE, applied to every config.
     """
 
@@ -82,10 +82,10 @@ REHEARSAL = Sizes(
 
 
 class Bench:
-    """What the stages share: the sizes, the deadline, the file of results, the measured rates."""
+    """State shared by the stages: sizes, deadline, file of results, and measured rates."""
 
     def __init__(self, flags: argparse.Namespace):
-        """Starts the clock."""
+        """Start the clock."""
         self.flags = flags
         self.sizes = REHEARSAL if flags.rehearse else FULL
         self.out = Path(flags.out)
@@ -95,34 +95,34 @@ class Bench:
         self._deadline = time.monotonic() + 60 * flags.minutes
 
     def seconds_left(self) -> float:
-        """Seconds until the deadline; negative after it."""
+        """Return the seconds until the deadline; negative after it."""
         return self._deadline - time.monotonic()
 
     def report(self, benchmark: str, **fields: object) -> None:
-        """Prints a result and appends it to the file."""
+        """Print a result and append it to the file."""
         self.append(measure.line(benchmark, **fields))
 
     def append(self, line: str) -> None:
-        """Prints a JSON line and appends it to the file."""
+        """Print a JSON line and append it to the file."""
         print(line, flush=True)
         with (self.out / 'results.jsonl').open('a') as file:
             file.write(line + '\n')
 
     def config(self, name: str, **changes: object) -> ConfigDict:
-        """A config of `configs/`, with the sizes' changes and `changes` of top-level fields."""
+        """Load a config with the changes of the sizes and `changes` of top-level fields."""
         config = program.load_config(name, (*self.sizes.changes, *self.flags.set))
         config.update(changes)
         return config
 
     def rates(self) -> tuple[float, float]:
-        """(FLOP/s of a bfloat16 matrix product, bytes/s of a copy), measured once."""
+        """Return (FLOP/s of a bfloat16 matrix product, bytes/s of a copy), measured once."""
         if self.matmul_flop_per_s is None:
             self.matmul_flop_per_s = measure.matmul_rate(jnp.dtype(jnp.bfloat16))
             self.copy_bytes_per_s = measure.copy_rate()
         return self.matmul_flop_per_s, self.copy_bytes_per_s
 
     def run(self, module: str, *flags: str, **environment: str) -> subprocess.Popen:
-        """Starts `python -m MODULE FLAGS` in a process group of its own."""
+        """Start `python -m MODULE FLAGS` in its own process group."""
         return subprocess.Popen(
             [sys.executable, '-m', module, *flags],
             stdout=subprocess.PIPE, text=True, start_new_session=True,
@@ -131,7 +131,7 @@ class Bench:
 
 
 def rates(bench: Bench) -> None:
-    """The device, versions, rates of matrix products, bandwidth of a copy."""
+    """Measure the rates of matrix products and the bandwidth of a copy."""
     float32 = jnp.dtype(jnp.float32)
     bfloat16_rate, copy_rate = bench.rates()
     bench.report(
@@ -145,17 +145,17 @@ def rates(bench: Bench) -> None:
 
 
 def train_step(bench: Bench) -> None:
-    """Seconds an update of `cifar10.py` in both types, and what a call costs beside its updates."""
+    """Measure the duration of a step of `cifar10.py` in both dtypes, and the overhead of a call."""
     for dtype in ('float32', 'bfloat16'):
         config = bench.config('cifar10', dtype=dtype)
-        of_a_call = {}
+        seconds_per_call = {}
         for steps in bench.sizes.steps_per_call:
             start = time.perf_counter()
             compiled = program.build(config, steps)
             compile_s = time.perf_counter() - start
             repeats = bench.sizes.repeats * (3 if steps < 50 else 1)
             times = measure.seconds(compiled.updates(), repeats)
-            of_a_call[steps] = measure.summary(times)['median_s']
+            seconds_per_call[steps] = measure.summary(times)['median_s']
             per_step = measure.summary([t / steps for t in times])
             bench.report(
                 'accelerator_train_step',
@@ -169,8 +169,8 @@ def train_step(bench: Bench) -> None:
                 build_and_compile_s=round(compile_s, 1),
             )
         few, many = bench.sizes.steps_per_call[-2:]
-        per_step = (of_a_call[many] - of_a_call[few]) / (many - few)
-        overhead = of_a_call[many] - many * per_step
+        per_step = (seconds_per_call[many] - seconds_per_call[few]) / (many - few)
+        overhead = seconds_per_call[many] - many * per_step
         bench.report(
             'accelerator_host_overhead',
             config='cifar10',
@@ -178,12 +178,12 @@ def train_step(bench: Bench) -> None:
             dtype=dtype,
             steps_per_call=many,
             seconds_per_call_beside_updates=overhead,
-            share_of_call=round(overhead / of_a_call[many], 4),
+            share_of_call=round(overhead / seconds_per_call[many], 4),
         )
 
 
 def peers(bench: Bench) -> None:
-    """The same networks, batch and update in PyTorch, turn by turn."""
+    """Compare with the same networks, batch and update in PyTorch."""
     sizes = bench.sizes
     names = ','.join(sizes.peers)
     process = bench.run(
@@ -195,7 +195,7 @@ def peers(bench: Bench) -> None:
 
 
 def large_batch(bench: Bench) -> None:
-    """Share of the matrix product's rate and of the bandwidth at large batches in bfloat16."""
+    """Measure the fractions of the matrix product's rate and of the bandwidth at large batches."""
     flop_rate, byte_rate = bench.rates()
     for batch_size in bench.sizes.large_batches:
         config = bench.config('cifar10', dtype='bfloat16', batch_size=batch_size)
@@ -204,7 +204,7 @@ def large_batch(bench: Bench) -> None:
         times = measure.seconds(compiled.updates(), bench.sizes.repeats)
         per_step = measure.summary([t / steps for t in times])
         flops = program.arithmetic(config)
-        # The compiler counts the body of a loop once: these are one update's bytes.
+        # The compiler counts the body of a loop once, so these are the bytes of one step.
         moved = (compiled.call.cost_analysis() or {}).get('bytes accessed', 0.0)
         bench.report(
             'accelerator_large_batch',
@@ -224,7 +224,7 @@ def large_batch(bench: Bench) -> None:
 
 
 def throughput(bench: Bench) -> None:
-    """Images a second of the sampler and the feature extractor; the device's peak memory."""
+    """Measure the throughput of the sampler and the extractor, and the peak memory."""
     num = bench.sizes.images
     speed = sampling.measure_sampler(bench.config('cifar10'), num, bench.sizes.repeats)
     bench.report('accelerator_sampler', config='cifar10', **speed)
@@ -242,12 +242,12 @@ def throughput(bench: Bench) -> None:
 
 
 def determinism(bench: Bench) -> None:
-    """Whether two processes reach equal bits, as XLA comes and with its deterministic kernels."""
+    """Compare the states of two processes, with and without deterministic XLA kernels."""
     flags = '--config=cifar10', f'--steps={bench.sizes.fingerprint_steps}'
     changes = [f'--set={change}' for change in bench.sizes.changes]
-    chosen = {'default': '', 'deterministic': ' --xla_gpu_deterministic_ops=true'}
+    variants = {'default': '', 'deterministic': ' --xla_gpu_deterministic_ops=true'}
     if jax.default_backend() != 'gpu':
-        chosen = {'default': ''}
+        variants = {'default': ''}
     base = os.environ.get('XLA_FLAGS', '')
     processes = {
         name: [
@@ -256,18 +256,18 @@ def determinism(bench: Bench) -> None:
                 *flags,
                 *changes,
                 XLA_FLAGS=base + extra,
-                JAX_ENABLE_COMPILATION_CACHE='false',  # Each compiles for itself.
+                JAX_ENABLE_COMPILATION_CACHE='false',  # Each process compiles.
             )
             for _ in range(2)
         ]
-        for name, extra in chosen.items()
+        for name, extra in variants.items()
     }
     for name, pair in processes.items():
         first, second = (_output(process).strip() for process in pair)
         bench.report(
             'accelerator_determinism',
             config='cifar10',
-            xla_flags=chosen[name].strip(),
+            xla_flags=variants[name].strip(),
             steps=bench.sizes.fingerprint_steps,
             equal_bits=first == second,
             sha256=[first, second],
@@ -275,12 +275,12 @@ def determinism(bench: Bench) -> None:
 
 
 def quality_over_time(bench: Bench) -> None:
-    """FD of each config's samples over its seconds of training, compilation not counted."""
+    """Measure the FD of each config's samples over the training time, without compilation."""
     artifact, reference = _features(bench, '*.jaxexport', '*.npz')
     for name in bench.flags.configs.split(','):
-        needed = bench.sizes.marks[-1] + 30
-        if not bench.flags.rehearse and bench.seconds_left() < needed:
-            bench.report('accelerator_quality', config=name, skipped=f'under {needed} s left')
+        required = bench.sizes.marks[-1] + 30
+        if not bench.flags.rehearse and bench.seconds_left() < required:
+            bench.report('accelerator_quality', config=name, skipped=f'under {required} s left')
             continue
         config = bench.config(name, data_dir=bench.flags.data_dir)
         config.evaluation.update(
@@ -295,24 +295,24 @@ def quality_over_time(bench: Bench) -> None:
 
 
 def _features(bench: Bench, *patterns: str) -> list[str]:
-    """The one file of `--features` for each pattern; `FileNotFoundError` unless there is one."""
-    found = []
+    """Return the file in `--features` for each pattern; raises unless there is exactly one."""
+    files = []
     for pattern in patterns:
         paths = sorted(Path(bench.flags.features).glob(pattern))
         if len(paths) != 1:
             raise FileNotFoundError(
-                f'--features={bench.flags.features!r} holds {len(paths)} files {pattern}; '
-                'it must hold one'
+                f'--features={bench.flags.features!r} has {len(paths)} files {pattern}; it must '
+                'have one'
             )
-        found.append(str(paths[0]))
-    return found
+        files.append(str(paths[0]))
+    return files
 
 
 def _output(process: subprocess.Popen) -> str:
-    """What a process prints; it and its children are killed if this is interrupted.
+    """Return the output of a process, which is killed with its children on an interruption.
 
     Raises:
-        RuntimeError: it failed.
+        RuntimeError: If the process fails.
     """
     try:
         output, _ = process.communicate()

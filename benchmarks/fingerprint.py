@@ -1,4 +1,4 @@
-"""The SHA-256 of a run's state after some updates on made-up images.
+"""Print the SHA-256 of a run's state after some steps on random images.
 
 python -m benchmarks.fingerprint --config=cifar10 --steps=100
 """
@@ -13,7 +13,7 @@ from benchmarks import program
 
 
 def main() -> None:
-    """Trains and prints the digest of the state's bytes."""
+    """Train and print the digest of the state."""
     parser = argparse.ArgumentParser(description=__doc__)
     program.add_config_flags(parser)
     parser.add_argument('--steps', type=int, default=100)

@@ -2,7 +2,7 @@
 
     python -m benchmarks.layers --layers=conv:16x128:256:k4s2,conv_transpose:8x256:128:k5s1
 
-A layer is KIND:HEIGHTxC_IN:C_OUT:kKsS. Prints one JSON line each; they take turns in one process.
+A layer is KIND:HEIGHTxC_IN:C_OUT:kKsS. Prints one JSON line for each implementation.
 """
 
 import argparse
@@ -33,9 +33,9 @@ _PATTERN = re.compile(r'(conv|conv_transpose):(\d+)x(\d+):(\d+):k(\d+)s([12])')
 Run = Callable[[], object]
 
 
-def ours(kind: str, how: str, x: np.ndarray, kernel: np.ndarray, strides: int) -> Run:
-    """A compiled call: the result and both gradients of a sum of squares, half of it."""
-    function = functools.partial(getattr(conv, kind), strides=strides, conv_impl=how)
+def create_jax(kind: str, conv_impl: str, x: np.ndarray, kernel: np.ndarray, strides: int) -> Run:
+    """Return a compiled call that computes y, and the gradients of |y|^2 / 2."""
+    function = functools.partial(getattr(conv, kind), strides=strides, conv_impl=lowering)
 
     @jax.jit
     def run(x: jax.Array, kernel: jax.Array) -> tuple[jax.Array, ...]:
@@ -46,8 +46,8 @@ def ours(kind: str, how: str, x: np.ndarray, kernel: np.ndarray, strides: int) -
     return lambda: jax.block_until_ready(run(*arrays))
 
 
-def theirs(kind: str, x: np.ndarray, kernel: np.ndarray, strides: int) -> Run:
-    """The same in PyTorch, eager, with its own order of axes."""
+def create_pytorch(kind: str, x: np.ndarray, kernel: np.ndarray, strides: int) -> Run:
+    """Return the same computation in eager PyTorch."""
     k = kernel.shape[0]
     padding = (k - 1) // 2
     images = torch.tensor(x.transpose(0, 3, 1, 2).copy(), requires_grad=True)
@@ -69,37 +69,37 @@ def theirs(kind: str, x: np.ndarray, kernel: np.ndarray, strides: int) -> Run:
 
 
 def time_layer(layer: str, batch_size: int, repeats: int) -> None:
-    """Times all ways of computing one layer, turn by turn; prints one JSON line each.
+    """Time all implementations of a layer in turn; print one JSON line each.
 
     Raises:
-        ValueError: if the layer is not of the form KIND:HEIGHTxC_IN:C_OUT:kKsS.
+        ValueError: If the layer is not of the form KIND:HEIGHTxC_IN:C_OUT:kKsS.
     """
     match = _PATTERN.fullmatch(layer)
     if not match:
-        raise ValueError(f'A layer is like conv:16x128:256:k4s2, got {layer!r}.')
+        raise ValueError(f'A layer must be like conv:16x128:256:k4s2, got {layer!r}.')
     kind, (size, inputs, outputs, k, strides) = match[1], map(int, match.groups()[1:])
     rng = np.random.default_rng(0)
     x = rng.standard_normal((batch_size, size, size, inputs), np.float32)
     kernel = rng.standard_normal((k, k, inputs, outputs), np.float32)
-    ways = {how: ours(kind, how, x, kernel, strides) for how in ('matmul', 'xla')}
-    if torch and (k % 2 or strides == 2):  # PyTorch pads both sides alike
+    runs = {name: create_jax(kind, name, x, kernel, strides) for name in ('matmul', 'xla')}
+    if torch and (k % 2 or strides == 2):  # PyTorch's padding is symmetric.
         torch.set_num_threads(os.cpu_count())
-        ways['pytorch_eager'] = theirs(kind, x, kernel, strides)
-    times: dict[str, list[float]] = {how: [] for how in ways}
-    for run in ways.values():
+        runs['pytorch_eager'] = create_pytorch(kind, x, kernel, strides)
+    times: dict[str, list[float]] = {name: [] for name in runs}
+    for run in runs.values():
         run()
-    for how in list(ways) * repeats:
+    for name in list(runs) * repeats:
         start = time.perf_counter()
-        ways[how]()
-        times[how].append(time.perf_counter() - start)
+        runs[name]()
+        times[name].append(time.perf_counter() - start)
     pixels = size**2 if kind == 'conv_transpose' else (size // strides) ** 2
     gflop = 3 * 2 * batch_size * pixels * k**2 * inputs * outputs / 1e9
-    for how, seconds in times.items():
+    for name, seconds in times.items():
         measure.report(
             'layers',
             layer=layer,
             batch_size=batch_size,
-            how=how,
+            how=name,
             seconds=measure.summary(seconds),
             ratio_to_matmul=measure.ratio(seconds, times['matmul']),
             gflop=round(gflop, 2),
@@ -107,7 +107,7 @@ def time_layer(layer: str, batch_size: int, repeats: int) -> None:
 
 
 def main() -> None:
-    """Times the layers."""
+    """Time the layers."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('--layers', default=LAYERS)
     parser.add_argument('--batch_size', type=int, default=128)

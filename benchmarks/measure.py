@@ -1,4 +1,4 @@
-"""What all benchmarks share: timing, the description of the machine, one JSON line a result."""
+"""Shared code of the benchmarks: timing, description of the machine, JSON output."""
 
 import datetime
 import functools
@@ -14,12 +14,12 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-_TUNABLES = 'GLIBC_TUNABLES', 'XLA_FLAGS'  # variables that change the speed
-_FLAGS = 'avx2', 'avx512f', 'avx512_bf16', 'amx_bf16', 'amx_int8'  # of the processor
+_VARIABLES = 'GLIBC_TUNABLES', 'XLA_FLAGS'  # Environment variables that affect the speed.
+_CPU_FLAGS = 'avx2', 'avx512f', 'avx512_bf16', 'amx_bf16', 'amx_int8'
 
 
 def seconds(run: Callable[[], object], repeats: int) -> list[float]:
-    """Times `run`, whose result is waited for, `repeats` times after once unclocked."""
+    """Time `repeats` calls of `run`, including the computation of the result, after a warm-up."""
     jax.block_until_ready(run())
     times = []
     for _ in range(repeats):
@@ -30,7 +30,7 @@ def seconds(run: Callable[[], object], repeats: int) -> list[float]:
 
 
 def summary(times: list[float]) -> dict[str, float]:
-    """Median, and the range that holds the middle half."""
+    """Return the median and the interquartile range."""
     ordered = sorted(times)
     quarter = len(ordered) // 4
     return {
@@ -40,18 +40,18 @@ def summary(times: list[float]) -> dict[str, float]:
     }
 
 
-def ratio(theirs: list[float], ours: list[float]) -> float:
-    """Median over the turns of (theirs / ours)."""
-    return round(statistics.median(a / b for a, b in zip(theirs, ours, strict=True)), 3)
+def ratio(times: list[float], baseline: list[float]) -> float:
+    """Return the median of times / baseline over rounds."""
+    return round(statistics.median(a / b for a, b in zip(times, baseline, strict=True)), 3)
 
 
 def matmul_rate(dtype: jnp.dtype, repeats: int = 5, precision: str | None = None) -> float:
-    """FLOP/s of a large square matrix product in `dtype` in this process: the best of a few.
+    """Measure the best rate of a large square matrix product in FLOP/s.
 
     Args:
-        dtype: of the operands.
-        repeats: timed runs.
-        precision: of JAX; None is its default, which on GPUs is TF32 for float32 operands.
+        dtype: Data type of the operands.
+        repeats: Number of timed runs.
+        precision: JAX precision; on GPUs, the default for float32 is TF32.
     """
     on_cpu = jax.default_backend() == 'cpu'
     size, products = (2048, 1) if on_cpu else (8192, 10)
@@ -62,7 +62,7 @@ def matmul_rate(dtype: jnp.dtype, repeats: int = 5, precision: str | None = None
 
 
 def copy_rate(repeats: int = 5) -> float:
-    """Bytes/s read and written by an element-wise operation on a large array: the best of a few."""
+    """Measure the best rate of reads and writes of an element-wise operation in bytes/s."""
     count, passes = (2**26, 1) if jax.default_backend() == 'cpu' else (2**29, 10)
     x = jnp.ones((count,), jnp.float32)
     scale = jax.jit(lambda x: x * 1.5)
@@ -71,31 +71,31 @@ def copy_rate(repeats: int = 5) -> float:
 
 
 def report(benchmark: str, **fields: object) -> None:
-    """Prints the line of a result."""
+    """Print a result as a JSON line."""
     print(line(benchmark, **fields), flush=True)
 
 
 def line(benchmark: str, **fields: object) -> str:
-    """One JSON line: the result, on what, with which versions, when."""
+    """Return a result as a JSON line with the device, versions and date."""
     versions = {name: importlib.metadata.version(name) for name in ('jax', 'jaxlib', 'flax')}
     result = {
         'benchmark': benchmark,
         **fields,
         'device': device(),
         'python': platform.python_version(),
-        'environment': {name: os.environ[name] for name in _TUNABLES if name in os.environ},
+        'environment': {name: os.environ[name] for name in _VARIABLES if name in os.environ},
     }
     result |= {'versions': versions, 'date': datetime.date.today().isoformat()}
     return json.dumps(result)
 
 
 def device() -> str:
-    """The accelerator's name and how many, or the processor's, its cores and vector units."""
+    """Return the name and number of accelerators, or the CPU's name, cores and vector units."""
     devices = jax.devices()
     if devices[0].platform != 'cpu':
         return f'{len(devices)} x {devices[0].device_kind}'
     info = _processor()
-    flags = ' '.join(flag for flag in _FLAGS if flag in info.get('flags', '').split())
+    flags = ' '.join(flag for flag in _CPU_FLAGS if flag in info.get('flags', '').split())
     name = info.get('model name', platform.processor())
     return f'CPU {name}, {os.cpu_count()} cores, {flags}'
 

@@ -1,10 +1,10 @@
-"""The same networks, batch and update here and in other frameworks, in one run, turn by turn.
+"""Comparison of the same networks, batch and update in this project and in other frameworks.
 
     python -m benchmarks.peers --config=cifar10 --rounds=7
 
-Each framework is a process of its own; they take turns, in a random order each round, so that a
-noisy machine is noisy for all.
-The ratios are medians over the rounds of (its seconds / ours).
+Each framework runs in its own process. In each round they run one after the other in random order,
+so that a noisy machine affects all of them. The ratios are medians over rounds of the framework's
+time divided by this project's time.
 """
 
 import argparse
@@ -29,10 +29,10 @@ WORKERS = {
 
 
 class Worker:
-    """A framework's process."""
+    """The process of a framework."""
 
     def __init__(self, name: str, config_flags: Sequence[str]):
-        """Starts it; `about` waits until it has made its first steps."""
+        """Start the process; `about` waits for its first steps."""
         module, *flags = WORKERS[name]
         module = f'benchmarks.peer_workers.{module}'
         self._process = subprocess.Popen(
@@ -44,35 +44,35 @@ class Worker:
 
     @functools.cached_property
     def about(self) -> dict:
-        """What the worker says of itself once it is ready; `RuntimeError` if it ended instead."""
-        return self._answer()
+        """The description sent by the worker when it is ready."""
+        return self._receive()
 
-    def _answer(self) -> dict:
+    def _receive(self) -> dict:
         line = self._process.stdout.readline()
         if not line:
             raise RuntimeError(self._process.stderr.read().strip().splitlines()[-1])
         return json.loads(line)
 
-    def turn(self, steps: int) -> None:
-        """Makes a step, then times some."""
+    def run_round(self, steps: int) -> None:
+        """Run one step, then time `steps` steps."""
         self._process.stdin.write(f'{steps}\n')
         self._process.stdin.flush()
-        answer = self._answer()
-        self.seconds.append(answer['seconds'])
-        self.peak_bytes = answer['peak_bytes']
+        result = self._receive()
+        self.seconds.append(result['seconds'])
+        self.peak_bytes = result['peak_bytes']
 
     def close(self) -> None:
-        """Ends the process."""
+        """End the process."""
         self._process.stdin.close()
         self._process.wait()
 
 
 def main() -> None:
-    """Compares the frameworks that are installed; prints one JSON line each."""
+    """Compare the installed frameworks; print one JSON line each."""
     parser = argparse.ArgumentParser(description=__doc__)
     program.add_config_flags(parser)
     parser.add_argument('--rounds', type=int, default=7)
-    parser.add_argument('--steps', type=int, default=1, help='steps a turn')
+    parser.add_argument('--steps', type=int, default=1, help='steps in a round')
     parser.add_argument('--only', default=','.join(WORKERS), help='names, comma-separated')
     flags = parser.parse_args()
 
@@ -85,17 +85,17 @@ def main() -> None:
             print(f'{name}: skipped: {error}', file=sys.stderr)
             del workers[name]
     if 'dcgan_jax' not in workers:
-        sys.exit('dcgan_jax must be among --only, and run: the others are compared with it')
+        sys.exit('dcgan_jax must be among --only and must run, because it is the baseline')
     sizes = {name: worker.about['parameters'] for name, worker in workers.items()}
     if len({tuple(size) for size in sizes.values()}) != 1:
-        sys.exit(f'the networks differ in their numbers of parameters: {sizes}')
-    for turn in range(flags.rounds):
-        for name in random.Random(turn).sample(list(workers), len(workers)):
-            workers[name].turn(flags.steps)
+        sys.exit(f'the networks have different numbers of parameters: {sizes}')
+    for index in range(flags.rounds):
+        for name in random.Random(index).sample(list(workers), len(workers)):
+            workers[name].run_round(flags.steps)
             seconds = workers[name].seconds[-1]
-            print(f'round {turn}: {name}: {seconds:.4f} s a step', file=sys.stderr, flush=True)
+            print(f'round {index}: {name}: {seconds:.4f} s/step', file=sys.stderr, flush=True)
 
-    ours = workers['dcgan_jax'].seconds
+    baseline = workers['dcgan_jax'].seconds
     update_order = program.load_config(flags.config, flags.set).update_order
     for name, worker in workers.items():
         worker.close()
@@ -107,7 +107,7 @@ def main() -> None:
             peer=name,
             peer_version=worker.about['version'],
             seconds_per_step=measure.summary(worker.seconds),
-            ratio_to_ours=measure.ratio(worker.seconds, ours),
+            ratio_to_ours=measure.ratio(worker.seconds, baseline),
             peak_bytes=worker.peak_bytes,
         )
 

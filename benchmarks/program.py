@@ -1,4 +1,4 @@
-"""A run's compiled program on made-up images, without files: what the benchmarks time."""
+"""The compiled training program of a config on random images, for benchmarks."""
 
 import argparse
 import ast
@@ -27,7 +27,7 @@ NUM_CLASSES = 10
 
 
 class Program(NamedTuple):
-    """A compiled call, and what it takes."""
+    """A compiled call with its arguments."""
 
     config: ConfigDict
     mesh: Mesh
@@ -38,7 +38,7 @@ class Program(NamedTuple):
     batches: jax.Array
 
     def updates(self) -> Callable[[], jax.Array]:
-        """A function that makes the next `len(batches)` updates; ask once, the state is donated."""
+        """Return a function that runs the next call; use it once, as the state is donated."""
         state = self.state
 
         def update() -> jax.Array:
@@ -50,32 +50,32 @@ class Program(NamedTuple):
 
 
 def add_config_flags(parser: argparse.ArgumentParser, default: str = 'cifar10') -> None:
-    """Adds `--config` and `--set`, which `load_config` takes."""
+    """Add `--config` and `--set`, the arguments of `load_config`."""
     parser.add_argument('--config', default=default, help='NAME or configs/NAME.py')
     parser.add_argument(
         '--set', action='append', default=[], metavar='FIELD=VALUE',
-        help="changes the config, as main.py's --config.FIELD=VALUE does; may be repeated",
+        help="change of the config, like main.py's --config.FIELD=VALUE; may be repeated",
     )  # fmt: skip
 
 
 def config_names() -> list[str]:
-    """Names of the configs in `configs/`, sorted, without `default`."""
+    """Return the sorted names of the configs in `configs/`, except `default`."""
     folder = Path(__file__).resolve().parents[1] / 'configs'
     return sorted({path.stem for path in folder.glob('*.py')} - {'default'})
 
 
 def load_config(name: str, changes: Sequence[str] = ()) -> ConfigDict:
-    """The config of `configs/NAME.py`, by its name or path, with FIELD=VALUE changes."""
+    """Load `configs/NAME.py`, given by name or path, with changes FIELD=VALUE."""
     config = importlib.import_module(f'dcgan_jax.configs.{Path(name).stem}').get_config()
     for field, value in (change.split('=', 1) for change in changes):
-        with contextlib.suppress(ValueError, SyntaxError):  # A word is itself.
+        with contextlib.suppress(ValueError, SyntaxError):  # Strings need no quotes.
             value = ast.literal_eval(value)
         config.update_from_flattened_dict({field: value})
     return config
 
 
 def random_pixels(count: int) -> np.ndarray:
-    """Noise, uint8 `[count, *IMAGE_SHAPE]`."""
+    """Return random images, uint8 `[count, *IMAGE_SHAPE]`."""
     return np.random.default_rng(0).integers(0, 256, (count, *IMAGE_SHAPE), np.uint8)
 
 
@@ -85,7 +85,7 @@ def build(
     num_images: int = NUM_IMAGES,
     mesh: Mesh | None = None,
 ) -> Program:
-    """Compiles the training call of a config for random images that stay on the device(s)."""
+    """Compile the training call of a config, with random images on the devices."""
     mesh = mesh or sharding.create_mesh(config.batch_size)
     networks = models.build(config, IMAGE_SHAPE, NUM_CLASSES)
     create = functools.partial(train_state.create, config, networks, IMAGE_SHAPE)
@@ -94,9 +94,9 @@ def build(
     pixels = random_pixels(num_images).reshape(num_images, -1)
     labels = np.arange(num_images, dtype=np.int32) % NUM_CLASSES if config.conditional else None
     split = jax.device_put(Examples(pixels, labels), sharding.replicated(mesh))
-    taken = config.batch_size * config.discriminator_steps
+    step_size = config.batch_size * config.discriminator_steps
     rng = np.random.default_rng(1)
-    indices = rng.integers(0, num_images, (steps_per_call, taken)).astype(np.int32)
+    indices = rng.integers(0, num_images, (steps_per_call, step_size)).astype(np.int32)
     batches = jax.device_put(indices, sharding.sharded(mesh, axis=1))
     call = parallel.train_call(config, mesh, like, IMAGE_SHAPE)
     call = call.lower(state, split, batches).compile()
@@ -109,11 +109,11 @@ def lower(
     num_images: int = 1,
     platforms: Sequence[str] | None = None,
 ) -> jax.stages.Lowered:
-    """Lower one update of a config from shapes alone; the mesh's devices need not be present.
+    """Lower one step of a config from shapes only; the mesh's devices need not be present.
 
     Args:
         config: The run's config.
-        mesh: Devices that share a batch.
+        mesh: The mesh.
         num_images: Number of images in the data set.
         platforms: Platforms to lower for, e.g. `('cuda', 'tpu')`; None means the mesh's.
 
@@ -125,16 +125,16 @@ def lower(
     state = parallel.abstract_state(create, mesh)
     labels = jax.ShapeDtypeStruct((num_images,), np.int32) if config.conditional else None
     split = Examples(jax.ShapeDtypeStruct((num_images, math.prod(IMAGE_SHAPE)), np.uint8), labels)
-    taken = config.batch_size * max(config.discriminator_steps, 1)
-    batches = jax.ShapeDtypeStruct((1, taken), np.int32)
+    step_size = config.batch_size * max(config.discriminator_steps, 1)
+    batches = jax.ShapeDtypeStruct((1, step_size), np.int32)
     traced = parallel.train_call(config, mesh, state, IMAGE_SHAPE).trace(state, split, batches)
     return traced.lower(lowering_platforms=platforms) if platforms else traced.lower()
 
 
 def arithmetic(config: ConfigDict) -> float:
-    """FLOPs of one update by the direct convolutions, whatever implementation runs."""
+    """Return the FLOPs of one step with direct convolutions, independent of the lowering."""
     direct = config.copy_and_resolve_references()
     direct.conv_impl = 'xla'
-    # Not every accelerator's client counts operations before it compiles; the CPU's does.
+    # Not all accelerators support the cost analysis before compilation; CPUs do.
     mesh = Mesh(np.asarray(jax.devices('cpu')[:1]), (sharding.AXIS,))
     return lower(direct, mesh).cost_analysis()['flops']

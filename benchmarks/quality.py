@@ -1,14 +1,14 @@
-"""Figures of a config's samples over the wall-clock of its training, from a cold start.
+"""Metrics of a config's samples over the wall-clock time of its training, from a cold start.
 
 python -m benchmarks.quality --config=cifar10_cpu --data_dir=DIR --minutes=5,10,20,30 \
     --extractor=FILE.jaxexport --reference=FILE.npz --out=/tmp/quality
 
-The clock runs from the start of the program: imports, reading the data and compiling count, scoring
-does not. Compiled programs are not kept. Each mark prints a JSON line and writes a grid of samples,
+The time includes imports, reading the data and compilation, but not evaluation. The compilation
+cache is not used. Each mark prints a JSON line and writes a grid of samples to
 OUT/CONFIG_MINUTES.png.
 """
 
-# ruff: noqa: E402 (the clock starts before the imports)
+# ruff: noqa: E402 (The clock starts before the imports.)
 import time
 
 _START = time.perf_counter()
@@ -34,11 +34,11 @@ from dcgan_jax.runtime import sharding
 from dcgan_jax.sampling import Sampler
 from dcgan_jax.train_state import GANState
 
-_GRID = 100  # pictures
+_GRID_SIZE = 100  # Images in a grid.
 
 
 class Mark(NamedTuple):
-    """A state on the host, and when it was reached."""
+    """A state on the host and the time at which it was reached."""
 
     seconds: float
     state: GANState
@@ -51,65 +51,66 @@ def train(
     marks: list[float],
     start: float | None = _START,
 ) -> list[Mark]:
-    """Trains until the last mark (seconds since the start) or step; returns a state at each.
+    """Train until the last mark or step and return the state at each mark.
 
-    A mark that the run's last step comes before has the state after that step.
+    The last state is that of the last step if training ends before a mark.
 
     Args:
-        config: of the run.
-        source: the training images.
-        networks: of `config`.
-        marks: seconds, ascending.
-        start: `time.perf_counter` at second 0; None: at the end of the first call, which compiles.
+        config: The run's config.
+        source: The training images.
+        networks: Networks of the config.
+        marks: Seconds since the start, ascending.
+        start: `time.perf_counter()` at the start; None means the end of the first call, which
+            compiles the program.
     """
     mesh = sharding.create_mesh(config.batch_size)
     create = functools.partial(train_state.create, config, networks, source.image_shape)
     like = parallel.abstract_state(create, mesh)
     state = parallel.initial_state(create, like)
-    state = train_state.with_captions(state, like, config, source.class_names)
+    state = train_state.add_captions(state, like, config, source.class_names)
     ranges = parallel.CallRanges(0, config.num_steps, parallel.steps_per_call(config))
     split, batches = input_pipeline.create_input_iter(config, mesh, source, ranges)
     call = parallel.train_call(config, mesh, like, source.image_shape)
-    reached, metrics, left = [], None, list(marks)
+    reached, metrics, remaining = [], None, list(marks)
     with contextlib.closing(batches):
         for batch in batches:
-            jax.block_until_ready(metrics)  # One call ahead, as in training.
+            jax.block_until_ready(metrics)  # The host is one call ahead, as in training.
             state, metrics = call(state, split, batch)
             if start is None:
                 jax.block_until_ready(metrics)
                 start = time.perf_counter()
-            if time.perf_counter() - start >= left[0]:
+            if time.perf_counter() - start >= remaining[0]:
                 reached.append(_mark(state, start))
-                while left and reached[-1].seconds >= left[0]:
-                    left.pop(0)
-                if not left:
+                while remaining and reached[-1].seconds >= remaining[0]:
+                    remaining.pop(0)
+                if not remaining:
                     return reached
     return [*reached, _mark(state, start)]
 
 
 def _mark(state: GANState, start: float) -> Mark:
-    kept = jax.device_get(state)
-    return Mark(time.perf_counter() - start, kept)
+    host_state = jax.device_get(state)
+    return Mark(time.perf_counter() - start, host_state)
 
 
 def scores(
     config: ConfigDict, source: ImageSource, networks: Networks, marks: list[Mark], grids: str
 ) -> Iterator[dict[str, Any]]:
-    """Yields the figures of samples at each mark.
+    """Yield the metrics of samples at each mark.
 
     Args:
-        config: of the run; `config.evaluation` says what is computed.
-        source: the images to compare with.
-        networks: of `config`.
-        marks: of `train`.
-        grids: GRIDS_MINUTES.png are written; '' for none.
+        config: The run's config; `config.evaluation` selects the metrics.
+        source: The images to compare with.
+        networks: Networks of the config.
+        marks: Marks from `train`.
+        grids: Prefix of the grids GRIDS_MINUTES.png; '' for none.
     """
     sampler = Sampler(networks.generator, config)
     scorer = SampleScorer(config, sampler, source)
     for mark in marks:
         step, minutes = int(mark.state.step), mark.seconds / 60
         if grids:
-            pictures = sampler(mark.state, sampler.latents(0, _GRID))
+            pictures = sampler(mark.state, sampler.latents(0, _GRID_SIZE))
             images.write_png(Path(f'{grids}_{minutes:.2g}.png'), images.grid(pictures))
         result = scorer(mark.state, config.evaluation.num_samples, seed=0)
         yield {
@@ -124,11 +125,11 @@ def scores(
 
 
 def main() -> None:
-    """Trains, then scores each mark."""
+    """Train, then evaluate each mark."""
     parser = argparse.ArgumentParser(description=__doc__)
     program.add_config_flags(parser)
     parser.add_argument('--data_dir', default='')
-    parser.add_argument('--minutes', default='5,10,20,30', help='when to score, since the start')
+    parser.add_argument('--minutes', default='5,10,20,30', help='times of the evaluations')
     parser.add_argument('--num_samples', type=int, default=10_000)
     parser.add_argument('--metrics', default='frechet_distance')
     parser.add_argument('--extractor', default='inception')

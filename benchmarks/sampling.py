@@ -1,4 +1,4 @@
-"""Images a second of the averaged generator, and what its BatchNorm statistics cost before.
+"""Throughput of sampling, and the duration of estimating the standing statistics.
 
 python -m benchmarks.sampling --config=cifar10 --num=1024
 """
@@ -13,7 +13,7 @@ from dcgan_jax.sampling import Sampler
 
 
 def measure_sampler(config: ConfigDict, num: int, repeats: int) -> dict[str, Any]:
-    """Times `num` images, more than a batch, and a single batch."""
+    """Time sampling of `num` images, which must be more than a batch, and of a single batch."""
     compiled = program.build(config, steps_per_call=1, num_images=config.batch_size)
     sampler = Sampler(compiled.networks.generator, config)
     few, many = (sampler.latents(0, count) for count in (config.batch_size, num))
@@ -33,10 +33,10 @@ def measure_sampler(config: ConfigDict, num: int, repeats: int) -> dict[str, Any
 
 
 def main() -> None:
-    """Times sampling; prints one JSON line."""
+    """Time sampling; print one JSON line."""
     parser = argparse.ArgumentParser(description=__doc__)
     program.add_config_flags(parser)
-    parser.add_argument('--num', type=int, default=1024, help='images a run; more than a batch')
+    parser.add_argument('--num', type=int, default=1024, help='images; more than a batch')
     parser.add_argument('--repeats', type=int, default=5)
     flags = parser.parse_args()
 

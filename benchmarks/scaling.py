@@ -1,8 +1,8 @@
-"""How an update's cost grows with batch, width, updates a call, and devices.
+"""Scaling of a step's duration with batch size, width, steps per call, and devices.
 
     python -m benchmarks.scaling --config=cifar10 --axis=batch_size --values=32,64,128
 
---axis=devices takes simulated ones: XLA_FLAGS=--xla_force_host_platform_device_count=8
+Simulate devices for --axis=devices: XLA_FLAGS=--xla_force_host_platform_device_count=8
 """
 
 import argparse
@@ -20,7 +20,7 @@ AXES = ('batch_size', 'width', 'steps_per_call', 'devices')
 
 
 def time_one(config: ConfigDict, axis: str, value: float, repeats: int) -> dict[str, Any]:
-    """Times one config changed along one axis."""
+    """Time a config that is changed along one axis."""
     steps_per_call = 1
     mesh = sharding.create_mesh(config.batch_size)
     if axis == 'batch_size':
@@ -44,7 +44,7 @@ def time_one(config: ConfigDict, axis: str, value: float, repeats: int) -> dict[
 
 
 def main() -> None:
-    """Times each value of one axis; prints a JSON line each."""
+    """Time each value of an axis; print one JSON line each."""
     parser = argparse.ArgumentParser(description=__doc__)
     program.add_config_flags(parser)
     parser.add_argument('--axis', choices=AXES, default='batch_size')

@@ -1,10 +1,10 @@
-"""Figures of a task on a trained run, and its seconds from a cold start.
+"""Metrics of a task on a trained run, and its duration from a cold start.
 
 python -m benchmarks.tasks --workdir=/tmp/x2 -- --mode=super_resolve --num=1000
 
-What follows `--` goes to main.py, in a process of its own that has no compiled programs yet. Prints
-a JSON line with the JSON files that the task wrote, and with the run's changes from
-configs/default.py. Pictures are left in --out.
+Arguments after `--` are passed to main.py, which runs in its own process without a compilation
+cache. Prints a JSON line with the contents of the JSON files written by the task and with the run's
+changes from configs/default.py. Images are written to --out.
 """
 
 import argparse
@@ -22,18 +22,18 @@ from dcgan_jax import run_dir
 
 
 def main() -> None:
-    """Runs the task and reports."""
+    """Run the task and report the results."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument('--workdir', required=True, help='of the trained run')
-    parser.add_argument('--out', default='', help='folder for what the task writes')
-    parser.add_argument('flags', nargs='*', help='of main.py')
+    parser.add_argument('--workdir', required=True, help='folder of the trained run')
+    parser.add_argument('--out', default='', help='folder for the results of the task')
+    parser.add_argument('flags', nargs='*', help='flags of main.py')
     flags = parser.parse_args()
     out = Path(flags.out or tempfile.mkdtemp())
     seconds = _run([*flags.flags, f'--workdir={flags.workdir}', f'--out={out}'])
     written = {path.stem: json.loads(path.read_text()) for path in sorted(out.glob('*.json'))}
     measure.report(
         'tasks',
-        command=' '.join(['python main.py', *map(_told, flags.flags)]),
+        command=' '.join(['python main.py', *map(_shorten_path, flags.flags)]),
         run=_changes(flags.workdir),
         seconds=round(seconds, 1),
         **written,
@@ -41,27 +41,27 @@ def main() -> None:
 
 
 def _run(flags: list[str]) -> float:
-    """Seconds from the start of main.py to its end."""
+    """Return the duration of main.py in seconds."""
     with tempfile.TemporaryDirectory() as empty:
         start = time.perf_counter()
         subprocess.run(
             [sys.executable, 'main.py', *flags],
             check=True,
-            stdout=sys.stderr,  # This program's own has lines of JSON alone.
+            stdout=sys.stderr,  # Only JSON lines are printed to stdout.
             cwd=Path(__file__).parent.parent,
             env=os.environ | {'JAX_COMPILATION_CACHE_DIR': empty},
         )
         return time.perf_counter() - start
 
 
-def _told(flag: str) -> str:
-    """A flag whose value is a path somewhere on this machine, with its last part alone."""
+def _shorten_path(flag: str) -> str:
+    """Replace an absolute path in a flag by its last component."""
     name, _, value = flag.partition('=')
     return f'{name}={Path(value).name}' if Path(value).is_absolute() else flag
 
 
 def _changes(workdir: str) -> list[str]:
-    """Returns a run's changes from configs/default.py, one line each."""
+    """Return a run's changes from configs/default.py."""
     return config_lib.differences(program.load_config('default'), run_dir.read(workdir).config)
 
 

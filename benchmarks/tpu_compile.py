@@ -1,13 +1,13 @@
-"""Compile a config's update for TPUs, by libtpu, on a machine that has none.
+"""Compile a config's training step for TPUs with libtpu, on a machine without TPUs.
 
-    pip install "libtpu==0.0.42.*"  # the release that jax[tpu] names for the installed jax
+    pip install "libtpu==0.0.42.*"  # The release required by jax[tpu] for the installed jax.
     python -m benchmarks.tpu_compile --config=cifar10 --set=dtype=bfloat16 --topology=v5e:2x4
 
-Prints a JSON line for each config, topology and number of chips: seconds to compile, and what the
-compiler says of one chip's program. Nothing runs on a TPU. The data set is one batch here, because
-the compiler counts all of it as read where images are gathered; its own size comes on top of
-`argument_bytes`. 'roofline_ms' is the larger of FLOPs over the chip's peak rate and bytes over its
-bandwidth; the peak is for bfloat16 operands.
+Prints a JSON line for each config, topology and number of chips, with the duration of the
+compilation and the compiler's analysis of one chip's program. Nothing runs on a TPU. The data set
+consists of one batch, because the compiler assumes that gathered images are read completely; the
+size of the real data set adds to `argument_bytes`. 'roofline_ms' is the larger of FLOPs / peak rate
+(for bfloat16 operands) and bytes / bandwidth.
 """
 
 import argparse
@@ -30,8 +30,8 @@ _ACCELERATOR_TYPES = {'v5e': 'v5litepod-8', 'v6e': 'v6e-8'}
 
 
 def tpu_mesh(topology: str, num_devices: int) -> Mesh:
-    """Return a mesh over the first devices of a topology, e.g. 'v5e:2x4', that is not present."""
-    os.environ['TPU_SKIP_MDS_QUERY'] = '1'  # libtpu would ask a cloud's metadata server.
+    """Return a mesh over the first devices of a topology such as 'v5e:2x4'."""
+    os.environ['TPU_SKIP_MDS_QUERY'] = '1'  # Avoids queries of a cloud's metadata server.
     os.environ['TPU_WORKER_HOSTNAMES'] = 'localhost'
     os.environ['TPU_ACCELERATOR_TYPE'] = _ACCELERATOR_TYPES[topology.split(':')[0]]
     devices = topologies.get_topology_desc(platform='tpu', topology_name=topology).devices
@@ -39,14 +39,14 @@ def tpu_mesh(topology: str, num_devices: int) -> Mesh:
 
 
 def compile_update(config: ConfigDict, topology: str, num_devices: int) -> dict[str, object]:
-    """Compile one update for `num_devices` chips, which share its batch.
+    """Compile one training step for `num_devices` chips.
 
     Returns:
-        Seconds of compilation and, for one chip by the compiler's analysis, memory and traffic in
-        bytes, FLOPs, and the roofline time in milliseconds.
+        Seconds of compilation and, for one chip, memory and traffic in bytes, FLOPs, and the
+        roofline time in milliseconds.
 
     Raises:
-        KeyError: The topology's generation is not in `_RATES`.
+        KeyError: If the generation of the topology is not in `_RATES`.
     """
     mesh = tpu_mesh(topology, num_devices)
     lowered = program.lower(config, mesh, num_images=config.batch_size)
@@ -67,7 +67,7 @@ def compile_update(config: ConfigDict, topology: str, num_devices: int) -> dict[
 
 
 def main() -> None:
-    """Compiles each config for each topology and number of chips."""
+    """Compile each config for each topology and number of chips."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -1,9 +1,9 @@
-"""A profile of a config's update: the operations that take its time, from a trace of the device.
+"""Profile of a config's training step: the operations that take most time.
 
     python -m benchmarks.trace --config=cifar10 --set=dtype=bfloat16 --out=DIR
 
-Writes the trace, which TensorBoard's profile plugin shows too, and the compiler's program; prints a
-JSON line with the share of time that the device was busy and the longest operations.
+Writes the trace, which TensorBoard's profile plugin can also show, and the compiled program. Prints
+a JSON line with the fraction of time in which the device was busy and the longest operations.
 """
 
 import argparse
@@ -20,7 +20,7 @@ _CALLS = 5
 
 
 def operations(path: Path) -> tuple[collections.Counter, float, float]:
-    """Sums a trace's device operations.
+    """Sum the durations of a trace's device operations.
 
     Returns:
         Nanoseconds by operation, nanoseconds in which any ran, nanoseconds from first to last.
@@ -39,12 +39,12 @@ def operations(path: Path) -> tuple[collections.Counter, float, float]:
     for start, stop in sorted(spans):
         busy += max(0.0, stop - max(start, end))
         end = max(end, stop)
-    whole = end - min(start for start, _ in spans) if spans else 0.0
-    return total, busy, whole
+    duration = end - min(start for start, _ in spans) if spans else 0.0
+    return total, busy, duration
 
 
 def main() -> None:
-    """Traces some calls of one config."""
+    """Trace some calls of one config."""
     parser = argparse.ArgumentParser(description=__doc__)
     program.add_config_flags(parser)
     parser.add_argument('--steps_per_call', type=int, default=10)
@@ -64,15 +64,15 @@ def main() -> None:
     with gzip.open(out / 'program.txt.gz', 'wt') as file:
         file.write(compiled.call.as_text())
     path = next(out.glob('plugins/profile/*/*.xplane.pb'))
-    total, busy, whole = operations(path)
+    total, busy, duration = operations(path)
     steps = _CALLS * flags.steps_per_call
     measure.report(
         'trace',
         config=flags.config,
         changes=flags.set,
         dtype=config.dtype,
-        milliseconds_per_step=round(whole / steps / 1e6, 4),
-        busy_share=round(busy / whole, 4) if whole else None,
+        milliseconds_per_step=round(duration / steps / 1e6, 4),
+        busy_share=round(busy / duration, 4) if duration else None,
         longest_ms_per_step={
             name: round(ns / steps / 1e6, 4) for name, ns in total.most_common(20)
         },

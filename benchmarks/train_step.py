@@ -1,4 +1,4 @@
-"""Seconds an update, images/s, and the share of a matrix product's rate that it reaches.
+"""Duration of a training step, images/s, and the fraction of a matrix product's rate.
 
 python -m benchmarks.train_step --config=cifar10 --batch_size=128 --steps_per_call=1
 """
@@ -12,13 +12,13 @@ from benchmarks import measure, program
 
 
 def main() -> None:
-    """Times one config and prints one JSON line."""
+    """Time one config and print one JSON line."""
     parser = argparse.ArgumentParser(description=__doc__)
     program.add_config_flags(parser)
-    parser.add_argument('--batch_size', type=int, default=0, help="0: the config's")
-    parser.add_argument('--dtype', default='', help="'': the config's")
+    parser.add_argument('--batch_size', type=int, default=0, help="0 means the config's")
+    parser.add_argument('--dtype', default='', help="'' means the config's")
     parser.add_argument('--steps_per_call', type=int, default=1)
-    parser.add_argument('--repeats', type=int, default=11, help='calls that are timed')
+    parser.add_argument('--repeats', type=int, default=11, help='number of timed calls')
     flags = parser.parse_args()
 
     config = program.load_config(flags.config, flags.set)

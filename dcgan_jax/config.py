@@ -119,7 +119,7 @@ def _loss_conflicts(config: ConfigDict) -> Iterator[Conflict]:
     """Yield conflicts of the losses and of adaptive augmentation."""
     loss, augment = config.loss, config.augment
     uses_discriminator = loss.adversarial_weight or loss.feature_matching_weight
-    if loss.label_smoothing and not LOSSES[loss.name].takes_real_label:
+    if loss.label_smoothing and not LOSSES[loss.name].has_real_label:
         yield (
             ('loss.label_smoothing', 'loss.name'),
             f'config.loss.label_smoothing={loss.label_smoothing} is not supported by '

@@ -1,4 +1,4 @@
-"""Figures for a generator: of its samples, and of a run's states while it trains."""
+"""Evaluation of samples, and of a run during training."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -18,36 +18,37 @@ from dcgan_jax.runtime.clu_no_tf import metric_writers
 from dcgan_jax.sampling import Sampler
 from dcgan_jax.train_state import GANState
 
-# States are chosen by samples of a seed that nobody reports by accident.
+# The best state is selected by samples that differ from those of reported results.
 SELECTION_SEED = 2**32 - 1
-# What two comparable figures may differ in; a reference's content counts, not its file's name.
-_STATE_FIELDS = ('step', 'seed', 'reference')
+# Fields of the protocol in which comparable results may differ. The content of a reference is
+# compared, not its file name.
+_IGNORED_FIELDS = ('step', 'seed', 'reference')
 
 
 class SampleScorer:
-    """Draws samples from a state's averaged generator and evaluates them."""
+    """Evaluates samples of the EMA generator."""
 
     def __init__(self, config: ConfigDict, sampler: Sampler, source: ImageSource):
-        """Prepares for states of a run.
+        """Initialize the evaluator of a run.
 
         Args:
-            config: of the run.
-            sampler: of its generator.
-            source: the split to compare with, whose classes samples have as often as its images.
+            config: The run's config.
+            sampler: Sampler of the run's generator.
+            source: The split to compare with; samples have the class distribution of its images.
 
         Raises:
-            UserError: see `Evaluator`.
+            UserError: See `Evaluator`.
         """
         self._config, self._source = config, source
         self._sampler = sampler
         self._evaluator = Evaluator(config.evaluation, source)
 
     def check(self, count: int) -> None:
-        """Refuses a number of samples that is too small for a metric (`UserError`)."""
+        """Raise `UserError` if the number of samples is too small for a metric."""
         self._evaluator.check(count)
 
     def __call__(self, state: GANState, count: int, seed: int) -> Evaluation:
-        """Evaluates `count` samples of `seed`; how they were drawn is part of the protocol."""
+        """Evaluate `count` samples; the protocol describes how they are generated."""
         ema = self._config.ema
         protocol = {
             'step': int(state.step),
@@ -75,15 +76,16 @@ class SampleScorer:
         return f'statistics of {self._config.ema.standing_batches} batches of fresh latents'
 
     def _samples(self, state: GANState, count: int, seed: int) -> Iterator[np.ndarray]:
-        given, labels = self._sampler.inputs(seed, count, self._source), self._sampler.labels(count)
+        inputs = self._sampler.inputs(seed, count, self._source)
+        labels = self._sampler.labels(count)
         if len(self._sampler.classes):
-            drawn = input_pipeline.batch_indices(seed, 0, count, len(self._source))[0]
-            labels = self._source.read(drawn, labels=True).labels
-        yield from self._sampler.batches(state, given, labels)
+            indices = input_pipeline.batch_indices(seed, 0, count, len(self._source))[0]
+            labels = self._source.read(indices, labels=True).labels
+        yield from self._sampler.batches(state, inputs, labels)
 
 
 class TrainingEvaluator:
-    """Evaluates a run's states as it trains, and keeps the best of them."""
+    """Evaluates a run during training and saves the best state."""
 
     def __init__(
         self,
@@ -94,30 +96,30 @@ class TrainingEvaluator:
         best: checkpoint.Checkpoints,
         watcher: preemption.PreemptionWatcher,
     ):
-        """Takes up where the run was: what it saved as its best is to be beaten.
+        """Initialize with the best result of the run so far.
 
         Args:
-            config: of the run.
-            scorer: of its states.
-            workdir: gets `evaluation/*.json`.
-            writer: gets the figures as scalars.
-            best: where the best state is saved.
-            watcher: to stop, which an evaluation gives way to.
+            config: The run's config.
+            scorer: Evaluator of samples.
+            workdir: Folder in which `evaluation/*.json` is written.
+            writer: Writer of the results as scalars.
+            best: Checkpoints for the best state.
+            watcher: Signals received by it interrupt an evaluation.
         """
         self._config = config.evaluation
         self._scorer, self._workdir, self._writer, self._best = scorer, workdir, writer, best
         self._watcher = watcher
-        saved = best.latest_metadata().get('best')
-        self._to_beat = saved if _is_figure(saved) else None
+        best_result = best.latest_metadata().get('best')
+        self._best_result = best_result if _is_valid(best_result) else None
 
     def evaluate_if_missing(self, state: GANState) -> bool:
-        """Evaluates a state that a run went on from, if that was given up; returns as a call."""
+        """Evaluate a restored state unless that was already done; returns the same as a call."""
         files = (self._workdir / run_dir.EVALUATIONS_FOLDER).glob(f'{int(state.step):08d}_*.json')
-        ours = any('_seed' not in path.name for path in files)  # Not of `--mode=evaluate`.
-        return multihost.all_true(ours) or self(state)
+        exists = any('_seed' not in path.name for path in files)  # Excludes `--mode=evaluate`.
+        return multihost.all_true(exists) or self(state)
 
     def __call__(self, state: GANState) -> bool:
-        """Evaluates a state and prints its figures; False if a signal ended that."""
+        """Evaluate a state and print the results; returns False if interrupted by a signal."""
         step = int(state.step)
         try:
             with self._watcher.interruptible():
@@ -131,31 +133,32 @@ class TrainingEvaluator:
             step, {f'{group}/{name}': value for name, value in result.values.items()}
         )
         self._keep_best(state, result)
-        tqdm.write(f'step {step}: {evaluator.line(result)}')
+        tqdm.write(f'step {step}: {evaluator.summary(result)}')
         return True
 
     def _keep_best(self, state: GANState, result: Evaluation) -> None:
-        figure = self._config.best
-        now = {'value': result.values[figure], 'measured': _comparable(figure, result.protocol)}
-        sign = 1 if figure in evaluator.SMALLER_IS_BETTER else -1
-        before = self._to_beat
-        # Figures of another metric or protocol can't be compared: the best is looked for afresh.
-        comparable = before is not None and before['measured'] == now['measured']
-        if comparable and sign * now['value'] >= sign * before['value']:
+        name = self._config.best
+        new = {'value': result.values[name], 'measured': _settings(name, result.protocol)}
+        sign = 1 if name in evaluator.SMALLER_IS_BETTER else -1
+        best = self._best_result
+        # Results of another metric or protocol are not comparable, so the selection restarts.
+        comparable = best is not None and best['measured'] == new['measured']
+        if comparable and sign * new['value'] >= sign * best['value']:
             return
-        self._to_beat = now
-        self._best.save(state, best=now)
+        self._best_result = new
+        self._best.save(state, best=new)
 
 
-def _is_figure(saved: Any) -> bool:
-    """Whether it is what `_keep_best` saves; metadata have no checksum."""
+def _is_valid(result: Any) -> bool:
+    """Return whether `result` was saved by `_keep_best`; metadata has no checksum."""
     return (
-        isinstance(saved, dict)
-        and isinstance(saved.get('value'), (int, float))
-        and 'measured' in saved
+        isinstance(result, dict)
+        and isinstance(result.get('value'), (int, float))
+        and 'measured' in result
     )
 
 
-def _comparable(figure: str, protocol: dict[str, Any]) -> dict[str, Any]:
-    kept = {name: value for name, value in protocol.items() if name not in _STATE_FIELDS}
-    return {'figure': figure, **kept}
+def _settings(name: str, protocol: dict[str, Any]) -> dict[str, Any]:
+    """Return the name of a result and the settings that comparable results must share."""
+    kept = {key: value for key, value in protocol.items() if key not in _IGNORED_FIELDS}
+    return {'figure': name, **kept}

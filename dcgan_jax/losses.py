@@ -1,4 +1,4 @@
-"""Adversarial losses on logits; `LOSSES` names them for `config.loss.name`."""
+"""Adversarial losses on logits (`LOSSES`), and auxiliary losses."""
 
 import functools
 from collections.abc import Callable
@@ -11,46 +11,47 @@ from ml_collections import ConfigDict
 
 
 class AdversarialLoss(NamedTuple):
-    """The two sides of one game; each takes logits `[B, 1]` and returns a float32 scalar.
+    """Losses of both networks, functions from logits `[B, 1]` to a float32 scalar.
 
     Attributes:
-        discriminator: `(real_logits, fake_logits) -> loss` that D minimizes.
-        generator: `(real_logits, fake_logits) -> loss` that G minimizes.
-        paired: whether G's loss looks at the real logits; where not, they may be None.
-        takes_real_label: whether D's loss takes `real_label`, the target of real images.
+        discriminator: Discriminator loss, a function of (real_logits, fake_logits).
+        generator: Generator loss, a function of (real_logits, fake_logits).
+        uses_real_logits: Whether the generator loss uses the real logits, which may be None
+            otherwise.
+        has_real_label: Whether the discriminator loss has the argument `real_label`.
     """
 
     discriminator: Callable[..., jax.Array]
     generator: Callable[[jax.Array | None, jax.Array], jax.Array]
-    paired: bool = False
-    takes_real_label: bool = False
+    uses_real_logits: bool = False
+    has_real_label: bool = False
 
 
 def non_saturating_discriminator(
     real_logits: jax.Array, fake_logits: jax.Array, real_label: float = 1.0
 ) -> jax.Array:
-    """-E[log D(x)] - E[log(1 - D(G(z)))] with D = sigmoid(logits) (Goodfellow et al. 2014, eq. 1).
+    """Compute -E[log D(x)] - E[log(1 - D(G(z)))] (Goodfellow et al. 2014, eq. 1).
 
     Args:
-        real_logits: `[B, 1]`, of real images.
-        fake_logits: `[B, 1]`, of generated images.
-        real_label: target a of real images, -a log D(x) - (1 - a) log(1 - D(x)); below 1 is
-            one-sided label smoothing (Salimans et al. 2016, arXiv:1606.03498, section 3.4).
+        real_logits: Logits of real images, `[B, 1]`; D = sigmoid(logits).
+        fake_logits: Logits of fake images, `[B, 1]`.
+        real_label: Target a of real images in -a log D(x) - (1 - a) log(1 - D(x)). Values below 1
+            are one-sided label smoothing (Salimans et al. 2016, arXiv:1606.03498, section 3.4).
 
     Returns:
-        A float32 scalar, at least 0. log D = -softplus(-logit) keeps it finite for large logits.
+        A float32 scalar, at least 0.
     """
     real, fake = real_logits.astype(jnp.float32), fake_logits.astype(jnp.float32)
-    of_real = real_label * jax.nn.softplus(-real) + (1.0 - real_label) * jax.nn.softplus(real)
-    return jnp.mean(of_real) + jnp.mean(jax.nn.softplus(fake))
+    real_loss = real_label * jax.nn.softplus(-real) + (1.0 - real_label) * jax.nn.softplus(real)
+    return jnp.mean(real_loss) + jnp.mean(jax.nn.softplus(fake))
 
 
 def non_saturating_generator(real_logits: jax.Array | None, fake_logits: jax.Array) -> jax.Array:
-    """-E[log D(G(z))] with D = sigmoid(logits) (Goodfellow et al. 2014, section 3).
+    """Compute -E[log D(G(z))] (Goodfellow et al. 2014, section 3).
 
     Args:
-        real_logits: not used.
-        fake_logits: `[B, 1]`, of generated images.
+        real_logits: Ignored.
+        fake_logits: Logits of fake images, `[B, 1]`; D = sigmoid(logits).
 
     Returns:
         A float32 scalar, at least 0.
@@ -62,45 +63,45 @@ def non_saturating_generator(real_logits: jax.Array | None, fake_logits: jax.Arr
 def least_squares_discriminator(
     real_logits: jax.Array, fake_logits: jax.Array, real_label: float = 1.0
 ) -> jax.Array:
-    """(E[(D(x) - b)^2] + E[D(G(z))^2]) / 2 (Mao et al. 2017, arXiv:1611.04076, eq. 9), b the label.
+    """Compute (E[(D(x) - b)^2] + E[D(G(z))^2]) / 2 with real label b.
 
-    Arguments and result as in `non_saturating_discriminator`.
+    See Mao et al. 2017, arXiv:1611.04076, eq. 9, and `non_saturating_discriminator` for the
+    arguments.
     """
     real, fake = real_logits.astype(jnp.float32), fake_logits.astype(jnp.float32)
     return 0.5 * (jnp.mean(jnp.square(real - real_label)) + jnp.mean(jnp.square(fake)))
 
 
 def least_squares_generator(real_logits: jax.Array | None, fake_logits: jax.Array) -> jax.Array:
-    """E[(D(G(z)) - 1)^2] / 2 (Mao et al. 2017, eq. 9); arguments as `non_saturating_generator`."""
+    """Compute E[(D(G(z)) - 1)^2] / 2 (Mao et al. 2017, eq. 9)."""
     del real_logits
     return 0.5 * jnp.mean(jnp.square(fake_logits.astype(jnp.float32) - 1.0))
 
 
 def wasserstein_discriminator(real_logits: jax.Array, fake_logits: jax.Array) -> jax.Array:
-    """E[D(G(z))] - E[D(x)] (Arjovsky et al. 2017, arXiv:1701.07875, eq. 2).
+    """Compute E[D(G(z))] - E[D(x)] (Arjovsky et al. 2017, arXiv:1701.07875, eq. 2).
 
-    It needs a Lipschitz D: the penalty `wgan_gp`, or spectral normalization.
+    D must be Lipschitz: use the penalty `wgan_gp` or spectral normalization.
     """
     return jnp.mean(fake_logits.astype(jnp.float32)) - jnp.mean(real_logits.astype(jnp.float32))
 
 
 def wasserstein_generator(real_logits: jax.Array | None, fake_logits: jax.Array) -> jax.Array:
-    """-E[D(G(z))] (Arjovsky et al. 2017, eq. 2; also G's side of the hinge loss)."""
+    """Compute -E[D(G(z))] (Arjovsky et al. 2017, eq. 2), also the generator's hinge loss."""
     del real_logits
     return -jnp.mean(fake_logits.astype(jnp.float32))
 
 
 def hinge_discriminator(real_logits: jax.Array, fake_logits: jax.Array) -> jax.Array:
-    """E[max(0, 1 - D(x))] + E[max(0, 1 + D(G(z)))] (Lim & Ye 2017; Miyato et al. 2018, eq. 16)."""
+    """Compute E[max(0, 1 - D(x))] + E[max(0, 1 + D(G(z)))] (Miyato et al. 2018, eq. 16)."""
     real, fake = real_logits.astype(jnp.float32), fake_logits.astype(jnp.float32)
     return jnp.mean(jax.nn.relu(1.0 - real)) + jnp.mean(jax.nn.relu(1.0 + fake))
 
 
 def relativistic_discriminator(real_logits: jax.Array, fake_logits: jax.Array) -> jax.Array:
-    """E[softplus(D(G(z)) - D(x))] over pairs (RpGAN: Jolicoeur-Martineau 2018, arXiv:1807.00734).
+    """Compute E[softplus(D(G(z)) - D(x))] over pairs (Jolicoeur-Martineau 2018, arXiv:1807.00734).
 
-    It has no local optimum of collapse, but needs R1 and R2 to converge (Huang et al. 2024,
-    arXiv:2501.05441, section 2).
+    It needs the penalties R1 and R2 to converge (Huang et al. 2024, arXiv:2501.05441, section 2).
     """
     return jnp.mean(
         jax.nn.softplus(fake_logits.astype(jnp.float32) - real_logits.astype(jnp.float32))
@@ -108,64 +109,64 @@ def relativistic_discriminator(real_logits: jax.Array, fake_logits: jax.Array) -
 
 
 def relativistic_generator(real_logits: jax.Array | None, fake_logits: jax.Array) -> jax.Array:
-    """E[softplus(D(x) - D(G(z)))] over pairs; `real_logits` `[B, 1]` are needed here."""
+    """Compute E[softplus(D(x) - D(G(z)))] over pairs."""
     return relativistic_discriminator(fake_logits, real_logits)
 
 
 def content(fake: jax.Array, real: jax.Array, norm: str) -> jax.Array:
-    """How far images `[B, H, W, C]` are from what they should be: 'l1' or 'l2', a mean over all."""
+    """Compute the mean 'l1' or 'l2' difference between images `[B, H, W, C]`."""
     difference = fake.astype(jnp.float32) - real.astype(jnp.float32)
     return jnp.mean(jnp.abs(difference) if norm == 'l1' else jnp.square(difference))
 
 
 def feature_matching(real: list[jax.Array], fake: list[jax.Array]) -> jax.Array:
-    """Mean |D_i(x) - D_i(G(x))| over pairs, positions and channels, then over D's stages i.
+    """Compute the mean of |D_i(x) - D_i(G(x))|, then the mean over D's stages i.
 
-    As in Wang et al. 2018 (arXiv:1711.11585, eq. 4), on maps `[B, h, w, c]`.
+    See Wang et al. 2018, arXiv:1711.11585, eq. 4. The feature maps are `[B, h, w, c]`.
     """
     return sum(content(*maps, 'l1') for maps in zip(fake, real, strict=True)) / len(real)
 
 
 def rotation(logits: jax.Array, num_rot90: jax.Array) -> jax.Array:
-    """-E[log Q(num_rot90 | x)], cross-entropy of rotation prediction (Chen et al. 2019, eq. 3, 4).
+    """Compute the cross-entropy of rotation prediction (Chen et al. 2019, eq. 3 and 4).
 
     Args:
-        logits: float32 `[B, 4]` of rotated images.
-        num_rot90: rotations by 90 degrees, int32 `[B]`, in [0, 4).
+        logits: Logits of rotated images, float32 `[B, 4]`.
+        num_rot90: Number of rotations by 90 degrees, int32 `[B]` in [0, 4).
     """
     return jnp.mean(optax.softmax_cross_entropy_with_integer_labels(logits, num_rot90))
 
 
 LOSSES = {
     'non_saturating': AdversarialLoss(
-        non_saturating_discriminator, non_saturating_generator, takes_real_label=True
+        non_saturating_discriminator, non_saturating_generator, has_real_label=True
     ),
     'least_squares': AdversarialLoss(
-        least_squares_discriminator, least_squares_generator, takes_real_label=True
+        least_squares_discriminator, least_squares_generator, has_real_label=True
     ),
     'wasserstein': AdversarialLoss(wasserstein_discriminator, wasserstein_generator),
     'hinge': AdversarialLoss(hinge_discriminator, wasserstein_generator),
     'relativistic': AdversarialLoss(
-        relativistic_discriminator, relativistic_generator, paired=True
+        relativistic_discriminator, relativistic_generator, uses_real_logits=True
     ),
 }
 
 
 def create(config: ConfigDict) -> AdversarialLoss:
-    """The loss that `config.loss` describes, its `label_smoothing` bound."""
+    """Return the losses of `config.loss`."""
     loss = LOSSES[config.name]
-    if not loss.takes_real_label:
+    if not loss.has_real_label:
         return loss
-    bound = functools.partial(loss.discriminator, real_label=1.0 - config.label_smoothing)
-    return loss._replace(discriminator=bound)
+    discriminator = functools.partial(loss.discriminator, real_label=1.0 - config.label_smoothing)
+    return loss._replace(discriminator=discriminator)
 
 
 def flip_labels(
     key: jax.Array, real_logits: jax.Array, fake_logits: jax.Array, probability: float
 ) -> tuple[jax.Array, jax.Array]:
-    """Swaps the logits `[B, 1]` of real and fake pairs at random, which is to flip both labels.
+    """Swap the logits of real and fake images `[B, 1]` with `probability`, which flips the labels.
 
-    Noise on D's labels (Chintala et al. 2016, "How to train a GAN?", point 6); works for any loss.
+    See Chintala et al. 2016, "How to train a GAN?", point 6.
     """
     if not probability:
         return real_logits, fake_logits

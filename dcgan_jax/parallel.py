@@ -1,4 +1,4 @@
-"""The compiled program of a run: several updates a call, over all devices of a mesh."""
+"""Data-parallel training: a compiled call of several steps over all devices of a mesh."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -21,23 +21,28 @@ TrainCall = Callable[[GANState, Examples | None, jax.Array | Examples], tuple[GA
 def train_call(
     config: ConfigDict, mesh: Mesh, like: GANState, image_shape: tuple[int, int, int]
 ) -> TrainCall:
-    """Compiles (at its first use) `call(state, split, batches) -> (state, metrics)`.
+    """Return a jitted function `call(state, split, batches) -> (state, metrics)`.
 
-    `split` is the whole split, images uint8 `[N, H * W * C]`, with `batches` int32 `[K, B]` of
-    indices into it, or None with `batches` of images uint8 `[K, B, H, W, C]`. The images have
-    shape `image_shape`; they are flat in `split` because TPUs pad short axes. The call makes K
-    updates; its metrics are float32 `[K]`. The state, placed as `like` (see `abstract_state`), is
-    donated: use the one returned.
+    The inputs are those of `input_pipeline.create_input_iter`: either `split`, images uint8
+    `[N, H * W * C]` (flat because TPUs pad short axes), with index batches int32 `[K, B]`; or None
+    with batches of images uint8 `[K, B, H, W, C]`. A call makes K steps; the metrics are float32
+    `[K]`. The state is donated.
+
+    Args:
+        config: The run's config.
+        mesh: The run's mesh.
+        like: Abstract state with shardings, see `abstract_state`.
+        image_shape: (H, W, C) of the images.
     """
-    placed = shardings(like)
-    everywhere, shared = sharding.replicated(mesh), sharding.sharded(mesh)
+    state_shardings = shardings(like)
+    replicated, sharded = sharding.replicated(mesh), sharding.sharded(mesh)
 
     def update(
         state: GANState, split: Examples | None, batch: jax.Array | Examples
     ) -> tuple[GANState, Metrics]:
         if split is not None:
             batch = jax.tree.map(lambda leaf: jnp.take(leaf, batch, axis=0), split)
-        batch = jax.lax.with_sharding_constraint(batch, shared)
+        batch = jax.lax.with_sharding_constraint(batch, sharded)
         key = jax.random.fold_in(purpose_key(config.seed, Purpose.STEP), state.step)
         parallel = state.replace(
             generator=_data_parallel(state.generator, mesh),
@@ -55,7 +60,7 @@ def train_call(
     def call(
         state: GANState, split: Examples | None, batches: jax.Array | Examples
     ) -> tuple[GANState, Metrics]:
-        # A loop of one costs XLA:CPU its parallel matrix products.
+        # XLA:CPU does not parallelize matrix products within a loop.
         if len(jax.tree.leaves(batches)[0]) == 1:
             state, metrics = update(state, split, jax.tree.map(lambda leaf: leaf[0], batches))
             return state, jax.tree.map(lambda value: value[None], metrics)
@@ -64,31 +69,31 @@ def train_call(
     return jax.jit(
         call,
         donate_argnums=0,
-        in_shardings=(placed, everywhere, sharding.sharded(mesh, axis=1)),
-        out_shardings=(placed, everywhere),
+        in_shardings=(state_shardings, replicated, sharding.sharded(mesh, axis=1)),
+        out_shardings=(state_shardings, replicated),
     )
 
 
 def _data_parallel(network: NetworkState, mesh: Mesh) -> NetworkState:
-    """The network with its inputs, images or latents, sharded along the batch."""
-    shared = sharding.sharded(mesh)
+    """Return the network with its inputs sharded along the batch."""
+    sharded = sharding.sharded(mesh)
 
     def apply(variables: Any, inputs: jax.Array, *rest: Any, **options: Any) -> Any:
-        inputs = jax.lax.with_sharding_constraint(inputs, shared)
+        inputs = jax.lax.with_sharding_constraint(inputs, sharded)
         return network.apply_fn(variables, inputs, *rest, **options)
 
     return network.replace(apply_fn=apply)
 
 
 class CallRanges(Sequence):
-    """The (first step, end) of each call of a run from `start` to `stop`.
+    """Ranges (first step, end) of the calls of a run from `start` to `stop`.
 
-    Calls end at multiples of `steps_per_call` and at `stop`. So a resumed run makes the calls that
-    an uninterrupted one makes, unless it first ended at a step that is no such multiple.
+    Calls end at multiples of `steps_per_call` and at `stop`, so that a run resumed at such a
+    multiple makes the same calls as an uninterrupted run.
     """
 
     def __init__(self, start: int, stop: int, steps_per_call: int):
-        """Divides steps [start, stop); no call where that is empty."""
+        """Divide the steps [start, stop) into calls."""
         self._start, self._stop, self._size = start, stop, steps_per_call
 
     def __len__(self) -> int:
@@ -101,27 +106,27 @@ class CallRanges(Sequence):
             return [self[i] for i in range(*index.indices(len(self)))]
         if not -len(self) <= index < len(self):
             raise IndexError(f'call {index} of {len(self)}')
-        border = (self._start // self._size + index % len(self)) * self._size
-        return max(border, self._start), min(border + self._size, self._stop)
+        boundary = (self._start // self._size + index % len(self)) * self._size
+        return max(boundary, self._start), min(boundary + self._size, self._stop)
 
 
 def steps_per_call(config: ConfigDict) -> int:
-    """`config.steps_per_call`, or what suits the platform where that is 0."""
+    """Return `config.steps_per_call`, or the default of the platform if it is 0."""
     if config.steps_per_call:
         return config.steps_per_call
     return 1 if jax.default_backend() == 'cpu' else 50
 
 
 def abstract_state(create: Callable[[], GANState], mesh: Mesh) -> Any:
-    """The state that `create` returns, as shapes and shardings; see `sharding.abstract`."""
+    """Return the shapes and shardings of the state that `create` returns."""
     return sharding.abstract(mesh, jax.eval_shape(create))
 
 
 def initial_state(create: Callable[[], GANState], like: GANState) -> GANState:
-    """Runs `create` compiled, its result placed as `like`."""
+    """Run `create` under jit, with the shardings of `like`."""
     return jax.jit(create, out_shardings=shardings(like))()
 
 
 def shardings(like: GANState) -> Any:
-    """Where the leaves of an abstract state live."""
+    """Return the shardings of an abstract state."""
     return jax.tree.map(lambda leaf: leaf.sharding, like)

@@ -1,4 +1,4 @@
-"""Images from the generator's average: the right BatchNorm statistics, nothing from the batch."""
+"""Sampling from the EMA generator."""
 
 import functools
 from collections.abc import Callable, Iterator
@@ -17,7 +17,7 @@ from dcgan_jax.runtime import sharding
 from dcgan_jax.runtime.prng import Purpose, purpose_key
 from dcgan_jax.train_state import GANState
 
-_POWER_ITERATIONS = 8  # From the live parameters' vectors to the average's, which are close.
+_POWER_ITERATIONS = 8  # From the singular vectors of the live parameters to those of the EMA.
 
 
 def standing_statistics(
@@ -30,36 +30,34 @@ def standing_statistics(
     latent_dim: int,
     conditions: np.ndarray,
 ) -> Any:
-    """BatchNorm statistics that belong to the parameters, whatever they are (an EMA, say).
+    """Estimate the BatchNorm statistics of given parameters, e.g. an EMA.
 
-    The running statistics of training belong to parameters that have moved on. These are the mean
-    of the batch statistics over fresh latents ("standing statistics", Brock et al. 2019,
-    arXiv:1809.11096, section 4.1), and classes if there are any.
-
-    As in the authors' code, the variance is the mean of the batches' variances. The variance of all
-    images together would add that of the batches' means (about 5% on the default network).
+    The running statistics of training do not fit such parameters. Standing statistics are the mean
+    of the batch statistics over fresh latents and conditions (Brock et al. 2019, arXiv:1809.11096,
+    section 4.1). As in the authors' code, the variance is the mean of the batch variances; the
+    variance over all images would be about 5% larger on the default network.
 
     Args:
-        generator: the module.
-        variables: its collections but 'batch_stats'.
-        key: for the latents.
-        batches: how many batches are averaged.
-        batch_size: latents a batch.
-        latent_dim: size of a latent.
-        conditions: classes (or captions) that latents have in turn, int32; `[0]` without.
+        generator: The generator.
+        variables: Its collections except 'batch_stats'.
+        key: Key of the latents.
+        batches: Number of batches.
+        batch_size: Number of latents per batch.
+        latent_dim: Size of a latent.
+        conditions: Classes or captions, used in turn, int32; `[0]` if unconditional.
 
     Returns:
         The collection 'batch_stats'; empty for a generator without BatchNorm.
     """
-    # With momentum 0 the updated running statistics are the batch's own.
-    own = generator.clone(norm_momentum=0.0)
+    # With a momentum of 0, the updated running statistics are those of the batch.
+    generator = generator.clone(norm_momentum=0.0)
 
     def batch_statistics(index: jax.Array, batch_stats: Any) -> Any:
         latents = sample_latents(jax.random.fold_in(key, index), batch_size, latent_dim)
         labels = jnp.asarray(conditions)[
             (index * batch_size + jnp.arange(batch_size)) % len(conditions)
         ]
-        _, updated = own.apply(
+        _, updated = generator.apply(
             {**variables, 'batch_stats': batch_stats},
             latents,
             labels,
@@ -71,7 +69,7 @@ def standing_statistics(
     zeros = jax.tree.map(
         lambda leaf: jnp.zeros(leaf.shape, leaf.dtype),
         jax.eval_shape(
-            lambda: own.init(
+            lambda: generator.init(
                 key, jnp.zeros((1, latent_dim)), jnp.zeros(1, jnp.int32), train=False
             ).get('batch_stats', {})
         ),
@@ -89,59 +87,57 @@ def standing_statistics(
 def generate(
     generator: Generator, variables: Any, latents: jax.Array, labels: jax.Array | None
 ) -> jax.Array:
-    """Images uint8 `[N, H, W, C]` of latents `[N, latent_dim]`, and of classes int32 `[N]`."""
+    """Generate images, uint8 `[N, H, W, C]`, from latents `[N, latent_dim]` and labels `[N]`."""
     return images.to_uint8(generator.apply(variables, latents, labels, train=False))
 
 
 def read_images(seed: int, count: int, source: ImageSource) -> np.ndarray:
-    """`count` images of a split in an order of `seed`, uint8 `[count, H, W, C]`."""
+    """Read `count` images in a random order that depends on `seed`, uint8 `[count, H, W, C]`."""
     return source.read(input_pipeline.batch_indices(seed, 0, count, len(source))[0]).images
 
 
 def read_labeled_images(seed: int, count: int, source: ImageSource) -> Examples:
-    """As `drawn`, with their classes."""
+    """Read the same images as `read_images`, with labels."""
     source.require_labels()
     return source.read(input_pipeline.batch_indices(seed, 0, count, len(source))[0], labels=True)
 
 
 def _occurrence(labels: np.ndarray) -> np.ndarray:
-    """How often each of `labels` [N] came before it, in the same dtype."""
-    seen = np.zeros_like(labels)
+    """Return the number of previous occurrences of each of `labels` [N], in the same dtype."""
+    occurrence = np.zeros_like(labels)
     for label in np.unique(labels):
-        here = labels == label
-        seen[here] = np.arange(np.sum(here))
-    return seen
+        mask = labels == label
+        occurrence[mask] = np.arange(np.sum(mask))
+    return occurrence
 
 
-def _by_index(draw: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
-    """Compiles `draw(key, ...)` for many: a function of (root, indices, ...), a key each."""
+def _vectorize(function: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
+    """Compile `function(key, ...)` for batches: a function of (root key, indices, ...)."""
 
-    def one(root: jax.Array, index: jax.Array, *given: jax.Array) -> jax.Array:
-        return draw(jax.random.fold_in(root, index), *given)
+    def one(root: jax.Array, index: jax.Array, *arguments: jax.Array) -> jax.Array:
+        return function(jax.random.fold_in(root, index), *arguments)
 
-    def many(root: jax.Array, indices: jax.Array, *given: jax.Array) -> jax.Array:
-        return jax.vmap(functools.partial(one, root))(indices, *given)
+    def many(root: jax.Array, indices: jax.Array, *arguments: jax.Array) -> jax.Array:
+        return jax.vmap(functools.partial(one, root))(indices, *arguments)
 
     return jax.jit(many)
 
 
 class Sampler:
-    """Draws images from a generator's average, in batches of one compiled size.
+    """Samples images from the EMA generator in fixed-size batches.
 
-    An image is a function of its latent (and class) alone, whatever else is in its batch. Batches
-    are divided among all devices; states are on all of them, or on one if there is but one.
+    An image only depends on its own latent and label. Batches are sharded over all devices.
 
     Attributes:
-        classes: that it generates by, int32: those that the run learnt; empty where there are
-            none.
+        classes: Classes that the run was trained on, int32; empty if unconditional.
     """
 
     def __init__(self, generator: Generator, config: Any):
-        """Prepares (and compiles at first use) a sampler.
+        """Initialize a sampler, which is compiled at the first call.
 
         Args:
-            generator: the module.
-            config: the run's; `ema`, `latent_dim`, `batch_size` and `seed` are read.
+            generator: The generator.
+            config: The run's config.
         """
         self._captions = captions.num_captions(config)
         conditions = captions.trained_conditions(config, generator.num_classes)
@@ -151,30 +147,30 @@ class Sampler:
         mesh = sharding.create_mesh()
         self._batch_size = -(-config.batch_size // mesh.size) * mesh.size
         self._config = config
-        self._latents = _by_index(lambda key: sample_latents(key, 1, config.latent_dim)[0])
-        self._given = _by_index(
-            lambda key, real: degradations.sample_inputs(key, config, images.to_float(real)[None])[
-                0
-            ]
-        )
+        self._latents = _vectorize(lambda key: sample_latents(key, 1, config.latent_dim)[0])
+
+        def sample_input(key: jax.Array, real: jax.Array) -> jax.Array:
+            return degradations.sample_inputs(key, config, images.to_float(real)[None])[0]
+
+        self._inputs = _vectorize(sample_input)
         self._key = purpose_key(config.seed, Purpose.STANDING_STATISTICS)
         averaged = config.ema.batch_stats == 'average'
 
         def variables(state: GANState, key: jax.Array) -> Any:
-            known = {
+            collections = {
                 'params': state.ema_params,
-                # The stored vectors belong to the live parameters.
+                # The stored singular vectors are those of the live parameters.
                 'spectral_stats': layers.update_spectral_stats(
                     state.ema_params, state.generator.spectral_stats, _POWER_ITERATIONS
                 ),
                 'captions': state.generator.captions,
             }
             if averaged:
-                return known | {'batch_stats': state.ema_batch_stats}
-            return known | {
+                return collections | {'batch_stats': state.ema_batch_stats}
+            return collections | {
                 'batch_stats': standing_statistics(
                     generator,
-                    known,
+                    collections,
                     key,
                     batches=config.ema.standing_batches,
                     batch_size=config.batch_size,
@@ -183,34 +179,34 @@ class Sampler:
                 )
             }
 
-        everywhere, self._divided = sharding.replicated(mesh), sharding.sharded(mesh)
-        self._variables = jax.jit(variables, out_shardings=everywhere)
+        replicated, self._sharding = sharding.replicated(mesh), sharding.sharded(mesh)
+        self._variables = jax.jit(variables, out_shardings=replicated)
         self._generate = jax.jit(
             functools.partial(generate, generator),
-            in_shardings=(everywhere, self._divided, self._divided),
-            out_shardings=everywhere,
+            in_shardings=(replicated, self._sharding, self._sharding),
+            out_shardings=replicated,
         )
 
     def latents(self, seed: int, count: int) -> np.ndarray:
-        """Latents float32 `[count, latent_dim]`, a function of (seed, index) alone."""
+        """Sample latents, float32 `[count, latent_dim]`; each depends on (seed, index) only."""
         return np.asarray(self._latents(purpose_key(seed, Purpose.SAMPLES), np.arange(count)))
 
     def inputs(self, seed: int, count: int, source: ImageSource) -> np.ndarray:
-        """What the generator makes `count` images of, a function of (seed, index) alone.
+        """Sample inputs of the generator; each depends on (seed, index) only.
 
-        Latents; or what `config.input` leaves of `read_images(seed, count, source)`.
+        These are latents, or degraded images of `read_images(seed, count, source)`.
         """
         if not degradations.takes_images(self._config):
             return self.latents(seed, count)
         root, real = purpose_key(seed, Purpose.SAMPLES), read_images(seed, count, source)
-        return np.asarray(self._given(root, np.arange(count), real))
+        return np.asarray(self._inputs(root, np.arange(count), real))
 
     def variables(self, state: GANState) -> Any:
-        """All collections of the generator's average, on every device: what images depend on."""
+        """Return all collections of the EMA generator, replicated on every device."""
         return self._variables(state, self._key)
 
     def labels(self, count: int) -> np.ndarray:
-        """The classes in turn, int32 `[count]`; zeros without classes."""
+        """Return the classes in turn, int32 `[count]`; zeros if unconditional."""
         return np.resize(self.classes, count) if len(self.classes) else np.zeros(count, np.int32)
 
     def __call__(
@@ -220,25 +216,26 @@ class Sampler:
         labels: np.ndarray | None = None,
         prompts: np.ndarray | None = None,
     ) -> np.ndarray:
-        """Generates one image a latent (or other input).
+        """Generate images.
 
         Args:
-            state: of the run.
-            latents: float32 `[N, latent_dim]`, or other inputs `[N, H, W, C + 1]`.
-            labels: int32 `[N]`, of a generator with classes; in turn where None. Where it has
-                captions, those of a class are taken in turn.
-            prompts: float32 `[P, size]`, vectors that labels name in place of the run's captions.
+            state: The run's state.
+            latents: Latents, float32 `[N, latent_dim]`, or degraded images `[N, H, W, C + 1]`.
+            labels: Classes, int32 `[N]`; defaults to all classes in turn. The captions of a class
+                are used in turn.
+            prompts: Embeddings, float32 `[P, size]`, that replace the run's captions; `labels` are
+                then indices of prompts.
 
         Returns:
-            uint8 `[N, H, W, C]`.
+            Images, uint8 `[N, H, W, C]`.
         """
         labels = self.labels(len(latents)) if labels is None else labels
-        pieces, count = [], len(latents)
+        batches, count = [], len(latents)
         with tqdm(total=count, desc='Sampling', unit='image', delay=3, disable=None) as bar:
-            for piece in self.batches(state, latents, labels, prompts):
-                pieces.append(piece)
-                bar.update(len(piece))
-        return np.concatenate(pieces)
+            for batch in self.batches(state, latents, labels, prompts):
+                batches.append(batch)
+                bar.update(len(batch))
+        return np.concatenate(batches)
 
     def batches(
         self,
@@ -247,7 +244,7 @@ class Sampler:
         labels: np.ndarray,
         prompts: np.ndarray | None = None,
     ) -> Iterator[np.ndarray]:
-        """Yields what a call returns piece by piece, each of about `config.batch_size` images."""
+        """Yield the images of a call in batches."""
         variables = self.variables(state)
         if prompts is not None:
             table = sharding.place(prompts, sharding.replicated(sharding.create_mesh()))
@@ -255,12 +252,12 @@ class Sampler:
         elif self._captions > 1:
             labels = labels * self._captions + _occurrence(labels) % self._captions
         for start in range(0, len(latents), self._batch_size):
-            piece = slice(start, start + self._batch_size)
-            count = len(latents[piece])
+            rows = slice(start, start + self._batch_size)
+            count = len(latents[rows])
             padding = (0, self._batch_size - count)
-            padded = np.pad(latents[piece], (padding, *[(0, 0)] * (latents.ndim - 1)))
-            inputs = (padded, np.pad(labels[piece], padding))
+            padded = np.pad(latents[rows], (padding, *[(0, 0)] * (latents.ndim - 1)))
+            inputs = (padded, np.pad(labels[rows], padding))
             pixels = self._generate(
-                variables, *(sharding.place(array, self._divided) for array in inputs)
+                variables, *(sharding.place(array, self._sharding) for array in inputs)
             )
             yield np.asarray(pixels)[:count]

@@ -1,4 +1,4 @@
-"""Everything that a step changes, in one tree: what a checkpoint holds is what training needs."""
+"""Training state: everything that is updated in a step and saved in checkpoints."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -16,17 +16,18 @@ from dcgan_jax.runtime import sharding
 from dcgan_jax.runtime.prng import Purpose, purpose_key
 
 NETWORKS = 'discriminator', 'generator'  # Fields of `GANState`, and prefixes of metrics.
-# Collections beside the parameters. A forward pass updates them, but for the captions.
+# Collections besides 'params'; forward passes update all of them except 'captions'.
 STATISTICS = ('batch_stats', 'spectral_stats', 'captions')
 
 
 class NetworkState(train_state.TrainState):
-    """A flax TrainState (step, params, optimizer state) with what forward passes update.
+    """A Flax TrainState with the network's other collections.
 
     Attributes:
-        batch_stats: BatchNorm's running statistics; empty for a network without.
-        spectral_stats: the vectors of spectral normalization; empty for a network without.
-        captions: `table` float32 `[captions, size]`, see `data.captions`; empty without text.
+        batch_stats: Running statistics of BatchNorm; may be empty.
+        spectral_stats: Singular vectors of spectral normalization; may be empty.
+        captions: `table` of caption embeddings, float32 `[captions, size]`; empty without text
+            conditioning.
     """
 
     batch_stats: Any
@@ -35,29 +36,29 @@ class NetworkState(train_state.TrainState):
 
     @property
     def statistics(self) -> dict[str, Any]:
-        """The collections by name."""
+        """The collections of `STATISTICS` by name."""
         return {name: getattr(self, name) for name in STATISTICS}
 
     def apply_gradients(self, *, grads: Any, **changes: Any) -> 'NetworkState':
-        """One step of the optimizer; `changes` replace other fields."""
-        with jax.numpy_dtype_promotion('standard'):  # Adam's b1**count has a float and an int32.
+        """Apply an optimizer step; `changes` replace other fields."""
+        with jax.numpy_dtype_promotion('standard'):  # For Adam's b1**count.
             return super().apply_gradients(grads=grads, **changes)
 
 
 class GANState(flax.struct.PyTreeNode):
-    """The state of a run after `step` updates.
+    """State of both networks after `step` steps.
 
-    Random numbers are no part of it: every key is a function of (config.seed, step).
+    There is no random key, because every key is a function of (config.seed, step).
 
     Attributes:
-        step: int32 scalar, updates done; each is one of G, and `config.discriminator_steps` of D.
-        generator: G's TrainState.
-        discriminator: D's TrainState.
-        ema_params: exponential moving average of G's parameters.
-        ema_batch_stats: that of G's running statistics, where `config.ema.batch_stats` is
-            'average'; else empty, and statistics that belong to `ema_params` are re-estimated when
-            they are used, see `sampling.standing_statistics`.
-        augment_probability: float32 scalar where augmentation is adaptive; else empty.
+        step: Number of steps done, int32 scalar. A step is one update of G and
+            `config.discriminator_steps` updates of D.
+        generator: State of the generator.
+        discriminator: State of the discriminator.
+        ema_params: Exponential moving average of the generator's parameters.
+        ema_batch_stats: Average of the generator's running statistics if `config.ema.batch_stats`
+            is 'average'; otherwise empty, see `sampling.standing_statistics`.
+        augment_probability: Adaptive augmentation probability, float32 scalar; otherwise empty.
     """
 
     step: jax.Array
@@ -69,21 +70,21 @@ class GANState(flax.struct.PyTreeNode):
 
 
 def create(config: ConfigDict, networks: Networks, image_shape: tuple[int, int, int]) -> GANState:
-    """The state at step 0, a function of `config.seed`; traceable, so `jax.eval_shape` works.
+    """Create the initial state of a run; can be traced, e.g. by `jax.eval_shape`.
 
     Args:
-        config: of the run.
-        networks: from `models.build`.
-        image_shape: (H, W, C).
+        config: The run's config.
+        networks: Networks from `models.build`.
+        image_shape: (H, W, C) of the images.
     """
     generator_key, discriminator_key = jax.random.split(purpose_key(config.seed, Purpose.INIT))
     count = config.discriminator.pack
     images = jnp.zeros((count, *image_shape))
-    given = degradations.sample_inputs(generator_key, config, images[:1])
+    inputs = degradations.sample_inputs(generator_key, config, images[:1])
     labels = jnp.zeros(count, jnp.int32)
-    generator = networks.generator.init(generator_key, given, labels[:1], train=False)
+    generator = networks.generator.init(generator_key, inputs, labels[:1], train=False)
     discriminator = networks.discriminator.init(discriminator_key, images, labels, train=False)
-    copy = lambda tree: jax.tree.map(jnp.copy, tree)  # noqa: E731 (live buffers are donated)
+    copy = lambda tree: jax.tree.map(jnp.copy, tree)  # noqa: E731 (The state is donated.)
     averaged = config.ema.batch_stats == 'average'
     adaptive = config.augment.ada_target > 0
     return GANState(
@@ -102,31 +103,31 @@ def create(config: ConfigDict, networks: Networks, image_shape: tuple[int, int, 
     )
 
 
-def with_captions(
+def add_captions(
     state: GANState, like: GANState, config: ConfigDict, class_names: Sequence[str]
 ) -> GANState:
-    """The state of step 0 with the vectors of its captions in both networks, where it has any.
+    """Add the embeddings of the captions to an initial state, if the run is conditioned on text.
 
     Args:
-        state: of step 0.
-        like: says where its arrays live.
-        config: of the run.
-        class_names: of its data set.
+        state: The initial state.
+        like: Abstract state with shardings.
+        config: The run's config.
+        class_names: Names of the data set's classes.
 
     Raises:
-        UserError: the embedder of `config.text` is not installed.
+        UserError: If the embedder of `config.text` is not installed.
     """
     if not captions.is_used(config):
         return state
-    vectors = captions.embed(config, captions.class_captions(config, class_names))
+    embeddings = captions.embed(config, captions.class_captions(config, class_names))
 
-    def with_captions(network: NetworkState, placed: NetworkState) -> NetworkState:
-        table = sharding.place(vectors, placed.captions['table'].sharding)
+    def add(network: NetworkState, abstract: NetworkState) -> NetworkState:
+        table = sharding.place(embeddings, abstract.captions['table'].sharding)
         return network.replace(captions={'table': table})
 
     return state.replace(
-        generator=with_captions(state.generator, like.generator),
-        discriminator=with_captions(state.discriminator, like.discriminator),
+        generator=add(state.generator, like.generator),
+        discriminator=add(state.discriminator, like.discriminator),
     )
 
 

@@ -427,6 +427,6 @@ def _adversarial_loss(
 
     loss = losses.create(config.loss)
     real_logits = None
-    if loss.paired:
+    if loss.uses_real_logits:
         real_logits = logits(context.augment(real, RngStream.VIEW_REAL), RngStream.DROPOUT_REAL)
     return loss.generator(real_logits, logits(context.augment(fake, view), dropout))

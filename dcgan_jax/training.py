@@ -125,7 +125,7 @@ def train(prepared: Prepared, seed: int, watcher: preemption.PreemptionWatcher) 
     multihost.on_primary(checkpoint.move_damaged, workdir, damaged)
     if state is None:
         state = parallel.initial_state(create, like)
-        state = train_state.with_captions(state, like, config, source.class_names)
+        state = train_state.add_captions(state, like, config, source.class_names)
     start = int(state.step)
     logging.info('%s: from step %d to %d', workdir, start, max(start, config.num_steps))
 

@@ -106,7 +106,7 @@ def test_a_stage_that_fails_is_reported_and_the_next_one_runs(tmp_path, inputs):
     )
     assert [line['benchmark'] for line in lines] == ['accelerator_skipped', 'accelerator_rates']
     assert lines[0]['stage'] == 'quality'
-    assert 'holds 0 files *.jaxexport; it must hold one' in lines[0]['reason']
+    assert '0 files *.jaxexport' in lines[0]['reason']
 
 
 def test_without_time_every_stage_is_reported_as_skipped(tmp_path, inputs):

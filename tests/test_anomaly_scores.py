@@ -169,7 +169,7 @@ def test_auroc_is_the_share_of_pairs_in_order():
     pairs = scores[positive][:, None] - scores[~positive][None]
     assert auroc(scores, positive) == pytest.approx(((pairs > 0) + 0.5 * (pairs == 0)).mean())
     assert auroc(np.asarray([1.0, 2.0]), np.asarray([False, True])) == 1.0
-    with pytest.raises(ValueError, match='both'):
+    with pytest.raises(ValueError, match='both classes'):
         auroc(scores, np.ones(200, bool))
     with pytest.raises(ValueError, match='finite'):
         auroc(np.asarray([np.nan, 1.0]), np.asarray([True, False]))
@@ -241,5 +241,5 @@ def test_the_distance_is_anogans():
 
 
 def test_heat_goes_from_black_over_red_and_yellow_to_white():
-    shades = task.heat(np.asarray([[[0.0, 1 / 3, 2 / 3, 1.0]]]), 3)[0, 0]
+    shades = task.heat_map(np.asarray([[[0.0, 1 / 3, 2 / 3, 1.0]]]), 3)[0, 0]
     np.testing.assert_array_equal(shades, [[0, 0, 0], [255, 0, 0], [255, 255, 0], [255] * 3])

@@ -197,14 +197,14 @@ def test_modes_are_counted_without_an_extractor(config):
     assert labels['modes'] == 'modes of 1,000'
     limits = {'modes_max_rms': 28.0, 'modes_max_share': 0.75}
     assert protocol == {'n_fake': 30, 'modes_of': 'shapes', **limits}
-    line = evaluator.line(evaluator.Evaluation(values, labels, protocol))
-    expected = 'modes of 1,000: 30 | KL to uniform: 3.507 | share unrecognized: 0 (30 images)'
+    line = evaluator.summary(evaluator.Evaluation(values, labels, protocol))
+    expected = 'modes of 1,000: 30 | KL to uniform: 3.507 | fraction unrecognized: 0 (30 images)'
     assert line == expected
 
 
 def test_modes_of_another_data_set_are_refused(config, tmp_path):
     config.evaluation.update(metrics=('mode_coverage',), best='modes')
-    with pytest.raises(UserError, match="the modes of 'shapes', not those of tiny_images"):
+    with pytest.raises(UserError, match=r'mode_coverage.*shapes'):
         training.train_and_evaluate(config, tmp_path / 'run')
 
 

@@ -54,14 +54,14 @@ def test_gray_images_are_taken_as_rgb_and_that_is_told_once(artifact, images, ca
         features, _ = extractor(gray)
         extractor(gray)
     np.testing.assert_allclose(features, reference(np.repeat(gray, 3, -1))[0], atol=1e-6)
-    assert len([message for message in caplog.messages if 'gray' in message]) == 1
+    assert len([message for message in caplog.messages if 'grayscale' in message]) == 1
 
 
 def test_other_sizes_and_bands_are_refused(artifact, images):
     extractor = extractors.load(artifact)
-    with pytest.raises(UserError, match='takes images of 8x8 pixels, these have 16x16'):
+    with pytest.raises(UserError, match=r'8x8.*16x16'):
         extractor.check((16, 16, 3))
-    with pytest.raises(UserError, match='not 4 bands'):
+    with pytest.raises(UserError, match='not 4'):
         extractor(np.zeros((2, 8, 8, 4), np.uint8))
     with pytest.raises(ValueError, match='uint8'):
         extractor(images.astype(np.float32))

@@ -61,7 +61,9 @@ QUARTERS = [0, 0.25, 0.5, 0.75, 1]
 def test_points_between_lie_on_the_line_and_everywhere_on_it():
     """Gulrajani et al. 2017, algorithm 1: one share from U[0, 1] for each pair of images."""
     real, fake = np.zeros((4000, 3, 2, 2)), np.ones((4000, 3, 2, 2))
-    points = np.asarray(gradient_penalties.between(jax.random.key(0), single(real), single(fake)))
+    points = np.asarray(
+        gradient_penalties.interpolate(jax.random.key(0), single(real), single(fake))
+    )
     np.testing.assert_array_equal(points, np.broadcast_to(points[:, :1, :1, :1], points.shape))
     shares = points[:, 0, 0, 0]
     np.testing.assert_allclose(np.quantile(shares, QUARTERS), QUARTERS, atol=0.03)
@@ -71,7 +73,7 @@ def test_points_around_move_by_a_share_of_noise_of_half_a_standard_deviation():
     """Kodali et al. 2017: x + a 0.5 s u with a from U[0, 1] per image and u from it per pixel."""
     real = RNG.normal(size=(2000, 8, 8, 3))
     moved = (
-        np.asarray(gradient_penalties.around(jax.random.key(0), single(real)), np.float64) - real
+        np.asarray(gradient_penalties.perturb(jax.random.key(0), single(real)), np.float64) - real
     )
     assert moved.min() > -1e-6
     # The largest of 192 draws from U[0, 1] is nearly 1, which leaves the image's share.

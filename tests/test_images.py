@@ -45,7 +45,7 @@ def lanczos_weights(size, new):
 
 @pytest.mark.parametrize('channels', [1, 3])
 @pytest.mark.parametrize(('side', 'size'), [(178, 64), (96, 32), (20, 33)])
-def test_center_square_against_the_filter_written_out(side, size, channels):
+def test_center_crop_against_the_filter_written_out(side, size, channels):
     rng = np.random.default_rng(0)
     image = np.repeat(np.repeat(rng.integers(0, 256, (20, 20, channels)), 9, 0), 9, 1)
     image = image[:side, :side].astype(np.uint8)
@@ -66,6 +66,6 @@ def test_center_square_against_the_filter_written_out(side, size, channels):
         ((5, 5, 4), slice(0, 5), slice(0, 5)),
     ],
 )
-def test_center_square_of_the_right_size_is_a_crop(shape, rows, columns):
+def test_center_crop_of_the_right_size_is_a_crop(shape, rows, columns):
     image = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
     np.testing.assert_array_equal(images.center_crop(image, 5), image[rows, columns])

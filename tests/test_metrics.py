@@ -108,7 +108,7 @@ def test_inception_score_equals_torch_fidelitys(real_and_fake):
 def test_precision_recall_by_hand():
     real, fake = np.array([[0.0], [1], [2], [10]]), np.array([[0.5], [2.5], [50], [51]])
     # Radii with one neighbor: real 1, 1, 1, 8; fake 2, 2, 1, 1.
-    result = metrics.precision_recall(real, fake, neighbors=1)
+    result = metrics.precision_recall(real, fake, num_neighbors=1)
     assert result.precision == pytest.approx(2 / 4)  # 0.5 and 2.5
     assert result.recall == pytest.approx(3 / 4)  # 0, 1, 2
     assert result.density == pytest.approx((2 + 2) / 4)  # in balls of 0 and 1; of 2 and 10

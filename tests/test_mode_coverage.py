@@ -8,7 +8,7 @@ import pytest
 from PIL import Image, ImageDraw
 
 from dcgan_jax.data import shapes_builder
-from dcgan_jax.metrics.mode_coverage import UNRECOGNISED, classify, mode_coverage
+from dcgan_jax.metrics.mode_coverage import UNRECOGNIZED, classify, mode_coverage
 from dcgan_jax.runtime.errors import UserError
 
 
@@ -82,7 +82,7 @@ def test_another_program_drew_the_picture(shape, outline, background):
     outline(ImageDraw.Draw(picture), (255, 130, 0))
     image = np.asarray(picture.resize((32, 32), Image.Resampling.BOX))
     found = [int(part[0]) for part in shapes_builder.split_mode(classify(image[None]))]
-    names = (list(shapes_builder.SHAPES), list(shapes_builder.COLOURS), shapes_builder.BACKGROUNDS)
+    names = (list(shapes_builder.SHAPES), list(shapes_builder.COLORS), shapes_builder.BACKGROUNDS)
     assert [name[index] for name, index in zip(names, found, strict=True)] == [
         shape,
         'orange',
@@ -101,7 +101,7 @@ def test_another_program_drew_the_picture(shape, outline, background):
     ],
 )
 def test_what_shows_no_mode_is_not_recognized(images):
-    np.testing.assert_array_equal(classify(images), UNRECOGNISED)
+    np.testing.assert_array_equal(classify(images), UNRECOGNIZED)
 
 
 def test_coverage_counted_by_hand():
@@ -138,5 +138,5 @@ def test_coverage_of_all_of_one_and_of_none():
     ],
 )
 def test_other_images_are_refused(images):
-    with pytest.raises(UserError, match='modes are counted in uint8 images'):
+    with pytest.raises(UserError, match='uint8'):
         classify(images)

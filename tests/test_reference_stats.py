@@ -38,7 +38,9 @@ def no_calls(extractor):
 
 @pytest.mark.parametrize('whole', [True, False])
 def test_statistics_and_features_of_a_split(source, extractor, whole):
-    result = reference_stats.compute_reference(source, extractor, num_features=7, whole=whole)
+    result = reference_stats.compute_reference(
+        source, extractor, num_features=7, with_statistics=whole
+    )
     expected, _ = extract(input_pipeline.load_split(source).images)
     chosen = expected[[0, 5, 11, 17, 22, 28, 34]]  # floor(40 i / 7)
     np.testing.assert_allclose(result.features, chosen, atol=1e-6)
@@ -49,7 +51,7 @@ def test_statistics_and_features_of_a_split(source, extractor, whole):
     else:
         assert result.statistics is None
     again = reference_stats.compute_reference(
-        source, no_calls(extractor), num_features=7, whole=whole
+        source, no_calls(extractor), num_features=7, with_statistics=whole
     )
     np.testing.assert_equal(again, result)
 
@@ -102,7 +104,7 @@ def test_a_damaged_cache_is_computed_anew_with_a_warning(source, extractor, cach
         caplog.clear()
         with caplog.at_level(logging.WARNING, 'absl'):
             again = reference_stats.compute_reference(source, extractor, 7)
-        assert 'computed anew' in '\n'.join(caplog.messages)
+        assert path.name in '\n'.join(caplog.messages)
         np.testing.assert_equal(again, first)
         assert path.read_bytes() == whole
 
@@ -112,7 +114,7 @@ def test_a_cache_that_can_not_be_written_is_no_obstacle(source, extractor, cache
     cache.write_text('a file where the folder should be')
     with caplog.at_level(logging.WARNING, 'absl'):
         assert reference_stats.compute_reference(source, extractor, 7).statistics.n == 40
-    assert 'can not be written' in '\n'.join(caplog.messages)
+    assert str(cache) in '\n'.join(caplog.messages)
 
 
 def statistics_file(path, **changes):
@@ -140,9 +142,9 @@ def test_a_users_statistics(tmp_path, extractor):
         ({'sigma': None}, 'sigma'),
         ({'mu': np.ones(3)}, 'D must be 6'),
         ({'mu': np.full(DIMENSION, np.nan)}, 'not finite'),
-        ({'mu': np.array([{}])}, 'can not be read'),
-        ({'sigma': np.diag([-1.0, *np.ones(DIMENSION - 1)])}, 'no covariance'),
-        ({'sigma': np.tri(DIMENSION)}, 'no covariance'),
+        ({'mu': np.array([{}])}, 's.npz'),
+        ({'sigma': np.diag([-1.0, *np.ones(DIMENSION - 1)])}, 'sigma'),
+        ({'sigma': np.tri(DIMENSION)}, 'sigma'),
     ],
 )
 def test_a_users_statistics_that_do_not_fit_are_refused(tmp_path, extractor, changes, words):
@@ -155,5 +157,5 @@ def test_a_users_statistics_that_do_not_fit_are_refused(tmp_path, extractor, cha
 def test_a_users_statistics_must_be_there(tmp_path, extractor):
     (tmp_path / 'text.npz').write_text('text')
     for name in ('none.npz', 'text.npz'):
-        with pytest.raises(UserError, match=f'{name} can not be read'):
+        with pytest.raises(UserError, match=name):
             reference_stats.read_statistics(tmp_path / name, extractor)

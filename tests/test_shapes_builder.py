@@ -70,7 +70,7 @@ def test_prepared_records(records):
 
 def test_label_matches_picture(records):
     """Pixels alone tell the color (the palette's commonest) and the background (the frame)."""
-    palette = np.array(list(shapes_builder.COLOURS.values()))
+    palette = np.array(list(shapes_builder.COLORS.values()))
     backgrounds = shapes_builder.background_images().astype(int)
     frame = np.zeros((32, 32), bool)
     frame[:2] = frame[-2:] = frame[:, :2] = frame[:, -2:] = True
@@ -84,7 +84,7 @@ def test_label_matches_picture(records):
 
 
 def test_backgrounds_and_colors_are_far_apart():
-    colors = np.array(list(shapes_builder.COLOURS.values()), float)
+    colors = np.array(list(shapes_builder.COLORS.values()), float)
     between = np.linalg.norm(colors[:, None] - colors, axis=-1)
     assert between[~np.eye(10, dtype=bool)].min() > 100
     pixels = shapes_builder.background_images().reshape(-1, 3)

@@ -113,7 +113,7 @@ def test_one_size_only(tmp_path):
 
 def test_square_only(tmp_path):
     prepare_tiny(tmp_path, [(6, 8, 3)])
-    message = r'\(6, 8, 3\): only squares .* set config\.data\.image_size'
+    message = r'\(6, 8, 3\).*set config\.data\.image_size'
     with pytest.raises(UserError, match=message):
         sources.open_source('tiny', 'train', str(tmp_path))
 
@@ -140,7 +140,7 @@ def test_images_of_any_size_are_read_at_one(tmp_path, channels):
 def test_unknown_name_lists_close_ones(tmp_path):
     with pytest.raises(UserError, match='did you mean cifar10 or') as error:
         sources.open_source('cifr10', data_dir=str(tmp_path))
-    assert 'Built in are cifar10 and shapes' in str(error.value)
+    assert 'cifar10 and shapes' in str(error.value)
     with pytest.raises(UserError, match='unknown data set'):
         sources.open_source('../shapes', data_dir=str(tmp_path))
     assert not list(tmp_path.iterdir())
@@ -204,7 +204,7 @@ def test_lost_records_are_noticed(tmp_path):
     prepare_tiny(tmp_path, [(6, 6, 1)], 'parquet')
     info = tmp_path / 'tiny' / '1.2.0' / 'dataset_info.json'
     info.write_text(info.read_text().replace('"10"', '"11"'))
-    with pytest.raises(UserError, match='holds 10 records, not 11'):
+    with pytest.raises(UserError, match='10 records, not 11'):
         sources.open_source('tiny', 'train', str(tmp_path))
 
 
@@ -241,7 +241,7 @@ def test_file_where_the_data_set_should_be(tmp_path):
 
 def test_half_copied_data_set_is_not_used(tmp_path):
     (tmp_path / 'shapes' / '1.0.0').mkdir(parents=True)
-    with pytest.raises(UserError, match='incomplete: delete it'):
+    with pytest.raises(UserError, match='incomplete'):
         sources.open_source('shapes', 'test', str(tmp_path))
 
 
@@ -292,5 +292,5 @@ def test_damaged_pictures_of_a_folder_are_passed_over_if_told_so(tmp_path, caplo
 
 def test_a_folder_of_damaged_pictures_alone_is_refused(tmp_path):
     (tmp_path / '1.png').write_bytes(b'nothing')
-    with pytest.raises(UserError, match='only damaged'):
+    with pytest.raises(UserError, match=r'config\.data_dir'):
         sources.open_source('folder', data_dir=str(tmp_path), on_corrupt='skip')

@@ -60,7 +60,7 @@ def test_files_that_can_not_be_taken(images, tmp_path):
         return content.getvalue()
 
     wrong = {
-        'has 7x4 pixels.*give images of one size': png(images[0, :4]),
+        'has 7x4 pixels': png(images[0, :4]),
         'cannot be decoded': png(images[0])[:60],
         r'9000x9000 pixels': header_of_a_huge_png(),
         'cannot be decoded as': b'GIF89a',
@@ -80,7 +80,7 @@ def test_files_that_can_not_be_taken(images, tmp_path):
         ({'images': np.zeros((2, 4, 4), np.uint8)}, r'uint8 \[2, 4, 4\]'),
         ({'images': np.zeros((0, 4, 4, 3), np.uint8)}, r'uint8 \[0, 4, 4, 3\]'),
         ({'a': np.zeros(1), 'b': np.zeros(1)}, r"has arrays \['a', 'b'\]"),
-        ({'images': np.array([{}])}, 'can not be read'),
+        ({'images': np.array([{}])}, '--images='),
         ({}, 'has arrays'),
     ],
 )
@@ -92,7 +92,7 @@ def test_npz_files_that_can_not_be_taken(tmp_path, arrays, words):
 
 def test_npz_files_have_a_limit(images, tmp_path, monkeypatch):
     np.savez_compressed(tmp_path / 'x.npz', images=np.zeros_like(images))
-    monkeypatch.setattr(user_images, 'MOST_BYTES', images.nbytes - 1)
+    monkeypatch.setattr(user_images, 'MAX_BYTES', images.nbytes - 1)
     with pytest.raises(UserError, match='more than 7,349'):
         read(tmp_path / 'x.npz')
     (tmp_path / 'x.npz').write_bytes(b'PK')

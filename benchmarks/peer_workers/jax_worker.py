@@ -1,4 +1,4 @@
-"""This project, with `--conv_impl=auto`, or plain flax layers: 'xla' is what `nn.Conv` computes."""
+"""Worker of this project; `--conv_impl=xla` computes convolutions like `nn.Conv`."""
 
 import argparse
 import sys
@@ -11,7 +11,7 @@ from dcgan_jax import parallel
 
 
 def main() -> None:
-    """Serves updates of one config."""
+    """Serve training steps of one config."""
     parser = argparse.ArgumentParser()
     program.add_config_flags(parser)
     parser.add_argument('--conv_impl', default='auto')

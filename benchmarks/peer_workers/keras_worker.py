@@ -1,4 +1,4 @@
-"""The same networks, batch and update in tf.keras, the step a `@tf.function`."""
+"""Worker with the same networks, batch and update in tf.keras, with a `@tf.function`."""
 
 import argparse
 import os
@@ -64,7 +64,7 @@ def _optimizer(config: ConfigDict) -> tf.keras.optimizers.Adam:
 
 
 def main() -> None:
-    """Serves updates of one config."""
+    """Serve training steps of one config."""
     parser = argparse.ArgumentParser()
     program.add_config_flags(parser)
     flags = parser.parse_args()

@@ -1,4 +1,4 @@
-"""A worker's loop: for each N on stdin it makes a step and tells how long N more took."""
+"""Loop of a worker: for each N read from stdin, it times N steps."""
 
 import json
 import resource
@@ -10,19 +10,19 @@ from collections.abc import Callable
 def serve(
     step: Callable[[], object], wait: Callable[[object], object], updates: int = 1, **about: object
 ) -> None:
-    """Warms `step` up, then answers until stdin closes.
+    """Warm up, then time steps on request until stdin closes.
 
     Args:
-        step: makes `updates` updates.
-        wait: waits for what `step` returned.
-        updates: how many a step makes.
-        about: told once, before the first answer.
+        step: Function that makes `updates` training steps.
+        wait: Function that waits for the result of `step`.
+        updates: Number of training steps in a call of `step`.
+        about: Description that is sent once when the worker is ready.
     """
     for _ in range(2):
         wait(step())
     print(json.dumps(about), flush=True)
     for line in sys.stdin:
-        wait(step())  # the first after others had the machine
+        wait(step())  # Warm-up after the other workers.
         start = time.perf_counter()
         for _ in range(int(line)):
             result = step()

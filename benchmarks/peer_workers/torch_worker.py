@@ -1,6 +1,7 @@
-"""The same networks, batch and update in PyTorch: eager, or compiled with channels last, or AMP.
+"""Worker with the same networks, batch and update in PyTorch.
 
-Written as its own users write it: modules, `backward`, optimizers, the data set as one tensor.
+The code is idiomatic: modules, `backward`, optimizers, and the data set as one tensor. It runs
+eagerly, or compiled with channels last, optionally with AMP.
 """
 
 import argparse
@@ -24,7 +25,7 @@ class Generator(nn.Module):
     """`dcgan_jax.models.Generator` for the fields that the benchmarked configs use."""
 
     def __init__(self, config: ConfigDict, latent_dim: int):
-        """Builds the layers of `config.generator`."""
+        """Build the layers of `config.generator`."""
         super().__init__()
         self.base = config.base_features, config.base_size, config.base_size
         size = config.base_features * config.base_size**2
@@ -40,7 +41,7 @@ class Generator(nn.Module):
         self.layers = nn.Sequential(*layers)
 
     def forward(self, z: torch.Tensor) -> torch.Tensor:
-        """Latents [B, latent_dim] to images [B, 3, H, W]."""
+        """Map latents [B, latent_dim] to images [B, 3, H, W]."""
         return self.layers(self.project(z).view(-1, *self.base))
 
 
@@ -48,7 +49,7 @@ class Discriminator(nn.Module):
     """`dcgan_jax.models.Discriminator` for the fields that the benchmarked configs use."""
 
     def __init__(self, config: ConfigDict):
-        """Builds the layers of `config.discriminator`."""
+        """Build the layers of `config.discriminator`."""
         super().__init__()
         layers, previous, side = [], 3, program.IMAGE_SHAPE[0]
         for index, (channels, stride) in enumerate(
@@ -65,7 +66,7 @@ class Discriminator(nn.Module):
         self.layers = nn.Sequential(*layers)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """Images [B, 3, H, W] to logits [B, 1]."""
+        """Map images [B, 3, H, W] to logits [B, 1]."""
         return self.layers(images)
 
 
@@ -103,17 +104,17 @@ def _autocast(network: nn.Module, on: torch.device) -> Callable[[torch.Tensor], 
 
 
 def main() -> None:
-    """Serves updates of one config."""
+    """Serve training steps of one config."""
     parser = argparse.ArgumentParser()
     program.add_config_flags(parser)
     parser.add_argument('--compile', action='store_true')
-    parser.add_argument('--amp', action='store_true', help='networks in bfloat16 by autocast')
+    parser.add_argument('--amp', action='store_true', help='run networks in bfloat16 (autocast)')
     flags = parser.parse_args()
     config = program.load_config(flags.config, flags.set)
     on = torch.device('cuda' if torch.cuda.is_available() else 'cpu')
     torch.set_num_threads(os.cpu_count())
     torch.manual_seed(0)
-    torch.backends.cudnn.benchmark = True  # As pytorch/examples/dcgan sets it.
+    torch.backends.cudnn.benchmark = True  # As in pytorch/examples/dcgan.
 
     generator = Generator(config.generator, config.latent_dim).to(on)
     discriminator = Discriminator(config.discriminator).to(on)
@@ -148,7 +149,7 @@ def main() -> None:
             optimizers[0].zero_grad(set_to_none=True)
             generator_loss = functional.softplus(-d(fake)).mean()
             generator_loss.backward()
-        else:  # One forward pass, as the Keras tutorial has it.
+        else:  # One forward pass, as in the Keras tutorial.
             logits = d(fake)
             loss = functional.softplus(-d(real)).mean() + functional.softplus(logits).mean()
             generator_loss = functional.softplus(-logits).mean()

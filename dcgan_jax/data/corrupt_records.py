@@ -1,4 +1,4 @@
-"""Records that can't be read or decoded: refused, or passed over and counted."""
+"""Handling of records that cannot be read or decoded."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -8,23 +8,22 @@ from absl import logging
 from dcgan_jax.runtime.errors import UserError
 
 CHOICES = ('stop', 'skip')
-_MOST = 100  # that are passed over in a row: beyond, a file is missing rather than a record
+_MAX_CONSECUTIVE = 100  # More consecutive corrupt records indicate a missing file.
 
 
 class CheckedRecords:
-    """Records of a split; a corrupt one ends the run, or the next that is whole stands in for it.
+    """Records of a split; a corrupt record raises an error or is replaced by the next intact one.
 
-    So the records asked for, and nothing else, say which are got: the same on every machine, from
-    the device or a stream.
+    The result only depends on the index, and is therefore the same on every machine.
     """
 
     def __init__(self, records: Any, name: str, on_corrupt: str):
-        """Wraps `records` (see `sources.Records`).
+        """Wrap the records of a split.
 
         Args:
-            records: of the split.
-            name: of data set and split, for messages.
-            on_corrupt: one of `CHOICES`.
+            records: See `sources.Records`.
+            name: Name of the data set and the split in messages.
+            on_corrupt: One of `CHOICES`.
         """
         self._records = records
         self._name = name
@@ -35,40 +34,41 @@ class CheckedRecords:
         return len(self._records)
 
     def __getitems__(self, indices: list[int]) -> Sequence[dict]:
-        """Records of `indices`, in that order.
+        """Return the records of `indices`, in that order.
 
         Raises:
-            UserError: one is corrupt, or too many in a row are.
+            UserError: If a record is corrupt, or too many consecutive records are.
         """
         try:
             return self._records.__getitems__(indices)
-        except Exception:  # Readers and decoders raise errors of nearly any kind.
+        except Exception:  # Readers and decoders raise exceptions of various types.
             return [self._get(index) for index in indices]
 
     def _get(self, index: int) -> dict:
-        tried = min(len(self), _MOST)
-        for distance in range(tried):
-            at = (index + distance) % len(self)
+        count = min(len(self), _MAX_CONSECUTIVE)
+        for offset in range(count):
+            position = (index + offset) % len(self)
             try:
-                return self._records.__getitems__([at])[0]
+                return self._records.__getitems__([position])[0]
             except Exception as error:
-                self._count(at, error)
+                self._report(position, error)
         raise UserError(
-            f'{self._name}: {tried} records in a row from {index} on are corrupt: mend the data set'
+            f'{self._name}: {count} records in a row from {index} on are corrupt: repair the data '
+            'set'
         )
 
-    def _count(self, index: int, error: Exception) -> None:
+    def _report(self, index: int, error: Exception) -> None:
         reason = str(error).strip().partition('\n')[0]
         if not isinstance(error, UserError):
             reason = f'{type(error).__name__}: {reason}'
         if self._on_corrupt == 'stop':
             raise UserError(
-                f'{self._name}: record {index} is corrupt ({reason}): mend '
-                'the data set, or set config.data.on_corrupt=skip to take the record after it'
+                f'{self._name}: record {index} is corrupt ({reason}): repair the data set, or set '
+                'config.data.on_corrupt=skip to use the next record instead'
             ) from error
         if index not in self._corrupt:
             self._corrupt.add(index)
             logging.warning(
-                '%s: record %d is corrupt (%s): the next stands in for it; %d so far',
+                '%s: record %d is corrupt (%s), using the next record instead; %d so far',
                 self._name, index, reason, len(self._corrupt),
             )  # fmt: skip

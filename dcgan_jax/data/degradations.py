@@ -1,7 +1,7 @@
-"""What a generator gets: latents, or real images of which something is missing.
+"""Inputs of the generator: latents, or degraded images.
 
-Images come as `[B, H, W, C + 1]` float32: what is known of them, in [-1, 1], then a channel that is
-1 where the generator may change it and 0 where it may not.
+Degraded images are `[B, H, W, C + 1]` float32: the image in [-1, 1], and a mask channel that is 1
+where the generator may change the image and 0 elsewhere.
 """
 
 from collections.abc import Callable
@@ -13,19 +13,27 @@ from ml_collections import ConfigDict
 KINDS = ('latent', 'low_resolution', 'masked', 'gray')
 MASKS = ('center', 'half', 'pixels', 'free_form')
 _STROKES = 4
-_LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, as Pillow's mode L
+_LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, as in Pillow's mode L.
 
 
 def takes_images(config: ConfigDict) -> bool:
-    """Whether `config.input` makes inputs of real images."""
+    """Return whether the generator takes images instead of latents."""
     return config.input.kind != 'latent'
 
 
 def sample_inputs(key: jax.Array, config: ConfigDict, real: jax.Array) -> jax.Array:
-    """One input for each of `real`, images `[B, H, W, C]` in [-1, 1]; see `config.input`.
+    """Sample latents, or degrade images as configured in `config.input`.
 
-    Inputs of images are not augmented (but mirrored, where `real` are): only what D sees is
-    (DiffAugment, Zhao et al. 2020, arXiv:2006.10738, section 3.2).
+    Only the discriminator's inputs are augmented, not these (DiffAugment, Zhao et al. 2020,
+    arXiv:2006.10738, section 3.2).
+
+    Args:
+        key: Random key.
+        config: The run's config.
+        real: Images in [-1, 1], `[B, H, W, C]`.
+
+    Returns:
+        Latents, float32 `[B, latent_dim]`, or degraded images, float32 `[B, H, W, C + 1]`.
     """
     kind, scale = config.input.kind, config.input.scale
     if kind == 'latent':
@@ -39,51 +47,51 @@ def sample_inputs(key: jax.Array, config: ConfigDict, real: jax.Array) -> jax.Ar
     )
 
 
-def degrade(config: ConfigDict, images: jax.Array, given: jax.Array) -> jax.Array:
-    """What `draw` would leave of other images than those of `given`; differentiable.
+def degrade(config: ConfigDict, images: jax.Array, inputs: jax.Array) -> jax.Array:
+    """Degrade images in the same way as `inputs`, without quantization; differentiable.
 
     Args:
-        config: of the run; `config.input.kind` isn't 'latent'.
-        images: `[B, H, W, C]`.
-        given: `[B, H, W, C + 1]`, whose holes count.
+        config: The run's config; `config.input.kind` is not 'latent'.
+        images: Images in [-1, 1], `[B, H, W, C]`.
+        inputs: Degraded images, `[B, H, W, C + 1]`, whose masks are used.
 
     Returns:
-        `[B, H, W, C]`, equal to `given[..., :C]` (but for rounding to levels) where `images` are
-        those that `given` was drawn of.
+        Images, `[B, H, W, C]`; equal to `inputs[..., :C]` up to quantization if `inputs` are the
+        degraded `images`.
     """
     if config.input.kind == 'low_resolution':
         return upsample(downsample(images, config.input.scale), config.input.scale)
     if config.input.kind == 'gray':
         return to_gray(images)
-    return images * (1.0 - given[..., -1:])
+    return images * (1.0 - inputs[..., -1:])
 
 
 def sample_latents(key: jax.Array, count: int, latent_dim: int) -> jax.Array:
-    """Latents z ~ N(0, I), float32 `[count, latent_dim]`."""
+    """Sample latents from N(0, I), float32 `[count, latent_dim]`."""
     return jax.random.normal(key, (count, latent_dim))
 
 
-def with_full_mask(base: jax.Array) -> jax.Array:
-    """Images all of which may change."""
-    return jnp.concatenate([base, jnp.ones_like(base[..., :1])], axis=-1)
+def with_full_mask(images: jax.Array) -> jax.Array:
+    """Append a mask of ones to images `[B, H, W, C]`."""
+    return jnp.concatenate([images, jnp.ones_like(images[..., :1])], axis=-1)
 
 
 def apply_mask(images: jax.Array, holes: jax.Array) -> jax.Array:
-    """Images `[B, H, W, C]` without their `holes`, `[B or 1, H, W, 1]` of 0 and 1: gray there."""
+    """Set masked pixels to 0 and append the mask, `[B or 1, H, W, 1]`, to images `[B, H, W, C]`."""
     holes = jnp.broadcast_to(holes, (*images.shape[:3], 1))
     return jnp.concatenate([images * (1.0 - holes), holes], axis=-1)
 
 
 def to_gray(images: jax.Array) -> jax.Array:
-    """The luma of `[B, H, W, 3]`, in all three channels."""
+    """Replace RGB images `[B, H, W, 3]` by their luma in all three channels."""
     luma = jnp.sum(images * jnp.asarray(_LUMA).reshape(1, 1, 1, 3), axis=-1, keepdims=True)
     return jnp.broadcast_to(luma, images.shape)
 
 
 def downsample(images: jax.Array, scale: int) -> jax.Array:
-    """`[B, H, W, C]` to `[B, H / scale, W / scale, C]` by an antialiased bicubic filter.
+    """Downsample `[B, H, W, C]` by an antialiased bicubic filter.
 
-    That of Keys 1981 with a = -0.5, as Pillow's BICUBIC.
+    The filter is that of Keys 1981 with a = -0.5, as in Pillow's BICUBIC.
     """
     batch, height, width, channels = images.shape
     shape = (batch, height // scale, width // scale, channels)
@@ -91,19 +99,19 @@ def downsample(images: jax.Array, scale: int) -> jax.Array:
 
 
 def upsample(images: jax.Array, scale: int) -> jax.Array:
-    """`[B, h, w, C]` at `scale` times their size, by the same filter, in [-1, 1]."""
+    """Upsample `[B, h, w, C]` by the same bicubic filter and clip to [-1, 1]."""
     batch, height, width, channels = images.shape
     shape = (batch, height * scale, width * scale, channels)
     return jnp.clip(jax.image.resize(images, shape, 'cubic'), -1.0, 1.0)
 
 
 def quantize(images: jax.Array) -> jax.Array:
-    """The nearest of 256 levels in [-1, 1], as files have them."""
+    """Round images in [-1, 1] to 256 levels, as in image files."""
     return jnp.round(jnp.clip(images, -1.0, 1.0) * 127.5 + 127.5) / 127.5 - 1.0
 
 
 def center_mask(key: jax.Array, shape: tuple[int, ...], missing: float) -> jax.Array:
-    """The central square of half the side (Pathak et al. 2016, arXiv:1604.07379)."""
+    """Mask a central square of half the size (Pathak et al. 2016, arXiv:1604.07379)."""
     del key, missing
     batch, height, width, _ = shape
     rows, columns = (
@@ -115,7 +123,7 @@ def center_mask(key: jax.Array, shape: tuple[int, ...], missing: float) -> jax.A
 
 
 def half_mask(key: jax.Array, shape: tuple[int, ...], missing: float) -> jax.Array:
-    """The right half."""
+    """Mask the right half."""
     del key, missing
     batch, height, width, _ = shape
     hole = jnp.arange(width) >= width // 2
@@ -124,12 +132,12 @@ def half_mask(key: jax.Array, shape: tuple[int, ...], missing: float) -> jax.Arr
 
 
 def pixel_mask(key: jax.Array, shape: tuple[int, ...], missing: float) -> jax.Array:
-    """Each pixel with probability `missing` (Yeh et al. 2017, arXiv:1607.07539: 0.8)."""
+    """Mask each pixel with probability `missing` (Yeh et al. 2017, arXiv:1607.07539: 0.8)."""
     return jax.random.bernoulli(key, missing, (*shape[:3], 1)).astype(jnp.float32)
 
 
 def free_form_mask(key: jax.Array, shape: tuple[int, ...], missing: float) -> jax.Array:
-    """Four strokes, straight and thick, from anywhere to anywhere."""
+    """Mask four thick lines between random points."""
     del missing
     batch, height, width, _ = shape
     ends_key, width_key = jax.random.split(key)
@@ -138,11 +146,11 @@ def free_form_mask(key: jax.Array, shape: tuple[int, ...], missing: float) -> ja
     radius = jax.random.uniform(width_key, (batch, _STROKES), minval=0.03, maxval=0.09)
     grid = jnp.stack(jnp.meshgrid(jnp.arange(height), jnp.arange(width), indexing='ij'), axis=-1)
     points = grid.astype(jnp.float32).reshape(1, 1, -1, 2) + 0.5
-    start, way = ends[:, :, :1], ends[:, :, 1:] - ends[:, :, :1]
-    along = jnp.sum((points - start) * way, axis=-1, keepdims=True) / (
-        jnp.sum(way * way, axis=-1, keepdims=True) + 1e-6
+    start, direction = ends[:, :, :1], ends[:, :, 1:] - ends[:, :, :1]
+    along = jnp.sum((points - start) * direction, axis=-1, keepdims=True) / (
+        jnp.sum(direction * direction, axis=-1, keepdims=True) + 1e-6
     )
-    nearest = start + jnp.clip(along, 0.0, 1.0) * way
+    nearest = start + jnp.clip(along, 0.0, 1.0) * direction
     distance = jnp.linalg.norm(points - nearest, axis=-1)
     hole = jnp.any(distance <= radius[..., None] * max(height, width), axis=1)
     return hole.reshape(batch, height, width, 1).astype(jnp.float32)

@@ -1,8 +1,8 @@
-"""A folder of picture files as a data set: all PNG, JPEG, WebP and BMP files below it.
+"""Data set of the PNG, JPEG, WebP and BMP files in a folder and its subfolders.
 
     --config.dataset=folder --config.data_dir=PATH
 
-Where every picture lies in a subfolder of PATH, and none deeper, those subfolders are classes.
+If every file is in a direct subfolder of PATH, the subfolders are the classes.
 """
 
 import hashlib
@@ -17,25 +17,25 @@ import tqdm
 
 from dcgan_jax.runtime.errors import UserError
 
-_ENDINGS = ('.png', '.jpg', '.jpeg', '.webp', '.bmp')
-_FORMATS = ('PNG', 'JPEG', 'WEBP', 'BMP')  # Whatever a file's ending, no other decoder sees it.
-_KINDS = 'PNG, JPEG, WebP or BMP'
-_MAX_PIXELS = 2**26  # of one picture: more may be a bomb, a small file that fills the memory
+_SUFFIXES = ('.png', '.jpg', '.jpeg', '.webp', '.bmp')
+_FORMATS = ('PNG', 'JPEG', 'WEBP', 'BMP')  # The only decoders used, independent of the suffix.
+_FORMAT_NAMES = 'PNG, JPEG, WebP or BMP'
+_MAX_PIXELS = 2**26  # Protects against decompression bombs.
 _GRAY_MODES = ('1', 'L', 'LA')
-_MODES = (*_GRAY_MODES, 'P', 'PA', 'RGB', 'RGBA', 'CMYK', 'YCbCr')  # 8 bits a channel
+_MODES = (*_GRAY_MODES, 'P', 'PA', 'RGB', 'RGBA', 'CMYK', 'YCbCr')  # With 8 bits per channel.
 
 
 class ImageFolder:
-    """The pictures of a folder, in the order of their names; reads them as records.
+    """Images of a folder as records, sorted by name.
 
-    Record i has 'image', uint8 [H, W, C] with the picture upright as its EXIF data say, and 'label'
-    where there are classes. C is 1 if all pictures are gray, else 3 for all. What is transparent
-    lies on white, as most viewers show it: the colors that files hide behind it are arbitrary.
+    A record has 'image', uint8 [H, W, C], oriented according to its EXIF data, and 'label' if there
+    are classes. C is 1 if all images are grayscale, else 3. Transparent images are composited on
+    white.
 
     Attributes:
-      name: 'folder/NAME-HASH', the hash over the names and sizes of all files.
-      files: Paths of the pictures, sorted by their names below the folder.
-      classes: Names of the classes, sorted; empty if there are none.
+      name: 'folder/NAME-HASH' with a hash of the names and sizes of all files.
+      files: Paths of the images, sorted by their names relative to the folder.
+      classes: Sorted names of the classes; empty if there are none.
       channels: C.
     """
 
@@ -45,45 +45,48 @@ class ImageFolder:
         field: str = 'config.data_dir',
         skip_corrupt: bool = False,
     ):
-        """Finds the pictures below `root` and looks at the header of each.
+        """Find the images and read the header of each.
 
-        Files with other endings and hidden ones are passed over; links to folders aren't followed.
+        Hidden files and files with other suffixes are ignored; links to folders are not followed.
 
         Args:
           root: The folder.
-          field: Where users name it, for messages.
-          skip_corrupt: Whether files that can't be decoded are let in, to fail when they are read.
+          field: Name of the setting in error messages.
+          skip_corrupt: Whether to accept files that cannot be decoded; reading them then fails.
 
         Raises:
-          UserError: There is no such folder or no picture in it, or a file is damaged, larger than
-            64 megapixels, or of more than 8 bits a channel.
+          UserError: If there is no such folder or no image, or a file is damaged, larger than 64
+            megapixels, or has more than 8 bits per channel.
         """
+        # The pathlib equivalents raise for unknown users and for names that are too long.
         # pathlib raises for users that are not known, and for names that are too long.
         root = Path(os.path.expanduser(root)).absolute()
         if not os.path.isdir(root):
-            raise UserError(f'{field}={root} is no folder: name one of {_KINDS} files')
+            raise UserError(
+                f'{field}={root} is not a folder: use a folder with {_FORMAT_NAMES} files'
+            )
         names = _find(root)
         if not names:
-            raise UserError(f'{field}={root} has no {_KINDS} files in it: name another folder')
+            raise UserError(f'{field}={root} has no {_FORMAT_NAMES} files: use another folder')
         self.files = [root / name for name in names]
         self.name = f'folder/{root.name}-{_digest(names, self.files)}'
         folders = [Path(name).parts[:-1] for name in names]
-        sorted_out = all(len(parts) == 1 for parts in folders)
-        self.classes = sorted({parts[0] for parts in folders}) if sorted_out else []
+        has_classes = all(len(parts) == 1 for parts in folders)
+        self.classes = sorted({parts[0] for parts in folders}) if has_classes else []
         numbers = {name: number for number, name in enumerate(self.classes)}
-        self._labels = [numbers[parts[0]] for parts in folders] if sorted_out else []
-        self._sizes, gray = {}, True
-        bar = tqdm.tqdm(self.files, desc=f'Looking at {root}', delay=3, disable=None)
+        self._labels = [numbers[parts[0]] for parts in folders] if has_classes else []
+        self._sizes, is_gray = {}, True
+        bar = tqdm.tqdm(self.files, desc=f'Scanning {root}', delay=3, disable=None)
         for index, path in enumerate(bar):
             try:
                 self._sizes[index], mode = _read_header(path)
-                gray = gray and mode in _GRAY_MODES
+                is_gray = is_gray and mode in _GRAY_MODES
             except UserError:
                 if not skip_corrupt:
                     raise
         if not self._sizes:
-            raise UserError(f'{field}={root} has only damaged pictures: name another folder')
-        self.channels = 1 if gray else 3
+            raise UserError(f'{field}={root} has only damaged images: use another folder')
+        self.channels = 1 if is_gray else 3
 
     def __len__(self) -> int:
         return len(self.files)
@@ -92,7 +95,7 @@ class ImageFolder:
         records = []
         for index in indices:
             if index not in self._sizes:
-                _read_header(self.files[index])  # raises what is wrong with it
+                _read_header(self.files[index])  # Raises the error of the corrupt file.
             record = {'image': _decode(self.files[index], 'L' if self.channels == 1 else 'RGB')}
             if self.classes:
                 record['label'] = self._labels[index]
@@ -100,10 +103,10 @@ class ImageFolder:
         return records
 
     def side(self, remedy: str) -> int:
-        """Pixels a side of the pictures, if all are squares of one size.
+        """Return the side length if all images are squares of the same size.
 
         Raises:
-          UserError: They aren't; it names a picture that isn't and ends with `remedy`.
+          UserError: If they are not; the message ends with `remedy`.
         """
         first, (width, height) = next(iter(self._sizes.items()))
         if width != height:
@@ -113,7 +116,7 @@ class ImageFolder:
         return width
 
     def check_sizes(self, remedy: str) -> None:
-        """Refuses pictures of several sizes, as `side` does."""
+        """Raise `UserError`, which ends with `remedy`, unless all images have the same size."""
         first, size = next(iter(self._sizes.items()))
         for index, (width, height) in self._sizes.items():
             if (width, height) != size:
@@ -124,17 +127,17 @@ class ImageFolder:
 
 
 def read_image(path: str | os.PathLike, mode: str) -> np.ndarray:
-    """Reads one picture as `ImageFolder` does.
+    """Read an image in the same way as `ImageFolder`.
 
     Args:
-      path: The file.
+      path: Path of the file.
       mode: 'L' or 'RGB'.
 
     Returns:
-      uint8 [H, W, C], C being 1 or 3.
+      uint8 [H, W, C] with C = 1 or 3.
 
     Raises:
-      UserError: It is none that can be used.
+      UserError: If the file is not a supported image.
     """
     path = Path(os.path.expanduser(path))
     _read_header(path)
@@ -142,16 +145,16 @@ def read_image(path: str | os.PathLike, mode: str) -> np.ndarray:
 
 
 def _find(root: Path) -> list[str]:
-    """Names of the picture files relative to `root`, with '/', sorted."""
+    """Return the sorted POSIX paths of the image files relative to `root`."""
     names = []
     try:
         for folder, subfolders, files in os.walk(root, onerror=_raise):
             subfolders[:] = [name for name in subfolders if not name.startswith('.')]
-            below = Path(folder).relative_to(root)
+            parent = Path(folder).relative_to(root)
             names += [
-                (below / name).as_posix()
+                (parent / name).as_posix()
                 for name in files
-                if name.lower().endswith(_ENDINGS) and not name.startswith('.')
+                if name.lower().endswith(_SUFFIXES) and not name.startswith('.')
             ]
     except OSError as error:
         raise UserError(
@@ -168,16 +171,16 @@ def _raise(error: OSError) -> None:
 def _digest(names: list[str], files: list[Path]) -> str:
     content = hashlib.sha256()
     for name, path in zip(names, files, strict=True):
-        size = path.stat().st_size if path.exists() else 0  # A dangling link is refused later.
+        size = path.stat().st_size if path.exists() else 0  # A dangling link is reported later.
         content.update(os.fsencode(name) + b'\0' + str(size).encode() + b'\0')
     return content.hexdigest()[:12]
 
 
 def _read_header(path: Path) -> tuple[tuple[int, int], str]:
-    """((width, height), Pillow's mode) as stored, from a picture that can be used."""
+    """Return ((width, height), Pillow's mode) of a supported image."""
     try:
         with warnings.catch_warnings():
-            # Above Pillow's own limit; refused below.
+            # The warning of Pillow's own limit; a larger limit is checked below.
             warnings.simplefilter('ignore', PIL.Image.DecompressionBombWarning)
             with PIL.Image.open(path, formats=_FORMATS) as picture:
                 size, mode = picture.size, picture.mode
@@ -185,19 +188,17 @@ def _read_header(path: Path) -> tuple[tuple[int, int], str]:
         raise _undecodable(path, error) from error
     if size[0] * size[1] > _MAX_PIXELS:
         raise UserError(
-            f'{path} has {size[0]}x{size[1]} pixels, more than {_MAX_PIXELS}: '
-            'make it smaller or take it away'
+            f'{path} has {size[0]}x{size[1]} pixels, more than {_MAX_PIXELS}: resize or remove it'
         )
     if mode not in _MODES:
         raise UserError(
-            f'{path} does not have 8 bits a channel (its mode is {mode}): '
-            'convert it, or take it away'
+            f'{path} does not have 8 bits per channel (its mode is {mode}): convert or remove it'
         )
     return size, mode
 
 
 def _decode(path: Path, mode: str) -> np.ndarray:
-    """A picture as uint8 [H, W, C], C being 1 or 3 by `mode`, 'L' or 'RGB'."""
+    """Return an image as uint8 [H, W, C], where C is 1 for mode 'L' and 3 for 'RGB'."""
     try:
         with PIL.Image.open(path, formats=_FORMATS) as stored:
             picture = PIL.ImageOps.exif_transpose(stored)
@@ -212,6 +213,6 @@ def _decode(path: Path, mode: str) -> np.ndarray:
 
 
 def _undecodable(path: Path, error: Exception) -> UserError:
-    """Damaged files make decoders raise errors of nearly any kind."""
+    """Return a UserError for the various exceptions of decoders."""
     reason = str(error).strip().partition('\n')[0] or type(error).__name__
-    return UserError(f'{path} cannot be decoded as {_KINDS} ({reason}): repair it or take it away')
+    return UserError(f'{path} cannot be decoded as {_FORMAT_NAMES} ({reason}): repair or remove it')

@@ -1,4 +1,4 @@
-"""Pixels: floats in [-1, 1] inside, uint8 at the borders; crops, grids, PNG and GIF files."""
+"""Conversion, cropping, grids, and PNG and GIF files of images."""
 
 import io
 import math
@@ -13,29 +13,28 @@ from dcgan_jax.runtime.files import write_atomic
 
 
 def to_float(images: jax.Array) -> jax.Array:
-    """uint8 `[...]` in 0..255 to float32 in [-1, 1]."""
+    """Convert uint8 images to float32 in [-1, 1]."""
     return images.astype(jnp.float32) / 127.5 - 1.0
 
 
 def to_uint8(images: jax.Array) -> jax.Array:
-    """Floats `[...]` in [-1, 1] to uint8, rounded to nearest; what lies outside is clipped."""
+    """Convert images in [-1, 1] to uint8 by rounding; other values are clipped."""
     pixels = jnp.round((images.astype(jnp.float32) + 1.0) * 127.5)
     return jnp.clip(pixels, 0.0, 255.0).astype(jnp.uint8)
 
 
 def center_crop(image: np.ndarray, size: int) -> np.ndarray:
-    """Crops a picture to its central square, then resizes that to `size` pixels a side.
+    """Crop the central square of an image and resize it with Pillow's Lanczos filter.
 
-    By Pillow's antialiased Lanczos filter, which StyleGAN2-ADA's data set tool takes by default:
-    at ratios that are no integers (178 to 64 for CelebA) a box filter gives neighbors uneven
-    shares, and it blurs more. A square that has the size already stays as it is.
+    StyleGAN2-ADA's data set tool uses the same filter by default. A square of the right size is not
+    resized.
 
     Args:
-        image: uint8 `[H, W, C]`, C from 1 to 4.
-        size: at least 1; may be more than H and W.
+        image: Image, uint8 `[H, W, C]` with C from 1 to 4.
+        size: Size of the result, at least 1; may exceed H and W.
 
     Returns:
-        uint8 `[size, size, C]`.
+        Image, uint8 `[size, size, C]`.
     """
     height, width, channels = image.shape
     side = min(height, width)
@@ -49,15 +48,15 @@ def center_crop(image: np.ndarray, size: int) -> np.ndarray:
 
 
 def grid(images: np.ndarray, columns: int | None = None, gap: int = 2) -> np.ndarray:
-    """Puts pictures side by side on white, row by row.
+    """Arrange images in a grid on a white background, row by row.
 
     Args:
-        images: uint8 `[N, H, W, C]`, N at least 1.
-        columns: pictures a row; about the square root of N when None.
-        gap: white pixels between pictures and around them.
+        images: Images, uint8 `[N, H, W, C]` with N at least 1.
+        columns: Number of columns; defaults to about the square root of N.
+        gap: Number of white pixels between and around images.
 
     Returns:
-        uint8 `[rows * (H + gap) + gap, columns * (W + gap) + gap, C]`.
+        Image, uint8 `[rows * (H + gap) + gap, columns * (W + gap) + gap, C]`.
     """
     count, height, width, channels = images.shape
     columns = min(count, columns or math.ceil(math.sqrt(count)))
@@ -72,18 +71,14 @@ def grid(images: np.ndarray, columns: int | None = None, gap: int = 2) -> np.nda
 
 
 def write_png(path: epath.PathLike, image: np.ndarray) -> epath.Path:
-    """Writes uint8 `[H, W, C]` (C 1 or 3) as a PNG, making its folder.
-
-    Returns:
-        The path written.
-    """
+    """Write an image, uint8 `[H, W, C]` with C = 1 or 3, as a PNG file and return its path."""
     encoded = io.BytesIO()
     Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image).save(encoded, format='PNG')
     return write_atomic(path, encoded.getvalue())
 
 
 def write_gif(path: epath.PathLike, frames: np.ndarray, milliseconds: int) -> epath.Path:
-    """Writes uint8 `[N, H, W, C]` (C 1 or 3) as a GIF that repeats, `milliseconds` a frame."""
+    """Write frames, uint8 `[N, H, W, C]` with C = 1 or 3, as a looping GIF and return its path."""
     frames = frames[..., 0] if frames.shape[-1] == 1 else frames
     pictures = [Image.fromarray(frame) for frame in frames]
     encoded = io.BytesIO()

@@ -1,7 +1,7 @@
-"""Shapes: a data set that draws itself, with 1,000 modes that are known exactly.
+"""Shapes: a procedurally generated data set with exactly 1,000 known modes.
 
-Every image is one filled shape (10) in one color (10) on one background (10), so a GAN's mode
-coverage can be counted instead of estimated. Nothing is downloaded; a laptop learns it in minutes.
+Each image is one filled shape (10) of one color (10) on one background (10), so the mode coverage
+of a GAN can be counted. It needs no download, and small networks learn it within minutes.
 """
 
 from collections.abc import Iterator
@@ -11,11 +11,11 @@ import numpy as np
 import PIL.Image
 import tensorflow_datasets as tfds
 
-SIZE = 32  # pixels a side
-PER_MODE = {'train': 20, 'test': 2}  # images of each mode in each split
+SIZE = 32  # Height and width in pixels.
+PER_MODE = {'train': 20, 'test': 2}  # Images of each mode by split.
 SEED = 0
 
-COLOURS = {
+COLORS = {
     'red': (220, 20, 30),
     'orange': (255, 130, 0),
     'yellow': (255, 235, 30),
@@ -27,7 +27,7 @@ COLOURS = {
     'magenta': (255, 50, 200),
     'pink': (255, 175, 180),
 }
-# Patterns are gray: whatever has a vivid hue is the shape.
+# Patterns are gray, so that only shapes have vivid colors.
 _PLAIN = {
     'black': (0, 0, 0),
     'white': (255, 255, 255),
@@ -47,16 +47,16 @@ BACKGROUNDS = (*_PLAIN, *_PATTERNS)
 
 
 def _polar(radius: np.ndarray, degrees: np.ndarray) -> np.ndarray:
-    """Vertices [V, 2] as (x, y), y down, from radii [V] and angles [V] clockwise from the top."""
+    """Return vertices (x, y) [V, 2], y down, from radii and clockwise angles from the top [V]."""
     angle = np.deg2rad(degrees)
     return np.stack([radius * np.sin(angle), -radius * np.cos(angle)], axis=1)
 
 
 def _polygon_distance(x: np.ndarray, y: np.ndarray, vertices: np.ndarray) -> np.ndarray:
-    """Signed distance of points [...] to a simple polygon [V, 2], negative inside.
+    """Return signed distances of points [...] to a simple polygon [V, 2], negative inside.
 
-    The magnitude is the distance to the nearest edge, the sign the parity of the edges that a ray
-    crosses.
+    The magnitude is the distance to the nearest edge; the sign is given by the parity of the edges
+    that a ray crosses.
     """
     squared = np.full(x.shape, np.inf)
     inside = np.zeros(x.shape, bool)
@@ -83,19 +83,19 @@ def _crescent(x, y):
 
 
 def _heart(x, y):
-    """Two discs over the triangle that touches both of them."""
+    """Return the signed distance to two discs above a triangle that touches both."""
     lobes = _circle_distance(np.abs(x), y, 0.52, (0.47, -0.34))
     return np.minimum(lobes, _polygon_distance(x, y, _HEART_POINT))
 
 
-_QUARTER_TURNS = [np.array([(c, s), (-s, c)]) for c, s in [(1, 0), (0, 1), (-1, 0), (0, -1)]]
+_ROTATIONS = [np.array([(c, s), (-s, c)]) for c, s in [(1, 0), (0, 1), (-1, 0), (0, -1)]]
 _SQUARE = np.array([(-0.84, -0.84), (0.84, -0.84), (0.84, 0.84), (-0.84, 0.84)])
 _DIAMOND = np.array([(0, -1.1), (0.8, 0), (0, 1.1), (-0.8, 0)])
 _TRIANGLE = np.array([(0, -1.0), (1.06, 0.86), (-1.06, 0.86)])
 _STAR = _polar(np.tile([1.15, 0.46], 5), np.arange(0, 360, 36)) + np.array([0, 0.08])
 _HOURGLASS = np.array([(-0.88, -1), (0.88, -1), (0.22, 0), (0.88, 1), (-0.88, 1), (-0.22, 0)])
 _PLUS_CORNER = np.array([(0.34, -1), (0.34, -0.34), (1, -0.34)])
-_PLUS = np.concatenate([_PLUS_CORNER @ turn for turn in _QUARTER_TURNS])
+_PLUS = np.concatenate([_PLUS_CORNER @ rotation for rotation in _ROTATIONS])
 _HEART_POINT = np.array([(-0.9, -0.05), (0.0, -0.5), (0.9, -0.05), (0, 1.0)])
 
 # Signed distances in units of the shape's radius; x points right, y down, negative is inside.
@@ -111,11 +111,11 @@ SHAPES = {
     'crescent': _crescent,
     'hourglass': lambda x, y: _polygon_distance(x, y, _HOURGLASS),
 }
-NUM_MODES = len(SHAPES) * len(COLOURS) * len(BACKGROUNDS)
+NUM_MODES = len(SHAPES) * len(COLORS) * len(BACKGROUNDS)
 
 
 class Pose(NamedTuple):
-    """Where shapes lie: center [N, 2] (x, y) and radius [N] in pixels, angle [N] in radians."""
+    """Poses of N shapes: center [N, 2] (x, y) and radius [N] in pixels, angle [N] in radians."""
 
     center: np.ndarray
     radius: np.ndarray
@@ -123,12 +123,12 @@ class Pose(NamedTuple):
 
 
 def split_mode(mode: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Splits modes [N] in [0, 1000) into shape, foreground and background, each [N] in [0, 10)."""
-    return np.unravel_index(mode, (len(SHAPES), len(COLOURS), len(BACKGROUNDS)))
+    """Split modes [N] in [0, 1000) into shape, foreground and background, each [N] in [0, 10)."""
+    return np.unravel_index(mode, (len(SHAPES), len(COLORS), len(BACKGROUNDS)))
 
 
 def random_pose(n: int, rng: np.random.Generator) -> Pose:
-    """Draws poses that differ little: a square must not turn into a diamond."""
+    """Sample poses with small variation, so that a square does not look like a diamond."""
     u = rng.random((4, n))
     return Pose(
         center=SIZE / 2 + 2 * (2 * u[:2].T - 1),
@@ -138,7 +138,7 @@ def random_pose(n: int, rng: np.random.Generator) -> Pose:
 
 
 def background_images() -> np.ndarray:
-    """Returns the backgrounds as uint8 [10, SIZE, SIZE, 3] in the order of `BACKGROUNDS`."""
+    """Return the backgrounds as uint8 [10, SIZE, SIZE, 3] in the order of `BACKGROUNDS`."""
     y, x = np.mgrid[:SIZE, :SIZE]
     low, high = _PATTERN_GRAYS
     images = [np.full((SIZE, SIZE, 3), color, float) for color in _PLAIN.values()]
@@ -149,14 +149,14 @@ def background_images() -> np.ndarray:
 
 
 def coverage(shape: np.ndarray, pose: Pose) -> np.ndarray:
-    """Returns which part of each pixel its shape covers, [N, SIZE, SIZE] in [0, 1].
+    """Return the fraction of each pixel that is covered by its shape, [N, SIZE, SIZE] in [0, 1].
 
-    A pixel whose center is d pixels outside the edge is covered by clip(1/2 - d, 0, 1), which
-    anti-aliases the edge.
+    A pixel whose center is d pixels outside of the edge has a coverage of clip(1/2 - d, 0, 1),
+    which antialiases the edge.
 
     Args:
       shape: Indices into `SHAPES`, [N].
-      pose: Where the shapes lie, N of them.
+      pose: Poses of the N shapes.
     """
     y, x = np.mgrid[:SIZE, :SIZE] + 0.5
     dx = x - pose.center[:, 0, None, None]
@@ -174,38 +174,39 @@ def coverage(shape: np.ndarray, pose: Pose) -> np.ndarray:
 def draw(
     shape: np.ndarray, foreground: np.ndarray, background: np.ndarray, pose: Pose
 ) -> np.ndarray:
-    """Draws one shape on each background.
+    """Draw one shape on each background.
 
     Args:
       shape: Indices into `SHAPES`, [N].
-      foreground: Indices into `COLOURS`, [N].
+      foreground: Indices into `COLORS`, [N].
       background: Indices into `BACKGROUNDS`, [N].
-      pose: Where the shapes lie, N of them.
+      pose: Poses of the N shapes.
 
     Returns:
       uint8 [N, SIZE, SIZE, 3].
     """
     alpha = coverage(shape, pose)[..., None]
-    color = np.array(list(COLOURS.values()), float)[foreground][:, None, None, :]
+    color = np.array(list(COLORS.values()), float)[foreground][:, None, None, :]
     behind = background_images()[background].astype(float)
     return np.rint(alpha * color + (1 - alpha) * behind).astype(np.uint8)
 
 
 def make_split(split: str, seed: int = SEED, chunk: int = 1000) -> Iterator[tuple[int, np.ndarray]]:
-    """Yields (mode, image uint8 [SIZE, SIZE, 3]) with every mode `PER_MODE[split]` times, in turn.
+    """Yield (mode, image uint8 [SIZE, SIZE, 3]), cycling through the modes `PER_MODE[split]` times.
 
-    Poses come from a counter-based generator keyed by (seed, split): every machine draws the same.
+    Poses come from a counter-based generator keyed by (seed, split), so they do not depend on the
+    machine.
     """
     key = np.array([seed, list(PER_MODE).index(split)], np.uint64)
     rng = np.random.Generator(np.random.Philox(key=key))
     modes = np.tile(np.arange(NUM_MODES), PER_MODE[split])
     for start in range(0, len(modes), chunk):
-        part = modes[start : start + chunk]
-        yield from zip(part, draw(*split_mode(part), random_pose(len(part), rng)), strict=True)
+        batch = modes[start : start + chunk]
+        yield from zip(batch, draw(*split_mode(batch), random_pose(len(batch), rng)), strict=True)
 
 
 class Shapes(tfds.core.GeneratorBasedBuilder, skip_registration=True):
-    """TFDS builder; `label` is the mode (0 to 999), the other labels say what it consists of."""
+    """TFDS builder; `label` is the mode (0 to 999), the other labels are its components."""
 
     VERSION = tfds.core.Version('1.0.0')
     RELEASE_NOTES = {'1.0.0': 'First version.'}  # noqa: RUF012 (TFDS's own convention)
@@ -214,8 +215,8 @@ class Shapes(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         return tfds.core.DatasetInfo(
             builder=self,
             description=(
-                'One shape on one background: 10 shapes x 10 colors x 10 backgrounds, that is '
-                '1,000 modes, each equally often.'
+                'One shape on one background: 10 shapes x 10 colors x 10 backgrounds, i.e. 1,000 '
+                'equally frequent modes.'
             ),
             features=tfds.features.FeaturesDict(
                 {
@@ -223,7 +224,7 @@ class Shapes(tfds.core.GeneratorBasedBuilder, skip_registration=True):
                     'image': tfds.features.Image(shape=(SIZE, SIZE, 3), encoding_format='png'),
                     'label': tfds.features.ClassLabel(num_classes=NUM_MODES),
                     'shape': tfds.features.ClassLabel(names=list(SHAPES)),
-                    'foreground': tfds.features.ClassLabel(names=list(COLOURS)),
+                    'foreground': tfds.features.ClassLabel(names=list(COLORS)),
                     'background': tfds.features.ClassLabel(names=list(BACKGROUNDS)),
                 }
             ),
@@ -234,14 +235,14 @@ class Shapes(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         return {split: self._generate_examples(split) for split in PER_MODE}
 
     def _generate_examples(self, split):
-        # TFDS orders the records by a hash of their key, so the cycle of modes does not survive.
+        # TFDS orders the records by a hash of their keys, which shuffles the modes.
         for index, (mode, image) in enumerate(make_split(split)):
             shape, foreground, background = split_mode(mode)
             yield (
                 index,
                 {
                     'id': f'{split}_{index:05d}',
-                    'image': PIL.Image.fromarray(image),  # TFDS encodes arrays by TensorFlow only
+                    'image': PIL.Image.fromarray(image),  # TFDS encodes arrays with TensorFlow.
                     'label': int(mode),
                     'shape': int(shape),
                     'foreground': int(foreground),

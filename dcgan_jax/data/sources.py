@@ -1,4 +1,4 @@
-"""From the name of a data set, or a folder, to images that can be read in any order."""
+"""Image data sets with random access: TFDS data sets and folders."""
 
 import contextlib
 import dataclasses
@@ -26,22 +26,22 @@ from dcgan_jax.data.images import center_crop
 from dcgan_jax.runtime.errors import UserError
 from dcgan_jax.runtime.files import resolve_path
 
-# Imported only when a data set has to be prepared: {name: (module, class, version)}.
+# Imported only to prepare a data set: {name: (module, class, version)}.
 _BUILDERS = {
     'cifar10': ('dcgan_jax.data.cifar10_builder', 'Cifar10', '3.0.2'),
     'shapes': ('dcgan_jax.data.shapes_builder', 'Shapes', '1.0.0'),
 }
 _LABELS_AT_ONCE = 64
 _DEFAULT_DATA_DIR = '~/tensorflow_datasets'
-_RESIZE = 'set config.data.image_size, to 64 say, to crop them to squares and resize those'
+_RESIZE = 'set config.data.image_size, e.g. to 64, to crop images to squares and resize them'
 
 
 class Examples(NamedTuple):
-    """Images with their labels, as arrays of NumPy or JAX.
+    """Images and labels as NumPy or JAX arrays.
 
     Attributes:
       images: uint8 [..., H, W, C].
-      labels: int32 [...] in [0, number of classes), or None where nobody asked for them.
+      labels: int32 [...] in [0, number of classes), or None if they were not requested.
     """
 
     images: Any
@@ -49,7 +49,7 @@ class Examples(NamedTuple):
 
 
 class Records(Protocol):
-    """What TFDS's data sources offer; in bulk they read up to three times as fast as one by one."""
+    """Interface of TFDS's data sources; bulk reads are up to three times as fast."""
 
     def __len__(self) -> int: ...
 
@@ -58,7 +58,7 @@ class Records(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class _Selection:
-    """The records of `indices` [N], in that order."""
+    """The records at `indices` [N], in that order."""
 
     records: Records
     indices: np.ndarray
@@ -77,17 +77,16 @@ class _InMemory(list):
 
 @dataclasses.dataclass(frozen=True)
 class ImageSource:
-    """One split of a prepared data set, readable in any order.
+    """A split of a prepared data set with random access.
 
     Attributes:
-      name: Name and version, 'cifar10/3.0.2', or 'folder/NAME-HASH'.
-      split: Split as given, 'train' or 'test[:100]'.
-      image_shape: (H, W, C) of what is read, H == W, C as stored (1 for gray images).
-      records: Record i is a dict with 'image': uint8 [H, W, C] as stored, and with 'label' where
-        there are classes.
-      class_names: Names of the classes, by label; empty where images have no labels.
-      image_size: Stored images are cropped to their central square and resized to this many pixels
-        a side; 0: they are squares of one size and stay as they are.
+      name: Name and version, e.g. 'cifar10/3.0.2', or 'folder/NAME-HASH'.
+      split: Name of the split, e.g. 'train' or 'test[:100]'.
+      image_shape: (H, W, C) of the images as read, with H == W.
+      records: Records with 'image', uint8 [H, W, C] as stored, and 'label' if there are classes.
+      class_names: Names of the classes by label; empty if images have no labels.
+      image_size: Size to which stored images are cropped and resized; 0 if they are squares of one
+        size and used as stored.
     """
 
     name: str
@@ -102,16 +101,16 @@ class ImageSource:
 
     @property
     def num_classes(self) -> int:
-        """Classes that the labels tell apart; 0 where images have no labels."""
+        """Number of classes; 0 if images have no labels."""
         return len(self.class_names)
 
     @property
     def nbytes(self) -> int:
-        """Size of all the images as uint8."""
+        """Total size of the images as uint8."""
         return len(self) * math.prod(self.image_shape)
 
     def require_labels(self) -> None:
-        """Raises a UserError if the images have no labels."""
+        """Raise `UserError` if the images have no labels."""
         if not self.num_classes:
             raise UserError(
                 f'{self.name} has no labels (no feature `label` of classes): '
@@ -119,60 +118,60 @@ class ImageSource:
             )
 
     def read(self, indices: np.ndarray, labels: bool = False) -> Examples:
-        """Reads the images of `indices` [N], in that order, repeats allowed.
+        """Read the images at `indices` [N], in that order; indices may repeat.
 
         Args:
-          indices: Which images, in [0, len(self)).
-          labels: Whether to read their labels too.
+          indices: Indices in [0, len(self)).
+          labels: Whether to read the labels as well.
 
         Returns:
-          Images uint8 [N, H, W, C]; labels int32 [N], or None if not asked for.
+          Images uint8 [N, H, W, C]; labels int32 [N], or None.
 
         Raises:
-          UserError: An image has another shape than the first one of the split, or labels are asked
-            for and there are none.
+          UserError: If the images have different shapes, or labels are requested but missing.
         """
         if labels:
             self.require_labels()
         images = np.empty((len(indices), *self.image_shape), np.uint8)
         classes = np.empty(len(indices), np.int32) if labels else None
-        # One by one where stored images may be large: a thousand photographs fill the memory.
+        # Stored images that need to be resized may be large, so they are read one by one.
         bulk = 1 if self.image_size else max(1, len(indices))
         for start in range(0, len(indices), bulk):
-            part = np.asarray(indices[start : start + bulk]).tolist()
-            found = self.records.__getitems__(part)
-            for row, (index, record) in enumerate(zip(part, found, strict=True), start):
-                images[row] = self._as_read(index, record['image'])
+            batch = np.asarray(indices[start : start + bulk]).tolist()
+            records = self.records.__getitems__(batch)
+            for row, (index, record) in enumerate(zip(batch, records, strict=True), start):
+                images[row] = self._resize(index, record['image'])
                 if labels:
-                    classes[row] = self._class(index, record['label'])
+                    classes[row] = self._check_label(index, record['label'])
         return Examples(images, classes)
 
     def labels(self) -> np.ndarray:
-        """The labels of all images, int32 `[N]`; raises a UserError if there are none."""
+        """Return the labels of all images, int32 `[N]`; raises `UserError` if there are none."""
         self.require_labels()
-        found = []
+        labels = []
         bar = tqdm.tqdm(total=len(self), desc=f'Labels of {self.name}', delay=3, disable=None)
         with bar:
             for start in range(0, len(self), _LABELS_AT_ONCE):
-                part = list(range(start, min(start + _LABELS_AT_ONCE, len(self))))
-                found += [record['label'] for record in self.records.__getitems__(part)]
-                bar.update(len(part))
-        return np.asarray(found, np.int32)
+                batch = list(range(start, min(start + _LABELS_AT_ONCE, len(self))))
+                labels += [record['label'] for record in self.records.__getitems__(batch)]
+                bar.update(len(batch))
+        return np.asarray(labels, np.int32)
 
-    def _as_read(self, index: int, image: np.ndarray) -> np.ndarray:
-        stored = image.shape
+    def _resize(self, index: int, image: np.ndarray) -> np.ndarray:
+        stored_shape = image.shape
         if self.image_size:
             image = center_crop(image, self.image_size)
         if image.shape != self.image_shape:
-            same = f'use images of {self.image_shape[-1]} channels' if self.image_size else _RESIZE
+            channels = self.image_shape[-1]
+            remedy = f'use images of {channels} channels' if self.image_size else _RESIZE
             raise UserError(
-                f'{self.name} {self.split}: image {index} has shape {stored}, which does not go '
-                f'with {self.image_shape}, as the first one is read: {same}'
+                f'{self.name} {self.split}: image {index} has shape {stored_shape}, but the first '
+                f'image is read as {self.image_shape}: {remedy}'
             )
         return image
 
-    def _class(self, index: int, label: int) -> int:
-        if not 0 <= label < self.num_classes:  # TFDS marks images without a label by -1.
+    def _check_label(self, index: int, label: int) -> int:
+        if not 0 <= label < self.num_classes:  # TFDS uses -1 for images without a label.
             raise UserError(
                 f'{self.name} {self.split}: image {index} has the label {label}, not one of 0 to '
                 f'{self.num_classes - 1}: set config.conditional=False, or use a split whose '
@@ -188,24 +187,22 @@ def open_source(
     image_size: int = 0,
     on_corrupt: str = 'stop',
 ) -> ImageSource:
-    """Opens a split, preparing the data set first where that is possible.
+    """Open a split, after preparing the data set if necessary.
 
-    Whatever is prepared in the data directory is used. Else `cifar10` and `shapes` are prepared by
-    this package's builders, and other data sets by TFDS, which needs TensorFlow for that. `folder`
-    is the picture files below `data_dir` (see `datasets.folder`), all of them its split 'train'.
+    Data sets that are not yet in the data directory are prepared: `cifar10` and `shapes` by this
+    package's builders, others by TFDS, which needs TensorFlow for it. `folder` is the image files
+    in `data_dir` (see `image_folder`), with the single split 'train'.
 
     Args:
-      name: TFDS name, 'cifar10', with a version if need be, 'cifar10:3.0.2'; or 'folder'.
-      split: TFDS split, 'train', 'test' or a part such as 'train[:1000]'.
-      data_dir: Folder that holds the data sets; by default $TFDS_DATA_DIR, else
-        ~/tensorflow_datasets, which is created if need be. Or the folder that is the data set.
-      image_size: Images are cropped to their central square and resized to this many pixels a
-        side; 0: they stay as they are, and must be square.
-      on_corrupt: 'stop' refuses records that can't be read; 'skip' takes the next one for each.
+      name: TFDS name, optionally with a version, e.g. 'cifar10' or 'cifar10:3.0.2'; or 'folder'.
+      split: TFDS split, e.g. 'train', 'test' or 'train[:1000]'.
+      data_dir: Folder of the data sets; defaults to $TFDS_DATA_DIR or ~/tensorflow_datasets, which
+        is created if needed. For 'folder', the folder of the images.
+      image_size: Size to which images are cropped and resized; 0 to use square images as stored.
+      on_corrupt: 'stop' to raise an error for corrupt records, 'skip' to use the next record.
 
     Raises:
-      UserError: The data set can't be found, prepared or read, or its images aren't uint8, or
-        neither square nor to be cropped.
+      UserError: If the data set cannot be found, prepared or read, or its images are not suitable.
     """
     if name == 'folder':
         return _open_folder(data_dir, split, image_size, on_corrupt)
@@ -216,7 +213,7 @@ def open_source(
             _prepare(name, root)
             builder = _find_prepared(name, root)
         if builder is None:
-            raise UserError(f'{root / _base_name(name)} is incomplete: delete it, then start again')
+            raise UserError(f'{root / _base_name(name)} is incomplete: delete it and try again')
         return _open_split(builder, split, image_size, on_corrupt)
     except ImportError as error:
         raise UserError(
@@ -226,7 +223,7 @@ def open_source(
 
 
 def open_split(config: ConfigDict, split: str) -> ImageSource:
-    """Opens a split of a run's data set, as its images are read there; see `open_source`."""
+    """Open a split of a run's data set, with its classes and image size; see `open_source`."""
     fields = config.data
     source = open_source(
         config.dataset, split, config.data_dir, fields.image_size, fields.on_corrupt
@@ -235,7 +232,7 @@ def open_split(config: ConfigDict, split: str) -> ImageSource:
 
 
 def open_test_split(config: ConfigDict) -> ImageSource | None:
-    """The test split of a run's data set; None if there is none, or the run may have learnt it."""
+    """Open the test split; returns None if there is none or it may have been trained on."""
     if config.dataset == 'folder' or 'test' in config.data.split:
         return None
     try:
@@ -245,17 +242,17 @@ def open_test_split(config: ConfigDict) -> ImageSource | None:
 
 
 def select_classes(source: ImageSource, classes: Sequence[int]) -> ImageSource:
-    """The images of some classes alone, in their order; all labels are read for that.
+    """Return the images of some classes, in their order; this reads all labels.
 
     Raises:
-        UserError: there are no labels, or no images of these classes.
+        UserError: If there are no labels, or no images of these classes.
     """
     labels = source.labels()
     indices = np.flatnonzero(np.isin(labels, classes))
     if not len(indices) or max(classes) >= source.num_classes:
         raise UserError(
             f'config.data.classes={tuple(classes)}: {source.name} {source.split} has classes 0 to '
-            f'{source.num_classes - 1}: name some that it has images of'
+            f'{source.num_classes - 1}: use classes that it has images of'
         )
     return dataclasses.replace(
         source,
@@ -267,34 +264,32 @@ def select_classes(source: ImageSource, classes: Sequence[int]) -> ImageSource:
 def _open_folder(data_dir: str | None, split: str, image_size: int, on_corrupt: str) -> ImageSource:
     if not data_dir:
         raise UserError('config.dataset=folder needs config.data_dir, the folder of the images')
-    pictures = ImageFolder(data_dir, skip_corrupt=on_corrupt == 'skip')
-    info = tfds.core.SplitInfo(name='train', shard_lengths=[len(pictures)], num_bytes=0)
+    folder = ImageFolder(data_dir, skip_corrupt=on_corrupt == 'skip')
+    info = tfds.core.SplitInfo(name='train', shard_lengths=[len(folder)], num_bytes=0)
     try:
         parts = tfds.core.ReadInstruction.from_spec(split).to_absolute({'train': info})
     except ValueError as error:
-        raise UserError(f'{pictures.name} {split} cannot be read: {_first_line(error)}') from error
-    everything = np.arange(len(pictures))
+        raise UserError(f'{folder.name} {split} cannot be read: {_first_line(error)}') from error
+    everything = np.arange(len(folder))
     indices = np.concatenate([everything[part.from_ : part.to] for part in parts])
     if not len(indices):
-        raise UserError(f'{pictures.name} {split} has no images: use another split')
-    side = image_size or pictures.side(_RESIZE)
+        raise UserError(f'{folder.name} {split} has no images: use another split')
+    side = image_size or folder.side(_RESIZE)
     return ImageSource(
-        name=pictures.name,
+        name=folder.name,
         split=split,
-        image_shape=(side, side, pictures.channels),
-        records=CheckedRecords(
-            _Selection(pictures, indices), f'{pictures.name} {split}', on_corrupt
-        ),
-        class_names=tuple(pictures.classes),
+        image_shape=(side, side, folder.channels),
+        records=CheckedRecords(_Selection(folder, indices), f'{folder.name} {split}', on_corrupt),
+        class_names=tuple(folder.classes),
         image_size=image_size,
     )
 
 
 def _data_root(data_dir: str | None) -> epath.Path:
-    given = data_dir or os.environ.get('TFDS_DATA_DIR')
-    root = resolve_path(given or _DEFAULT_DATA_DIR, 'data directory')
-    if given and not root.is_dir():
-        raise UserError(f'data directory {root} does not exist: correct it or create it (mkdir)')
+    path = data_dir or os.environ.get('TFDS_DATA_DIR')
+    root = resolve_path(path or _DEFAULT_DATA_DIR, 'data directory')
+    if path and not root.is_dir():
+        raise UserError(f'data directory {root} does not exist: correct the path or create it')
     return root
 
 
@@ -303,7 +298,7 @@ def _base_name(name: str) -> str:
 
 
 def _find_prepared(name: str, root: epath.Path) -> tfds.core.DatasetBuilder | None:
-    """Returns a builder that reads what is prepared under `root`, whoever prepared it, or None."""
+    """Return a builder that reads a data set prepared under `root`, or None."""
     if not re.fullmatch(r'\w+([/:][\w./:*-]+)?', name):
         raise _unknown(name)
     try:
@@ -313,12 +308,12 @@ def _find_prepared(name: str, root: epath.Path) -> tfds.core.DatasetBuilder | No
     except (ValueError, OSError) as error:
         raise UserError(
             f'{name} in {root} cannot be opened ({_first_line(error)}): '
-            'delete what is there, or set data_dir to another folder'
+            'delete it, or set data_dir to another folder'
         ) from error
 
 
 def _prepare(name: str, root: epath.Path) -> None:
-    """Prepares `name` under `root` in a format that can be read in any order."""
+    """Prepare a data set under `root` in a format with random access."""
     base, _, version = name.partition(':')
     module, cls, our_version = _BUILDERS.get(base, (None, None, None))
     if module and version in ('', our_version):
@@ -328,7 +323,7 @@ def _prepare(name: str, root: epath.Path) -> None:
     elif importlib.util.find_spec('tensorflow') is None:
         raise UserError(
             f'{name} is not prepared in {root}, and TFDS prepares it with TensorFlow only: '
-            f"where that is installed, run tfds.builder('{name}', file_format='array_record', "
+            f"where it is installed, run tfds.builder('{name}', file_format='array_record', "
             'data_dir=DIR).download_and_prepare(), then set data_dir to DIR'
         )
     else:
@@ -337,14 +332,14 @@ def _prepare(name: str, root: epath.Path) -> None:
     tfds.display_progress_bar(sys.stderr.isatty())
     try:
         root.mkdir(parents=True, exist_ok=True)
-        with contextlib.redirect_stdout(sys.stderr):  # TFDS announces itself on stdout
+        with contextlib.redirect_stdout(sys.stderr):  # TFDS prints to stdout.
             make_builder(data_dir=root, file_format='array_record').download_and_prepare()
     except OSError as error:
-        # Another process may have prepared it meanwhile: then its result will be used.
+        # Another process may have prepared the data set in the meantime.
         if _find_prepared(name, root) is None:
             raise UserError(
                 f'cannot prepare {name} in {root} ({_first_line(error)}): '
-                'set data_dir to a folder that can be written to, or to one that has the data set'
+                'set data_dir to a writable folder, or to one that has the data set'
             ) from error
 
 
@@ -353,9 +348,9 @@ def _unknown(name: str) -> UserError:
     close = difflib.get_close_matches(_base_name(name), sorted(known))
     hint = f'did you mean {" or ".join(close)}? ' if close else ''
     return UserError(
-        f'unknown data set {name!r}: {hint}Built in are {" and ".join(_BUILDERS)}; '
-        'any other must be an image data set of TFDS, or be prepared in data_dir; '
-        "'folder' is the picture files below data_dir"
+        f'unknown data set {name!r}: {hint}The built-in data sets are {" and ".join(_BUILDERS)}; '
+        'others must be image data sets of TFDS, or be prepared in data_dir; '
+        "'folder' is the image files in data_dir"
     )
 
 
@@ -384,7 +379,7 @@ def _open_split(
     if height != width:
         raise UserError(
             f'{name} {split} has images of shape {(height, width, channels)}: '
-            f'only squares can be used, so {_RESIZE}'
+            f'images must be square: {_RESIZE}'
         )
     shape = height, width, channels
     return ImageSource(name, split, shape, records, _class_names(builder), image_size)
@@ -400,26 +395,26 @@ def _class_names(builder: tfds.core.DatasetBuilder) -> tuple[str, ...]:
 def _open_records(builder: tfds.core.DatasetBuilder, split: str) -> Records:
     try:
         return _select(builder.as_data_source(split), builder, split)
-    except NotImplementedError:  # TFRecord, say, which has no random access
+    except NotImplementedError:  # The format, e.g. TFRecord, has no random access.
         if importlib.util.find_spec('tensorflow') is None:
             raise UserError(
                 f'{builder.info.full_name} in {builder.data_dir} has the format '
                 f'{builder.info.file_format.value}, which only TensorFlow reads: install '
-                'tensorflow, or set data_dir to another folder, where it is (or, if it is one of '
+                'tensorflow, or set data_dir to another folder, in which it is (or, for '
                 f'{" and ".join(_BUILDERS)}, will be) prepared as array_record'
             ) from None
     return _read_with_tensorflow(builder, split)
 
 
 def _select(records: Records, builder: tfds.core.DatasetBuilder, split: str) -> Records:
-    """Applies a sub-split such as 'train[:100]', which TFDS's Parquet reader ignores (4.9.10)."""
+    """Apply a sub-split such as 'train[:100]', which TFDS's Parquet reader ignores (4.9.10)."""
     shards = builder.info.splits[split].file_instructions
     if len(records) == sum(shard.take for shard in shards):
         return records
     sizes = [shard.examples_in_shard for shard in shards]
     if len(records) != sum(sizes):
         raise UserError(
-            f'{builder.info.full_name} {split}: {builder.data_dir} holds {len(records)} records, '
+            f'{builder.info.full_name} {split}: {builder.data_dir} has {len(records)} records, '
             f'not {sum(sizes)}: delete it and prepare the data set again'
         )
     starts = np.cumsum(sizes) - sizes
@@ -431,13 +426,13 @@ def _select(records: Records, builder: tfds.core.DatasetBuilder, split: str) -> 
 
 
 def _read_with_tensorflow(builder: tfds.core.DatasetBuilder, split: str) -> Records:
-    """Reads a split's images and labels into memory; TensorFlow is kept off the accelerator."""
+    """Read a split's images and labels into memory; TensorFlow does not use the accelerator."""
     import tensorflow as tf
 
     tf.config.set_visible_devices([], 'GPU')
-    wanted = {'image': True} | ({'label': True} if _class_names(builder) else {})
+    features = {'image': True} | ({'label': True} if _class_names(builder) else {})
     dataset = builder.as_dataset(
-        split, decoders=tfds.decode.PartialDecoding(wanted), shuffle_files=False
+        split, decoders=tfds.decode.PartialDecoding(features), shuffle_files=False
     )
     return _InMemory(tfds.as_numpy(dataset))
 

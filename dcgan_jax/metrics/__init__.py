@@ -1,7 +1,4 @@
-"""Metrics of images: functions of features and logits in float64, and what extracts those.
-
-Nothing here knows what made the images.
-"""
+"""Image metrics as functions of features and logits in float64, and feature extractors."""
 
 from dcgan_jax.metrics.frechet import Moments, Statistics, frechet_distance, statistics
 from dcgan_jax.metrics.inception_score import inception_score

@@ -1,4 +1,4 @@
-"""Scores images against a data set: samples of a generator, or anybody's."""
+"""Evaluation of images against a data set."""
 
 import functools
 import hashlib
@@ -26,23 +26,24 @@ from dcgan_jax.metrics import (
 )
 from dcgan_jax.metrics.inception_score import SPLITS
 from dcgan_jax.metrics.kernel_distance import SUBSET_SIZE, SUBSETS
-from dcgan_jax.metrics.mode_coverage import IMAGE_SHAPE, MAX_RMS, MAX_SHARE
-from dcgan_jax.metrics.precision_recall import NEIGHBORS
+from dcgan_jax.metrics.mode_coverage import IMAGE_SHAPE, MAX_RESIDUAL_FRACTION, MAX_RMS
+from dcgan_jax.metrics.precision_recall import NUM_NEIGHBORS
+from dcgan_jax.runtime.batching import rebatch
 from dcgan_jax.runtime.errors import UserError
 from dcgan_jax.runtime.files import write_atomic
 
 
 class Metric(NamedTuple):
-    """What the evaluator needs to know of a metric.
+    """Properties of a metric.
 
     Attributes:
-        figures: Names of its figures in `Evaluation.values`.
-        min_samples: Fewest samples, and fewest real images where they are compared.
-        smaller_is_better: Those of its figures that are better when smaller.
-        compares_features: Whether it needs the features of all real images.
+        results: Names of its results in `Evaluation.values`.
+        min_samples: Smallest number of samples, and of real images if they are compared.
+        smaller_is_better: Results for which smaller is better.
+        compares_features: Whether the metric needs features of real images.
     """
 
-    figures: tuple[str, ...]
+    results: tuple[str, ...]
     min_samples: int
     smaller_is_better: tuple[str, ...] = ()
     compares_features: bool = False
@@ -58,7 +59,7 @@ METRICS = {
     ),
     'inception_score': Metric(('inception_score',), min_samples=SPLITS),
     'precision_recall': Metric(
-        ('precision', 'recall', 'density', 'coverage'), min_samples=NEIGHBORS + 1,
+        ('precision', 'recall', 'density', 'coverage'), min_samples=NUM_NEIGHBORS + 1,
         compares_features=True,
     ),
     'mode_coverage': Metric(
@@ -67,20 +68,18 @@ METRICS = {
     ),
 }  # fmt: skip
 SMALLER_IS_BETTER = tuple(name for metric in METRICS.values() for name in metric.smaller_is_better)
-METRIC_OF_RESULT = {figure: name for name, metric in METRICS.items() for figure in metric.figures}
-_OF_FEATURES = {name for name, metric in METRICS.items() if metric.compares_features}
-_MODES_OF = 'shapes'  # The data set whose modes are known.
+METRIC_OF_RESULT = {result: name for name, metric in METRICS.items() for result in metric.results}
+_FEATURE_METRICS = {name for name, metric in METRICS.items() if metric.compares_features}
+_MODES_DATA_SET = 'shapes'  # The data set with known modes.
 
 
 class Evaluation(NamedTuple):
-    """What was measured and how.
+    """Results of an evaluation.
 
     Attributes:
-        values: figures by name: 'frechet_distance', 'kernel_distance' (and '..._std'),
-            'inception_score' (and '..._std'), 'precision', 'recall', 'density', 'coverage',
-            'modes', 'modes_kl', 'modes_unrecognized'.
-        labels: what each of these is called; 'FID', say.
-        protocol: all that the figures depend on.
+        values: Results by name (see `METRICS`), and standard deviations '..._std'.
+        labels: Display names of the results, e.g. 'FID'.
+        protocol: Settings that the results depend on.
     """
 
     values: dict[str, float]
@@ -89,117 +88,115 @@ class Evaluation(NamedTuple):
 
 
 class Evaluator:
-    """Compares images with those of a split, which are read and extracted at most once."""
+    """Evaluates images against a split, whose features are extracted at most once."""
 
     def __init__(self, config: ConfigDict, source: ImageSource):
-        """Loads the extractor and checks what can be checked before images are drawn.
+        """Load the extractor and check that the metrics can be computed.
 
         Args:
             config: `config.evaluation` of a run.
-            source: the split to compare with.
+            source: The split to compare with.
 
         Raises:
-            UserError: extractor, reference or split don't allow the metrics.
+            UserError: If the extractor, the reference or the split is not suitable.
         """
         self._config, self._source = config, source
-        self._asked = set(config.metrics)
-        if 'mode_coverage' in self._asked and source.name.split('/')[0] != _MODES_OF:
+        self._metrics = set(config.metrics)
+        if 'mode_coverage' in self._metrics and source.name.split('/')[0] != _MODES_DATA_SET:
             raise UserError(
-                f'config.evaluation.metrics: mode_coverage knows the modes of {_MODES_OF!r}, not '
-                f'those of {source.name}: leave it out'
+                f'config.evaluation.metrics: mode_coverage needs the data set {_MODES_DATA_SET!r}, '
+                f'not {source.name}: remove it'
             )
-        if 'mode_coverage' in self._asked and source.image_shape != IMAGE_SHAPE:
+        if 'mode_coverage' in self._metrics and source.image_shape != IMAGE_SHAPE:
             raise UserError(
-                'config.evaluation.metrics: mode_coverage takes images of '
-                f'{IMAGE_SHAPE}, these have {source.image_shape}: leave it out, or '
-                'config.data.image_size'
+                f'config.evaluation.metrics: mode_coverage needs images of shape {IMAGE_SHAPE}, '
+                f'not {source.image_shape}: remove it, or reset config.data.image_size'
             )
-        self._extractor = self._given = None
-        if self._asked != {'mode_coverage'}:
+        self._extractor = self._given_statistics = None
+        if self._metrics != {'mode_coverage'}:
             self._extractor = extractors.load(
                 config.extractor, config.inception_weights, config.batch_size
             )
             self._extractor.check(source.image_shape)
             if config.reference:
-                self._given = reference_stats.read_statistics(config.reference, self._extractor)
-        for metric in _OF_FEATURES & self._asked:
-            short = f'the number of images in {source.name} {source.split}'
-            what = short if len(source) < config.num_real else 'config.evaluation.num_real'
-            self._check_count(metric, min(config.num_real, len(source)), what)
+                self._given_statistics = reference_stats.read_statistics(
+                    config.reference, self._extractor
+                )
+        for metric in _FEATURE_METRICS & self._metrics:
+            name = f'the number of images in {source.name} {source.split}'
+            name = name if len(source) < config.num_real else 'config.evaluation.num_real'
+            self._check_count(metric, min(config.num_real, len(source)), name)
 
     def __call__(
         self, batches: Iterable[np.ndarray], count: int, protocol: dict[str, Any]
     ) -> Evaluation:
-        """Extracts the images' features and computes the metrics of `config.metrics`.
+        """Compute the metrics of `config.metrics`.
 
         Args:
-            batches: uint8 `[b, H, W, C]` each, of any b.
-            count: images in all of them.
-            protocol: what the caller knows of the images: step, seed, say; JSON.
+            batches: Batches of images, each uint8 `[b, H, W, C]` for any b.
+            count: Total number of images.
+            protocol: JSON-serializable description of the images, e.g. step and seed.
 
         Raises:
-            UserError: they are too few for a metric, or don't fit the extractor.
+            UserError: If there are too few images for a metric or they do not fit the extractor.
         """
         self.check(count)
         kept: list[np.ndarray] = []
-        if 'mode_coverage' in self._asked:
-            batches = _keeping(batches, kept)
-        values, labels, how = {}, {}, {}
+        if 'mode_coverage' in self._metrics:
+            batches = _collect(batches, kept)
+        values, labels, settings = {}, {}, {}
         if self._extractor is None:
             for _ in batches:
                 pass
         else:
             features, logits, shape = self._extract(batches, count)
-            how |= {'image_shape': list(shape), 'gray_as_rgb': shape[2] == 1}
-            if self._compares and shape[:2] != self._source.image_shape[:2]:
+            settings |= {'image_shape': list(shape), 'gray_as_rgb': shape[2] == 1}
+            if self._uses_split and shape[:2] != self._source.image_shape[:2]:
                 logging.warning(
-                    'images of %dx%d pixels are compared with real ones of %dx%d',
+                    'comparing images of %dx%d pixels with real images of %dx%d',
                     *(*shape[1::-1], *self._source.image_shape[1::-1]),
                 )
             values, labels = self._compare(features, logits)
-            if 'frechet_distance' in self._asked:
-                # Then FD is far too large.
-                how['singular_covariance'] = min(count, self._statistics.n) <= features.shape[1]
-                if self._statistics.n <= features.shape[1]:
+            if 'frechet_distance' in self._metrics:
+                num_real, dimension = self._statistics.n, features.shape[1]
+                # The distance is then overestimated.
+                settings['singular_covariance'] = min(count, num_real) <= dimension
+                if num_real <= dimension:
                     logging.warning(
-                        '%d real images for %d feature dimensions: the Fréchet distance to so few '
-                        'is far too large',
-                        *(self._statistics.n, features.shape[1]),
+                        'only %d real images for %d feature dimensions: the Fréchet distance is '
+                        'strongly overestimated',
+                        *(num_real, dimension),
                     )
         if kept:
-            shown = mode_coverage(np.concatenate(kept))
+            coverage = mode_coverage(np.concatenate(kept))
             values |= {
-                'modes': shown.modes,
-                'modes_kl': shown.kl,
-                'modes_unrecognized': shown.unrecognized,
+                'modes': coverage.modes,
+                'modes_kl': coverage.kl,
+                'modes_unrecognized': coverage.unrecognized,
             }
             labels |= {
-                'modes': f'modes of {len(shown.counts):,}',
+                'modes': f'modes of {len(coverage.counts):,}',
                 'modes_kl': 'KL to uniform',
-                'modes_unrecognized': 'share unrecognized',
+                'modes_unrecognized': 'fraction unrecognized',
             }
-        how |= self._protocol() | {'n_fake': count} | protocol
-        return Evaluation(values, labels, how)
+        settings |= self._protocol() | {'n_fake': count} | protocol
+        return Evaluation(values, labels, settings)
 
     def check(self, count: int) -> None:
-        """Refuses a number of images that is too small for a metric.
-
-        Raises:
-            UserError: names the metric.
-        """
+        """Raise `UserError` if the number of images is too small for a metric."""
         for metric in self._config.metrics:
             self._check_count(metric, count, 'the number of samples')
 
     def _extract(
         self, batches: Iterable[np.ndarray], count: int
     ) -> tuple[np.ndarray, np.ndarray, tuple[int, int, int]]:
-        """(features, logits, (H, W, C) of the images)."""
+        """Return (features, logits, (H, W, C) of the images)."""
         extracted, shape = [], None
         with tqdm(total=count, desc='Evaluating', unit='image', disable=None) as bar:
-            for piece in _rebatched(batches, self._extractor.preferred_batch_size):
-                shape = piece.shape[1:]
-                extracted.append(self._extractor(piece))
-                bar.update(len(piece))
+            for batch in rebatch(batches, self._extractor.preferred_batch_size):
+                shape = batch.shape[1:]
+                extracted.append(self._extractor(batch))
+                bar.update(len(batch))
         features, logits = zip(*extracted, strict=True)
         return np.concatenate(features), np.concatenate(logits), shape
 
@@ -214,18 +211,18 @@ class Evaluator:
                 values[metric] = frechet_distance(fake.mu, fake.sigma, real.mu, real.sigma)
                 labels[metric] = names.frechet_distance
             elif metric == 'mode_coverage':
-                continue  # of images, not of features
+                continue  # Not based on features.
             elif metric == 'precision_recall':
-                shares = precision_recall(self._real.features, features)._asdict()
-                values |= shares
-                labels |= {name: f'{name} ({self._extractor.name})' for name in shares}
+                results = precision_recall(self._real.features, features)._asdict()
+                values |= results
+                labels |= {name: f'{name} ({self._extractor.name})' for name in results}
             else:
-                mean, spread = (
+                mean, std = (
                     inception_score(logits)
                     if metric == 'inception_score'
                     else kernel_distance(features, self._real.features)
                 )
-                values |= {metric: mean, f'{metric}_std': spread}
+                values |= {metric: mean, f'{metric}_std': std}
                 label = getattr(names, metric)
                 labels |= {metric: label, f'{metric}_std': f'{label} std'}
         return values, labels
@@ -236,14 +233,14 @@ class Evaluator:
             self._source,
             self._extractor,
             num_features=self._config.num_real,
-            whole=self._given is None and 'frechet_distance' in self._asked,
+            with_statistics=self._given_statistics is None and 'frechet_distance' in self._metrics,
         )
 
     @property
-    def _compares(self) -> bool:
-        """Whether with images of the split, not a file of statistics alone."""
-        distance = 'frechet_distance' in self._asked and self._given is None
-        return distance or bool(_OF_FEATURES & self._asked)
+    def _uses_split(self) -> bool:
+        """Whether images of the split are used, and not only a file of statistics."""
+        distance = 'frechet_distance' in self._metrics and self._given_statistics is None
+        return distance or bool(_FEATURE_METRICS & self._metrics)
 
     @functools.cached_property
     def _fingerprint(self) -> str:
@@ -251,11 +248,11 @@ class Evaluator:
 
     @property
     def _statistics(self) -> Statistics:
-        return self._given or self._real.statistics
+        return self._given_statistics or self._real.statistics
 
     def _protocol(self) -> dict[str, Any]:
         protocol = {}
-        if self._compares:
+        if self._uses_split:
             protocol |= {
                 'data_set': self._source.name,
                 'split': self._source.split,
@@ -268,92 +265,79 @@ class Evaluator:
                 'extractor_sha256': self._extractor.sha256,
                 'resize': self._extractor.resize,
             }
-        if 'frechet_distance' in self._asked:
+        if 'frechet_distance' in self._metrics:
             protocol['n_real'] = self._statistics.n
-            if self._given is not None:
+            if self._given_statistics is not None:
                 protocol['reference'] = epath.Path(self._config.reference).name
-                protocol['reference_sha256'] = _sha256(self._given)
-        if _OF_FEATURES & self._asked:
+                protocol['reference_sha256'] = _sha256(self._given_statistics)
+        if _FEATURE_METRICS & self._metrics:
             protocol['n_real_features'] = len(self._real.features)
-        if 'kernel_distance' in self._asked:
+        if 'kernel_distance' in self._metrics:
             protocol['kernel_subsets'] = f'{SUBSETS} of {SUBSET_SIZE:,}'
-        if 'inception_score' in self._asked:
+        if 'inception_score' in self._metrics:
             protocol['inception_score_splits'] = SPLITS
-        if 'precision_recall' in self._asked:
-            protocol['neighbors'] = NEIGHBORS
-        if 'mode_coverage' in self._asked:
+        if 'precision_recall' in self._metrics:
+            protocol['neighbors'] = NUM_NEIGHBORS
+        if 'mode_coverage' in self._metrics:
             protocol |= {
-                'modes_of': _MODES_OF,
+                'modes_of': _MODES_DATA_SET,
                 'modes_max_rms': MAX_RMS,
-                'modes_max_share': MAX_SHARE,
+                'modes_max_share': MAX_RESIDUAL_FRACTION,
             }
         return protocol
 
     @staticmethod
-    def _check_count(metric: str, count: int, what: str) -> None:
-        if count < METRICS[metric].min_samples:
+    def _check_count(metric: str, count: int, name: str) -> None:
+        minimum = METRICS[metric].min_samples
+        if count < minimum:
             raise UserError(
-                f'{what} is {count}, and {metric} needs at least {METRICS[metric].min_samples}: '
-                'have more images, or leave it out of config.evaluation.metrics'
+                f'{name} is {count}, and {metric} needs at least {minimum}: use more images, or '
+                'remove it from config.evaluation.metrics'
             )
 
 
 def write(folder: epath.Path, name: str, evaluation: Evaluation) -> epath.Path:
-    """Writes an evaluation as JSON, whole: the values, then `labels` and `protocol`.
+    """Write an evaluation to `NAME_EXTRACTOR_N_HASH.json` and return the path.
 
-    Its file is `NAME_EXTRACTOR_N_HASH.json`, the hash that of metrics and protocol: another
-    evaluation overwrites nothing.
+    The hash is that of the metrics and the protocol, so that no other evaluation is overwritten.
     """
     protocol = evaluation.protocol
-    said = json.dumps([sorted(evaluation.values), protocol], sort_keys=True)
-    digest = hashlib.sha256(said.encode()).hexdigest()[:8]
-    # A file's name has at most 255 bytes, be those of users as long.
-    stem, extractor = (_short(part) for part in (name, protocol.get('extractor', 'modes')))
+    identity = json.dumps([sorted(evaluation.values), protocol], sort_keys=True)
+    digest = hashlib.sha256(identity.encode()).hexdigest()[:8]
+    # File names are limited to 255 bytes.
+    stem, extractor = (_truncate(part) for part in (name, protocol.get('extractor', 'modes')))
     path = folder / f'{stem}_{extractor}_{protocol["n_fake"]}_{digest}.json'
     content = evaluation.values | {'labels': evaluation.labels, 'protocol': evaluation.protocol}
     return write_atomic(path, f'{json.dumps(content, indent=2)}\n'.encode())
 
 
-def _short(name: str) -> str:
+def _truncate(name: str) -> str:
     return name.encode(errors='replace')[:80].decode(errors='ignore')
 
 
-def line(evaluation: Evaluation) -> str:
-    """An evaluation in one line for the terminal."""
+def summary(evaluation: Evaluation) -> str:
+    """Return a one-line summary of an evaluation."""
     values, labels, protocol = evaluation
     parts = []
     for name, value in values.items():
         if not name.endswith('_std'):
-            spread = f' ± {values[f"{name}_std"]:.2g}' if f'{name}_std' in values else ''
-            parts.append(f'{labels[name]}: {value:.4g}{spread}')
-    against = protocol.get('reference') or f'{protocol.get("data_set")} {protocol.get("split")}'
+            std = f' ± {values[f"{name}_std"]:.2g}' if f'{name}_std' in values else ''
+            parts.append(f'{labels[name]}: {value:.4g}{std}')
+    reference = protocol.get('reference') or f'{protocol.get("data_set")} {protocol.get("split")}'
     if 'n_real' in protocol:
-        against = f'{protocol["n_real"]:,} of {against}'
-    compared = f' against {against}' if 'reference' in protocol or 'data_set' in protocol else ''
-    return f'{" | ".join(parts)} ({protocol["n_fake"]:,} images{compared})'
+        reference = f'{protocol["n_real"]:,} of {reference}'
+    against = f' against {reference}' if 'reference' in protocol or 'data_set' in protocol else ''
+    return f'{" | ".join(parts)} ({protocol["n_fake"]:,} images{against})'
 
 
 def _sha256(statistics: Statistics) -> str:
-    """Of the numbers, whatever file they were in."""
+    """Return a hash of the values, independent of the file."""
     content = statistics.mu.tobytes() + statistics.sigma.tobytes() + str(statistics.n).encode()
     return hashlib.sha256(content).hexdigest()
 
 
-def _rebatched(batches: Iterable[np.ndarray], size: int) -> Iterator[np.ndarray]:
-    """The same images in pieces of `size`; the last may be smaller."""
-    left: list[np.ndarray] = []
-    for batch in batches:
-        left.append(batch)
-        while sum(map(len, left)) >= size:
-            joined = np.concatenate(left)
-            yield joined[:size]
-            left = [joined[size:]]
-    if sum(map(len, left)):
-        yield np.concatenate(left)
-
-
-def _keeping(batches: Iterable[np.ndarray], kept: list[np.ndarray]) -> Iterator[np.ndarray]:
-    """The same batches, each added to `kept` as it goes by."""
+def _collect(batches: Iterable[np.ndarray], kept: list[np.ndarray]) -> Iterator[np.ndarray]:
+    """Yield the batches and append each of them to `kept`."""
     for batch in batches:
         kept.append(batch)
         yield batch

@@ -1,4 +1,4 @@
-"""Feature extractors: images to features and logits, by name or from a `jax.export` artifact."""
+"""Extractors of features and logits: Inception, or an artifact of `jax.export`."""
 
 import concurrent.futures
 import functools
@@ -22,11 +22,13 @@ from dcgan_jax.runtime.files import resolve_path
 Function = Callable[[Any, jax.Array], tuple[jax.Array, jax.Array]]
 
 INCEPTIONS = tuple(inception.RESIZES)
-_CPU_BATCHES = 2  # computed at once by one device: one leaves most of a second core idle
+_CPU_BATCHES = (
+    2  # Concurrent batches of a CPU device; a single one leaves a second core mostly idle.
+)
 
 
 class Labels(NamedTuple):
-    """What figures may be called: FID is the name of one extractor's Fréchet distance only."""
+    """Display names of results; only one extractor's Fréchet distance is called FID."""
 
     frechet_distance: str
     kernel_distance: str
@@ -34,14 +36,14 @@ class Labels(NamedTuple):
 
 
 class Extractor:
-    """Maps images to features and logits, in batches of one compiled size.
+    """Maps images to features and logits in fixed-size batches.
 
     Attributes:
-        name: 'inception', 'inception_pytorch_fid', or an artifact's file stem.
-        labels: the figures' names.
-        sha256: of the weights or the artifact.
-        resize: how images become the network's input, for protocols.
-        dimension: of a feature.
+        name: 'inception', 'inception_pytorch_fid', or the file stem of an artifact.
+        labels: Display names of results.
+        sha256: SHA-256 of the weights or of the artifact.
+        resize: Description of the preprocessing, for protocols.
+        dimension: Number of features.
     """
 
     def __init__(
@@ -56,110 +58,108 @@ class Extractor:
         batch_size: int,
         size: tuple[int, int] | None = None,
     ):
-        """Wraps a function, which is compiled at the first call.
+        """Wrap a function, which is compiled at the first call.
 
         Args:
-            function: see `Function`.
-            variables: its first argument, arrays.
-            name: see above.
-            labels: see above.
-            sha256: see above.
-            resize: see above.
-            batch_size: images a compiled call, on each device.
-            size: (H, W) of the images, None for any.
+            function: See `Function`.
+            variables: First argument of the function, a pytree of arrays.
+            name: See above.
+            labels: See above.
+            sha256: See above.
+            resize: See above.
+            batch_size: Images per compiled call on each device.
+            size: (H, W) of the images, or None for any.
         """
         self.name, self.labels, self.sha256, self.resize = name, labels, sha256, resize
         mesh = sharding.create_mesh()
-        # Not by sharding alone: a serialized program would run whole on every device.
-        divided = jax.shard_map(
+        # With sharding alone, a serialized program would process the full batch on every device.
+        sharded = jax.shard_map(
             function,
             mesh=mesh,
             in_specs=(sharding.REPLICATED, sharding.SHARDED),
             out_specs=sharding.SHARDED,
         )
-        everywhere, self._divided = sharding.replicated(mesh), sharding.sharded(mesh)
-        self._function = jax.jit(divided, out_shardings=everywhere)
-        self._variables = jax.device_put(variables, everywhere)
+        replicated, self._sharding = sharding.replicated(mesh), sharding.sharded(mesh)
+        self._function = jax.jit(sharded, out_shardings=replicated)
+        self._variables = jax.device_put(variables, replicated)
         self._batch_size = batch_size * mesh.size
         cores = os.cpu_count() if jax.default_backend() == 'cpu' else 1
-        # Programs over several devices must not overtake each other.
+        # Programs on several devices must run in the same order on all of them.
         self._batches = _CPU_BATCHES if mesh.size == 1 and cores > 1 else 1
         self._size = size
         example = jax.ShapeDtypeStruct((self._batch_size, *(size or (32, 32)), 3), np.uint8)
         self.dimension, self._classes = (
             out.shape[1] for out in jax.eval_shape(self._function, variables, example)
         )
-        self._told_of_gray = False
+        self._warned_grayscale = False
 
     @property
     def preferred_batch_size(self) -> int:
-        """Images that a call takes with the least waste; it takes any other number too."""
+        """The most efficient number of images per call; any other number is also allowed."""
         return self._batches * self._batch_size
 
     def check(self, shape: tuple[int, int, int]) -> None:
-        """Refuses images whose (H, W, C) it can't take.
-
-        Raises:
-            UserError: they have another size, or neither one nor three channels.
-        """
+        """Raise `UserError` if images of shape (H, W, C) are not supported."""
         if self._size and shape[:2] != self._size:
             raise UserError(
                 f'extractor {self.name} takes images of {self._size[0]}x{self._size[1]} pixels, '
-                f'these have {shape[0]}x{shape[1]}: choose another config.evaluation.extractor'
+                f'not {shape[0]}x{shape[1]}: use another config.evaluation.extractor'
             )
         if shape[2] not in (1, 3):
-            raise UserError(f'extractor {self.name} takes RGB or gray images, not {shape[2]} bands')
+            raise UserError(
+                f'extractor {self.name} takes RGB or grayscale images, not {shape[2]} channels'
+            )
 
     def __call__(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Extracts features and logits; an image's do not depend on the others.
+        """Extract features and logits; the results of an image do not depend on other images.
 
         Args:
-            images: uint8 `[N, H, W, 3]`, or gray `[N, H, W, 1]`, whose RGB values are equal.
+            images: RGB or grayscale images, uint8 `[N, H, W, 3]` or `[N, H, W, 1]`.
 
         Returns:
-            features float32 `[N, D]`, logits float32 `[N, K]`.
+            Features, float32 `[N, D]`, and logits, float32 `[N, K]`.
 
         Raises:
-            UserError: see `check`.
+            UserError: See `check`.
         """
         if images.dtype != np.uint8 or images.ndim != 4:
             raise ValueError(f'uint8 [N, H, W, C] expected, got {images.dtype} {images.shape}')
         self.check(images.shape[1:])
         if images.shape[3] == 1:
-            if not self._told_of_gray:
-                logging.info('extractor %s: gray images are taken as RGB', self.name)
-                self._told_of_gray = True
+            if not self._warned_grayscale:
+                logging.info('extractor %s: converting grayscale images to RGB', self.name)
+                self._warned_grayscale = True
             images = np.repeat(images, 3, axis=3)
         starts = range(0, len(images), self._batch_size)
         batches = [images[start : start + self._batch_size] for start in starts]
         with concurrent.futures.ThreadPoolExecutor(self._batches) as threads:
-            results = list(threads.map(self._batch, batches))
+            results = list(threads.map(self._extract_batch, batches))
         features = [np.empty((0, self.dimension), np.float32), *(pair[0] for pair in results)]
         logits = [np.empty((0, self._classes), np.float32), *(pair[1] for pair in results)]
         return np.concatenate(features), np.concatenate(logits)
 
-    def _batch(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Pads one batch to the compiled size."""
+    def _extract_batch(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Pad a batch to the compiled size and extract its features and logits."""
         padded = np.zeros((self._batch_size, *images.shape[1:]), np.uint8)
         padded[: len(images)] = images
-        placed = sharding.place(padded, self._divided)
+        placed = sharding.place(padded, self._sharding)
         features, logits = jax.device_get(self._function(self._variables, placed))
         return features[: len(images)], logits[: len(images)]
 
 
 def load(name_or_path: epath.PathLike, weights: str = '', batch_size: int = 16) -> Extractor:
-    """Makes an extractor.
+    """Load an extractor.
 
-    An artifact is a program that runs here: take it from those you trust only.
+    An artifact is executed: only use files from trusted sources.
 
     Args:
-        name_or_path: 'inception', 'inception_pytorch_fid', or a file that `jax.export` serialized,
-            whose function maps uint8 [b, H, W, 3] as `Function` does, its H and W fixed or free.
-        weights: file with Inception's weights; '' downloads the published ones once.
-        batch_size: images a compiled call.
+        name_or_path: 'inception', 'inception_pytorch_fid', or an artifact of `jax.export` with the
+            signature of `Function` without variables; H and W may be fixed or symbolic.
+        weights: File with Inception's weights; '' downloads the published ones once.
+        batch_size: Images per compiled call on each device.
 
     Raises:
-        UserError: there is no such extractor, its file can't be used, or the download failed.
+        UserError: If there is no such extractor, its file is invalid, or the download fails.
     """
     if name_or_path in INCEPTIONS:
         return _load_inception(name_or_path, weights, batch_size)
@@ -167,26 +167,26 @@ def load(name_or_path: epath.PathLike, weights: str = '', batch_size: int = 16) 
     if not path.is_file():
         raise UserError(
             f'config.evaluation.extractor={os.fspath(name_or_path)} is neither one of '
-            f'{", ".join(INCEPTIONS)} nor a file (made by jax.export): correct it'
+            f'{", ".join(INCEPTIONS)} nor a file (of jax.export): correct it'
         )
     return _load_artifact(path, batch_size)
 
 
 def _load_inception(name: str, weights: str, batch_size: int) -> Extractor:
     variables, sha256 = inception.load_weights(weights)
-    whose = '' if name == 'inception' else ' (pytorch-fid)'
+    suffix = '' if name == 'inception' else ' (pytorch-fid)'
     return Extractor(
         functools.partial(inception.apply, name=name),
         variables,
         name=name,
-        labels=Labels(*(f'{short}{whose}' for short in ('FID', 'KID', 'IS'))),
+        labels=Labels(*(f'{short}{suffix}' for short in ('FID', 'KID', 'IS'))),
         sha256=sha256,
         resize=inception.RESIZES[name],
         batch_size=batch_size,
     )
 
 
-# What JAX raises for programs that contradict themselves; XLA's own errors are RuntimeErrors.
+# Raised by JAX for inconsistent programs; XLA's errors are RuntimeErrors.
 _FAILURES = (RuntimeError, ValueError, TypeError, LookupError, AssertionError)
 
 
@@ -200,16 +200,16 @@ def _load_artifact(path: epath.Path, batch_size: int) -> Extractor:
         raise UserError(
             f'{path} needs the package flatbuffers: pip install -r requirements.txt'
         ) from error
-    except Exception as error:  # flatbuffers checks nothing, so damage shows in any way
+    except Exception as error:  # flatbuffers does not validate files.
         raise UserError(
-            f'config.evaluation.extractor={path} is damaged, or no file that jax.export '
-            'serialized: give another'
+            f'config.evaluation.extractor={path} is damaged, or not a file serialized by '
+            'jax.export: use another'
         ) from error
     _check_signature(path, exported)
     if jax.default_backend() not in _backends(exported.platforms):
         raise UserError(
             f'{path} was exported for {", ".join(exported.platforms)}, not for '
-            f'{jax.default_backend()}: export it for that too'
+            f'{jax.default_backend()}: export it for that platform as well'
         )
     height, width = exported.in_avals[0].shape[1:3]
     fixed = isinstance(height, int) and isinstance(width, int)
@@ -224,36 +224,36 @@ def _load_artifact(path: epath.Path, batch_size: int) -> Extractor:
             batch_size=batch_size,
             size=(height, width) if fixed else None,
         )
-        # Damage to the program itself shows only when it is compiled: now, not after hours.
+        # Compiles the program, so that damage to it is found now.
         example = np.zeros((1, *((height, width) if fixed else (32, 32)), 3), np.uint8)
         outputs = extractor(example)
     except _FAILURES as error:
         reason = next(iter(str(error).splitlines()), '')[:200]
         raise UserError(
             f'config.evaluation.extractor={path} does not run ({type(error).__name__}: {reason}): '
-            'export it anew'
+            'export it again'
         ) from error
     if not all(np.isfinite(output).all() for output in outputs):
         raise UserError(
-            f'config.evaluation.extractor={path} makes features or logits of a black image that '
-            'are not finite: its weights are broken, export it anew'
+            f'config.evaluation.extractor={path} gives features or logits that are not finite for '
+            'a black image: its weights are damaged, export it again'
         )
     return extractor
 
 
 def _backends(platforms: tuple[str, ...]) -> set[str]:
-    """`jax.export`'s names of platforms as `jax.default_backend` calls them."""
+    """Return the names of `jax.default_backend` for the platforms of `jax.export`."""
     return {{'cuda': 'gpu', 'rocm': 'gpu'}.get(platform, platform) for platform in platforms}
 
 
 def _check_signature(path: epath.Path, exported: jax.export.Exported) -> None:
-    """Refuses an artifact that is no `Function` or whose batch size is fixed."""
+    """Raise `UserError` unless an artifact has the signature of `Function` and any batch size."""
 
-    def described(avals: tuple[jax.core.ShapedArray, ...]) -> str:
+    def describe(avals: tuple[jax.core.ShapedArray, ...]) -> str:
         return ', '.join(f'{a.dtype}[{",".join(map(str, a.shape))}]' for a in avals)
 
     ins, outs = exported.in_avals, exported.out_avals
-    good = (
+    valid = (
         len(ins) == 1
         and len(outs) == 2
         and exported.out_tree == jax.tree.structure((0, 0))
@@ -264,8 +264,8 @@ def _check_signature(path: epath.Path, exported: jax.export.Exported) -> None:
         and all(out.shape[0] == ins[0].shape[0] for out in outs)
         and all(isinstance(out.shape[1], int) for out in outs)
     )
-    if not good:
+    if not valid:
         raise UserError(
-            f'config.evaluation.extractor={path} maps {described(ins)} to {described(outs)}; an '
-            'extractor maps uint8[b,H,W,3] to float32[b,D] features and float32[b,K] logits, b free'
+            f'config.evaluation.extractor={path} maps {describe(ins)} to {describe(outs)}; it must '
+            'map uint8[b,H,W,3] to features float32[b,D] and logits float32[b,K] for any b'
         )

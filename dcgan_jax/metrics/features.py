@@ -1,38 +1,30 @@
-"""What all metrics ask of their input."""
+"""Validation of features."""
 
 import numpy as np
 
 from dcgan_jax.runtime.errors import UserError
 
 
-def check(features: np.ndarray, least: int, what: str = 'features') -> None:
-    """Refuses what is not `[N, D]` with N at least `least` and all finite.
-
-    Raises:
-        UserError: says which of these.
-    """
+def check(features: np.ndarray, minimum: int, name: str = 'features') -> None:
+    """Raise `UserError` unless features are `[N, D]` with N at least `minimum`, and finite."""
     if features.ndim != 2:
-        raise UserError(f'{what} must be an array [N, D], got shape {features.shape}')
-    if len(features) < least:
-        raise UserError(f'{len(features)} {what} are too few: give at least {least}')
+        raise UserError(f'{name} must be an array [N, D], got shape {features.shape}')
+    if len(features) < minimum:
+        raise UserError(f'{len(features)} {name} are too few: use at least {minimum}')
     if not np.isfinite(features).all():
-        wrong = np.flatnonzero(~np.isfinite(features).all(1))
+        rows = np.flatnonzero(~np.isfinite(features).all(1))
         raise UserError(
-            f'{len(wrong)} of {len(features)} {what} are not finite (the first: row {wrong[0]}): '
-            'the images or the extractor that they come from are broken'
+            f'{len(rows)} of {len(features)} {name} are not finite (the first: row {rows[0]}): '
+            'check the images and the extractor'
         )
 
 
-def check_pair(first: np.ndarray, second: np.ndarray, least: int) -> None:
-    """`check` for two sets that are to be compared, which must have the same D.
-
-    Raises:
-        UserError: says which.
-    """
-    check(first, least, 'features of the first set')
-    check(second, least, 'features of the second set')
+def check_pair(first: np.ndarray, second: np.ndarray, minimum: int) -> None:
+    """Raise `UserError` unless both sets are valid (see `check`) and have the same D."""
+    check(first, minimum, 'features of the first set')
+    check(second, minimum, 'features of the second set')
     if first.shape[1] != second.shape[1]:
         raise UserError(
-            f'features of {first.shape[1]} and {second.shape[1]} dimensions can not be compared: '
-            'take both from the same extractor'
+            f'features of {first.shape[1]} and {second.shape[1]} dimensions cannot be compared: '
+            'use the same extractor for both'
         )

@@ -1,8 +1,8 @@
 """The Inception network of the FID: TensorFlow's graph of 2015-12-05.
 
-It is Inception v3 (Szegedy et al. 2015, arXiv:1512.00567) with 1,008 outputs and two peculiarities,
-which its ports to PyTorch (pytorch-fid, torch-fidelity) have too: average pools leave out the
-padding, and the last block has a max pool in their place. Names of layers are those ports'.
+It is Inception v3 (Szegedy et al. 2015, arXiv:1512.00567) with 1,008 outputs and two differences,
+which are also in its PyTorch ports (pytorch-fid, torch-fidelity): average pooling excludes the
+padding, and the last block uses max pooling instead. Layers are named as in those ports.
 """
 
 from pathlib import Path
@@ -23,7 +23,7 @@ URL = (
 )
 SHA256 = '6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2'
 
-SIZE = 299  # pixels a side of what the network sees
+SIZE = 299  # Height and width of the network's input.
 FEATURES, CLASSES = 2048, 1008
 
 RESIZES = {
@@ -35,7 +35,7 @@ RESIZES = {
 
 
 class ConvNorm(nn.Module):
-    """Convolution, BatchNorm in evaluation, ReLU."""
+    """Convolution, BatchNorm in evaluation mode, and ReLU."""
 
     features: int
     kernel: tuple[int, int] = (1, 1)
@@ -44,7 +44,7 @@ class ConvNorm(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        """[B, H, W, C] to [B, H', W', features]."""
+        """Map [B, H, W, C] to [B, H', W', features]."""
         x = nn.Conv(
             self.features,
             self.kernel,
@@ -58,7 +58,7 @@ class ConvNorm(nn.Module):
 
 
 def _same(features: int, kernel: tuple[int, int], name: str) -> ConvNorm:
-    """A convolution that keeps height and width."""
+    """Return a convolution that preserves height and width."""
     return ConvNorm(features, kernel, padding=(kernel[0] // 2, kernel[1] // 2), name=name)
 
 
@@ -68,49 +68,49 @@ def _chain(x: jax.Array, prefix: str, *layers: tuple[int, tuple[int, int]]) -> j
     return x
 
 
-def _average(x: jax.Array) -> jax.Array:
+def _avg_pool(x: jax.Array) -> jax.Array:
     return nn.avg_pool(x, (3, 3), (1, 1), ((1, 1), (1, 1)), count_include_pad=False)
 
 
-def _shrink(x: jax.Array) -> jax.Array:
+def _downsample(x: jax.Array) -> jax.Array:
     return nn.max_pool(x, (3, 3), (2, 2))
 
 
 class BlockA(nn.Module):
-    """At 35x35."""
+    """Block at 35x35."""
 
     pool_features: int
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        """[B, 35, 35, C] to [B, 35, 35, 224 + pool_features]."""
+        """Map [B, 35, 35, C] to [B, 35, 35, 224 + pool_features]."""
         one = _same(64, (1, 1), 'branch1x1')(x)
         five = _chain(x, 'branch5x5', (48, (1, 1)), (64, (5, 5)))
         double = _chain(x, 'branch3x3dbl', (64, (1, 1)), (96, (3, 3)), (96, (3, 3)))
-        pool = _same(self.pool_features, (1, 1), 'branch_pool')(_average(x))
+        pool = _same(self.pool_features, (1, 1), 'branch_pool')(_avg_pool(x))
         return jnp.concatenate([one, five, double, pool], -1)
 
 
 class BlockB(nn.Module):
-    """From 35x35 to 17x17."""
+    """Block from 35x35 to 17x17."""
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        """[B, 35, 35, 288] to [B, 17, 17, 768]."""
+        """Map [B, 35, 35, 288] to [B, 17, 17, 768]."""
         three = ConvNorm(384, (3, 3), 2, name='branch3x3')(x)
         double = _chain(x, 'branch3x3dbl', (64, (1, 1)), (96, (3, 3)))
         double = ConvNorm(96, (3, 3), 2, name='branch3x3dbl_3')(double)
-        return jnp.concatenate([three, double, _shrink(x)], -1)
+        return jnp.concatenate([three, double, _downsample(x)], -1)
 
 
 class BlockC(nn.Module):
-    """At 17x17."""
+    """Block at 17x17."""
 
     inner: int
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        """[B, 17, 17, 768] to the same."""
+        """Map [B, 17, 17, 768] to the same shape."""
         inner, row, column = self.inner, (1, 7), (7, 1)
         one = _same(192, (1, 1), 'branch1x1')(x)
         seven = _chain(x, 'branch7x7', (inner, (1, 1)), (inner, row), (192, column))
@@ -119,35 +119,35 @@ class BlockC(nn.Module):
             'branch7x7dbl',
             (inner, (1, 1)), (inner, column), (inner, row), (inner, column), (192, row),
         )  # fmt: skip
-        pool = _same(192, (1, 1), 'branch_pool')(_average(x))
+        pool = _same(192, (1, 1), 'branch_pool')(_avg_pool(x))
         return jnp.concatenate([one, seven, double, pool], -1)
 
 
 class BlockD(nn.Module):
-    """From 17x17 to 8x8."""
+    """Block from 17x17 to 8x8."""
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        """[B, 17, 17, 768] to [B, 8, 8, 1280]."""
+        """Map [B, 17, 17, 768] to [B, 8, 8, 1280]."""
         three = _chain(x, 'branch3x3', (192, (1, 1)))
         three = ConvNorm(320, (3, 3), 2, name='branch3x3_2')(three)
         seven = _chain(x, 'branch7x7x3', (192, (1, 1)), (192, (1, 7)), (192, (7, 1)))
         seven = ConvNorm(192, (3, 3), 2, name='branch7x7x3_4')(seven)
-        return jnp.concatenate([three, seven, _shrink(x)], -1)
+        return jnp.concatenate([three, seven, _downsample(x)], -1)
 
 
 class BlockE(nn.Module):
-    """At 8x8; the last one has a max pool."""
+    """Block at 8x8; the last one has max pooling."""
 
     last: bool
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        """[B, 8, 8, C] to [B, 8, 8, 2048]."""
+        """Map [B, 8, 8, C] to [B, 8, 8, 2048]."""
         one = _same(320, (1, 1), 'branch1x1')(x)
         three = _same(384, (1, 1), 'branch3x3_1')(x)
         double = _chain(x, 'branch3x3dbl', (448, (1, 1)), (384, (3, 3)))
-        pooled = nn.max_pool(x, (3, 3), (1, 1), ((1, 1), (1, 1))) if self.last else _average(x)
+        pooled = nn.max_pool(x, (3, 3), (1, 1), ((1, 1), (1, 1))) if self.last else _avg_pool(x)
         return jnp.concatenate(
             [
                 one,
@@ -162,19 +162,19 @@ class BlockE(nn.Module):
 
 
 class Inception(nn.Module):
-    """Float32 images [B, 299, 299, 3], about -1 to 1, to features [B, 2048], logits [B, 1008].
+    """The Inception network.
 
-    The logits are without the bias, as the Inception Score takes them.
+    The logits have no bias, as in the Inception Score.
     """
 
     @nn.compact
     def __call__(self, x: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """Applies the network."""
+        """Map images [B, 299, 299, 3] in about [-1, 1] to features [B, 2048], logits [B, 1008]."""
         x = ConvNorm(32, (3, 3), 2, name='Conv2d_1a_3x3')(x)
         x = ConvNorm(32, (3, 3), name='Conv2d_2a_3x3')(x)
-        x = _shrink(_same(64, (3, 3), 'Conv2d_2b_3x3')(x))
+        x = _downsample(_same(64, (3, 3), 'Conv2d_2b_3x3')(x))
         x = _same(80, (1, 1), 'Conv2d_3b_1x1')(x)
-        x = _shrink(ConvNorm(192, (3, 3), name='Conv2d_4a_3x3')(x))
+        x = _downsample(ConvNorm(192, (3, 3), name='Conv2d_4a_3x3')(x))
         for name, pool_features in (('Mixed_5b', 32), ('Mixed_5c', 64), ('Mixed_5d', 64)):
             x = BlockA(pool_features, name=name)(x)
         x = BlockB(name='Mixed_6a')(x)
@@ -190,24 +190,24 @@ class Inception(nn.Module):
 
 
 def apply(variables: Any, images: jax.Array, name: str) -> tuple[jax.Array, jax.Array]:
-    """Features and logits of uint8 images `[B, H, W, 3]`, resized as extractor `name` does it."""
+    """Return features and logits of uint8 images `[B, H, W, 3]` for the extractor `name`."""
     x = resize(images.astype(jnp.float32), name)
     x = (x - 128) / 128 if name == 'inception' else 2 * (x / 255) - 1
     return Inception().apply(variables, x)
 
 
 def resize(images: jax.Array, name: str) -> jax.Array:
-    """Float32 `[B, H, W, C]` to `[B, 299, 299, C]`, as extractor `name` does it."""
+    """Resize images, float32 `[B, H, W, C]`, to `[B, 299, 299, C]` for the extractor `name`."""
     for axis in (2, 1):
-        before, after, share = _neighbors(images.shape[axis], name)
+        before, after, weight = _source_pixels(images.shape[axis], name)
         low, high = (jnp.take(images, index, axis=axis) for index in (before, after))
-        share = np.expand_dims(share, [other for other in range(4) if other != axis])
-        images = low + (high - low) * share
+        weight = np.expand_dims(weight, [other for other in range(4) if other != axis])
+        images = low + (high - low) * weight
     return images
 
 
-def _neighbors(size: int, name: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The two pixels that each new one lies between, and how far it is from the first."""
+def _source_pixels(size: int, name: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return the two source pixels of each target pixel, and the weight of the second."""
     target = np.arange(SIZE, dtype=np.float32)
     scale = np.float32(size / SIZE)
     if name == 'inception':
@@ -252,11 +252,11 @@ def load_weights(path: str) -> tuple[Any, str]:
 
 
 def published_weights() -> Path:
-    """Where the published weights lie, after a download if need be."""
+    """Return the path of the published weights, after downloading them if needed."""
     path = Path(cache_dir.folder()) / URL.rsplit('/', 1)[-1]
     remedy = (
-        f'try again, or put the file at {path}, or name another by '
-        'config.evaluation.inception_weights'
+        f'try again, or put the file at {path}, or set config.evaluation.inception_weights to '
+        'another file'
     )
     download.fetch(URL, path, SHA256, remedy)
     return path

@@ -10,20 +10,20 @@ SPLITS = 10
 def inception_score(
     logits: np.ndarray, splits: int = SPLITS, seed: int = 2020
 ) -> tuple[float, float]:
-    """exp(E[KL(p(y|x) || p(y))]): its mean and spread over parts of the samples.
+    """Compute the mean and standard deviation of exp(E[KL(p(y|x) || p(y))]) over splits.
 
     Args:
-        logits: of a classifier, `[N, classes]`.
-        splits: parts, of N / splits samples each after a shuffle (torch-fidelity's for this seed).
-        seed: of the shuffle.
+        logits: Logits of a classifier, `[N, classes]`.
+        splits: Number of splits, after a shuffle (identical to torch-fidelity's for this seed).
+        seed: Seed of the shuffle.
 
     Returns:
-        Mean and standard deviation over the parts, each from 1 to the number of classes.
+        Mean and standard deviation over the splits, each from 1 to the number of classes.
 
     Raises:
-        UserError: fewer samples than parts, or some logits are not finite.
+        UserError: If there are fewer samples than splits, or some logits are not finite.
     """
-    features_lib.check(logits, least=splits, what='logits')
+    features_lib.check(logits, minimum=splits, name='logits')
     order = np.random.RandomState(seed).permutation(len(logits))
     scores = []
     for split in range(splits):
@@ -31,7 +31,7 @@ def inception_score(
         log_p = _log_softmax(np.asarray(logits[rows], np.float64))
         p = np.exp(log_p)
         marginal = p.mean(0)
-        # A class that no sample has adds nothing: 0 log(0 / 0) = 0.
+        # By convention, 0 log(0 / 0) = 0.
         log_marginal = np.log(marginal, out=np.zeros_like(marginal), where=marginal > 0)
         scores.append(np.exp((p * (log_p - log_marginal)).sum(1).mean()))
     return float(np.mean(scores)), float(np.std(scores))

@@ -1,4 +1,4 @@
-"""The kernel distance (Bińkowski et al. 2018, arXiv:1801.01401), on Inception features the KID."""
+"""Kernel distance (Bińkowski et al. 2018, arXiv:1801.01401); KID with Inception features."""
 
 import numpy as np
 
@@ -15,24 +15,24 @@ def kernel_distance(
     subset_size: int = SUBSET_SIZE,
     seed: int = 2020,
 ) -> tuple[float, float]:
-    """Mean and spread of the unbiased squared MMD over random subsets.
+    """Compute the mean and standard deviation of the unbiased squared MMD over random subsets.
 
     The kernel is (x.y / D + 1)^3. The subsets are those of torch-fidelity for the same seed.
 
     Args:
-        features1: `[N1, D]`.
-        features2: `[N2, D]`.
-        subsets: how many.
-        subset_size: features of each set in a subset, drawn without replacement.
-        seed: of the draw.
+        features1: Features of the first set, `[N1, D]`.
+        features2: Features of the second set, `[N2, D]`.
+        subsets: Number of subsets.
+        subset_size: Number of features in a subset of each set, sampled without replacement.
+        seed: Seed of the sampling.
 
     Returns:
-        Mean and standard deviation over the subsets; the mean may be below 0.
+        Mean and standard deviation over the subsets; the mean may be negative.
 
     Raises:
-        UserError: a set has fewer features than a subset, or some are not finite.
+        UserError: If a set is smaller than a subset, or features are not finite.
     """
-    features_lib.check_pair(features1, features2, least=subset_size)
+    features_lib.check_pair(features1, features2, minimum=subset_size)
     rng = np.random.RandomState(seed)
     values = []
     for _ in range(subsets):
@@ -43,7 +43,7 @@ def kernel_distance(
 
 
 def squared_mmd(x: np.ndarray, y: np.ndarray) -> float:
-    """The unbiased estimate for two sets of M features `[M, D]` (eq. 4), in float64."""
+    """Compute the unbiased estimate for two sets of features `[M, D]` (eq. 4), in float64."""
     x, y = np.asarray(x, np.float64), np.asarray(y, np.float64)
     count = len(x)
     within = 0.0
@@ -55,4 +55,4 @@ def squared_mmd(x: np.ndarray, y: np.ndarray) -> float:
 
 def _kernel(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     base = x @ y.T / x.shape[1] + 1
-    return base * base * base  # NumPy's ** 3 takes as long as the matrix product.
+    return base * base * base  # NumPy's ** 3 is as slow as the matrix product.

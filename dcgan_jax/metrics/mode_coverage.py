@@ -1,7 +1,8 @@
-"""Which of the 1,000 modes of `shapes` samples show, and how evenly: counted, not estimated.
+"""Mode coverage on `shapes`: which of the 1,000 modes are covered by samples, and how evenly.
 
-The data set draws its pictures, so the picture that explains a sample best, in the least squares
-sense, can be found by drawing: no network is trained, and true images are told apart without error.
+Each sample is classified by rendering: its mode is that of the image of the data set that is
+nearest in the least-squares sense. There is no trained classifier, and real images are classified
+without errors.
 """
 
 import functools
@@ -12,38 +13,38 @@ import numpy as np
 from dcgan_jax.data import shapes_builder
 from dcgan_jax.runtime.errors import UserError
 
-UNRECOGNISED = -1
+UNRECOGNIZED = -1
 IMAGE_SHAPE = (shapes_builder.SIZE, shapes_builder.SIZE, 3)
-# A sample shows no mode if the best explanation differs from it by more than this root mean square
-# (of 255). True images differ by up to 17, a pose lying between those searched; with Gaussian noise
-# of 10, a 3x3 box blur or JPEG of quality 75 by up to 26; with all three by up to 30.
+# A sample is unrecognized if it differs from the nearest image by more than this root mean square
+# (of 255). Real images differ by up to 17, because poses are searched on a grid; with Gaussian
+# noise of 10, a 3x3 box blur or JPEG of quality 75 by up to 26; with all three by up to 30.
 MAX_RMS = 28.0
-# Nor if it leaves more than this share of what the shape changes on its background, as squares: a
-# background without any shape leaves all of it.
-MAX_SHARE = 0.75
+# It is also unrecognized if the squared residual exceeds this fraction of the squared difference
+# between the nearest image and its background; a background without a shape has a fraction of 1.
+MAX_RESIDUAL_FRACTION = 0.75
 
 _PIXELS = shapes_builder.SIZE**2
-_COLOURS = np.array(list(shapes_builder.COLOURS.values()), np.float32)
-_CANDIDATES = 2  # colors that the search for a shape chooses from
-_CHUNK = 64  # samples at a time: what they need fits a processor's cache
-# Poses of `shapes_builder.random_pose`: centers (from the middle) and radii in pixels, degrees.
+_COLORS = np.array(list(shapes_builder.COLORS.values()), np.float32)
+_CANDIDATES = 2  # Colors considered in the search for a shape.
+_CHUNK = 64  # Samples at a time, so that the working set fits in the cache.
+# Grid of poses of `shapes_builder.random_pose`: offsets and radii in pixels, angles in degrees.
 _AXES = (
     np.linspace(-2, 2, 9),
     np.linspace(-2, 2, 9),
     np.linspace(9.5, 11.5, 5),
     np.linspace(-10, 10, 9),
 )
-_COARSE = (slice(None), *[slice(None, None, 2)] * len(_AXES))  # every shape, every other pose
+_COARSE = (slice(None), *[slice(None, None, 2)] * len(_AXES))  # Every shape, every second pose.
 
 
 class ModeCoverage(NamedTuple):
-    """How samples spread over the modes.
+    """Distribution of samples over the modes.
 
     Attributes:
-      modes: Modes that enough samples show, of 1,000.
+      modes: Number of covered modes, up to 1,000.
       kl: KL(p || uniform) in nats, see `mode_coverage`.
-      unrecognized: Share of the samples that show no mode, in [0, 1].
-      counts: Samples of each mode, int64 [1000].
+      unrecognized: Fraction of unrecognized samples, in [0, 1].
+      counts: Number of samples of each mode, int64 [1000].
     """
 
     modes: int
@@ -53,24 +54,23 @@ class ModeCoverage(NamedTuple):
 
 
 def mode_coverage(images: np.ndarray, min_samples: int = 1) -> ModeCoverage:
-    """Counts the modes of `shapes` that samples show, as Stacked MNIST's are reported.
+    """Count the covered modes of `shapes`, as is done for Stacked MNIST.
 
-    After Metz et al. 2017 (arXiv:1611.02163) and Srivastava et al. 2017 (arXiv:1705.07761), who
-    draw 25,600 samples of 1,000 modes; an exact search takes the place of their classifier. Theirs
-    gives every sample a mode; here p, the histogram in the KL divergence, is over the recognized
-    samples alone: kl = sum over modes m of p_m ln(1000 p_m), where p_m = counts[m] / counts.sum().
-    It is 0 for all modes equally often and ln 1000 = 6.91 for a single mode, and is that too where
-    no sample is recognized. N perfect samples have about 999 / (2 N) of it by chance, for large N.
+    Metz et al. 2017 (arXiv:1611.02163) and Srivastava et al. 2017 (arXiv:1705.07761) classify
+    25,600 samples of 1,000 modes by a network. Here p, the histogram in the KL divergence, is over
+    the recognized samples only: kl = sum_m p_m ln(1000 p_m) with p_m = counts[m] / counts.sum(). It
+    is 0 for a uniform distribution, and ln 1000 = 6.91 for a single mode or if no sample is
+    recognized. For large N, N perfect samples have about 999 / (2 N) by chance.
 
     Args:
-      images: uint8 [N, 32, 32, 3], N at least 1.
-      min_samples: Samples that a mode needs to count as covered, at least 1.
+      images: uint8 [N, 32, 32, 3] with N at least 1.
+      min_samples: Number of samples that a covered mode must have, at least 1.
 
     Raises:
-      UserError: The images are of another shape or type.
+      UserError: If the images have another shape or dtype.
     """
-    found = classify(images)
-    counts = np.bincount(found[found != UNRECOGNISED], minlength=shapes_builder.NUM_MODES)
+    labels = classify(images)
+    counts = np.bincount(labels[labels != UNRECOGNIZED], minlength=shapes_builder.NUM_MODES)
     recognized = counts.sum()
     if recognized:
         p = counts[counts > 0] / recognized
@@ -86,39 +86,36 @@ def mode_coverage(images: np.ndarray, min_samples: int = 1) -> ModeCoverage:
 
 
 def classify(images: np.ndarray) -> np.ndarray:
-    """Finds the mode of `shapes` that each image shows.
+    """Return the mode of `shapes` of each image.
 
     Args:
-      images: uint8 [N, 32, 32, 3], N at least 1.
+      images: uint8 [N, 32, 32, 3] with N at least 1.
 
     Returns:
-      int64 [N]: the modes in [0, 1000), numbered as in `shapes_builder.split_mode`, or
-        `UNRECOGNISED`.
+      Modes in [0, 1000) as in `shapes_builder.split_mode`, or `UNRECOGNIZED`, int64 [N].
 
     Raises:
-      UserError: The images are of another shape or type.
+      UserError: If the images have another shape or dtype.
     """
     if images.shape[1:] != IMAGE_SHAPE or images.dtype != np.uint8 or not len(images):
         raise UserError(
-            f'modes are counted in uint8 images of {IMAGE_SHAPE}, not in {images.dtype} images of '
-            f'shape {images.shape[1:]}: use samples of a model of the data set shapes'
+            f'mode coverage needs uint8 images of shape {IMAGE_SHAPE}, not {images.dtype} images '
+            f'of shape {images.shape[1:]}: use samples of a model of the data set shapes'
         )
-    explanations = [
-        _explain(images[start : start + _CHUNK]) for start in range(0, len(images), _CHUNK)
-    ]
-    mode, residual, energy = map(np.concatenate, zip(*explanations, strict=True))
+    results = [_explain(images[start : start + _CHUNK]) for start in range(0, len(images), _CHUNK)]
+    mode, residual, energy = map(np.concatenate, zip(*results, strict=True))
     close = residual <= MAX_RMS**2 * 3 * _PIXELS
-    return np.where(close & (residual <= MAX_SHARE * energy), mode, UNRECOGNISED)
+    return np.where(close & (residual <= MAX_RESIDUAL_FRACTION * energy), mode, UNRECOGNIZED)
 
 
 class _Templates(NamedTuple):
-    """All that a sample may consist of. P: pixels; poses: 9 x 9 x 5 x 9.
+    """Rendered components of all images. P is the number of pixels; poses are 9 x 9 x 5 x 9.
 
     Attributes:
       behind: Backgrounds, float32 [10, P, 3].
-      frame: Pixels that no shape covers in any pose, bool [P].
+      frame: Pixels that are not covered by any shape in any pose, bool [P].
       contrast: |color - background|^2, float32 [10 backgrounds, P, 10 colors].
-      alpha: What shapes cover, float32 [10, *poses, P].
+      alpha: Coverage by the shapes, float32 [10, *poses, P].
       energy: Sum over the pixels of alpha^2 contrast, float32 [10 backgrounds, 10 colors, 10,
         *poses].
     """
@@ -132,18 +129,18 @@ class _Templates(NamedTuple):
 
 @functools.cache
 def _templates() -> _Templates:
-    """Draws the templates, once a process: it takes seconds, and they take 170 MB."""
+    """Render the templates once per process; this takes seconds and 170 MB."""
     behind = shapes_builder.background_images().reshape(-1, _PIXELS, 3).astype(np.float32)
-    contrast = np.square(_COLOURS - behind[:, :, None]).sum(-1)
+    contrast = np.square(_COLORS - behind[:, :, None]).sum(-1)
     grid = [axis.ravel() for axis in np.meshgrid(*_AXES, indexing='ij')]
     center = shapes_builder.SIZE / 2 + np.stack(grid[:2], axis=1)
     pose = shapes_builder.Pose(center, grid[2], np.deg2rad(grid[3]))
     number = len(pose.radius)
     alpha = np.empty((len(shapes_builder.SHAPES), number, _PIXELS), np.float32)
-    energy = np.empty((len(behind), len(_COLOURS), len(shapes_builder.SHAPES), number), np.float32)
+    energy = np.empty((len(behind), len(_COLORS), len(shapes_builder.SHAPES), number), np.float32)
     for shape in range(len(shapes_builder.SHAPES)):
-        drawn = shapes_builder.coverage(np.full(number, shape), pose)
-        alpha[shape] = drawn.reshape(number, _PIXELS)
+        coverage = shapes_builder.coverage(np.full(number, shape), pose)
+        alpha[shape] = coverage.reshape(number, _PIXELS)
         energy[:, :, shape] = np.einsum('tp,bpc->bct', alpha[shape] ** 2, contrast, optimize=True)
     poses = [len(axis) for axis in _AXES]
     return _Templates(
@@ -157,7 +154,7 @@ def _templates() -> _Templates:
 
 @functools.cache
 def _coarse() -> tuple[np.ndarray, np.ndarray]:
-    """Alpha [T, P] and energy [10 backgrounds, 10 colors, T] of every shape and other pose."""
+    """Return alpha [T, P] and energy [10 backgrounds, 10 colors, T] on the coarse grid of poses."""
     templates = _templates()
     energy = templates.energy[:, :, *_COARSE]
     return (
@@ -167,20 +164,20 @@ def _coarse() -> tuple[np.ndarray, np.ndarray]:
 
 
 def _explain(images: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Finds the best explanation of images uint8 [M, 32, 32, 3].
+    """Find the nearest rendered image of each of the images, uint8 [M, 32, 32, 3].
 
-    A sample x is background b plus alpha (c - b) of a shape of color c. With d = x - b, the
+    A sample x is a background b plus alpha (c - b) of a shape of color c. With d = x - b, the
     squared residual is |d|^2 - 2 sum alpha <d, c - b> + sum alpha^2 |c - b|^2.
 
     Returns:
-      (modes int [M], squared residuals [M], the last of those three terms [M]).
+      (modes int [M], squared residuals [M], last terms of the residuals [M]).
     """
     templates = _templates()
     pixels = images.reshape(len(images), _PIXELS, 3).astype(np.float32)
     background = _background(pixels)
     behind = templates.behind[background]
     difference = pixels - behind
-    along = difference @ _COLOURS.T - (difference * behind).sum(-1, keepdims=True)
+    along = difference @ _COLORS.T - (difference * behind).sum(-1, keepdims=True)
     colors = _likely_colors(along, templates.contrast[background])
 
     rows = np.arange(len(images))
@@ -204,15 +201,15 @@ def _explain(images: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def _background(pixels: np.ndarray) -> np.ndarray:
-    """The nearest background of each sample [M, P, 3], by the pixels that no shape covers: [M]."""
+    """Return the nearest background of each sample [M, P, 3] on the pixels of the frame, [M]."""
     templates = _templates()
-    seen = pixels[:, templates.frame].reshape(len(pixels), -1)
+    frames = pixels[:, templates.frame].reshape(len(pixels), -1)
     known = templates.behind[:, templates.frame].reshape(len(templates.behind), -1)
-    return (np.square(known).sum(1) - 2 * seen @ known.T).argmin(1)
+    return (np.square(known).sum(1) - 2 * frames @ known.T).argmin(1)
 
 
 def _likely_colors(along: np.ndarray, contrast: np.ndarray) -> np.ndarray:
-    """The colors that explain samples best if each pixel could be covered to any part.
+    """Return the colors that fit samples best if each pixel had an arbitrary coverage.
 
     Args:
       along: <d, c - b> of each pixel and color, [M, P, 10].
@@ -221,25 +218,25 @@ def _likely_colors(along: np.ndarray, contrast: np.ndarray) -> np.ndarray:
     Returns:
       [M, _CANDIDATES], the best first.
     """
-    part = np.clip(along / contrast, 0, 1)
-    gain = ((2 * along - part * contrast) * part).sum(1)
+    fraction = np.clip(along / contrast, 0, 1)
+    gain = ((2 * along - fraction * contrast) * fraction).sum(1)
     return np.argsort(-gain, axis=1)[:, :_CANDIDATES]
 
 
 def _refine(
     along: np.ndarray, background: int, color: int, shape: int, pose: np.ndarray
 ) -> tuple[float, float]:
-    """The best of the poses around one of the coarse grid.
+    """Search the fine grid of poses around a pose of the coarse grid.
 
     Args:
       along: <d, c - b> of each pixel, [P].
-      background: Number of the background.
-      color: Number of the color.
-      shape: Number of the shape.
+      background: Index of the background.
+      color: Index of the color.
+      shape: Index of the shape.
       pose: Index of the pose along each axis of the coarse grid.
 
     Returns:
-      (by how much it lessens the squared residual, its energy).
+      (reduction of the squared residual, energy) of the best pose.
     """
     templates = _templates()
     around = tuple(slice(max(0, 2 * index - 1), 2 * index + 2) for index in pose)

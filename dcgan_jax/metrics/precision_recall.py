@@ -1,4 +1,4 @@
-"""Fidelity and diversity by nearest neighbors in feature space.
+"""Precision, recall, density and coverage by nearest neighbors in feature space.
 
 Precision and recall: Kynkäänniemi et al. 2019 (arXiv:1904.06991, eq. 1-3). Density and coverage:
 Naeem et al. 2020 (arXiv:2002.09797, eq. 4 and 6).
@@ -10,18 +10,19 @@ import numpy as np
 
 from dcgan_jax.metrics import features as features_lib
 
-NEIGHBORS = 5
-_ROWS = 1000  # distances are computed so many rows at a time, to bound memory
+NUM_NEIGHBORS = 5
+_BLOCK_SIZE = 1000  # Rows of distances that are computed at a time, to bound memory.
 
 
 class PrecisionRecall(NamedTuple):
-    """Shares of samples, each from 0 to 1 (density may exceed 1).
+    """Precision, recall and coverage in [0, 1], and density, which may exceed 1.
 
     Attributes:
-        precision: of fakes within some real sample's ball.
-        recall: of reals within some fake sample's ball.
-        density: real balls that a fake lies in, on average, over the neighbors.
-        coverage: of reals with a fake in their ball.
+        precision: Fraction of fake samples within the ball of some real sample.
+        recall: Fraction of real samples within the ball of some fake sample.
+        density: Mean number of real balls that contain a fake sample, divided by the number of
+            neighbors.
+        coverage: Fraction of real samples whose ball contains some fake sample.
     """
 
     precision: float
@@ -31,50 +32,53 @@ class PrecisionRecall(NamedTuple):
 
 
 def precision_recall(
-    real: np.ndarray, fake: np.ndarray, neighbors: int = NEIGHBORS
+    real: np.ndarray, fake: np.ndarray, num_neighbors: int = NUM_NEIGHBORS
 ) -> PrecisionRecall:
-    """Compares features `[N, D]`; a sample's ball reaches to its k-th nearest of its own set.
+    """Compare two sets of features.
 
-    Balls are open, as in Naeem et al.'s package prdc: of two equal sets the density is 1.
+    The ball of a sample reaches to its k-th nearest neighbor in the same set. Balls are open, as in
+    the package prdc of Naeem et al., so that two equal sets have a density of 1.
 
     Args:
-        real: features `[N1, D]`.
-        fake: features `[N2, D]`.
-        neighbors: k.
+        real: Features of real samples, `[N1, D]`.
+        fake: Features of fake samples, `[N2, D]`.
+        num_neighbors: Number of neighbors k.
 
     Raises:
-        UserError: a set has no k-th neighbor, or some features are not finite.
+        UserError: If a set has no k-th neighbor, or features are not finite.
     """
-    features_lib.check_pair(real, fake, least=neighbors + 1)
+    features_lib.check_pair(real, fake, minimum=num_neighbors + 1)
     real, fake = (np.asarray(features, np.float64) for features in (real, fake))
-    real_radii, fake_radii = _radii(real, neighbors), _radii(fake, neighbors)
-    in_real = np.zeros(len(fake))  # real balls around each fake
+    real_radii, fake_radii = _radii(real, num_neighbors), _radii(fake, num_neighbors)
+    num_balls = np.zeros(len(fake))  # Number of real balls that contain a fake sample.
     recalled = covered = 0
     for rows in _blocks(len(real)):
         distances = _squared_distances(real[rows], fake)
         inside = distances < real_radii[rows, None]
-        in_real += inside.sum(0)
+        num_balls += inside.sum(0)
         covered += inside.any(1).sum()
         recalled += (distances < fake_radii[None]).any(1).sum()
     return PrecisionRecall(
-        precision=float((in_real > 0).mean()),
+        precision=float((num_balls > 0).mean()),
         recall=float(recalled / len(real)),
-        density=float(in_real.mean() / neighbors),
+        density=float(num_balls.mean() / num_neighbors),
         coverage=float(covered / len(real)),
     )
 
 
-def _radii(features: np.ndarray, neighbors: int) -> np.ndarray:
-    """Squared distance of each of `[N, D]` features to its k-th nearest other, `[N]`."""
+def _radii(features: np.ndarray, num_neighbors: int) -> np.ndarray:
+    """Return the squared distance of each of `[N, D]` features to its k-th neighbor, `[N]`."""
     result = np.empty(len(features))
     for rows in _blocks(len(features)):
         distances = _squared_distances(features[rows], features)
-        result[rows] = np.partition(distances, neighbors, axis=1)[:, neighbors]  # 0: itself
+        # Index 0 is the sample itself.
+        result[rows] = np.partition(distances, num_neighbors, axis=1)[:, num_neighbors]
     return result
 
 
 def _blocks(count: int) -> list[slice]:
-    return [slice(start, min(start + _ROWS, count)) for start in range(0, count, _ROWS)]
+    starts = range(0, count, _BLOCK_SIZE)
+    return [slice(start, min(start + _BLOCK_SIZE, count)) for start in starts]
 
 
 def _squared_distances(a: np.ndarray, b: np.ndarray) -> np.ndarray:

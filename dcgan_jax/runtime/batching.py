@@ -1,6 +1,6 @@
-"""Apply a jitted function to arrays in fixed-size batches."""
+"""Fixed-size batches of arrays, for jitted functions."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import jax
@@ -37,3 +37,16 @@ def map_batches(
             outputs.append(jax.tree.map(lambda x, count=count: np.asarray(x)[:count], output))
             bar.update(count)
     return jax.tree.map(lambda *rows: np.concatenate(rows), *outputs)
+
+
+def rebatch(batches: Iterable[np.ndarray], size: int) -> Iterator[np.ndarray]:
+    """Yield the same images in batches of `size`; the last batch may be smaller."""
+    buffer: list[np.ndarray] = []
+    for batch in batches:
+        buffer.append(batch)
+        while sum(map(len, buffer)) >= size:
+            joined = np.concatenate(buffer)
+            yield joined[:size]
+            buffer = [joined[size:]]
+    if sum(map(len, buffer)):
+        yield np.concatenate(buffer)

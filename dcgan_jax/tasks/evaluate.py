@@ -28,7 +28,7 @@ def run(options: TaskOptions) -> str:
         )  # fmt: skip
     else:
         result = evaluate_images(options.images, options.workdir, options.config, options.out)
-    return evaluator_lib.line(result)
+    return evaluator_lib.summary(result)
 
 
 def evaluate_run(
