@@ -35,7 +35,7 @@ Run = Callable[[], object]
 
 def create_jax(kind: str, conv_impl: str, x: np.ndarray, kernel: np.ndarray, strides: int) -> Run:
     """Return a compiled call that computes y, and the gradients of |y|^2 / 2."""
-    function = functools.partial(getattr(conv, kind), strides=strides, conv_impl=lowering)
+    function = functools.partial(getattr(conv, kind), strides=strides, conv_impl=conv_impl)
 
     @jax.jit
     def run(x: jax.Array, kernel: jax.Array) -> tuple[jax.Array, ...]:
