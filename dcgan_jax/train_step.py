@@ -11,6 +11,7 @@ from ml_collections import ConfigDict
 
 from dcgan_jax import augmentation, gradient_penalties, losses
 from dcgan_jax.data import captions, degradations
+from dcgan_jax.data.conditioner import Conditioner
 from dcgan_jax.train_state import STATISTICS, GANState, NetworkState
 
 Metrics = dict[str, jax.Array]
@@ -192,7 +193,7 @@ def train_step(
         )
         update_key = jax.random.fold_in(key, RngStream.FURTHER + index) if index else key
         count = state.step * updates + index
-        conditions = _captions(update_key, batch_labels, discriminator, config)
+        conditions = _sample_conditions(update_key, batch_labels, discriminator, config)
         context = StepContext(config, update_key, state.step, count, *conditions, probability)
         if config.augment.horizontal_flip:
             batch = augmentation.flip(context.stream(RngStream.FLIP), batch)
@@ -265,23 +266,18 @@ def ema_decay(step: jax.Array, batch_size: int, config: ConfigDict) -> jax.Array
     return jnp.exp2(-batch_size / jnp.maximum(halflife, 1e-8))
 
 
-def _captions(
+def _sample_conditions(
     key: jax.Array, labels: jax.Array | None, network: NetworkState, config: ConfigDict
 ) -> tuple[jax.Array | None, jax.Array | None]:
-    """(captions of classes `labels`, those of other classes): themselves and None without text."""
+    """Return conditions of the classes `labels` and, for GAN-CLS, conditions of other classes."""
     if not captions.is_used(config):
         return labels, None
-    captions_per_class = captions.num_captions(config)
-    caption_key = jax.random.fold_in(key, RngStream.CAPTION)
-    rows = captions.sample_captions(caption_key, labels, captions_per_class)
+    conditioner = Conditioner.create(config, len(network.captions['table']))
+    conditions = conditioner.sample(jax.random.fold_in(key, RngStream.CAPTION), labels)
     if not config.text.mismatch_weight:
-        return rows, None
-    class_key, other_key = jax.random.split(jax.random.fold_in(key, RngStream.MISMATCH))
-    num_classes = len(network.captions['table']) // captions_per_class
-    others = captions.sample_other_classes(
-        class_key, labels, captions.trained_classes(config, num_classes)
-    )
-    return rows, captions.sample_captions(other_key, others, captions_per_class)
+        return conditions, None
+    mismatch_key = jax.random.fold_in(key, RngStream.MISMATCH)
+    return conditions, conditioner.sample_mismatched(mismatch_key, labels)
 
 
 def _update_discriminator(

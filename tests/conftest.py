@@ -15,6 +15,9 @@ os.environ['JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS'] = '0.1'
 # Compiling tiny programs takes longer than running them, in child processes too.
 os.environ['JAX_DISABLE_MOST_OPTIMIZATIONS'] = '1'
 
+from tests import trigrams  # noqa: F401, before `dcgan_jax.configs` is imported
+
+# isort: split
 import jax
 import numpy as np
 import PIL.Image

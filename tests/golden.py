@@ -64,7 +64,8 @@ TASKS = {  # mode: (config whose run it takes, further flags)
 
 def run(workdir: Path, *flags: str) -> str:
     """Runs main.py; returns why it failed, or ''."""
-    command = [sys.executable, 'main.py', f'--workdir={workdir}', *flags]
+    program = 'from tests import trigrams; from dcgan_jax import cli; cli.run()'
+    command = [sys.executable, '-c', program, f'--workdir={workdir}', *flags]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     return f'failed: {done.stderr.strip().splitlines()[-1]}' if done.returncode else ''
 

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from dcgan_jax.data import captions, degradations
+from dcgan_jax.data.conditioner import Conditioner
 from dcgan_jax.models import unet
 from dcgan_jax.models.dcgan import Discriminator, Generator
 from dcgan_jax.models.unet import UNet
@@ -14,10 +15,11 @@ from dcgan_jax.runtime.errors import UserError
 
 
 class Networks(NamedTuple):
-    """The two networks as modules without parameters."""
+    """The two networks as modules without parameters, and what they are conditioned on."""
 
     generator: Generator | UNet
     discriminator: Discriminator
+    conditioner: Conditioner
 
 
 def build(config: ConfigDict, image_shape: tuple[int, int, int], num_classes: int = 0) -> Networks:
@@ -51,14 +53,18 @@ def build(config: ConfigDict, image_shape: tuple[int, int, int], num_classes: in
             'config.conditional=True needs a data set with class labels: use another data set, or '
             'set it to False'
         )
-    mismatched = config.text.mismatch_weight if captions.is_used(config) else 0.0
-    if mismatched and len(captions.trained_classes(config, num_classes)) < 2:
+    text = captions.is_used(config)
+    num_captions = len(config.text.templates) if text else 1
+    num_conditions = num_classes * num_captions if config.conditional else 0
+    mismatched = config.text.mismatch_weight if text else 0.0
+    conditioner = Conditioner.create(config, num_conditions)
+    if mismatched and len(conditioner.classes) < 2:
         raise UserError(
             f'config.text.mismatch_weight={mismatched} needs captions of at least two classes, '
             'but the run has one: set it to 0'
         )
     shared = {
-        'num_classes': num_classes * captions.num_captions(config) if config.conditional else 0,
+        'num_conditions': num_conditions,
         'caption_size': captions.embedding_size(config),
         'conv_impl': config.conv_impl,
         'dtype': jnp.dtype(config.dtype),
@@ -71,6 +77,7 @@ def build(config: ConfigDict, image_shape: tuple[int, int, int], num_classes: in
         Discriminator(
             **config.discriminator, predicts_rotation=config.loss.rotation_weight > 0, **shared
         ),
+        conditioner,
     )
 
 

@@ -11,16 +11,18 @@ def select(net: nn.Module, labels: jax.Array | None) -> jax.Array | None:
     """Return the condition of each image, for `embed`.
 
     Args:
-        net: The calling module, with fields `num_classes` and `caption_size`.
+        net: The calling module, with fields `num_conditions` and `caption_size`.
         labels: Indices of classes or captions, int32 [B].
 
     Returns:
         Classes, int32 [B]; or embeddings of captions [B, caption_size] from the non-trainable
         collection 'captions'; or None for an unconditional module.
     """
-    if not net.num_classes or not net.caption_size:
-        return labels if net.num_classes else None
-    table = net.variable('captions', 'table', jnp.zeros, (net.num_classes, net.caption_size)).value
+    if not net.num_conditions or not net.caption_size:
+        return labels if net.num_conditions else None
+    table = net.variable(
+        'captions', 'table', jnp.zeros, (net.num_conditions, net.caption_size)
+    ).value
     return jnp.asarray(table)[labels]
 
 
@@ -38,7 +40,7 @@ def embed(
     arXiv:1802.05637). Captions have a learned linear map, which also applies to unseen captions.
     """
     if condition.ndim == 1:
-        embedding = layers.Embed(net.num_classes, features, init, spectral_norm, name=name)
+        embedding = layers.Embed(net.num_conditions, features, init, spectral_norm, name=name)
     else:
         embedding = layers.Dense(
             features, use_bias=False, kernel_init=init, spectral_norm=spectral_norm, name=name

@@ -42,7 +42,7 @@ class Generator(nn.Module):
         weight_stddev: Standard deviation of the initializer, if it has one.
         spectral_norm: Whether to apply spectral normalization to all kernels.
         width: Factor of all numbers of features.
-        num_classes: Number of classes or captions to condition on; 0 if unconditional.
+        num_conditions: Number of classes or captions to condition on; 0 if unconditional.
         caption_size: Size of a caption's embedding; 0 to condition on classes.
         conv_impl: Implementation of convolutions, see `conv`.
         dtype: Data type of the computation; parameters and statistics are float32.
@@ -70,7 +70,7 @@ class Generator(nn.Module):
     weight_stddev: float
     spectral_norm: bool
     width: float
-    num_classes: int = 0
+    num_conditions: int = 0
     caption_size: int = 0
     conv_impl: str = 'auto'
     dtype: Any = jnp.float32
@@ -81,7 +81,7 @@ class Generator(nn.Module):
 
         Args:
             z: Latents `[B, latent_dim]`.
-            labels: Classes or captions, int32 `[B]` in [0, num_classes); only if conditional.
+            labels: Classes or captions, int32 `[B]` in [0, num_conditions); only if conditional.
             train: Whether to use the statistics of the batch and to update the running ones in the
                 collection 'batch_stats'.
 
@@ -156,7 +156,7 @@ class Discriminator(nn.Module):
         weight_stddev: Standard deviation of the initializer, if it has one.
         spectral_norm: Whether to apply spectral normalization to all kernels and embeddings.
         width: Factor of all numbers of features.
-        num_classes: Number of classes or captions of the projection (Miyato & Koyama 2018,
+        num_conditions: Number of classes or captions of the projection (Miyato & Koyama 2018,
             arXiv:1802.05637); 0 if unconditional.
         caption_size: Size of a caption's embedding; 0 to condition on classes.
         predicts_rotation: Whether to add a head that predicts the rotation of an image (Chen et al.
@@ -186,7 +186,7 @@ class Discriminator(nn.Module):
     weight_stddev: float
     spectral_norm: bool
     width: float
-    num_classes: int = 0
+    num_conditions: int = 0
     caption_size: int = 0
     predicts_rotation: bool = False
     conv_impl: str = 'auto'
@@ -200,7 +200,7 @@ class Discriminator(nn.Module):
 
         Args:
             images: Images in [-1, 1], `[B, H, W, C]`; B is divisible by `pack`.
-            labels: Classes or captions, int32 `[B]` in [0, num_classes); only if conditional.
+            labels: Classes or captions, int32 `[B]` in [0, num_conditions); only if conditional.
             train: Whether to use the statistics of the batch, to update the collection
                 'batch_stats', and to apply dropout with the RNG stream 'dropout'.
 

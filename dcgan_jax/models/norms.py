@@ -26,7 +26,7 @@ def normalize(
 
     Args:
         net: The calling module, with fields norm, norm_momentum, norm_epsilon, weight_init,
-            weight_stddev, dtype and, if conditional, num_classes.
+            weight_stddev, dtype and, if conditional, num_conditions.
         x: Map [B, H, W, C].
         condition: See `conditioning.select`; None for unconditional scales and shifts.
         train: Whether BatchNorm uses the statistics of the batch.

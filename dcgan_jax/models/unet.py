@@ -38,7 +38,7 @@ class UNet(nn.Module):
     weight_stddev: float
     spectral_norm: bool
     width: float
-    num_classes: int = 0
+    num_conditions: int = 0
     caption_size: int = 0
     conv_impl: str = 'auto'
     dtype: Any = jnp.float32

@@ -15,7 +15,7 @@ import optax
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
-from dcgan_jax.data import captions, images
+from dcgan_jax.data import images
 from dcgan_jax.data.degradations import sample_latents
 from dcgan_jax.models import Networks, encoder
 from dcgan_jax.runtime.batching import map_batches
@@ -73,7 +73,7 @@ def score(run: ScoringRun, pixels: np.ndarray) -> AnomalyScores:
     names = run.config.anomaly.scores
     scores, reconstructions = {}, {}
     if 'discriminator' in names:
-        labels = np.full(len(pixels), _condition(run), np.int32)
+        labels = np.full(len(pixels), run.networks.conditioner.default, np.int32)
         scores['discriminator'] = -logits(run.networks, run.state, pixels, labels)
     if 'rotation' in names:
         scores['rotation'] = rotation_losses(run.networks, run.state, pixels)
@@ -86,7 +86,10 @@ def score(run: ScoringRun, pixels: np.ndarray) -> AnomalyScores:
             scores['neighbors'] = neighbor_distances(
                 normal, features, run.config.anomaly.num_neighbors
             )
-    for name, create_encoder in (('encoder', train_encoder), ('search', latent_optimizer)):
+    for name, create_encoder in (
+        ('encoder', train_encoder),
+        ('latent_optimization', latent_optimizer),
+    ):
         if name in names:
             encode = create_encoder(run)
             scores[name], reconstructions[name] = _reconstruction_distances(run, pixels, encode)
@@ -225,7 +228,7 @@ def _networks(
     discriminator_variables = {'params': network.params, **network.statistics}
 
     def generate(latents: jax.Array) -> jax.Array:
-        labels = jnp.full(len(latents), _condition(run), jnp.int32)
+        labels = jnp.full(len(latents), run.networks.conditioner.default, jnp.int32)
         return networks.generator.apply(variables, latents, labels, train=False)
 
     def features_of(real: jax.Array) -> jax.Array:
@@ -239,8 +242,3 @@ def _networks(
         return last.reshape(len(real), -1).astype(jnp.float32)
 
     return generate, features_of
-
-
-def _condition(run: ScoringRun) -> int:
-    """Return the class or caption to condition on: the first one of those trained on."""
-    return int(captions.trained_conditions(run.config, run.networks.generator.num_classes)[0])

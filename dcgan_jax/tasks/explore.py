@@ -10,7 +10,7 @@ from etils import epath
 from ml_collections import ConfigDict
 
 from dcgan_jax import run_dir
-from dcgan_jax.data import captions, images, sources
+from dcgan_jax.data import images, sources
 from dcgan_jax.data.input_pipeline import load_split
 from dcgan_jax.models import Networks
 from dcgan_jax.run_dir import Run
@@ -45,9 +45,7 @@ class LatentExplorer(NamedTuple):
     def draw(self, latents: np.ndarray) -> np.ndarray:
         """Generate images, uint8 `[N, H, W, C]`, of the first class or caption trained on."""
         latents = latents.astype(np.float32)
-        condition = int(
-            captions.trained_conditions(self.run.config, self.networks.generator.num_classes)[0]
-        )
+        condition = self.networks.conditioner.default
         table = self.state.generator.captions.get('table')
         if table is None:
             return self.sampler(self.state, latents, np.full(len(latents), condition, np.int32))

@@ -9,9 +9,10 @@ import jax
 import numpy as np
 import safetensors.numpy
 from etils import epath
+from ml_collections import ConfigDict
 
 from dcgan_jax import run_dir
-from dcgan_jax.data import captions
+from dcgan_jax.data.conditioner import Conditioner
 from dcgan_jax.runtime.files import write_atomic
 from dcgan_jax.sampling import Sampler, generate
 from dcgan_jax.tasks.options import TaskOptions
@@ -49,7 +50,7 @@ def export(
     out = run_dir.check_writable(out or epath.Path(workdir).expanduser() / 'export', '--out')
     variables = jax.device_get(Sampler(networks.generator, run.config).variables(state))
     program = functools.partial(generate, networks.generator, variables)
-    write_atomic(out / PROGRAM, serialize(program, run))
+    write_atomic(out / PROGRAM, serialize(program, run.config, networks.conditioner))
     metadata = {
         'step': str(int(state.step)),
         **{name: json.dumps(value) for name, value in run_dir.describe(run).items()},
@@ -62,14 +63,14 @@ def export(
     return out
 
 
-def serialize(program: Any, run: run_dir.Run) -> bytes:
+def serialize(program: Any, config: ConfigDict, conditioner: Conditioner) -> bytes:
     """Serialize `program(latents, labels)`, without labels for unconditional runs."""
     from jax import export
 
     (batch,) = export.symbolic_shape('b')
-    arguments = [jax.ShapeDtypeStruct((batch, run.config.latent_dim), np.float32)]
-    if run.config.conditional:
-        program = functools.partial(_with_first_caption, program, captions.num_captions(run.config))
+    arguments = [jax.ShapeDtypeStruct((batch, config.latent_dim), np.float32)]
+    if config.conditional:
+        program = functools.partial(_with_first_condition, program, conditioner)
         arguments.append(jax.ShapeDtypeStruct((batch,), np.int32))
     else:
         program = functools.partial(program, labels=None)
@@ -77,8 +78,7 @@ def serialize(program: Any, run: run_dir.Run) -> bytes:
     return bytes(exported.serialize())
 
 
-def _with_first_caption(
-    program: Any, captions_per_class: int, latents: jax.Array, labels: jax.Array
+def _with_first_condition(
+    program: Any, conditioner: Conditioner, latents: jax.Array, labels: jax.Array
 ) -> Any:
-    """Map classes to their first captions, which are the generator's conditions."""
-    return program(latents, labels * captions_per_class)
+    return program(latents, conditioner.first(labels))

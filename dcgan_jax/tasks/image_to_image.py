@@ -34,7 +34,7 @@ class RestorationTask(NamedTuple):
         state: The run's state.
         sampler: Sampler of the run's generator.
         restore: Function from inputs `[N, H, W, C + 1]` to images, uint8 `[N, H, W, C]`.
-        method: Name of the method in results: 'trained' or 'search'.
+        method: Name of the method in results: 'trained' or 'latent_optimization'.
         image_shape: (H, W, C) of the run's images.
     """
 

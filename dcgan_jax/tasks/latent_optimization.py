@@ -14,7 +14,7 @@ import numpy as np
 import optax
 from ml_collections import ConfigDict
 
-from dcgan_jax.data import captions, degradations, images
+from dcgan_jax.data import degradations, images
 from dcgan_jax.models import Networks
 from dcgan_jax.runtime.batching import map_batches
 from dcgan_jax.runtime.prng import Purpose, purpose_key
@@ -103,10 +103,8 @@ def _restore(
     # All images have the same initial latents, so that results do not depend on other images.
     count, restarts = len(inputs), config.latent_optimization.restarts
     # Restarts use the classes in turn, each with its first caption.
-    classes = captions.trained_conditions(config, networks.generator.num_classes)[
-        :: captions.num_captions(config)
-    ]
-    labels = jnp.tile(np.resize(classes, restarts), count)
+    conditions = networks.conditioner.conditions[:: networks.conditioner.captions_per_class]
+    labels = jnp.tile(np.resize(conditions, restarts), count)
     pack = config.discriminator.pack
     known = jnp.repeat(inputs, restarts, axis=0)
     weights = _weights(known[..., -1:]) if config.input.kind == 'masked' else 1.0

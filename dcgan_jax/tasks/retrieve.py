@@ -7,7 +7,7 @@ from etils import epath
 from ml_collections import ConfigDict
 
 from dcgan_jax import run_dir
-from dcgan_jax.data import captions, images, sources
+from dcgan_jax.data import images, sources
 from dcgan_jax.data.sources import Examples
 from dcgan_jax.metrics import extractors
 from dcgan_jax.models import Networks
@@ -82,9 +82,7 @@ def retrieve(
     svm, _ = linear_probe.fit(_features(extractor, train.images), train.labels, run.num_classes)
     predicted = svm(_features(extractor, pixels))
     predicted_real = svm(_features(extractor, test.images))
-    predicted_by_d = classify_by_discriminator(
-        networks, state, pixels, classes, captions.num_captions(config)
-    )
+    predicted_by_d = classify_by_discriminator(networks, state, pixels, classes)
     content = {
         'figures': {
             'samples': float(np.mean(predicted == labels)),
@@ -112,7 +110,6 @@ def classify_by_discriminator(
     state: GANState,
     pixels: np.ndarray,
     classes: np.ndarray,
-    captions_per_class: int,
 ) -> np.ndarray:
     """Return the class with the largest logit for each image, int32 `[N]`.
 
@@ -120,14 +117,13 @@ def classify_by_discriminator(
         networks: Networks of the run.
         state: State of the run.
         pixels: Images, uint8 `[N, H, W, C]`.
-        classes: Candidate classes, int32.
-        captions_per_class: Number of captions of a class; the first one is used.
+        classes: Candidate classes, int32; each is represented by its first condition.
     """
     scores = [
         discriminator_features.logits(
-            networks, state, pixels, np.full(len(pixels), label * captions_per_class, np.int32)
+            networks, state, pixels, np.full(len(pixels), condition, np.int32)
         )
-        for label in classes
+        for condition in networks.conditioner.first(classes)
     ]
     return classes[np.argmax(np.stack(scores), axis=0)]
 

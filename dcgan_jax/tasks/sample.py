@@ -61,7 +61,9 @@ def sample(
     run, networks, state = restore(workdir, which, require_latents=True)
     embeddings = _embed_prompts(run, prompts, classes)
     conditions = (
-        class_numbers(run, classes) if prompts is None else np.arange(len(prompts), dtype=np.int32)
+        class_numbers(run, networks.conditioner, classes)
+        if prompts is None
+        else np.arange(len(prompts), dtype=np.int32)
     )
     out = run_dir.check_writable(out or epath.Path(workdir) / run_dir.SAMPLES_FOLDER, '--out')
     sampler = Sampler(networks.generator, run.config)

@@ -12,7 +12,8 @@ from ml_collections import ConfigDict
 
 from dcgan_jax import config as config_lib
 from dcgan_jax import models, run_dir, train_state
-from dcgan_jax.data import captions, degradations
+from dcgan_jax.data import degradations
+from dcgan_jax.data.conditioner import Conditioner
 from dcgan_jax.models import Networks
 from dcgan_jax.run_dir import Run
 from dcgan_jax.runtime import checkpoint, sharding
@@ -57,7 +58,7 @@ class TrainedRun(NamedTuple):
         """
         _check_takes_latents(self.run)
         sampler = Sampler(self.networks.generator, self.run.config)
-        labels = np.resize(class_numbers(self.run, classes), num)
+        labels = np.resize(class_numbers(self.run, self.networks.conditioner, classes), num)
         return sampler(self.state, sampler.latents(seed, num), labels)
 
 
@@ -125,20 +126,20 @@ def merge_config(config: ConfigDict, overrides: ConfigDict | None) -> ConfigDict
     return merged.lock()
 
 
-def class_numbers(run: Run, classes: Sequence[str] | None) -> np.ndarray:
+def class_numbers(run: Run, conditioner: Conditioner, classes: Sequence[str] | None) -> np.ndarray:
     """Return the labels of classes given by name or index, int32 `[num]`.
 
     Args:
         run: The run.
+        conditioner: Conditioner of its networks.
         classes: Names or indices; None means all classes that the run was trained on, or label 0
             for an unconditional run.
 
     Raises:
         UserError: If the run is unconditional or was not trained on a class.
     """
-    trained = captions.trained_classes(run.config, run.num_classes)
     if classes is None:
-        return trained if run.config.conditional else np.zeros(1, np.int32)
+        return np.asarray(conditioner.classes or (0,), np.int32)
     if not run.config.conditional:
         raise UserError(
             '--classes: the run is unconditional; train a conditional one with '
@@ -159,7 +160,7 @@ def class_numbers(run: Run, classes: Sequence[str] | None) -> np.ndarray:
             raise UserError(
                 f'--classes: {name!r} is unknown. {hint}The classes are {", ".join(names)}'
             )
-        if labels[-1] not in trained:
+        if labels[-1] not in conditioner.classes:
             raise UserError(
                 f'--classes: the run was not trained on {name!r} (config.data.classes='
                 f'{tuple(run.config.data.classes)}): remove it'
