@@ -29,7 +29,7 @@ from dcgan_jax.config_types import (
     Text,
 )  # fmt: skip
 from dcgan_jax.data import captions, corrupt_records, degradations, input_pipeline
-from dcgan_jax.metrics import evaluator
+from dcgan_jax.metrics import registry
 from dcgan_jax.models import blocks, conv, norms
 from dcgan_jax.runtime import nonfinite
 
@@ -284,13 +284,13 @@ class Evaluation(Group):
     # Steps between evaluations during training; 0: none.
     every: Count = 0
     # Metric that selects the best state, see --checkpoint=best.
-    best: Literal[*evaluator.METRIC_OF_RESULT] = 'frechet_distance'
+    best: Literal[*registry.METRIC_OF_RESULT] = 'frechet_distance'
     num_samples: NumImages = 10_000
     # 'inception' (FID's), 'inception_pytorch_fid', or a file serialized by jax.export.
     extractor: NonEmptyText = 'inception'
     # File of the Inception weights; '': download them once (91 MiB).
     inception_weights: Text = ''
-    metrics: Annotated[tuple[Literal[*evaluator.METRICS], ...], NonEmpty] = (
+    metrics: Annotated[tuple[Literal[*registry.METRICS], ...], NonEmpty] = (
         'frechet_distance', 'kernel_distance', 'inception_score', 'precision_recall',
     )  # fmt: skip
     # Split to compare with. The Fréchet distance uses all of it, other metrics num_real images.

@@ -15,7 +15,7 @@ from dcgan_jax.config_types import CHANGEABLE, Group
 from dcgan_jax.configs import default
 from dcgan_jax.data import captions, degradations
 from dcgan_jax.losses import LOSSES
-from dcgan_jax.metrics.evaluator import METRIC_OF_RESULT
+from dcgan_jax.metrics.registry import METRIC_OF_RESULT
 from dcgan_jax.runtime.errors import ConfigError
 
 

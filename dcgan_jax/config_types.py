@@ -5,6 +5,8 @@ from typing import Annotated
 from annotated_types import Interval, Len, Predicate
 from pydantic import BaseModel, ConfigDict
 
+from dcgan_jax.runtime.files import is_unicode
+
 INT32_MAX, FLOAT32_MAX = 2**31 - 1, 3.4e38
 
 # Annotation of fields and groups that may change when a run is resumed: they determine how long it
@@ -12,8 +14,9 @@ INT32_MAX, FLOAT32_MAX = 2**31 - 1, 3.4e38
 CHANGEABLE = 'changeable'
 
 
-def _has_no_nul(text: str) -> bool:
-    return '\0' not in text
+def _is_valid_text(text: str) -> bool:
+    """Return whether files and their names can contain `text`."""
+    return '\0' not in text and is_unicode(text)
 
 
 Count = Annotated[int, Interval(ge=0, le=INT32_MAX)]
@@ -26,7 +29,7 @@ Stride = Annotated[int, Interval(ge=1, le=2)]
 NonNegative = Annotated[float, Interval(ge=0, le=FLOAT32_MAX)]
 Fraction = Annotated[float, Interval(ge=0, le=1)]
 FractionBelowOne = Annotated[float, Interval(ge=0, lt=1)]
-Text = Annotated[str, Predicate(_has_no_nul)]
+Text = Annotated[str, Predicate(_is_valid_text)]
 NonEmptyText = Annotated[Text, Len(min_length=1)]
 NonEmpty = Len(min_length=1)  # Annotation of tuples.
 

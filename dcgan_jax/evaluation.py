@@ -13,6 +13,7 @@ from dcgan_jax.data import degradations, input_pipeline
 from dcgan_jax.data.sources import ImageSource
 from dcgan_jax.metrics import evaluator
 from dcgan_jax.metrics.evaluator import Evaluation, Evaluator
+from dcgan_jax.metrics.registry import SMALLER_IS_BETTER
 from dcgan_jax.runtime import checkpoint, multihost, preemption
 from dcgan_jax.runtime.clu_no_tf import metric_writers
 from dcgan_jax.sampling import Sampler
@@ -139,7 +140,7 @@ class TrainingEvaluator:
     def _keep_best(self, state: GANState, result: Evaluation) -> None:
         name = self._config.best
         new = {'value': result.values[name], 'measured': _settings(name, result.protocol)}
-        sign = 1 if name in evaluator.SMALLER_IS_BETTER else -1
+        sign = 1 if name in SMALLER_IS_BETTER else -1
         best = self._best_result
         # Results of another metric or protocol are not comparable, so the selection restarts.
         comparable = best is not None and best['measured'] == new['measured']

@@ -212,7 +212,7 @@ def test_grids_of_conditional_runs_show_the_classes_in_turn(config, tmp_path):
     config.conditional, config.evaluation.every = True, 0
     training.train_and_evaluate(config, tmp_path / 'run')
     run, networks, state = restore(tmp_path / 'run')
-    assert (run.num_classes, networks.generator.num_classes) == (3, 3)
+    assert (run.num_classes, networks.generator.num_conditions) == (3, 3)
     path = sample(tmp_path / 'run', tmp_path / 'out', num=6, seed=0)
     with np.load(tmp_path / 'out' / 'samples.npz', allow_pickle=False) as arrays:
         made, latents = arrays['images'], arrays['latents']

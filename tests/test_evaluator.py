@@ -6,10 +6,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dcgan_jax import metrics, training
+from dcgan_jax import training
 from dcgan_jax.data import input_pipeline, sources
 from dcgan_jax.metrics import evaluator as evaluator_lib
+from dcgan_jax.metrics import kernel_distance as kernel_distance_lib
+from dcgan_jax.metrics import statistics as statistics_lib
 from dcgan_jax.metrics.evaluator import Evaluator
+from dcgan_jax.metrics.frechet_distance import frechet_distance
+from dcgan_jax.metrics.inception_score import inception_score
+from dcgan_jax.metrics.kernel_distance import kernel_distance
+from dcgan_jax.metrics.precision_recall import precision_recall
 from dcgan_jax.runtime.errors import UserError
 from dcgan_jax.tasks.evaluate import evaluate_images, evaluate_run
 from dcgan_jax.tasks.sample import sample
@@ -56,20 +62,20 @@ def only(folder, pattern):
 def of_features(fake, real, chosen):
     """The figures of images, from NumPy's features."""
     (fake_features, logits), (features, _) = extract(fake), extract(real)
-    two = metrics.statistics(fake_features)[:2], metrics.statistics(features)[:2]
+    two = statistics_lib.statistics(fake_features)[:2], statistics_lib.statistics(features)[:2]
     kept = features[chosen]
-    kernel = metrics.kernel_distance(fake_features, kept, subsets=3) if len(kept) >= 1000 else None
+    kernel = kernel_distance(fake_features, kept, subsets=3) if len(kept) >= 1000 else None
     return {
-        'frechet_distance': metrics.frechet_distance(*two[0], *two[1]),
+        'frechet_distance': frechet_distance(*two[0], *two[1]),
         'kernel_distance': kernel and kernel[0],
-        'inception_score': metrics.inception_score(logits)[0],
-        **metrics.precision_recall(kept, fake_features)._asdict(),
+        'inception_score': inception_score(logits)[0],
+        **precision_recall(kept, fake_features)._asdict(),
     }
 
 
 def test_all_metrics_of_images_in_uneven_batches(config, monkeypatch):
-    three = functools.partial(metrics.kernel_distance, subsets=3)  # 100 take seconds
-    monkeypatch.setattr(evaluator_lib, 'kernel_distance', three)
+    three = functools.partial(kernel_distance, subsets=3)  # 100 take seconds
+    monkeypatch.setattr(kernel_distance_lib, 'kernel_distance', three)
     source = Source()
     config.evaluation.metrics = (*NOT_KERNEL, 'kernel_distance')
     config.evaluation.num_real = 1000
@@ -131,7 +137,7 @@ def test_a_users_statistics_serve_the_frechet_distance(config, tmp_path):
     config.evaluation.num_real = 30
     evaluator = Evaluator(config.evaluation, source)
     full = evaluator([fake], len(fake), {})
-    mu, sigma, n = metrics.statistics(extract(source.images)[0])
+    mu, sigma, n = statistics_lib.statistics(extract(source.images)[0])
     sha256 = full.protocol['extractor_sha256']
     np.savez(tmp_path / 's.npz', mu=mu, sigma=sigma, n=n, extractor_sha256=sha256)
     config.evaluation.reference = str(tmp_path / 's.npz')

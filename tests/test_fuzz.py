@@ -24,8 +24,9 @@ from dcgan_jax import config as config_lib
 from dcgan_jax.config_types import INT32_MAX, Group
 from dcgan_jax.configs import default
 from dcgan_jax.data import sources, user_images
-from dcgan_jax.metrics import extractors, frechet_distance, reference_stats
+from dcgan_jax.metrics import extractors, reference_stats
 from dcgan_jax.metrics.evaluator import Evaluation
+from dcgan_jax.metrics.frechet_distance import frechet_distance
 from dcgan_jax.runtime import checkpoint, download, multihost, nonfinite, sharding
 from dcgan_jax.runtime.errors import UserError
 from tests.conftest import tiny_config

@@ -6,8 +6,11 @@ import numpy as np
 import pytest
 from scipy import linalg
 
-from dcgan_jax import metrics
-from dcgan_jax.metrics.kernel_distance import squared_mmd
+from dcgan_jax.metrics import statistics as statistics_lib
+from dcgan_jax.metrics.frechet_distance import frechet_distance
+from dcgan_jax.metrics.inception_score import inception_score
+from dcgan_jax.metrics.kernel_distance import kernel_distance, squared_mmd
+from dcgan_jax.metrics.precision_recall import precision_recall
 from dcgan_jax.runtime.errors import UserError
 from tests.peers import peer
 
@@ -24,10 +27,10 @@ def real_and_fake():
 
 def test_statistics_are_numpys_in_pieces_too(real_and_fake):
     features = real_and_fake[0] + 1000  # far from 0, where sums of squares would cancel
-    moments = metrics.Moments()
+    moments = statistics_lib.Moments()
     for start in (0, 1, 400, 1000):
         moments.add(features[start : {0: 1, 1: 400, 400: 1000, 1000: 1500}[start]])
-    for result in (moments.statistics(), metrics.statistics(features)):
+    for result in (moments.statistics(), statistics_lib.statistics(features)):
         wide = features.astype(np.float64)
         np.testing.assert_allclose(result.mu, wide.mean(0), rtol=1e-13)
         np.testing.assert_allclose(result.sigma, np.cov(wide, rowvar=False), rtol=1e-9, atol=1e-9)
@@ -35,18 +38,18 @@ def test_statistics_are_numpys_in_pieces_too(real_and_fake):
 
 
 def test_frechet_distance_is_that_of_the_formula(real_and_fake):
-    (mu1, sigma1, _), (mu2, sigma2, _) = map(metrics.statistics, real_and_fake)
+    (mu1, sigma1, _), (mu2, sigma2, _) = map(statistics_lib.statistics, real_and_fake)
     root = linalg.sqrtm(sigma1 @ sigma2)
     expected = np.sum((mu1 - mu2) ** 2) + np.trace(sigma1 + sigma2 - 2 * root.real)
-    distance = metrics.frechet_distance(mu1, sigma1, mu2, sigma2)
+    distance = frechet_distance(mu1, sigma1, mu2, sigma2)
     assert distance == pytest.approx(expected, rel=1e-9)
-    assert metrics.frechet_distance(mu2, sigma2, mu1, sigma1) == pytest.approx(distance, rel=1e-9)
-    assert metrics.frechet_distance(mu1, sigma1, mu1, sigma1) == pytest.approx(0, abs=1e-9)
+    assert frechet_distance(mu2, sigma2, mu1, sigma1) == pytest.approx(distance, rel=1e-9)
+    assert frechet_distance(mu1, sigma1, mu1, sigma1) == pytest.approx(0, abs=1e-9)
 
 
 def test_frechet_distance_of_gaussians_on_axes_by_hand():
     # Diagonal covariances: sum of (difference of means)^2 + (difference of deviations)^2.
-    distance = metrics.frechet_distance([0, 1], np.diag([4, 9]), [3, 1], np.diag([1, 0]))
+    distance = frechet_distance([0, 1], np.diag([4, 9]), [3, 1], np.diag([1, 0]))
     assert distance == pytest.approx(9 + (2 - 1) ** 2 + (3 - 0) ** 2)
 
 
@@ -57,8 +60,8 @@ def test_frechet_distance_equals_torch_fidelitys(real_and_fake):
         for f in real_and_fake
     )
     expected = fidelity.fid_statistics_to_metric(first, second, False)
-    ours = [metrics.statistics(features)[:2] for features in real_and_fake]
-    assert metrics.frechet_distance(*ours[0], *ours[1]) == pytest.approx(
+    ours = [statistics_lib.statistics(features)[:2] for features in real_and_fake]
+    assert frechet_distance(*ours[0], *ours[1]) == pytest.approx(
         expected['frechet_inception_distance'], rel=1e-6
     )
 
@@ -82,25 +85,25 @@ def test_kernel_distance_equals_torch_fidelitys(real_and_fake):
         kid_subsets=20,
         verbose=False,
     )
-    mean, spread = metrics.kernel_distance(*real_and_fake, subsets=20)
+    mean, spread = kernel_distance(*real_and_fake, subsets=20)
     assert mean == pytest.approx(expected['kernel_inception_distance_mean'], rel=1e-6)
     assert spread == pytest.approx(expected['kernel_inception_distance_std'], rel=1e-6)
 
 
 def test_inception_score_by_hand():
     sure = 50 * np.eye(4)[np.arange(400) % 4]
-    assert metrics.inception_score(sure, splits=1) == pytest.approx((4, 0), rel=1e-9)
-    assert metrics.inception_score(np.zeros((40, 4)))[0] == pytest.approx(1)
+    assert inception_score(sure, splits=1) == pytest.approx((4, 0), rel=1e-9)
+    assert inception_score(np.zeros((40, 4)))[0] == pytest.approx(1)
     # Classes that no sample has, whose share is 0 even in float64, change nothing.
     never = np.concatenate([sure, np.full((400, 2), -2000.0)], 1)
-    assert metrics.inception_score(never, splits=1) == pytest.approx((4, 0), rel=1e-9)
+    assert inception_score(never, splits=1) == pytest.approx((4, 0), rel=1e-9)
 
 
 def test_inception_score_equals_torch_fidelitys(real_and_fake):
     torch, fidelity = peer('torch'), peer('torch_fidelity.metric_isc')
     logits = real_and_fake[0][:1234]  # a number that 10 doesn't divide
     expected = fidelity.isc_features_to_metric(torch.from_numpy(logits))
-    mean, spread = metrics.inception_score(logits)
+    mean, spread = inception_score(logits)
     assert mean == pytest.approx(expected['inception_score_mean'], rel=1e-6)
     assert spread == pytest.approx(expected['inception_score_std'], rel=1e-6)
 
@@ -108,7 +111,7 @@ def test_inception_score_equals_torch_fidelitys(real_and_fake):
 def test_precision_recall_by_hand():
     real, fake = np.array([[0.0], [1], [2], [10]]), np.array([[0.5], [2.5], [50], [51]])
     # Radii with one neighbor: real 1, 1, 1, 8; fake 2, 2, 1, 1.
-    result = metrics.precision_recall(real, fake, num_neighbors=1)
+    result = precision_recall(real, fake, num_neighbors=1)
     assert result.precision == pytest.approx(2 / 4)  # 0.5 and 2.5
     assert result.recall == pytest.approx(3 / 4)  # 0, 1, 2
     assert result.density == pytest.approx((2 + 2) / 4)  # in balls of 0 and 1; of 2 and 10
@@ -116,7 +119,7 @@ def test_precision_recall_by_hand():
 
 
 def test_precision_recall_of_equal_sets_is_full(real_and_fake):
-    np.testing.assert_allclose(metrics.precision_recall(real_and_fake[0], real_and_fake[0]), 1)
+    np.testing.assert_allclose(precision_recall(real_and_fake[0], real_and_fake[0]), 1)
 
 
 @pytest.mark.parametrize('shift', [0, 2, 8])
@@ -124,7 +127,7 @@ def test_precision_recall_equals_prdcs(real_and_fake, shift, capsys):
     prdc = peer('prdc')
     real, fake = (features.astype(np.float64) for features in real_and_fake)
     expected = prdc.compute_prdc(real, fake + shift, nearest_k=5)
-    assert metrics.precision_recall(real, fake + shift)._asdict() == pytest.approx(expected)
+    assert precision_recall(real, fake + shift)._asdict() == pytest.approx(expected)
 
 
 def test_too_few_samples_and_broken_features_are_refused(real_and_fake):
@@ -132,10 +135,10 @@ def test_too_few_samples_and_broken_features_are_refused(real_and_fake):
     broken = fake.copy()
     broken[3, 5] = np.nan
     functions = {
-        lambda f: metrics.statistics(f): 1,
-        lambda f: metrics.kernel_distance(real, f): 999,
-        lambda f: metrics.inception_score(f): 9,
-        lambda f: metrics.precision_recall(real, f): 5,
+        lambda f: statistics_lib.statistics(f): 1,
+        lambda f: kernel_distance(real, f): 999,
+        lambda f: inception_score(f): 9,
+        lambda f: precision_recall(real, f): 5,
     }
     for function, too_few in functions.items():
         with pytest.raises(UserError, match='row 3'):
@@ -143,16 +146,16 @@ def test_too_few_samples_and_broken_features_are_refused(real_and_fake):
         with pytest.raises(UserError, match=f'{too_few} .*at least {too_few + 1}'):
             function(fake[:too_few])
     with pytest.raises(UserError, match='24 and 23 dimensions'):
-        metrics.kernel_distance(real, fake[:, 1:])
+        kernel_distance(real, fake[:, 1:])
     with pytest.raises(UserError, match='not finite'):
-        metrics.frechet_distance([np.nan], [[1]], [0], [[1]])
+        frechet_distance([np.nan], [[1]], [0], [[1]])
     with pytest.raises(UserError, match=r'means \[D\]'):
-        metrics.frechet_distance([0], [[1]], [0, 0], [[1]])
+        frechet_distance([0], [[1]], [0, 0], [[1]])
 
 
 def test_fewer_samples_than_dimensions_are_warned_of(real_and_fake, caplog):
     with caplog.at_level(logging.WARNING, 'absl'):
-        metrics.statistics(real_and_fake[0])
+        statistics_lib.statistics(real_and_fake[0])
         assert not caplog.messages
-        metrics.statistics(real_and_fake[0][:24])
+        statistics_lib.statistics(real_and_fake[0][:24])
     assert '24 samples for 24 feature dimensions' in caplog.messages[0]

@@ -3,6 +3,7 @@
 import numpy as np
 
 from dcgan_jax.metrics import features as features_lib
+from dcgan_jax.metrics.metric import Inputs, Metric, Need
 
 SPLITS = 10
 
@@ -40,3 +41,18 @@ def inception_score(
 def _log_softmax(logits: np.ndarray) -> np.ndarray:
     shifted = logits - logits.max(1, keepdims=True)
     return shifted - np.log(np.exp(shifted).sum(1, keepdims=True))
+
+
+def _compute(inputs: Inputs) -> dict[str, float]:
+    mean, std = inception_score(inputs.logits)
+    return {'inception_score': mean, 'inception_score_std': std}
+
+
+METRIC = Metric(
+    compute=_compute,
+    results=('inception_score',),
+    needs=Need.FEATURES,
+    min_samples=SPLITS,
+    label=lambda name, extractor: extractor.labels.inception_score,
+    settings={'inception_score_splits': SPLITS},
+)

@@ -3,6 +3,7 @@
 import numpy as np
 
 from dcgan_jax.metrics import features as features_lib
+from dcgan_jax.metrics.metric import Inputs, Metric, Need
 
 SUBSETS = 100
 SUBSET_SIZE = 1000
@@ -56,3 +57,19 @@ def squared_mmd(x: np.ndarray, y: np.ndarray) -> float:
 def _kernel(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     base = x @ y.T / x.shape[1] + 1
     return base * base * base  # NumPy's ** 3 is as slow as the matrix product.
+
+
+def _compute(inputs: Inputs) -> dict[str, float]:
+    mean, std = kernel_distance(inputs.features, inputs.real_features)
+    return {'kernel_distance': mean, 'kernel_distance_std': std}
+
+
+METRIC = Metric(
+    compute=_compute,
+    results=('kernel_distance',),
+    needs=Need.FEATURES | Need.REAL_FEATURES,
+    min_samples=SUBSET_SIZE,
+    label=lambda name, extractor: extractor.labels.kernel_distance,
+    smaller_is_better=('kernel_distance',),
+    settings={'kernel_subsets': f'{SUBSETS} of {SUBSET_SIZE:,}'},
+)

@@ -11,6 +11,8 @@ from typing import NamedTuple
 import numpy as np
 
 from dcgan_jax.data import shapes_builder
+from dcgan_jax.data.sources import ImageSource
+from dcgan_jax.metrics.metric import Inputs, Metric, Need
 from dcgan_jax.runtime.errors import UserError
 
 UNRECOGNIZED = -1
@@ -245,3 +247,47 @@ def _refine(
     gain = 2 * (alpha @ along) - energy
     best = gain.argmax()
     return gain[best], energy[best]
+
+
+def _compute(inputs: Inputs) -> dict[str, float]:
+    coverage = mode_coverage(inputs.images)
+    return {
+        'modes': coverage.modes,
+        'modes_kl': coverage.kl,
+        'modes_unrecognized': coverage.unrecognized,
+    }
+
+
+def _check_source(source: ImageSource) -> None:
+    if source.name.split('/')[0] != _DATA_SET:
+        raise UserError(
+            f'config.evaluation.metrics: mode_coverage needs the data set {_DATA_SET!r}, not '
+            f'{source.name}: remove it'
+        )
+    if source.image_shape != IMAGE_SHAPE:
+        raise UserError(
+            f'config.evaluation.metrics: mode_coverage needs images of shape {IMAGE_SHAPE}, not '
+            f'{source.image_shape}: remove it, or reset config.data.image_size'
+        )
+
+
+_DATA_SET = 'shapes'
+_LABELS = {
+    'modes': f'modes of {shapes_builder.NUM_MODES:,}',
+    'modes_kl': 'KL to uniform',
+    'modes_unrecognized': 'fraction unrecognized',
+}
+METRIC = Metric(
+    compute=_compute,
+    results=tuple(_LABELS),
+    needs=Need.IMAGES,
+    min_samples=1,
+    label=lambda name, extractor: _LABELS[name],
+    smaller_is_better=('modes_kl', 'modes_unrecognized'),
+    settings={
+        'modes_of': _DATA_SET,
+        'modes_max_rms': MAX_RMS,
+        'modes_max_share': MAX_RESIDUAL_FRACTION,
+    },
+    check_source=_check_source,
+)

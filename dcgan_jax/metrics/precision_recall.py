@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from dcgan_jax.metrics import features as features_lib
+from dcgan_jax.metrics.metric import Metric, Need
 
 NUM_NEIGHBORS = 5
 _BLOCK_SIZE = 1000  # Rows of distances that are computed at a time, to bound memory.
@@ -84,3 +85,13 @@ def _blocks(count: int) -> list[slice]:
 def _squared_distances(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     squares = np.square(a).sum(1)[:, None] + np.square(b).sum(1)[None] - 2 * (a @ b.T)
     return np.maximum(squares, 0, out=squares)
+
+
+METRIC = Metric(
+    compute=lambda inputs: precision_recall(inputs.real_features, inputs.features)._asdict(),
+    results=PrecisionRecall._fields,
+    needs=Need.FEATURES | Need.REAL_FEATURES,
+    min_samples=NUM_NEIGHBORS + 1,
+    label=lambda name, extractor: f'{name} ({extractor.name})',
+    settings={'neighbors': NUM_NEIGHBORS},
+)

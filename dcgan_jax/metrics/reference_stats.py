@@ -13,7 +13,7 @@ from tqdm import tqdm
 from dcgan_jax.data.sources import ImageSource
 from dcgan_jax.metrics.extractors import Extractor
 from dcgan_jax.metrics.features import check
-from dcgan_jax.metrics.frechet import Moments, Statistics
+from dcgan_jax.metrics.statistics import Moments, Statistics
 from dcgan_jax.runtime import cache_dir, multihost
 from dcgan_jax.runtime.errors import UserError
 from dcgan_jax.runtime.files import read_npz, resolve_path, write_atomic

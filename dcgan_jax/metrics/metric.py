@@ -1,0 +1,68 @@
+"""Interface of the metrics; `dcgan_jax/metrics/registry.py` lists them."""
+
+import dataclasses
+import enum
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from dcgan_jax.data.sources import ImageSource
+from dcgan_jax.metrics.extractors import Extractor
+from dcgan_jax.metrics.statistics import Statistics
+
+
+class Need(enum.Flag):
+    """Inputs of a metric; see `Inputs`."""
+
+    IMAGES = enum.auto()
+    FEATURES = enum.auto()  # Features and logits.
+    REAL_FEATURES = enum.auto()
+    REAL_STATISTICS = enum.auto()
+
+
+class Inputs(NamedTuple):
+    """What metrics are computed from; None if no metric needs it.
+
+    Attributes:
+        images: Generated images, uint8 `[N, H, W, C]`.
+        features: Their features, float32 `[N, D]`.
+        logits: Their logits, float32 `[N, classes]`.
+        real_features: Features of `config.evaluation.num_real` real images, float32 `[M, D]`.
+        real_statistics: Statistics of the features of all real images.
+    """
+
+    images: np.ndarray | None
+    features: np.ndarray | None
+    logits: np.ndarray | None
+    real_features: np.ndarray | None
+    real_statistics: Statistics | None
+
+
+def _accept(source: ImageSource) -> None:
+    del source
+
+
+@dataclasses.dataclass(frozen=True)
+class Metric:
+    """A metric of generated images.
+
+    Attributes:
+        compute: Returns the results by name, and standard deviations by '<name>_std'.
+        results: Names of the results.
+        needs: Inputs that `compute` uses.
+        min_samples: Smallest number of images, and of real images if their features are used.
+        label: Returns the display name of a result for an extractor (None without features).
+        smaller_is_better: Results for which smaller is better.
+        settings: JSON-serializable settings that the results depend on.
+        check_source: Raises `UserError` if the metric does not apply to a data set.
+    """
+
+    compute: Callable[[Inputs], dict[str, float]]
+    results: tuple[str, ...]
+    needs: Need
+    min_samples: int
+    label: Callable[[str, Extractor | None], str]
+    smaller_is_better: tuple[str, ...] = ()
+    settings: dict[str, Any] = dataclasses.field(default_factory=dict)
+    check_source: Callable[[ImageSource], None] = _accept
