@@ -1,6 +1,10 @@
 """The examples of docs/extending.md run."""
 
+import json
 import re
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -11,13 +15,20 @@ from dcgan_jax import config as config_lib
 from dcgan_jax.tasks.options import TaskOptions
 from tests.conftest import tiny_config
 
-PAGE = (Path(__file__).resolve().parents[1] / 'docs' / 'extending.md').read_text()
+ROOT = Path(__file__).resolve().parents[1]
+PAGE = (ROOT / 'docs' / 'extending.md').read_text()
+
+
+def code_of(title, language):
+    """The code block of a section."""
+    (section,) = re.findall(rf'^## {title}\n(.*?)(?=^## |\Z)', PAGE, re.M | re.S)
+    (code,) = re.findall(rf'```{language}\n(.*?)```', section, re.S)
+    return code
 
 
 def example(title):
     """The names that the example of a section defines."""
-    (section,) = re.findall(rf'^## {title}\n(.*?)(?=^## |\Z)', PAGE, re.M | re.S)
-    (code,) = re.findall(r'```python\n(.*?)```', section, re.S)
+    code = code_of(title, 'python')
     names = {}
     exec(code, names)
     return names
@@ -37,3 +48,27 @@ def test_a_config():
     config = example('A config')['get_config']()
     config_lib.validate(config)
     assert config.loss.name == 'hinge'
+
+
+def test_a_loss_a_field_and_a_metric(data_dir, tmp_path):
+    """Their diffs, applied to a copy, train and evaluate a run."""
+    copy = tmp_path / 'copy'
+    shutil.copytree(ROOT / 'dcgan_jax', copy / 'dcgan_jax', symlinks=True)
+    shutil.copytree(ROOT / 'configs', copy / 'configs')
+    shutil.copy(ROOT / 'main.py', copy)
+    for title in ('A loss', 'A config field', 'A metric'):
+        diff = code_of(title, 'diff').encode()
+        subprocess.run(['git', 'apply', '-'], input=diff, cwd=copy, check=True)
+    changes = {
+        'dataset': 'tiny_images', 'data_dir': data_dir, 'batch_size': 8, 'num_steps': 2,
+        'generator.base_size': 1, 'conv_impl': 'xla', 'generator.width': 0.02,
+        'discriminator.width': 0.02, 'loss.name': 'exponential', 'loss.temperature': 2.0,
+        'evaluation.every': 2, 'evaluation.num_samples': 4, 'evaluation.best': 'brightness',
+        'evaluation.metrics': '("brightness",)',
+    }  # fmt: skip
+    flags = [f'--config.{name}={value}' for name, value in changes.items()]
+    command = [sys.executable, 'main.py', '--config=configs/quickstart.py', '--workdir=run']
+    done = subprocess.run([*command, *flags], cwd=copy, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    (result,) = (copy / 'run' / 'evaluation').glob('*.json')
+    assert 0 < json.loads(result.read_text())['brightness'] < 255
