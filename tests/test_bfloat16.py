@@ -16,6 +16,7 @@ from benchmarks import program
 from dcgan_jax import augmentation, models, train_state
 from dcgan_jax.data import degradations
 from dcgan_jax.models import attention
+from tests.conftest import slow_except
 
 CONFIGS = program.config_names()
 BATCH = 32
@@ -66,7 +67,10 @@ def gradients(name, dtype):
     }
 
 
-@pytest.mark.parametrize('name', CONFIGS)
+DEFAULT = 'cifar10', 'cifar10_conditional', 'cifar10_resnet', 'inpainting_cifar10'
+
+
+@pytest.mark.parametrize('name', slow_except(CONFIGS, *DEFAULT))
 def test_every_gradient_is_that_of_float32(name):
     expected, actual = (
         jax.tree_util.tree_leaves_with_path(gradients(name, dtype))

@@ -1,6 +1,5 @@
 """Runs whose workdir is in a bucket, `gs://`: real processes, and a server on this machine."""
 
-import importlib.util
 import os
 import subprocess
 import sys
@@ -10,10 +9,8 @@ import numpy as np
 import pytest
 
 from tests import bucket
+from tests.peers import peer
 
-pytestmark = pytest.mark.skipif(
-    importlib.util.find_spec('gcsfs') is None, reason='needs gcsfs and google-cloud-storage'
-)
 ROOT = Path(__file__).parent.parent
 
 # Several uses in one process, of which each takes seconds to start.
@@ -48,8 +45,10 @@ def drawn(folder):
         return arrays['images']
 
 
+@pytest.mark.slow
 def test_a_run_in_a_bucket_is_that_of_a_folder(data_dir, tmp_path):
     """It goes on, goes back over a damaged checkpoint, and ends with the same samples."""
+    peer('gcsfs')
     with bucket.served() as server:
         use(server, data_dir, tmp_path / 'run', tmp_path / 'local', 4, 6)
         use(server, data_dir, 'gs://bucket/run', tmp_path / 'remote', 4, 6)

@@ -24,9 +24,9 @@ def collected():
 
 
 @pytest.fixture
-def run(config, tmp_path):
+def run(finished, finished_copy):
     """A finished run of six steps with checkpoints at 2, 4 and 6."""
-    return tmp_path, training.train_and_evaluate(config, tmp_path)
+    return finished_copy, finished[1]
 
 
 def data_files(workdir, step):

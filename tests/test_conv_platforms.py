@@ -7,9 +7,12 @@ from jax.sharding import Mesh
 
 from benchmarks import program
 from dcgan_jax.runtime import sharding
+from tests.conftest import slow_except
+
+DEFAULT = 'cifar10', 'cifar10_conditional', 'inpainting_cifar10'
 
 
-@pytest.mark.parametrize('name', program.config_names())
+@pytest.mark.parametrize('name', slow_except(program.config_names(), *DEFAULT))
 def test_every_update_lowers_for_cuda_and_tpu(name):
     mesh = Mesh(np.asarray(jax.devices('cpu')[:1]), (sharding.AXIS,))
     config = program.load_config(name, ['batch_size=16'])

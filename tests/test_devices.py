@@ -1,6 +1,7 @@
 """One device and eight make the same run."""
 
 import concurrent.futures
+import functools
 import json
 import os
 import subprocess
@@ -14,19 +15,19 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from dcgan_jax.tasks.trained_run import restore
 from tests.compare import assert_close_states
+from tests.conftest import slow_except
 from tests.devices import CASES
 
 ROOT = Path(__file__).resolve().parents[1]
 COUNT = 8
 
 
-def run(out, data_dir, count):
-    out.mkdir()
+def run(out, data_dir, case, count):
     env = os.environ | {
         'XLA_FLAGS': f'--xla_force_host_platform_device_count={count}',
-        'DCGAN_JAX_CACHE': str(out / 'cache'),
+        'DCGAN_JAX_CACHE': str(out.with_suffix('.cache')),
     }
-    command = [sys.executable, '-m', 'tests.devices', str(out), str(data_dir)]
+    command = [sys.executable, '-m', 'tests.devices', str(out), str(data_dir), case]
     done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=500)
     assert done.returncode == 0, done.stderr[-3000:]
     return out
@@ -34,10 +35,15 @@ def run(out, data_dir, count):
 
 @pytest.fixture(scope='module')
 def runs(tmp_path_factory, data_dir):
-    """Folders of the runs on one device and on eight."""
-    root = tmp_path_factory.mktemp('devices')
-    with concurrent.futures.ThreadPoolExecutor(2) as threads:
-        return list(threads.map(lambda n: run(root / str(n), data_dir, n), (1, COUNT)))
+    """Returns, by case, the folders of the runs on one device and on eight."""
+
+    @functools.cache
+    def runs(case):
+        root = tmp_path_factory.mktemp(case)
+        with concurrent.futures.ThreadPoolExecutor(2) as threads:
+            return list(threads.map(lambda n: run(root / str(n), data_dir, case, n), (1, COUNT)))
+
+    return runs
 
 
 def losses(folder):
@@ -46,9 +52,9 @@ def losses(folder):
     return np.array([[event.value for event in events.Scalars(name)] for name in names])
 
 
-@pytest.mark.parametrize('case', CASES)
+@pytest.mark.parametrize('case', slow_except(CASES, 'device'))
 def test_eight_devices_make_the_run_of_one(runs, case):
-    one, eight = (folder / case for folder in runs)
+    one, eight = runs(case)
     real = case.startswith('cifar10')
     assert losses(one).shape == (2, 20 if real else 4)
     # GANs amplify rounding by their rates: so does a change of 1e-7 in G's weights on one device.
@@ -68,10 +74,11 @@ def test_eight_devices_make_the_run_of_one(runs, case):
     assert np.abs(grids[1] - grids[0]).max() <= 1
 
 
+@pytest.mark.slow
 def test_evaluation_does_not_depend_on_devices(runs):
     results = []
-    for folder in runs:
-        (path,) = (folder / 'recipe' / 'evaluation').iterdir()
+    for folder in runs('recipe'):
+        (path,) = (folder / 'evaluation').iterdir()
         results.append(json.loads(path.read_text()))
     for name in ('frechet_distance', 'precision', 'recall', 'density', 'coverage'):
         assert results[1][name] == pytest.approx(results[0][name], rel=1e-3), name

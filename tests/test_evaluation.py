@@ -19,6 +19,7 @@ from dcgan_jax.sampling import Sampler
 from dcgan_jax.tasks.sample import sample
 from dcgan_jax.tasks.trained_run import restore
 from tests.compare import assert_equal_states
+from tests.conftest import slow, slow_except
 from tests.extractors import write_artifact
 
 
@@ -82,14 +83,13 @@ def test_a_run_on_gray_pictures_is_measured_as_rgb(config, tmp_path):
         assert arrays['images'].shape == (3, 8, 8, 1)
 
 
-def test_evaluating_changes_nothing_of_the_training(config, tmp_path):
-    evaluated = training.train_and_evaluate(config, tmp_path / 'run')
-    config.evaluation.every = 0
-    assert_equal_states(training.train_and_evaluate(config, tmp_path / 'other'), evaluated)
-    assert not (tmp_path / 'other' / 'evaluation').exists()
+def test_evaluating_changes_nothing_of_the_training(config, tmp_path, finished):
+    workdir, unevaluated = finished
+    assert_equal_states(training.train_and_evaluate(config, tmp_path / 'run'), unevaluated)
+    assert not (workdir / 'evaluation').exists()
 
 
-@pytest.mark.parametrize(('better', 'kept'), [('recall', 4), ('frechet_distance', 2)])
+@pytest.mark.parametrize(('better', 'kept'), [('recall', 4), slow('frechet_distance', 2)])
 def test_the_best_outlives_a_resume_whichever_way_is_better(
     config, tmp_path, monkeypatch, better, kept
 ):
@@ -169,11 +169,9 @@ def test_samples_are_scored_with_the_classes_of_the_split(config, tmp_path, monk
 FAKE = {'n_fake': 1, 'data_set': 'x', 'split': 'y'}
 
 
-def test_no_best_checkpoint_is_said_so(config, tmp_path):
-    config.evaluation.every = 0
-    training.train_and_evaluate(config, tmp_path / 'run')
+def test_no_best_checkpoint_is_said_so(finished):
     with pytest.raises(UserError, match=r'no best checkpoint.*evaluation\.every'):
-        restore(tmp_path / 'run', 'best')
+        restore(finished[0], 'best')
 
 
 def test_a_best_metric_that_is_not_measured_is_refused(config, tmp_path):
@@ -225,7 +223,7 @@ def test_grids_of_conditional_runs_show_the_classes_in_turn(config, tmp_path):
     assert images.grid(made).shape[-1] == 3
 
 
-@pytest.mark.parametrize('at', [2, 4, 6])
+@pytest.mark.parametrize('at', slow_except([2, 4, 6], 4))
 def test_an_evaluation_gives_way_to_a_signal_and_is_caught_up_with(
     config, tmp_path, monkeypatch, at
 ):

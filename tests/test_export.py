@@ -78,6 +78,7 @@ def test_any_number_of_images_of_any_class(config, exported, tmp_path):
         assert np.abs(np.asarray(images).astype(int) - arrays['images']).max() <= 1
 
 
+@pytest.mark.slow
 def test_pytorch_makes_the_same_images_from_the_tensors(config, exported, tmp_path):
     torch = peer('torch')
     published = cifar10.get_config()

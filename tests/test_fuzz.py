@@ -6,7 +6,6 @@ import io
 import json
 import os
 import shutil
-import sys
 import types
 import zipfile
 from typing import Annotated
@@ -15,12 +14,11 @@ import jax
 import numpy as np
 import PIL.Image
 import pytest
-from absl.testing import flagsaver
 from etils import epath
 from hypothesis import strategies as st
 
-from dcgan_jax import cli, evaluation, models, parallel, run_dir, train_state, training
 from dcgan_jax import config as config_lib
+from dcgan_jax import evaluation, models, parallel, run_dir, train_state, training
 from dcgan_jax.config_types import INT32_MAX, Group
 from dcgan_jax.configs import default
 from dcgan_jax.data import sources, user_images
@@ -29,7 +27,8 @@ from dcgan_jax.metrics.evaluator import Evaluation
 from dcgan_jax.metrics.frechet_distance import frechet_distance
 from dcgan_jax.runtime import checkpoint, download, multihost, nonfinite, sharding
 from dcgan_jax.runtime.errors import UserError
-from tests.conftest import tiny_config
+from tests.command_line import call_main
+from tests.conftest import slow, tiny_config
 from tests.extractors import write_artifact
 from tests.fuzzing import (
     FLOATS,
@@ -53,9 +52,7 @@ pytestmark = [
 ]
 
 
-@pytest.fixture(
-    params=[pytest.param(0.4, id='some'), pytest.param(1, id='all', marks=pytest.mark.slow)]
-)
+@pytest.fixture(params=[pytest.param(0.1, id='some'), slow(1, id='all')])
 def share(request):
     """Of the cases: all are about 2,000."""
     return request.param
@@ -118,25 +115,9 @@ def command_line(tmp_path, data_dir, monkeypatch):
 
     def run(*arguments):
         """The exit code and what was told, which is one line of an error or none."""
-        argv = ['main.py', *arguments]
-        out = io.TextIOWrapper(io.BytesIO(), 'utf-8', 'strict')
-        told = io.TextIOWrapper(io.BytesIO(), 'utf-8', 'backslashreplace')
-        code = 0
-        with (
-            guarded(tmp_path),
-            flagsaver.flagsaver(),
-            pytest.MonkeyPatch.context() as patch,
-            contextlib.redirect_stdout(out),
-            contextlib.redirect_stderr(told),
-        ):
-            patch.setattr(sys, 'argv', argv)
-            try:
-                cli.parse(argv)
-                cli.main([])
-            except SystemExit as stop:
-                code = stop.code
-        told.flush()
-        lines = told.buffer.getvalue().decode().splitlines()
+        with guarded(tmp_path):
+            result = call_main(*arguments)
+        code, lines = result.returncode, result.stderr.splitlines()
         if code:
             assert code == 2
             assert len(lines) == 1, lines

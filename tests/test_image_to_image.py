@@ -22,7 +22,7 @@ from dcgan_jax.tasks.trained_run import merge_config
 from dcgan_jax.tasks.translate import translate
 from dcgan_jax.train_step import train_step
 from tests.compare import assert_equal_states
-from tests.conftest import tiny_config
+from tests.conftest import slow, slow_except, tiny_config
 from tests.extractors import write_artifact
 
 KINDS = {
@@ -30,6 +30,7 @@ KINDS = {
     'masked': inpainting_cifar10,
     'gray': colorization_cifar10,
 }
+BY_KIND = slow_except(KINDS, 'masked', 'gray')
 TASKS = {'low_resolution': super_resolve, 'masked': inpaint, 'gray': translate}
 
 
@@ -73,7 +74,7 @@ def use(kind, workdir, given, out, pictures=None, num=8, mask=None):
     return TASKS[kind](workdir, given, out, pictures, *more, num, 0)
 
 
-@pytest.mark.parametrize('kind', KINDS)
+@pytest.mark.parametrize('kind', BY_KIND)
 def test_a_run_learns_what_is_missing_and_completes_the_users_pictures(
     run, data_dir, tmp_path, kind
 ):
@@ -97,7 +98,7 @@ def test_a_run_learns_what_is_missing_and_completes_the_users_pictures(
             assert picture.size == (16, 16)
 
 
-@pytest.mark.parametrize('kind', KINDS)
+@pytest.mark.parametrize('kind', BY_KIND)
 def test_what_is_known_stays(run, data_dir, kind):
     """The network adds, and in holes only."""
     config = paired(data_dir, kind)
@@ -159,7 +160,7 @@ def test_without_d_the_distance_falls(data_dir, tmp_path):
     assert table['trained']['psnr'] > table['bicubic']['psnr'] + 0.3
 
 
-@pytest.mark.parametrize('kind', KINDS)
+@pytest.mark.parametrize('kind', slow_except(KINDS, 'masked'))
 def test_latents_are_searched_where_the_run_has_them(config, data_dir, tmp_path, kind):
     config.data.image_size = 16
     config.generator.update(features=(8, 8), strides=(2, 2, 2))
@@ -181,6 +182,7 @@ def test_latents_are_searched_where_the_run_has_them(config, data_dir, tmp_path,
         assert result['figures']['mean fill']['psnr'] > 0
 
 
+@pytest.mark.slow
 def test_searching_finds_an_image_that_g_can_make(config, data_dir, tmp_path):
     """The hole of G's own image is filled better by searching than by the mean color."""
     from dcgan_jax.metrics.psnr_ssim import psnr
@@ -291,7 +293,7 @@ def test_a_run_does_what_it_was_trained_for_alone(run, tmp_path):
     assert not (tmp_path / 'out').exists()
 
 
-@pytest.mark.parametrize('kind', KINDS)
+@pytest.mark.parametrize('kind', BY_KIND)
 def test_results_never_take_the_place_of_the_users_pictures(run, tmp_path, kind):
     own = tmp_path / 'own'
     (own / 'below').mkdir(parents=True)
@@ -348,13 +350,20 @@ def test_fields_that_exclude_each_other_are_refused(data_dir, changes, field):
     assert field in error.value.fields
 
 
+SPECTRAL = {
+    norm: {'generator.spectral_norm': True, 'generator.norm': norm} for norm in ('batch', 'none')
+}
+
+
 @pytest.mark.parametrize(
     ('kind', 'changes'),
     [
         ('latent', {'ema.batch_stats': 'average'}),  # As the configs of pairs have it.
+        ('low_resolution', SPECTRAL['batch']),
+        slow('low_resolution', SPECTRAL['none']),
         *(
-            (kind, {'generator.spectral_norm': True, 'generator.norm': norm})
-            for kind in ('latent', 'low_resolution', 'masked', 'gray')
+            slow(kind, SPECTRAL[norm])
+            for kind in ('latent', 'masked', 'gray')
             for norm in ('batch', 'none')
         ),
     ],

@@ -67,6 +67,7 @@ def channels_first(pixels):
     return peer('torch').from_numpy(pixels.transpose(0, 3, 1, 2).copy())
 
 
+@pytest.mark.slow
 def test_inception_equals_torch_fidelitys(weights):
     module = peer('torch_fidelity.feature_extractor_inceptionv3')
     with warnings.catch_warnings():
@@ -82,6 +83,7 @@ def test_inception_equals_torch_fidelitys(weights):
         assert_close(ours, other)
 
 
+@pytest.mark.slow
 def test_inception_equals_pytorch_fids(weights, state_dict, monkeypatch):
     module = peer('pytorch_fid.inception')
     monkeypatch.setattr(module, 'load_state_dict_from_url', lambda *_, **__: state_dict)
@@ -95,6 +97,7 @@ def test_inception_equals_pytorch_fids(weights, state_dict, monkeypatch):
     assert extractor.labels == ('FID (pytorch-fid)', 'KID (pytorch-fid)', 'IS (pytorch-fid)')
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('shape', [(32, 32), (31, 64), (299, 299), (400, 310), (1, 2)])
 def test_resize_equals_the_ports(shape):
     module = peer('torch_fidelity.interpolate_compat_tensorflow')

@@ -53,6 +53,7 @@ def test_frechet_distance_of_gaussians_on_axes_by_hand():
     assert distance == pytest.approx(9 + (2 - 1) ** 2 + (3 - 0) ** 2)
 
 
+@pytest.mark.slow
 def test_frechet_distance_equals_torch_fidelitys(real_and_fake):
     fidelity = peer('torch_fidelity.metric_fid')
     first, second = (
@@ -78,6 +79,7 @@ def test_squared_mmd_by_hand(real_and_fake):
     assert squared_mmd(x, y) == pytest.approx(expected, rel=1e-12)
 
 
+@pytest.mark.slow
 def test_kernel_distance_equals_torch_fidelitys(real_and_fake):
     torch, fidelity = peer('torch'), peer('torch_fidelity.metric_kid')
     expected = fidelity.kid_features_to_metric(
@@ -99,6 +101,7 @@ def test_inception_score_by_hand():
     assert inception_score(never, splits=1) == pytest.approx((4, 0), rel=1e-9)
 
 
+@pytest.mark.slow
 def test_inception_score_equals_torch_fidelitys(real_and_fake):
     torch, fidelity = peer('torch'), peer('torch_fidelity.metric_isc')
     logits = real_and_fake[0][:1234]  # a number that 10 doesn't divide
@@ -122,6 +125,7 @@ def test_precision_recall_of_equal_sets_is_full(real_and_fake):
     np.testing.assert_allclose(precision_recall(real_and_fake[0], real_and_fake[0]), 1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('shift', [0, 2, 8])
 def test_precision_recall_equals_prdcs(real_and_fake, shift, capsys):
     prdc = peer('prdc')

@@ -14,6 +14,7 @@ import pytest
 
 from dcgan_jax.tasks.trained_run import restore
 from tests.compare import assert_close_states
+from tests.conftest import slow
 from tests.extractors import write_artifact
 from tests.test_main import ROOT, TINY, checkpoints, command, wait_for
 
@@ -27,10 +28,11 @@ def started(count, data_dir, *flags):
         probe.bind(('localhost', 0))
         port = probe.getsockname()[1]
     joined = [f'--coordinator_address=localhost:{port}', f'--num_processes={count}']
+    devices = f'--xla_force_host_platform_device_count={DEVICES // count}'
     environment = {
         **os.environ,
         'TFDS_DATA_DIR': str(data_dir),
-        'XLA_FLAGS': f'--xla_force_host_platform_device_count={DEVICES // count}',
+        'XLA_FLAGS': f'{os.environ["XLA_FLAGS"]} {devices}',
     }
     processes = [
         subprocess.Popen(
@@ -78,7 +80,9 @@ def alone(tmp_path_factory, data_dir):
     return workdir
 
 
-@pytest.mark.parametrize(('count', 'placement'), [(2, 'device'), (2, 'stream'), (4, 'stream')])
+@pytest.mark.parametrize(
+    ('count', 'placement'), [slow(2, 'device'), (2, 'stream'), slow(4, 'stream')]
+)
 def test_processes_make_the_run_of_one(count, placement, alone, tmp_path, data_dir):
     """The second half by one process less or more: checkpoints are of no number of processes."""
     flags = [f'--workdir={tmp_path}', f'--config.data.placement={placement}']
@@ -90,6 +94,7 @@ def test_processes_make_the_run_of_one(count, placement, alone, tmp_path, data_d
     assert json.loads((tmp_path / 'config.json').read_text())['config']['batch_size'] == 8
 
 
+@pytest.mark.slow
 def test_processes_evaluate_as_one(tmp_path, data_dir, monkeypatch):
     """Figures, and which checkpoint is the best."""
     monkeypatch.setenv('DCGAN_JAX_CACHE', str(tmp_path / 'cache'))
@@ -117,6 +122,7 @@ def test_processes_evaluate_as_one(tmp_path, data_dir, monkeypatch):
 LONG = ['--config.num_steps=1000000', '--config.checkpoint_every=200']
 
 
+@pytest.mark.slow
 def test_a_preempted_process_stops_all_at_one_step(tmp_path, data_dir):
     with started(2, data_dir, f'--workdir={tmp_path}', *LONG) as processes:
         wait_for(lambda: checkpoints(tmp_path))
@@ -127,6 +133,7 @@ def test_a_preempted_process_stops_all_at_one_step(tmp_path, data_dir):
     assert all(stopped in words for words in told), told
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('lost', [0, 1])
 def test_a_lost_process_ends_the_others_soon(lost, tmp_path, data_dir):
     with started(2, data_dir, f'--workdir={tmp_path}', *LONG) as processes:
@@ -143,6 +150,7 @@ def test_a_lost_process_ends_the_others_soon(lost, tmp_path, data_dir):
     assert checkpoints(tmp_path)[-1] == last + 2
 
 
+@pytest.mark.slow
 def test_a_refusal_of_the_first_process_is_everyones(tmp_path, data_dir):
     (tmp_path / 'file').write_text('')
     with started(

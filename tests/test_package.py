@@ -38,7 +38,9 @@ def test_installed_package_works_in_any_folder(tmp_path):
 
 
 def test_train_load_and_sample(data_dir, tmp_path):
-    state = dcgan_jax.train(tiny_config(data_dir), tmp_path / 'run')
+    config = tiny_config(data_dir)
+    config.num_steps = 2
+    state = dcgan_jax.train(config, tmp_path / 'run')
     images = dcgan_jax.load(tmp_path / 'run').sample(5, seed=3)
     assert (images.shape, images.dtype) == ((5, 8, 8, 3), np.uint8)
     assert int(state.step) == int(dcgan_jax.load(tmp_path / 'run').state.step)

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from dcgan_jax.models import conv, products
+from tests.conftest import slow
 
 CONVS = {'conv': conv.conv, 'conv_transpose': conv.conv_transpose}
 
@@ -80,8 +81,11 @@ def gradients(function, x, kernel):
 @pytest.mark.parametrize('name', CONVS)
 @pytest.mark.parametrize(
     ('channels', 'k', 'strides', 'limit'),
-    [((256, 16), 4, 2, 8e-3), ((256, 16), 3, 1, 3e-3), ((256, 3), 4, 2, 2e-3)],
-    ids=['two_taps', 'three_taps', 'patches'],
+    [
+        slow((256, 16), 4, 2, 8e-3, id='two_taps'),
+        pytest.param((256, 16), 3, 1, 3e-3, id='three_taps'),
+        pytest.param((256, 3), 4, 2, 2e-3, id='patches'),
+    ],
 )
 def test_convolutions_and_gradients_are_close_to_float64(name, channels, k, strides, limit):
     """Compare with float64; XLA's bfloat16 convolution has an error of 1.7e-3 too."""
@@ -105,12 +109,11 @@ def test_convolutions_and_gradients_are_close_to_float64(name, channels, k, stri
 @pytest.mark.parametrize(
     ('channels', 'k', 'dtype', 'expected'),
     [
-        ((256, 16), 4, jnp.bfloat16, {('bf16', 'bf16', 'f32')}),
-        ((256, 3), 4, jnp.bfloat16, {('bf16', 'bf16', 'f32')}),
-        ((256, 16), 5, jnp.bfloat16, {('f32', 'f32', 'f32')}),
-        ((256, 16), 4, jnp.float32, {('f32', 'f32', 'f32')}),
+        pytest.param((256, 16), 4, jnp.bfloat16, {('bf16', 'bf16', 'f32')}, id='two_taps'),
+        slow((256, 3), 4, jnp.bfloat16, {('bf16', 'bf16', 'f32')}, id='patches'),
+        slow((256, 16), 5, jnp.bfloat16, {('f32', 'f32', 'f32')}, id='three_taps'),
+        pytest.param((256, 16), 4, jnp.float32, {('f32', 'f32', 'f32')}, id='float32'),
     ],
-    ids=['two_taps', 'patches', 'three_taps', 'float32'],
 )
 def test_operands_are_bfloat16_in_gradients_of_every_order(name, channels, k, dtype, expected):
     function = functools.partial(CONVS[name], strides=2, conv_impl='matmul')

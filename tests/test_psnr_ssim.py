@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from dcgan_jax.metrics.psnr_ssim import psnr, ssim
+from tests.peers import peer
 
 
 @pytest.fixture
@@ -14,10 +15,9 @@ def pairs():
     return (real + noise).clip(0, 255).astype(np.uint8), real
 
 
+@pytest.mark.slow
 def test_psnr_and_ssim_are_scikit_images(pairs):
-    skimage = pytest.importorskip(
-        'skimage.metrics', reason='pip install -r tests/requirements-peers.txt'
-    )
+    skimage = peer('skimage.metrics')
     for images in (pairs, tuple(array[..., :1] for array in pairs)):
         expected = [
             skimage.structural_similarity(

@@ -89,6 +89,7 @@ def audited(tmp_path, data_dir):
     return call
 
 
+@pytest.mark.slow
 def test_a_run_writes_into_its_folders_alone_and_uses_no_network(audited, tmp_path):
     workdir, out = f'--workdir={tmp_path / "w"}', tmp_path / 'out'
     artifact = write_artifact(tmp_path / 'tiny.jaxexport')

@@ -75,25 +75,24 @@ def test_latents_are_a_function_of_seed_and_index(generator_and_state, config):
     assert len(np.unique(many, axis=0)) == 4000
 
 
-def test_sample_writes_pictures_of_the_average(config, tmp_path):
-    training.train_and_evaluate(config, tmp_path)
-    path = sample(tmp_path, tmp_path / 'out', num=10, seed=4)
+def test_sample_writes_pictures_of_the_average(finished, tmp_path):
+    workdir, _ = finished
+    path = sample(workdir, tmp_path / 'out', num=10, seed=4)
     assert path == tmp_path / 'out' / 'samples.png'
     with np.load(tmp_path / 'out' / 'samples.npz', allow_pickle=False) as arrays:
         pixels, latents, step = arrays['images'], arrays['latents'], int(arrays['step'])
     assert (pixels.shape, pixels.dtype, step) == ((10, 8, 8, 3), np.uint8, 6)
 
-    run, networks, state = restore(tmp_path)
+    run, networks, state = restore(workdir)
     sampler = sampling.Sampler(networks.generator, run.config)
     np.testing.assert_array_equal(sampler(state, latents), pixels)
     live = sampler(state.replace(ema_params=state.generator.params), latents)
     assert not np.array_equal(live, pixels)  # the average is not the live generator
 
 
-def test_sample_of_fewer_is_the_start_of_more(config, tmp_path):
-    training.train_and_evaluate(config, tmp_path)
+def test_sample_of_fewer_is_the_start_of_more(finished, tmp_path):
     for num in (5, 12):
-        sample(tmp_path, tmp_path / str(num), num=num, seed=0)
+        sample(finished[0], tmp_path / str(num), num=num, seed=0)
     few, many = (
         np.load(tmp_path / num / 'samples.npz', allow_pickle=False)['images'] for num in ('5', '12')
     )

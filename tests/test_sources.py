@@ -245,32 +245,35 @@ def test_half_copied_data_set_is_not_used(tmp_path):
         sources.open_source('shapes', 'test', str(tmp_path))
 
 
-def shapes_with_a_flipped_byte(root):
-    """A data set of drawn shapes, prepared and then damaged; which record it is, and its split."""
-    whole = sources.open_source('shapes', 'test', str(root)).read(np.arange(2000), labels=True)
-    (path,) = Path(root).rglob('shapes-test.array_record*')
+def prepare_with_a_corrupt_record(root):
+    """Prepare `tiny`, damage a picture in its file, and return the images from before."""
+    prepare_tiny(root, [(6, 6, 1)], label=lambda i: i % 4)
+    source = sources.open_source('tiny', 'train', str(root))
+    whole = source.read(np.arange(len(source)), labels=True)
+    (path,) = Path(root).rglob('tiny-train.array_record*')
     content = bytearray(path.read_bytes())
-    content[len(content) // 2] ^= 255
+    content[content.index(b'IDAT') + 8] ^= 255
     path.write_bytes(content)
     return whole
 
 
-def test_a_corrupt_record_is_named_or_the_next_stands_in_for_it(tmp_path, caplog):
-    whole = shapes_with_a_flipped_byte(tmp_path)
-    with pytest.raises(UserError, match=r'shapes/1\.0\.0 test: record \d+ is corrupt .*on_corrupt'):
-        sources.open_source('shapes', 'test', str(tmp_path)).read(np.arange(2000))
+def test_a_corrupt_record_is_refused_or_replaced_by_the_next(tmp_path, caplog):
+    whole = prepare_with_a_corrupt_record(tmp_path)
+    with pytest.raises(UserError, match=r'tiny/1\.2\.0 train: record \d+ is corrupt .*on_corrupt'):
+        sources.open_source('tiny', 'train', str(tmp_path)).read(np.arange(10))
     caplog.set_level(logging.WARNING)
-    damaged = sources.open_source('shapes', 'test', str(tmp_path), on_corrupt='skip')
+    damaged = sources.open_source('tiny', 'train', str(tmp_path), on_corrupt='skip')
     got = input_pipeline.load_split(damaged, labels=True)
     (warning,) = (record.getMessage() for record in caplog.records)
     index = int(re.search(r'record (\d+) is corrupt', warning).group(1))
     assert '1 so far' in warning
-    stands_in = np.arange(2000)
-    stands_in[index] += 1
+    following = (index + 1) % 10
+    stands_in = np.arange(10)
+    stands_in[index] = following
     np.testing.assert_array_equal(got.images, whole.images[stands_in])
     np.testing.assert_array_equal(got.labels, whole.labels[stands_in])
     again = damaged.read(np.array([index, 0, index]))
-    np.testing.assert_array_equal(again.images, whole.images[[index + 1, 0, index + 1]])
+    np.testing.assert_array_equal(again.images, whole.images[[following, 0, following]])
     assert len(caplog.records) == 1, 'counted once'
 
 

@@ -15,6 +15,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from dcgan_jax import training
 from dcgan_jax.tasks.trained_run import restore
 from tests.compare import assert_equal_states
+from tests.conftest import slow
 from tests.extractors import write_artifact
 from tests.test_main import ROOT, TINY, checkpoints, command, run
 
@@ -75,6 +76,7 @@ def fill(folder, free):
     return filler
 
 
+@pytest.mark.slow
 def test_a_full_disk_keeps_what_was_saved(small_disk, data_dir):
     """Full at the start, as a checkpoint is saved, and where only curves are written."""
     flags = [*TINY, f'--workdir={small_disk}', '--config.log_every=1', '--config.sample_every=0']
@@ -101,9 +103,9 @@ def test_a_full_disk_keeps_what_was_saved(small_disk, data_dir):
     assert int(state_of(small_disk).step) == last + 4
 
 
-def test_a_clock_that_goes_backwards_does_not_matter(config, tmp_path, monkeypatch):
+def test_a_clock_that_goes_backwards_does_not_matter(config, tmp_path, finished, monkeypatch):
     """Half an hour at each look; curves are written all the same."""
-    whole = training.train_and_evaluate(config, tmp_path / 'whole')
+    _, whole = finished
     now, looks = time.time(), itertools.count()
     monkeypatch.setattr(time, 'time', lambda: now - 1800 * next(looks))
     back = training.train_and_evaluate(config, tmp_path / 'back')
@@ -114,7 +116,7 @@ def test_a_clock_that_goes_backwards_does_not_matter(config, tmp_path, monkeypat
     assert [event.step for event in curves.Scalars('generator/loss')] == [2, 4, 6]
 
 
-def test_files_of_the_future_do_not_matter(config, tmp_path):
+def test_files_of_the_future_do_not_matter(config, tmp_path, finished):
     """As after a clock that was set right between two starts."""
     config.num_steps = 4
     training.train_and_evaluate(config, tmp_path / 'run')
@@ -122,8 +124,7 @@ def test_files_of_the_future_do_not_matter(config, tmp_path):
     for path in (tmp_path / 'run').rglob('*'):
         os.utime(path, (future, future))
     config.num_steps = 6
-    went_on = training.train_and_evaluate(config, tmp_path / 'run')
-    assert_equal_states(went_on, training.train_and_evaluate(config, tmp_path / 'whole'))
+    assert_equal_states(training.train_and_evaluate(config, tmp_path / 'run'), finished[1])
 
 
 def resident():
@@ -131,7 +132,7 @@ def resident():
         return int(file.read().split()[1]) * os.sysconf('SC_PAGE_SIZE')
 
 
-@pytest.mark.parametrize('steps', [600, pytest.param(20_000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize('steps', [600, slow(20_000)])
 @pytest.mark.skipif(not os.path.exists('/proc/self/statm'), reason='memory is read from /proc')
 def test_memory_stays_flat_and_nothing_compiles_again(config, steps, tmp_path, monkeypatch):
     """In a run with all that it does: it saves, draws, evaluates and writes curves."""

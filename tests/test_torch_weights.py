@@ -7,6 +7,7 @@ from dcgan_jax.metrics import torch_weights
 from tests.peers import peer
 
 
+@pytest.mark.slow
 def test_a_state_dict_is_read(tmp_path):
     """It has `_metadata`, parameters and BatchNorm's counter."""
     torch = peer('torch')

@@ -11,6 +11,7 @@ import pytest
 from dcgan_jax import augmentation, models, train_state
 from dcgan_jax.configs import quickstart
 from dcgan_jax.train_step import RngStream, ema_decay, train_step
+from tests.conftest import slow
 
 IMAGE_SHAPE = (8, 8, 3)
 BATCH = 8
@@ -209,18 +210,20 @@ def reference(plain, networks, state, real, key):
     'plain',
     [
         Plain(),
-        Plain(update_order='simultaneous'),
-        Plain(resample_latents=True),
-        Plain(update_order='simultaneous', dropout_rate=0.3),
-        Plain(dropout_rate=0.3, norm='none'),
-        Plain(eps=1e-2),
-        Plain(loss='least_squares'),
-        Plain(loss='wasserstein'),
-        Plain(loss='hinge', norm='none'),
+        slow(Plain(update_order='simultaneous')),
+        Plain(resample_latents=True, loss='hinge', norm='none'),
+        Plain(update_order='simultaneous', dropout_rate=0.3, loss='least_squares'),
+        slow(Plain(resample_latents=True)),
+        slow(Plain(update_order='simultaneous', dropout_rate=0.3)),
+        slow(Plain(dropout_rate=0.3, norm='none')),
+        slow(Plain(eps=1e-2)),
+        slow(Plain(loss='least_squares')),
+        slow(Plain(loss='wasserstein')),
+        slow(Plain(loss='hinge', norm='none')),
         Plain(loss='relativistic', r1=0.5, r2=2.0, norm='none'),
-        Plain(update_order='simultaneous', loss='relativistic', r1=0.5, r2=2.0, norm='none'),
-        Plain(rotation=0.7, rotation_generator=0.2),
-        Plain(rotation=1.0, dropout_rate=0.3),
+        slow(Plain(update_order='simultaneous', loss='relativistic', r1=0.5, r2=2.0, norm='none')),
+        slow(Plain(rotation=0.7, rotation_generator=0.2)),
+        slow(Plain(rotation=1.0, dropout_rate=0.3)),
         Plain(rotation=0.7, rotation_generator=0.2, policy=('cutout', 'color')),
     ],
     ids=str,

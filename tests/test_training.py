@@ -7,6 +7,7 @@ import os
 import shutil
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image
@@ -19,11 +20,12 @@ from dcgan_jax.runtime.prng import Purpose, purpose_key
 from dcgan_jax.sampling import Sampler
 from dcgan_jax.train_step import train_step
 from tests.compare import assert_close_states, assert_equal_states
+from tests.conftest import slow_except
 from tests.test_config import CONFIGS
 
 
-def test_a_run_leaves_what_explains_it(config, tmp_path):
-    state = training.train_and_evaluate(config, tmp_path)
+def test_a_run_writes_its_config_samples_and_checkpoints(config, finished):
+    tmp_path, state = finished
     assert int(state.step) == 6
     assert json.loads((tmp_path / 'config.json').read_text())['config'] == json.loads(
         json.dumps(config.to_dict())
@@ -38,27 +40,26 @@ def test_a_run_leaves_what_explains_it(config, tmp_path):
 
 
 @pytest.mark.parametrize('placement', ['device', 'stream'])
-def test_a_resumed_run_equals_the_uninterrupted_one_bit_for_bit(config, tmp_path, placement):
+def test_resume_is_bit_exact(config, tmp_path, finished, placement):
+    """Whether the images are on the device or streamed."""
+    workdir, whole = finished
     config.data.placement = placement
-    whole = training.train_and_evaluate(config, tmp_path / 'whole')
     for stop in (2, 3, 6):
         config.num_steps = stop
         resumed = training.train_and_evaluate(config, tmp_path / 'parts')
     assert_equal_states(resumed, whole)
-    pictures = [(tmp_path / run / 'samples' / '00000006.png') for run in ('whole', 'parts')]
+    pictures = [folder / 'samples' / '00000006.png' for folder in (workdir, tmp_path / 'parts')]
     assert pictures[0].read_bytes() == pictures[1].read_bytes()
 
 
-def test_stream_and_device_give_the_same_run(config, tmp_path):
-    states = []
-    for placement in ('device', 'stream'):
-        config.data.placement = placement
-        states.append(training.train_and_evaluate(config, tmp_path / placement))
-    assert_equal_states(*states)
+def test_stream_and_device_give_the_same_run(config, tmp_path, finished):
+    config.data.placement = 'stream'
+    streamed = training.train_and_evaluate(config, tmp_path)
+    assert_equal_states(streamed, finished[1])
 
 
-def test_several_updates_a_call_are_the_same_updates(config, tmp_path):
-    one = training.train_and_evaluate(config, tmp_path / 'one')
+def test_several_updates_a_call_are_the_same_updates(config, tmp_path, finished):
+    _, one = finished
     config.steps_per_call = 4  # one call of 4 and one of 2
     four = training.train_and_evaluate(config, tmp_path / 'four')
     # Another compiled program rounds otherwise.
@@ -111,8 +112,8 @@ def test_seeds_and_purposes_have_distinct_keys():
     assert purpose_key(7, Purpose.SAMPLES) == expected
 
 
-@pytest.mark.parametrize('name', CONFIGS)
-def test_every_config_trains(name, config, tmp_path):
+def small(name, config):
+    """The config `name` with narrow networks, on the data of `config`."""
     published = importlib.import_module(f'dcgan_jax.configs.{name}').get_config()
     for name in ('dataset', 'data_dir', 'batch_size', 'log_every', 'sample_every', 'conv_impl'):
         published[name] = config[name]
@@ -122,8 +123,31 @@ def test_every_config_trains(name, config, tmp_path):
     published.discriminator.width = 0.02
     if published.text.embedder:
         published.text.embedder = 'trigrams'  # needs no package
-    state = training.train_and_evaluate(published, tmp_path)
+    return published
+
+
+@pytest.mark.parametrize(
+    'name', slow_except(CONFIGS, 'cifar10', 'text_cifar10', 'inpainting_cifar10')
+)
+def test_every_config_trains(name, config, tmp_path):
+    state = training.train_and_evaluate(small(name, config), tmp_path)
     assert int(state.step) == 2
+
+
+@pytest.mark.parametrize('name', CONFIGS)
+def test_every_config_has_an_update_that_keeps_the_shapes_of_its_state(name, config):
+    config = small(name, config)
+    shape = (config.data.image_size or 8,) * 2 + (3,)
+    networks = models.build(config, shape, num_classes=3)
+    state = jax.eval_shape(lambda: train_state.create(config, networks, shape))
+    size = config.batch_size * max(config.discriminator_steps, 1)
+    real = jax.ShapeDtypeStruct((size, *shape), np.float32)
+    labels = jax.ShapeDtypeStruct((size,), np.int32) if config.conditional else None
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    update = functools.partial(train_step, config=config)
+    after, metrics = jax.eval_shape(update, state, real, labels, key)
+    assert jax.tree.map(jnp.shape, after) == jax.tree.map(jnp.shape, state)
+    assert {value.shape for value in metrics.values()} == {()}
 
 
 def test_a_profile_is_written_on_request(config, tmp_path):
@@ -132,8 +156,8 @@ def test_a_profile_is_written_on_request(config, tmp_path):
     assert list(tmp_path.rglob('*.xplane.pb'))
 
 
-def test_a_run_whose_checkpoints_were_lost_does_not_restart(config, tmp_path):
-    training.train_and_evaluate(config, tmp_path)
+def test_a_run_whose_checkpoints_were_lost_does_not_restart(config, finished_copy):
+    tmp_path = finished_copy
     shutil.rmtree(tmp_path / 'checkpoints')
     with pytest.raises(UserError, match='lost its checkpoints'):
         training.train_and_evaluate(config, tmp_path)
@@ -206,15 +230,15 @@ def test_the_grid_shows_the_average_and_the_latest_checkpoints_stay(config, tmp_
     assert np.abs(shown - live).max() > 1
 
 
-def test_a_finished_run_started_again_changes_nothing(config, tmp_path):
-    state = training.train_and_evaluate(config, tmp_path)
+def test_a_finished_run_started_again_changes_nothing(config, finished, finished_copy):
+    tmp_path, state = finished_copy, finished[1]
     before = {p: p.stat().st_mtime_ns for p in (tmp_path / 'samples').iterdir()}
     assert_equal_states(training.train_and_evaluate(config, tmp_path), state)
     assert {p: p.stat().st_mtime_ns for p in (tmp_path / 'samples').iterdir()} == before
 
 
-def test_another_config_in_a_workdir_is_refused_and_nothing_changes(config, tmp_path):
-    training.train_and_evaluate(config, tmp_path)
+def test_another_config_in_a_workdir_is_refused_and_nothing_changes(config, finished_copy):
+    tmp_path = finished_copy
     before = (tmp_path / 'config.json').read_text()
     config.optimizer.generator.learning_rate = 0.5
     with pytest.raises(UserError, match=r'optimizer.generator.learning_rate: 0.001 -> 0.5'):
@@ -224,7 +248,7 @@ def test_another_config_in_a_workdir_is_refused_and_nothing_changes(config, tmp_
 
 def test_of_two_runs_that_find_a_workdir_free_the_first_has_it(config, tmp_path, monkeypatch):
     other = config.copy_and_resolve_references()
-    other.batch_size = 16
+    other.batch_size, config.num_steps = 16, 0
     found_free = training.prepare(other, tmp_path)
     training.train_and_evaluate(config, tmp_path)
     before = (tmp_path / 'config.json').read_bytes()

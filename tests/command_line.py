@@ -1,0 +1,33 @@
+"""main.py's command line in this process: milliseconds where a new process takes seconds."""
+
+import contextlib
+import io
+import sys
+import types
+
+import pytest
+from absl.testing import flagsaver
+
+from dcgan_jax import cli
+
+
+def call_main(*flags):
+    """Parse the flags and run the mode; return the exit code and stderr."""
+    argv = ['main.py', *flags]
+    out = io.TextIOWrapper(io.BytesIO(), 'utf-8', 'strict')
+    told = io.TextIOWrapper(io.BytesIO(), 'utf-8', 'backslashreplace')
+    code = 0
+    with (
+        flagsaver.flagsaver(),
+        pytest.MonkeyPatch.context() as patch,
+        contextlib.redirect_stdout(out),
+        contextlib.redirect_stderr(told),
+    ):
+        patch.setattr(sys, 'argv', argv)
+        try:
+            cli.parse(argv)
+            cli.main([])
+        except SystemExit as stop:
+            code = stop.code
+    told.flush()
+    return types.SimpleNamespace(returncode=code, stderr=told.buffer.getvalue().decode())
