@@ -125,7 +125,8 @@ def test_a_run_of_all_classes_has_no_anomalies(config, tmp_path):
 
 
 def test_scores_do_not_depend_on_the_images_beside(workdir, data_dir):
-    run, networks, state = restore(workdir)
+    trained = restore(workdir)
+    run, networks, state = trained.run, trained.networks, trained.state
     pixels = np.random.default_rng(0).integers(0, 256, (3, 8, 8, 3), np.uint8)
     normal = input_pipeline.load_split(sources.open_split(run.config, 'train')).images
     trained = anomaly_scores.ScoringRun(run.config, networks, state, normal, 0)
@@ -136,7 +137,8 @@ def test_scores_do_not_depend_on_the_images_beside(workdir, data_dir):
 
 
 def test_turned_images_are_scored_by_the_guesses_of_one_at_a_time(workdir):
-    _, networks, state = restore(workdir)
+    trained = restore(workdir)
+    networks, state = trained.networks, trained.state
     pixels = np.random.default_rng(0).integers(0, 256, (5, 8, 8, 3), np.uint8)
     d = state.discriminator
     expected = []
@@ -204,7 +206,8 @@ def test_the_neighbors_score_is_a_mean_distance_between_standardized_features():
 
 def test_scores_are_those_of_their_papers_image_by_image(workdir):
     """D's logit, negated; AnoGAN's 0.9 mean |x - G(z)| + 0.1 mean |f(x) - f(G(z))|."""
-    run, networks, state = restore(workdir)
+    trained = restore(workdir)
+    run, networks, state = trained.run, trained.networks, trained.state
     config = run.config.copy_and_resolve_references().unlock()
     config.anomaly.scores = ('discriminator', 'latent_optimization')
     pixels = np.random.default_rng(0).integers(0, 256, (4, 8, 8, 3), np.uint8)

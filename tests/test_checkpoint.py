@@ -47,7 +47,7 @@ def truncate(path):
 
 def test_restore_gives_what_was_saved(run):
     workdir, state = run
-    _, _, restored = restore(workdir)
+    restored = restore(workdir).state
     assert_equal_states(restored, state)
 
 
@@ -63,14 +63,14 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before_and_is_set_aside(
         flip_bit(largest, largest.stat().st_size // 2)
     else:
         largest.unlink()
-    _, _, restored = restore(workdir)  # reading changes nothing
+    restored = restore(workdir).state  # reading changes nothing
     assert int(restored.step) == 4
     assert (workdir / 'checkpoints' / '6').exists()
 
     again = training.train_and_evaluate(config, workdir)  # trains steps 5 and 6 once more
     assert_equal_states(again, state)
     assert (workdir / 'damaged_checkpoints' / '6').exists()
-    _, _, restored = restore(workdir)
+    restored = restore(workdir).state
     assert int(restored.step) == 6
 
 
@@ -87,7 +87,7 @@ def test_a_half_written_checkpoint_is_no_checkpoint(run, config):
     half = workdir / 'checkpoints' / '8.orbax-checkpoint-tmp-123'
     (workdir / 'checkpoints' / '6').rename(half)
     (half / 'commit_success.txt').unlink(missing_ok=True)
-    _, _, restored = restore(workdir)
+    restored = restore(workdir).state
     assert int(restored.step) == 4
 
 

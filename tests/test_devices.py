@@ -64,7 +64,7 @@ def test_eight_devices_make_the_run_of_one(runs, case):
     if real:
         return
     # Here both are restored on the one device of this process.
-    states = [restore(folder)[2] for folder in (eight, one)]
+    states = [restore(folder).state for folder in (eight, one)]
     assert_close_states(*states, rtol=1e-3, atol=1e-5)
     grids = []
     for folder in (one, eight):

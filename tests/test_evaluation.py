@@ -59,7 +59,7 @@ def test_a_run_is_evaluated_and_its_best_state_kept(config, tmp_path, capsys):
     assert protocol['step'] == 4
     assert protocol['n_fake'] == protocol['n_real'] == 40
     assert protocol['seed'] == 2**32 - 1  # not what users draw
-    _, _, state = restore(run, 'best')
+    state = restore(run, 'best').state
     assert int(state.step) == best_step(run)
     sample(run, tmp_path / 'best', num=3, seed=0, which='best')
     with np.load(tmp_path / 'best' / 'samples.npz', allow_pickle=False) as arrays:
@@ -150,7 +150,8 @@ def test_too_few_samples_are_refused_before_training(config, tmp_path):
 def test_samples_are_scored_with_the_classes_of_the_split(config, tmp_path, monkeypatch):
     config.conditional, config.evaluation.every = True, 0
     training.train_and_evaluate(config, tmp_path / 'run')
-    run, networks, state = restore(tmp_path / 'run')
+    trained = restore(tmp_path / 'run')
+    run, networks, state = trained.run, trained.networks, trained.state
     source = sources.open_source('tiny_images', 'train', config.data_dir)
     seen = []
 
@@ -209,7 +210,8 @@ def test_modes_of_another_data_set_are_refused(config, tmp_path):
 def test_grids_of_conditional_runs_show_the_classes_in_turn(config, tmp_path):
     config.conditional, config.evaluation.every = True, 0
     training.train_and_evaluate(config, tmp_path / 'run')
-    run, networks, state = restore(tmp_path / 'run')
+    trained = restore(tmp_path / 'run')
+    run, networks, state = trained.run, trained.networks, trained.state
     assert (run.num_classes, networks.generator.num_conditions) == (3, 3)
     path = sample(tmp_path / 'run', tmp_path / 'out', num=6, seed=0)
     with np.load(tmp_path / 'out' / 'samples.npz', allow_pickle=False) as arrays:

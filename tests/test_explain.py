@@ -51,7 +51,8 @@ def test_a_run_without_a_test_split_has_pictures_alone(workdir, tmp_path):
 
 
 def test_the_representation_is_the_pooled_maps(workdir, data_dir):
-    _, networks, state = restore(workdir)
+    trained = restore(workdir)
+    networks, state = trained.networks, trained.state
     pixels = np.random.default_rng(0).integers(0, 256, (7, 8, 8, 3), np.uint8)
     _, seen = networks.discriminator.apply(
         {'params': state.discriminator.params, **state.discriminator.statistics},

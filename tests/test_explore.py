@@ -72,7 +72,8 @@ def test_nearest_is_brute_force():
 
 
 def test_a_training_image_is_its_own_neighbor(workdir):
-    run, networks, state = restore(workdir)
+    trained = restore(workdir)
+    run, networks, state = trained.run, trained.networks, trained.state
     made = Sampler(networks.generator, run.config)
     pixels = made(state, made.latents(0, 5))
     see = DiscriminatorFeatures(networks, state)
@@ -84,7 +85,8 @@ def test_a_training_image_is_its_own_neighbor(workdir):
 
 def test_arithmetic_is_of_means(workdir, tmp_path):
     """A - A + B is B."""
-    run, networks, state = restore(workdir)
+    trained = restore(workdir)
+    run, networks, state = trained.run, trained.networks, trained.state
     sampler = Sampler(networks.generator, run.config)
     made = explore.LatentExplorer(run, networks, state, sampler, 3)
     explore.draw_arithmetic(made, tmp_path, [[1, 2], [1, 2], [7]])

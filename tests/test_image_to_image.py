@@ -193,7 +193,8 @@ def test_searching_finds_an_image_that_g_can_make(config, data_dir, tmp_path):
 
     config.num_steps = 30
     training.train_and_evaluate(config, tmp_path)
-    run, networks, state = restore(tmp_path)
+    trained = restore(tmp_path)
+    run, networks, state = trained.run, trained.networks, trained.state
     own = run.config.copy_and_resolve_references().unlock()
     own.input.kind = 'masked'
     own.latent_optimization.update(steps=200, restarts=4, prior=0.0)

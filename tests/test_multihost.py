@@ -89,7 +89,7 @@ def test_processes_make_the_run_of_one(count, placement, alone, tmp_path, data_d
     run(count, data_dir, *flags, '--config.num_steps=4')
     assert checkpoints(tmp_path)[-1] == 4
     run(1 if count == 2 else 2, data_dir, *flags, '--config.num_steps=8')
-    assert_close_states(restore(tmp_path)[2], restore(alone)[2], rtol=1e-3, atol=1e-5)
+    assert_close_states(restore(tmp_path).state, restore(alone).state, rtol=1e-3, atol=1e-5)
     assert np.abs(grid(tmp_path, 8) - grid(alone, 8)).max() <= 1
     assert json.loads((tmp_path / 'config.json').read_text())['config']['batch_size'] == 8
 
@@ -113,7 +113,7 @@ def test_processes_evaluate_as_one(tmp_path, data_dir, monkeypatch):
         found[count] = distances, checkpoints(workdir, 'best_checkpoint')
         best = min(distances, key=distances.get)
         assert int(best.partition('_')[0]) == found[count][1][0]
-        assert int(restore(workdir, 'best')[2].step) == found[count][1][0]
+        assert int(restore(workdir, 'best').state.step) == found[count][1][0]
     assert len(found[1][0]) == 2
     assert found[2][0] == pytest.approx(found[1][0], rel=1e-3)
     assert found[2][1] == found[1][1]

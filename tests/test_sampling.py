@@ -83,7 +83,8 @@ def test_sample_writes_pictures_of_the_average(finished, tmp_path):
         pixels, latents, step = arrays['images'], arrays['latents'], int(arrays['step'])
     assert (pixels.shape, pixels.dtype, step) == ((10, 8, 8, 3), np.uint8, 6)
 
-    run, networks, state = restore(workdir)
+    trained = restore(workdir)
+    run, networks, state = trained.run, trained.networks, trained.state
     sampler = sampling.Sampler(networks.generator, run.config)
     np.testing.assert_array_equal(sampler(state, latents), pixels)
     live = sampler(state.replace(ema_params=state.generator.params), latents)

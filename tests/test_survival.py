@@ -21,7 +21,7 @@ from tests.test_main import ROOT, TINY, checkpoints, command, run
 
 
 def state_of(workdir):
-    return restore(workdir)[2]
+    return restore(workdir).state
 
 
 @pytest.mark.slow

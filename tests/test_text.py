@@ -235,7 +235,8 @@ def test_a_caption_scales_and_shifts_channels_by_linear_maps_of_its_vector(data_
 
 
 def test_a_run_keeps_its_captions(workdir):
-    run, _, state = restore(workdir)
+    trained = restore(workdir)
+    run, state = trained.run, trained.state
     # The data set's classes are named '0', '1' and '2'.
     told = ['a 0', 'one more 0', 'a 1', 'one more 1', 'a 2', 'one more 2']
     expected = captions.embed(run.config, told)
@@ -245,7 +246,8 @@ def test_a_run_keeps_its_captions(workdir):
 
 
 def test_a_prompt_that_is_a_caption_draws_the_same(workdir, tmp_path):
-    run, networks, state = restore(workdir)
+    trained = restore(workdir)
+    run, networks, state = trained.run, trained.networks, trained.state
     sampler = Sampler(networks.generator, run.config)
     sample(workdir, tmp_path, 6, 0, prompts=['a 2', 'a 0'])
     with np.load(tmp_path / 'samples.npz', allow_pickle=False) as arrays:
@@ -260,7 +262,8 @@ def test_a_prompt_that_is_a_caption_draws_the_same(workdir, tmp_path):
 
 def test_classes_show_all_their_captions_in_turn(workdir):
     """Twelve images of one latent have six captions."""
-    run, networks, state = restore(workdir)
+    trained = restore(workdir)
+    run, networks, state = trained.run, trained.networks, trained.state
     sampler = Sampler(networks.generator, run.config)
     assert sampler.classes.tolist() == [0, 1, 2]
     pixels = sampler(state, np.ones((12, 4), np.float32))
@@ -272,7 +275,8 @@ def test_classes_show_all_their_captions_in_turn(workdir):
 
 
 def test_walks_keep_to_one_caption(workdir):
-    run, networks, state = restore(workdir)
+    trained = restore(workdir)
+    run, networks, state = trained.run, trained.networks, trained.state
     sampler = Sampler(networks.generator, run.config)
     made = explore.LatentExplorer(run, networks, state, sampler, 0)
     pixels = made.draw(np.ones((9, 4)))
@@ -358,7 +362,8 @@ def test_a_judge_is_tried_on_other_images_than_it_knows(data_dir):
 
 
 def test_the_class_that_d_holds_most_likely(workdir):
-    _, networks, state = restore(workdir)
+    trained = restore(workdir)
+    networks, state = trained.networks, trained.state
     pixels = np.random.default_rng(0).integers(0, 256, (7, 8, 8, 3), np.uint8)
     d = state.discriminator
     scores = np.stack(
@@ -390,7 +395,8 @@ def test_captions_go_with_statistics_of_batches_and_several_updates_of_d(data_di
 @pytest.mark.slow
 def test_latents_of_a_run_by_captions_are_searched(workdir):
     """A latent's own image is found again, better than where the search began."""
-    run, networks, state = restore(workdir)
+    trained = restore(workdir)
+    run, networks, state = trained.run, trained.networks, trained.state
     own = run.config.copy_and_resolve_references().unlock()
     own.input.kind, own.input.scale = 'low_resolution', 2
     own.latent_optimization.update(restarts=3, prior=0.0)  # in turn of the three classes
@@ -409,7 +415,8 @@ def test_latents_of_a_run_by_captions_are_searched(workdir):
 
 
 def test_an_exported_program_takes_classes(workdir, tmp_path):
-    run, networks, state = restore(workdir)
+    trained = restore(workdir)
+    run, networks, state = trained.run, trained.networks, trained.state
     export(workdir, tmp_path)
     program = jax_export.deserialize(bytearray((tmp_path / PROGRAM).read_bytes()))
     sampler = Sampler(networks.generator, run.config)

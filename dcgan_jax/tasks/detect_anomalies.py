@@ -62,7 +62,8 @@ def detect_anomalies(
     Raises:
         UserError: If the run, the images or the config are not suitable.
     """
-    run, networks, state = restore(workdir, which, require_latents=True)
+    trained = restore(workdir, which, require_latents=True)
+    run, networks, state = trained.run, trained.networks, trained.state
     config = merge_config(run.config, overrides)
     if 'rotation' in config.anomaly.scores and not run.config.loss.rotation_weight:
         raise UserError(

@@ -52,7 +52,8 @@ def evaluate_run(
     Raises:
         UserError: If the run, the config or the data set is not suitable.
     """
-    run, networks, state = restore(workdir, which)
+    trained = restore(workdir, which)
+    run, networks, state = trained.run, trained.networks, trained.state
     config = merge_config(run.config, overrides)
     source = sources.open_split(config, config.evaluation.split)
     scorer = SampleScorer(config, Sampler(networks.generator, config), source)

@@ -69,7 +69,8 @@ def explain(
     Raises:
         UserError: If there is no such run or `num` is 1.
     """
-    run, networks, state = restore(workdir, which, require_latents=True)
+    trained = restore(workdir, which, require_latents=True)
+    run, networks, state = trained.run, trained.networks, trained.state
     config = merge_config(run.config, overrides)
     if num == 1:
         raise UserError('--num=1 leaves no held-out image for the linear probe: use 2 or more')
@@ -77,7 +78,7 @@ def explain(
     source = sources.open_split(config, config.data.split)
     pixels = load_split(source).images
     draw_filters(networks, state, pixels[:_CANDIDATES], out)
-    draw_ablated_channels(Sampler(networks.generator, run.config), state, seed, out)
+    draw_ablated_channels(trained.sampler, state, seed, out)
     content: dict[str, Any] = {'step': int(state.step)}
     test = sources.open_test_split(config)
     if source.num_classes and test is not None:

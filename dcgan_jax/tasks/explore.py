@@ -91,10 +91,11 @@ def explore(
         UserError: If there is no such run or `arithmetic` is invalid.
     """
     terms = None if arithmetic is None else parse_arithmetic(arithmetic)
-    run, networks, state = restore(workdir, which, require_latents=True)
+    trained = restore(workdir, which, require_latents=True)
+    run, networks, state = trained.run, trained.networks, trained.state
     run = run._replace(config=merge_config(run.config, overrides))
     out = run_dir.check_writable(out or epath.Path(workdir).expanduser() / 'explore', '--out')
-    explorer = LatentExplorer(run, networks, state, Sampler(networks.generator, run.config), seed)
+    explorer = LatentExplorer(run, networks, state, trained.sampler, seed)
     draw_interpolation(explorer, out)
     draw_truncation(explorer, out)
     draw_directions(explorer, out)

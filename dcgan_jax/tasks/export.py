@@ -14,7 +14,7 @@ from ml_collections import ConfigDict
 from dcgan_jax import run_dir
 from dcgan_jax.data.conditioner import Conditioner
 from dcgan_jax.runtime.files import write_atomic
-from dcgan_jax.sampling import Sampler, generate
+from dcgan_jax.sampling import generate
 from dcgan_jax.tasks.options import TaskOptions
 from dcgan_jax.tasks.trained_run import restore
 
@@ -46,9 +46,10 @@ def export(
     Raises:
         UserError: If there is no intact checkpoint in `workdir` or `out` is not writable.
     """
-    run, networks, state = restore(workdir, which, require_latents=True)
+    trained = restore(workdir, which, require_latents=True)
+    run, networks, state = trained.run, trained.networks, trained.state
     out = run_dir.check_writable(out or epath.Path(workdir).expanduser() / 'export', '--out')
-    variables = jax.device_get(Sampler(networks.generator, run.config).variables(state))
+    variables = jax.device_get(trained.sampler.variables(state))
     program = functools.partial(generate, networks.generator, variables)
     write_atomic(out / PROGRAM, serialize(program, run.config, networks.conditioner))
     metadata = {

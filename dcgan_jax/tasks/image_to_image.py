@@ -62,18 +62,21 @@ def open_task(
     Raises:
         UserError: If there is no such run or it was trained for another kind.
     """
-    run, networks, state = restore(workdir, which)
+    trained = restore(workdir, which)
+    run, networks, state = trained.run, trained.networks, trained.state
     config = merge_config(run.config, overrides)
-    trained = run.config.input.kind
-    if trained not in ('latent', kind):
+    trained_kind = run.config.input.kind
+    if trained_kind not in ('latent', kind):
         raise UserError(
-            f'{workdir} has a run with config.input.kind={trained!r}: use a run with {kind!r} or '
-            "'latent'"
+            f'{workdir} has a run with config.input.kind={trained_kind!r}: use a run with '
+            f"{kind!r} or 'latent'"
         )
-    if trained == kind:
+    if trained_kind == kind:
         if overrides is not None and overrides.input.kind == kind:
             with config.unlocked():
-                config.input.update(mask=overrides.input.mask, missing=overrides.input.mask_ratio)
+                config.input.update(
+                    mask=overrides.input.mask, mask_ratio=overrides.input.mask_ratio
+                )
         sampler = Sampler(networks.generator, config)
         return RestorationTask(
             config, state, sampler, lambda x: sampler(state, x), 'trained', run.image_shape

@@ -63,7 +63,8 @@ def retrieve(
         UserError: If the run is missing or unconditional, or the extractor does not accept its
             images.
     """
-    run, networks, state = restore(workdir, which, require_latents=True)
+    trained = restore(workdir, which, require_latents=True)
+    run, networks, state = trained.run, trained.networks, trained.state
     if not run.config.conditional:
         raise UserError(
             f'{workdir} has an unconditional run, but --mode=retrieve needs classes or captions: '

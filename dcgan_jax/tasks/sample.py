@@ -11,7 +11,6 @@ from dcgan_jax import run_dir
 from dcgan_jax.data import captions, images
 from dcgan_jax.runtime.errors import UserError
 from dcgan_jax.runtime.files import is_unicode, write_atomic
-from dcgan_jax.sampling import Sampler
 from dcgan_jax.tasks.options import TaskOptions
 from dcgan_jax.tasks.trained_run import class_numbers, restore
 
@@ -58,7 +57,8 @@ def sample(
         UserError: If there is no intact checkpoint, `out` is not writable, a class is unknown, or
             prompts are given for a run without text conditioning.
     """
-    run, networks, state = restore(workdir, which, require_latents=True)
+    trained = restore(workdir, which, require_latents=True)
+    run, networks, state = trained.run, trained.networks, trained.state
     embeddings = _embed_prompts(run, prompts, classes)
     conditions = (
         class_numbers(run, networks.conditioner, classes)
@@ -66,7 +66,7 @@ def sample(
         else np.arange(len(prompts), dtype=np.int32)
     )
     out = run_dir.check_writable(out or epath.Path(workdir) / run_dir.SAMPLES_FOLDER, '--out')
-    sampler = Sampler(networks.generator, run.config)
+    sampler = trained.sampler
     latents = sampler.latents(seed, num)
     labels = np.resize(conditions, num)
     pixels = sampler(state, latents, labels, embeddings)

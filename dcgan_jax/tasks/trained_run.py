@@ -1,9 +1,9 @@
 """Restore the config, networks and state of a training run."""
 
+import dataclasses
 import difflib
 import functools
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -26,7 +26,8 @@ MODES = {'low_resolution': 'super_resolve', 'masked': 'inpaint', 'gray': 'transl
 FOLDERS = {'latest': checkpoint.FOLDER, 'best': checkpoint.BEST_FOLDER}
 
 
-class TrainedRun(NamedTuple):
+@dataclasses.dataclass(frozen=True, eq=False)
+class TrainedRun:
     """A run restored from a checkpoint.
 
     Attributes:
@@ -39,27 +40,39 @@ class TrainedRun(NamedTuple):
     networks: Networks
     state: GANState
 
-    def sample(
-        self, num: int = 64, *, seed: int = 0, classes: Sequence[str] | None = None
-    ) -> np.ndarray:
-        """Sample images from the EMA generator.
+    @functools.cached_property
+    def sampler(self) -> Sampler:
+        """Sampler of the EMA generator."""
+        return Sampler(self.networks.generator, self.run.config)
+
+    def latents(self, num: int = 64, *, seed: int = 0) -> np.ndarray:
+        """Sample latents, float32 `[num, latent_dim]`; each depends on (seed, index) only."""
+        _check_takes_latents(self.run)
+        return self.sampler.latents(seed, num)
+
+    def generate(self, latents: np.ndarray, *, classes: Sequence[str] | None = None) -> np.ndarray:
+        """Generate images from latents with the EMA generator.
 
         Args:
-            num: Number of images, at least 1.
-            seed: Seed of the latents.
+            latents: Latents, float32 `[N, latent_dim]`.
             classes: Names or indices of the classes, used in turn; defaults to all classes that
                 the run was trained on.
 
         Returns:
-            Images, uint8 `[num, H, W, C]`.
+            Images, uint8 `[N, H, W, C]`.
 
         Raises:
             UserError: If a class is unknown or the generator takes images.
         """
         _check_takes_latents(self.run)
-        sampler = Sampler(self.networks.generator, self.run.config)
-        labels = np.resize(class_numbers(self.run, self.networks.conditioner, classes), num)
-        return sampler(self.state, sampler.latents(seed, num), labels)
+        conditions = class_numbers(self.run, self.networks.conditioner, classes)
+        return self.sampler(self.state, latents, np.resize(conditions, len(latents)))
+
+    def sample(
+        self, num: int = 64, *, seed: int = 0, classes: Sequence[str] | None = None
+    ) -> np.ndarray:
+        """Generate images from `latents(num, seed=seed)`; see `generate`."""
+        return self.generate(self.latents(num, seed=seed), classes=classes)
 
 
 def restore(
