@@ -113,20 +113,22 @@ class TrainingEvaluator:
         best_result = best.latest_metadata().get('best')
         self._best_result = best_result if _is_valid(best_result) else None
 
-    def evaluate_if_missing(self, state: GANState) -> bool:
-        """Evaluate a restored state unless that was already done; returns the same as a call."""
+    def evaluate_if_missing(self, state: GANState) -> None:
+        """Evaluate a restored state unless that was already done."""
         files = (self._workdir / run_dir.EVALUATIONS_FOLDER).glob(f'{int(state.step):08d}_*.json')
         exists = any('_seed' not in path.name for path in files)  # Excludes `--mode=evaluate`.
-        return multihost.all_true(exists) or self(state)
+        if not multihost.all_true(exists):
+            self(state)
 
-    def __call__(self, state: GANState) -> bool:
-        """Evaluate a state and print the results; returns False if interrupted by a signal."""
+    def __call__(self, state: GANState) -> None:
+        """Evaluate a state, save it if it is the best, and print the results.
+
+        Raises:
+            Preempted: If a signal is received.
+        """
         step = int(state.step)
-        try:
-            with self._watcher.interruptible():
-                result = self._scorer(state, self._config.num_samples, SELECTION_SEED)
-        except preemption.Preempted:
-            return False
+        with self._watcher.interruptible():
+            result = self._scorer(state, self._config.num_samples, SELECTION_SEED)
         if multihost.is_primary():
             evaluator.write(self._workdir / run_dir.EVALUATIONS_FOLDER, f'{step:08d}', result)
         group = '_'.join(['evaluation', *filter(None, [result.protocol.get('extractor')])])
@@ -135,7 +137,6 @@ class TrainingEvaluator:
         )
         self._keep_best(state, result)
         tqdm.write(f'step {step}: {evaluator.summary(result)}')
-        return True
 
     def _keep_best(self, state: GANState, result: Evaluation) -> None:
         name = self._config.best

@@ -130,13 +130,13 @@ def check_free(workdir: epath.Path, run: Run) -> None:
 
 
 def enter(workdir: epath.Path, run: Run) -> None:
-    """Claims `workdir` for `run`, within `alone`; raises what `check_free` does."""
+    """Claims `workdir` for `run`, within `lock`; raises what `check_free` does."""
     check_free(workdir, run)
     write_atomic(workdir / CONFIG_FILE, json.dumps(describe(run), indent=2).encode())
 
 
 @contextlib.contextmanager
-def alone(workdir: epath.Path) -> Iterator[None]:
+def lock(workdir: epath.Path) -> Iterator[None]:
     """Keeps other processes from training in `workdir` within the block; the end of one counts.
 
     Buckets (`gs://`), and file systems without locks, can't tell: there it is up to the user.

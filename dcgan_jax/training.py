@@ -1,10 +1,10 @@
-"""`train_and_evaluate(config, workdir)`: the whole run, from data set to pictures."""
+"""Training of a run, from the data set to checkpoints, sample grids and evaluations."""
 
 import contextlib
 import functools
 import json
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from absl import logging
@@ -17,6 +17,7 @@ from dcgan_jax import config as config_lib
 from dcgan_jax import models, parallel, run_dir, train_state
 from dcgan_jax.data import captions, images, input_pipeline, sources
 from dcgan_jax.evaluation import SampleScorer, TrainingEvaluator
+from dcgan_jax.hooks import Call, Hook
 from dcgan_jax.run_dir import Run
 from dcgan_jax.runtime import checkpoint, multihost, nonfinite, preemption, sharding, writers
 from dcgan_jax.runtime.clu_no_tf import metric_writers, parameter_overview, periodic_actions
@@ -25,55 +26,55 @@ from dcgan_jax.runtime.metric_log import MetricLog
 from dcgan_jax.sampling import Sampler
 from dcgan_jax.train_state import NETWORKS, GANState
 
-GRID_SIZE = 64  # Pictures in a grid, always of the same latents.
+GRID_SIZE = 64  # Images in a sample grid.
 
 
 def train_and_evaluate(config: ConfigDict, workdir: epath.PathLike) -> GANState:
-    """Trains the GAN of `config` in `workdir`, from its last checkpoint if it has one.
+    """Train the GAN of a config, or resume its training from the last checkpoint.
 
     Args:
-        config: see `configs/default.py`.
-        workdir: gets `config.json`, `checkpoints/`, `samples/` and TensorBoard's event files; where
-            `config.evaluation.every`, `evaluation/` and `best_checkpoint/` too.
+        config: Config of the run, see `configs/default.py`.
+        workdir: Folder of the run, in which `config.json`, `checkpoints/`, `samples/` and
+            TensorBoard event files are written; with `config.evaluation.every` also `evaluation/`
+            and `best_checkpoint/`.
 
     Returns:
         The state after `config.num_steps` steps.
 
     Raises:
-        UserError: config, data set, workdir or its checkpoints don't allow the run.
-        TrainingError: a loss was not finite and `config.on_nonfinite` has no way on, or a
-            checkpoint or an event file can't be written; earlier checkpoints stay.
-        StoppedError: SIGTERM or SIGINT came; the state was saved, and the same call goes on there.
+        UserError: If the config, the data set, `workdir` or its checkpoints are not suitable.
+        TrainingError: If a loss is not finite and `config.on_nonfinite` does not handle it, or if a
+            checkpoint or an event file cannot be written. Earlier checkpoints are kept.
+        StoppedError: If SIGTERM or SIGINT was received. The state is saved; call again to resume.
     """
-    prepared = prepare(config, workdir)
-    alone = multihost.primary_context(run_dir.alone(prepared.workdir))
-    with alone, preemption.watch() as watcher:
-        multihost.on_primary(run_dir.enter, prepared.workdir, prepared.run)
+    setup = prepare(config, workdir)
+    lock = multihost.primary_context(run_dir.lock(setup.workdir))
+    with lock, preemption.watch() as watcher:
+        multihost.on_primary(run_dir.enter, setup.workdir, setup.run)
         while True:
-            rollbacks = nonfinite.read_rollbacks(prepared.workdir)
+            rollbacks = nonfinite.read_rollbacks(setup.workdir)
+            seed = nonfinite.seed_after_rollbacks(config.seed, len(rollbacks))
             try:
-                return train(
-                    prepared, nonfinite.seed_after_rollbacks(config.seed, len(rollbacks)), watcher
-                )
+                return train(setup, seed, watcher)
             except NonFiniteError as error:
                 if config.on_nonfinite != 'rollback' or len(rollbacks) >= config.max_rollbacks:
                     raise
-                logging.warning('%s; from there on with other random numbers', error)
-                multihost.on_primary(nonfinite.add_rollback, prepared.workdir, str(error))
+                logging.warning('%s; rolling back, with another seed', error)
+                multihost.on_primary(nonfinite.add_rollback, setup.workdir, str(error))
 
 
-class Prepared(NamedTuple):
-    """A run that nothing speaks against.
+class Setup(NamedTuple):
+    """A validated run, ready to train.
 
     Attributes:
-        run: its config, and what its images are.
-        workdir: is its own.
-        mesh: over all devices.
-        source: the training split.
-        scorer: of its states; None if they are not evaluated.
-        sampler: from its generator.
-        create: makes the state of step 0.
-        like: the shapes of a state, and where its arrays live.
+        run: Config, image shape and class names.
+        workdir: Folder of the run.
+        mesh: Mesh of all devices.
+        source: The training split.
+        scorer: Evaluates samples; None if the run is not evaluated.
+        sampler: Samples from the generator.
+        create: Returns the initial state.
+        like: Abstract state with shardings.
     """
 
     run: Run
@@ -86,8 +87,12 @@ class Prepared(NamedTuple):
     like: GANState
 
 
-def prepare(config: ConfigDict, workdir: epath.PathLike) -> Prepared:
-    """Refuses what can't work (`UserError`) before anything is compiled; writes nothing."""
+def prepare(config: ConfigDict, workdir: epath.PathLike) -> Setup:
+    """Validate a run without compiling or writing anything.
+
+    Raises:
+        UserError: If the run is not possible.
+    """
     config_lib.validate(config)
     for warning in config_lib.warnings(config):
         logging.warning(warning)
@@ -104,133 +109,148 @@ def prepare(config: ConfigDict, workdir: epath.PathLike) -> Prepared:
     like = parallel.abstract_state(create, mesh)
     scorer = sample_scorer(config, sampler) if config.evaluation.every else None
     multihost.on_primary(run_dir.check_free, workdir, run)
-    return Prepared(run, workdir, mesh, source, scorer, sampler, create, like)
+    return Setup(run, workdir, mesh, source, scorer, sampler, create, like)
 
 
-def train(prepared: Prepared, seed: int, watcher: preemption.PreemptionWatcher) -> GANState:
-    """Goes on from the last checkpoint, or from step 0, to the last step.
+def train(setup: Setup, seed: int, watcher: preemption.PreemptionWatcher) -> GANState:
+    """Train from the last checkpoint, or from the initial state, to the last step.
 
     Args:
-        prepared: the run.
-        seed: of batches, latents and dropout; see `nonfinite.seed_after_rollbacks`.
-        watcher: to stop early.
+        setup: The run.
+        seed: Seed of batches, latents and dropout, see `nonfinite.seed_after_rollbacks`.
+        watcher: Records signals to stop.
 
     Returns:
-        See `train_and_evaluate`, also for what it raises.
+        See `train_and_evaluate`, also for the errors raised.
     """
-    run, workdir, mesh, source, scorer, sampler, create, like = prepared
-    config = run.config
-    # 1. The state: the last checkpoint's, or that of step 0.
-    state, damaged = checkpoint.restore_latest(workdir, like)
-    multihost.on_primary(checkpoint.move_damaged, workdir, damaged)
-    if state is None:
-        state = parallel.initial_state(create, like)
-        state = train_state.add_captions(state, like, config, source.class_names)
+    config, workdir = setup.run.config, setup.workdir
+    state = restore_or_create(setup)
     start = int(state.step)
     logging.info('%s: from step %d to %d', workdir, start, max(start, config.num_steps))
-
-    # 2. The data and the compiled program.
     seeded = config.copy_and_resolve_references()
     seeded.seed = seed
     ranges = parallel.CallRanges(start, config.num_steps, parallel.steps_per_call(config))
-    split, batches = input_pipeline.create_input_iter(seeded, mesh, source, ranges)
-    train_call = parallel.train_call(seeded, mesh, like, run.image_shape)
+    split, batches = input_pipeline.create_input_iter(seeded, setup.mesh, setup.source, ranges)
+    train_call = parallel.train_call(seeded, setup.mesh, setup.like, setup.run.image_shape)
 
-    # 3. The loop. The devices are one call ahead of the host, which logs, saves and draws.
     with contextlib.ExitStack() as stack:
-        stack.enter_context(contextlib.closing(batches))
-        writer = stack.enter_context(writers.open_writer(workdir, start))
-        described = run_dir.describe(run)
+        enter = stack.enter_context
+        enter(contextlib.closing(batches))
+        writer = enter(writers.open_writer(workdir, start))
+        described = run_dir.describe(setup.run)
         checkpoints = checkpoint.Checkpoints(workdir, config.keep_checkpoints, described)
-        stack.enter_context(contextlib.closing(checkpoints))
+        enter(contextlib.closing(checkpoints))
+        grids = SampleGrids(setup.sampler, config.seed, setup.source, workdir, writer)
+        hooks = [
+            Hook(grids.draw, config.sample_every),
+            Hook(checkpoints.save, config.checkpoint_every, on_stop=True),
+        ]
         evaluate = None
-        if scorer is not None:
+        if setup.scorer is not None:
             best = checkpoint.Checkpoints(workdir, 1, described, checkpoint.BEST_FOLDER)
-            stack.enter_context(contextlib.closing(best))
-            evaluate = TrainingEvaluator(config, scorer, workdir, writer, best, watcher)
-        bar = stack.enter_context(
-            tqdm(total=config.num_steps, initial=start, unit='step', disable=None)
-        )
-        describe(config, state, writer)
-        grids = SampleGrids(sampler, config.seed, source, workdir, writer)
+            enter(contextlib.closing(best))
+            evaluate = TrainingEvaluator(config, setup.scorer, workdir, writer, best, watcher)
+            hooks.append(Hook(evaluate, config.evaluation.every))
+        bar = enter(tqdm(total=config.num_steps, initial=start, unit='step', disable=None))
         log = MetricLog(config.batch_size, checkpoints.latest_step, config.max_skipped)
-        progress = periodic_actions.ReportProgress(
-            num_train_steps=config.num_steps, writer=writer, every_secs=30.0
-        )
-        profile = profiler(workdir, ranges) if config.profile else None
-        stop = False
-        if evaluate is not None and start > 0:
-            before = start - parallel.steps_per_call(config)
-            if is_due(before, start, config.num_steps, config.evaluation.every):
-                stop = not evaluate.evaluate_if_missing(state)
-        for (first, end), batch in zip(ranges, batches, strict=True):
-            if stop:
-                break
-            state, metrics = train_call(state, split, batch)
-            log.add(first, end, metrics)
-            bar.update(end - first)
-            progress(end)
-            if profile is not None:
-                profile(end)
+        after_call = call_actions(config, workdir, writer, ranges)
+        describe(config, state, writer)
 
-            stop = watcher.should_stop() and end < config.num_steps
-            due = functools.partial(is_due, first, end, config.num_steps)
-            if due(config.log_every) or due(config.checkpoint_every) or stop:
-                scalars = log.fetch()
-                writer.write_scalars(end, scalars)
-                bar.set_postfix({name: scalars.get(f'{name}/loss') for name in NETWORKS})
-            with log.paused():
-                if due(config.sample_every):
-                    grids.draw(state)
-                if due(config.checkpoint_every) or stop:
-                    checkpoints.save(state)
-                if not stop and evaluate is not None and due(config.evaluation.every):
-                    stop = not evaluate(state)
-                    if stop and not due(config.checkpoint_every):
-                        checkpoints.save(state)
+        stopped = False
+        try:
+            previous = Call(start - parallel.steps_per_call(config), start, config.num_steps)
+            if evaluate is not None and start > 0 and previous.is_due(config.evaluation.every):
+                evaluate.evaluate_if_missing(state)
+            # The devices are one call ahead of the host, which logs, saves and samples.
+            for (first, end), batch in zip(ranges, batches, strict=True):
+                call = Call(first, end, config.num_steps)
+                state, metrics = train_call(state, split, batch)
+                log.add(first, end, metrics)
+                bar.update(end - first)
+                for action in after_call:
+                    action(end)
+                stopped = watcher.should_stop() and end < config.num_steps
+                if stopped or call.is_due(config.log_every, config.checkpoint_every):
+                    scalars = log.fetch()  # Raises an error before a bad state is saved.
+                    writer.write_scalars(end, scalars)
+                    bar.set_postfix({name: scalars.get(f'{name}/loss') for name in NETWORKS})
+                with log.paused():
+                    for hook in hooks:
+                        if hook.is_due(call, stopped):
+                            hook.run(state)
+                if stopped:
+                    break
+        except preemption.Preempted:  # During an evaluation.
+            stopped = True
+            if checkpoints.latest_step() != int(state.step):
+                checkpoints.save(state)
         has_grid = grid_path(workdir, int(state.step)).exists()
-        if not stop and not multihost.all_true(has_grid):
+        if not stopped and not multihost.all_true(has_grid):
             grids.draw(state)
-    if stop:
+    if stopped:
         raise StoppedError(
             watcher.signal,
-            f'{watcher.signal.name}: stopped at step {int(state.step)}, which is saved; '
-            'the same command goes on there',
+            f'{watcher.signal.name}: stopped at step {int(state.step)}, which is saved; rerun the '
+            'same command to resume',
         )
     logging.info('%s: done at step %d', workdir, int(state.step))
     return state
 
 
+def restore_or_create(setup: Setup) -> GANState:
+    """Return the state of the last intact checkpoint, or the initial state."""
+    state, damaged = checkpoint.restore_latest(setup.workdir, setup.like)
+    multihost.on_primary(checkpoint.move_damaged, setup.workdir, damaged)
+    if state is None:
+        state = parallel.initial_state(setup.create, setup.like)
+        state = train_state.add_captions(
+            state, setup.like, setup.run.config, setup.source.class_names
+        )
+    return state
+
+
 def sample_scorer(config: ConfigDict, sampler: Sampler) -> SampleScorer:
-    """Compares with `config.evaluation.split`; refuses what could not be measured later."""
+    """Return an evaluator of samples against `config.evaluation.split`.
+
+    Raises:
+        UserError: If an evaluation is not possible.
+    """
     source = sources.open_split(config, config.evaluation.split)
     scorer = SampleScorer(config, sampler, source)
     scorer.check(config.evaluation.num_samples)
     return scorer
 
 
-def is_due(first: int, end: int, last: int, every: int) -> bool:
-    """Whether a call over steps (first, end] ended at `last` or reached a multiple of `every`."""
-    return end == last or (every > 0 and end // every > first // every)
-
-
-def profiler(workdir: epath.Path, ranges: parallel.CallRanges) -> periodic_actions.Profile | None:
-    """Profiles calls 3 to 6, or those there are, into `workdir`; None if a run is too short."""
-    if len(ranges) < 3:
+def call_actions(
+    config: ConfigDict,
+    workdir: epath.Path,
+    writer: metric_writers.MetricWriter,
+    ranges: parallel.CallRanges,
+) -> list[Callable[[int], Any]]:
+    """Return functions of the step for progress reports and, on request, a profile of calls 3-6."""
+    actions = [
+        periodic_actions.ReportProgress(
+            num_train_steps=config.num_steps, writer=writer, every_secs=30.0
+        )
+    ]
+    if config.profile and len(ranges) < 3:
         logging.warning('no profile: the run has fewer than 3 calls')
-        return None
-    first, last = ranges[1][1], ranges[min(5, len(ranges) - 1)][1]
-    return periodic_actions.Profile(
-        logdir=workdir,
-        first_profile=first,
-        num_profile_steps=last - first,
-        profile_duration_ms=None,
-        every_secs=None,
-    )
+    elif config.profile:
+        first, last = ranges[1][1], ranges[min(5, len(ranges) - 1)][1]
+        actions.append(
+            periodic_actions.Profile(
+                logdir=workdir,
+                first_profile=first,
+                num_profile_steps=last - first,
+                profile_duration_ms=None,
+                every_secs=None,
+            )
+        )
+    return actions
 
 
 def describe(config: ConfigDict, state: GANState, writer: metric_writers.MetricWriter) -> None:
-    """Writes the config and both networks' parameters to TensorBoard, the latter to the log too."""
+    """Write the config and a table of the parameters to TensorBoard, and the table to the log."""
     writer.write_hparams(config_lib.flatten(config.to_dict()))
     texts = {'config': f'```json\n{json.dumps(config.to_dict(), indent=2)}\n```'}
     for name in NETWORKS:
@@ -242,9 +262,9 @@ def describe(config: ConfigDict, state: GANState, writer: metric_writers.MetricW
 
 
 class SampleGrids:
-    """Grids of pictures from the averaged generator, of the same inputs at every step.
+    """Writes grids of images from the EMA generator, with the same inputs at every step.
 
-    Where inputs are images, each stands before its picture.
+    If the inputs are images, each is shown next to its result.
     """
 
     def __init__(
@@ -255,14 +275,22 @@ class SampleGrids:
         workdir: epath.Path,
         writer: metric_writers.MetricWriter,
     ):
-        """Draws into `workdir/samples/STEP.png` and to `writer`, from inputs of `seed`."""
+        """Sample the inputs.
+
+        Args:
+            sampler: Sampler of the generator.
+            seed: Seed of the inputs.
+            source: Split from which inputs that are images are drawn.
+            workdir: Folder of the run; grids are written to `samples/STEP.png`.
+            writer: Writer to which the grids are written, too.
+        """
         self._sampler = sampler
         self._inputs = sampler.inputs(seed, GRID_SIZE, source)
         self._workdir = workdir
         self._writer = writer
 
     def draw(self, state: GANState) -> None:
-        """Writes the grid of a state."""
+        """Write the grid of a state."""
         step = int(state.step)
         pixels = self._sampler(state, self._inputs)
         if self._inputs.ndim > 2:
@@ -275,5 +303,5 @@ class SampleGrids:
 
 
 def grid_path(workdir: epath.PathLike, step: int) -> epath.Path:
-    """Where the grid of `step` stands."""
+    """Return the path of the sample grid of a step."""
     return epath.Path(workdir) / run_dir.SAMPLES_FOLDER / f'{step:08d}.png'

@@ -15,6 +15,7 @@ from dcgan_jax import models, train_state, training
 from dcgan_jax.configs import colorization_cifar10, inpainting_cifar10, super_resolution_cifar10
 from dcgan_jax.data import degradations, images
 from dcgan_jax.runtime.errors import ConfigError, UserError
+from dcgan_jax.tasks.image_to_image import open_task
 from dcgan_jax.tasks.inpaint import inpaint, read_mask
 from dcgan_jax.tasks.sample import sample
 from dcgan_jax.tasks.super_resolve import super_resolve
@@ -260,6 +261,14 @@ def test_a_run_of_masks_is_measured_on_others(run, data_dir, tmp_path):
         assert content['protocol'] == {'psnr_and_ssim_of': 'holes'}
         found[mask] = content['figures']['mean fill']['psnr']
     assert found['center'] != found['half']
+
+
+def test_the_mask_of_a_passed_config_is_used(run, data_dir):
+    config = given_config(data_dir, data_dir, 'masked')
+    config.input.mask, config.input.mask_ratio = 'pixels', 0.25
+    task = open_task(run('masked'), 'masked', config, 'latest', 0)
+    assert task.config.input == config.input
+    assert 'missing' not in task.config.input
 
 
 def test_another_input_means_nothing_to_a_run_of_latents(config, data_dir):

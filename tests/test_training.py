@@ -14,6 +14,7 @@ from PIL import Image
 
 from dcgan_jax import models, parallel, train_state, training
 from dcgan_jax.data import input_pipeline, sources
+from dcgan_jax.hooks import Call
 from dcgan_jax.runtime import sharding
 from dcgan_jax.runtime.errors import TrainingError, UserError
 from dcgan_jax.runtime.prng import Purpose, purpose_key
@@ -341,11 +342,11 @@ def test_calls_end_at_multiples(start, stop, size, expected):
 
 
 def test_is_due_at_multiples_inside_a_call_and_at_the_end():
-    assert training.is_due(90, 110, 1000, 100)
-    assert training.is_due(99, 100, 1000, 100)
-    assert not training.is_due(100, 150, 1000, 100)
-    assert training.is_due(950, 1000, 1000, 300)
-    assert not training.is_due(100, 200, 1000, 0)
+    assert Call(90, 110, 1000).is_due(100)
+    assert Call(99, 100, 1000).is_due(100)
+    assert not Call(100, 150, 1000).is_due(100)
+    assert Call(950, 1000, 1000).is_due(300)
+    assert not Call(100, 200, 1000).is_due(0)
 
 
 def test_a_corrupt_record_ends_a_run_or_is_passed_over_alike_everywhere(config, data_dir, tmp_path):
