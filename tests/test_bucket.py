@@ -46,7 +46,7 @@ def drawn(folder):
 
 
 @pytest.mark.slow
-def test_a_run_in_a_bucket_is_that_of_a_folder(data_dir, tmp_path):
+def test_a_run_in_a_bucket_equals_a_run_in_a_folder(data_dir, tmp_path):
     """It goes on, goes back over a damaged checkpoint, and ends with the same samples."""
     peer('gcsfs')
     with bucket.served() as server:

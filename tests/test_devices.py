@@ -53,7 +53,7 @@ def losses(folder):
 
 
 @pytest.mark.parametrize('case', slow_except(CASES, 'device'))
-def test_eight_devices_make_the_run_of_one(runs, case):
+def test_eight_devices_train_the_same_state_as_one(runs, case):
     one, eight = runs(case)
     real = case.startswith('cifar10')
     assert losses(one).shape == (2, 20 if real else 4)

@@ -83,16 +83,14 @@ def test_a_run_on_gray_pictures_is_measured_as_rgb(config, tmp_path):
         assert arrays['images'].shape == (3, 8, 8, 1)
 
 
-def test_evaluating_changes_nothing_of_the_training(config, tmp_path, finished):
+def test_evaluation_does_not_change_training(config, tmp_path, finished):
     workdir, unevaluated = finished
     assert_equal_states(training.train_and_evaluate(config, tmp_path / 'run'), unevaluated)
     assert not (workdir / 'evaluation').exists()
 
 
 @pytest.mark.parametrize(('better', 'kept'), [('recall', 4), slow('frechet_distance', 2)])
-def test_the_best_outlives_a_resume_whichever_way_is_better(
-    config, tmp_path, monkeypatch, better, kept
-):
+def test_resume_keeps_the_best_checkpoint(config, tmp_path, monkeypatch, better, kept):
     values = iter([3.0, 5.0, 4.0])
 
     def fake_figures(self, batches, count, protocol):
@@ -170,7 +168,7 @@ def test_samples_are_scored_with_the_classes_of_the_split(config, tmp_path, monk
 FAKE = {'n_fake': 1, 'data_set': 'x', 'split': 'y'}
 
 
-def test_no_best_checkpoint_is_said_so(finished):
+def test_a_missing_best_checkpoint_is_an_error(finished):
     with pytest.raises(UserError, match=r'no best checkpoint.*evaluation\.every'):
         restore(finished[0], 'best')
 
@@ -226,9 +224,7 @@ def test_grids_of_conditional_runs_show_the_classes_in_turn(config, tmp_path):
 
 
 @pytest.mark.parametrize('at', slow_except([2, 4, 6], 4))
-def test_an_evaluation_gives_way_to_a_signal_and_is_caught_up_with(
-    config, tmp_path, monkeypatch, at
-):
+def test_an_evaluation_stopped_by_a_signal_is_done_on_resume(config, tmp_path, monkeypatch, at):
     config.checkpoint_every = 3  # Steps 2 and 4 are saved only because the run is stopped there.
     training.train_and_evaluate(config, tmp_path / 'whole')
     score = SampleScorer.__call__

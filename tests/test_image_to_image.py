@@ -76,9 +76,7 @@ def use(kind, workdir, given, out, pictures=None, num=8, mask=None):
 
 
 @pytest.mark.parametrize('kind', BY_KIND)
-def test_a_run_learns_what_is_missing_and_completes_the_users_pictures(
-    run, data_dir, tmp_path, kind
-):
+def test_a_restoration_run_restores_the_data_set_and_user_images(run, data_dir, tmp_path, kind):
     workdir = run(kind)
     with Image.open(workdir / 'samples' / '00000006.png') as picture:
         assert picture.size[0] > 64 * 2  # 64 pairs of 16 pixels
@@ -100,7 +98,7 @@ def test_a_run_learns_what_is_missing_and_completes_the_users_pictures(
 
 
 @pytest.mark.parametrize('kind', BY_KIND)
-def test_what_is_known_stays(run, data_dir, kind):
+def test_known_pixels_are_kept(run, data_dir, kind):
     """The network adds, and in holes only."""
     config = paired(data_dir, kind)
     generator = models.build(config, (16, 16, 3)).generator
@@ -143,7 +141,7 @@ def test_the_loss_of_g_is_the_weighted_sum_of_its_parts(data_dir, norm):
     assert float(metrics['generator/loss']) == pytest.approx(expected, rel=1e-4)
 
 
-def test_without_d_the_distance_falls(data_dir, tmp_path):
+def test_training_without_a_discriminator_improves_psnr(data_dir, tmp_path):
     """Content loss alone, no update of D: better than bicubic on what it saw."""
     config = paired(
         data_dir, 'low_resolution',
@@ -162,7 +160,9 @@ def test_without_d_the_distance_falls(data_dir, tmp_path):
 
 
 @pytest.mark.parametrize('kind', slow_except(KINDS, 'masked'))
-def test_latents_are_searched_where_the_run_has_them(config, data_dir, tmp_path, kind):
+def test_latent_optimization_restores_images_with_a_run_of_latents(
+    config, data_dir, tmp_path, kind
+):
     config.data.image_size = 16
     config.generator.update(features=(8, 8), strides=(2, 2, 2))
     training.train_and_evaluate(config, tmp_path / 'run')
@@ -184,7 +184,7 @@ def test_latents_are_searched_where_the_run_has_them(config, data_dir, tmp_path,
 
 
 @pytest.mark.slow
-def test_searching_finds_an_image_that_g_can_make(config, data_dir, tmp_path):
+def test_latent_optimization_fills_holes_better_than_the_mean_color(config, data_dir, tmp_path):
     """The hole of G's own image is filled better by searching than by the mean color."""
     from dcgan_jax.metrics.psnr_ssim import psnr
     from dcgan_jax.sampling import Sampler
@@ -379,7 +379,7 @@ SPECTRAL = {
     ],
     ids=str,
 )
-def test_every_state_of_a_generator_is_trained_drawn_and_resumed(data_dir, tmp_path, kind, changes):
+def test_resume_is_bit_exact_for_every_kind_of_generator(data_dir, tmp_path, kind, changes):
     config = tiny_config(data_dir) if kind == 'latent' else paired(data_dir, kind)
     config.update_from_flattened_dict(changes)
     config.num_steps = 3

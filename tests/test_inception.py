@@ -68,7 +68,7 @@ def channels_first(pixels):
 
 
 @pytest.mark.slow
-def test_inception_equals_torch_fidelitys(weights):
+def test_inception_equals_torch_fidelity(weights):
     module = peer('torch_fidelity.feature_extractor_inceptionv3')
     with warnings.catch_warnings():
         warnings.simplefilter('ignore')
@@ -84,7 +84,7 @@ def test_inception_equals_torch_fidelitys(weights):
 
 
 @pytest.mark.slow
-def test_inception_equals_pytorch_fids(weights, state_dict, monkeypatch):
+def test_inception_equals_pytorch_fid(weights, state_dict, monkeypatch):
     module = peer('pytorch_fid.inception')
     monkeypatch.setattr(module, 'load_state_dict_from_url', lambda *_, **__: state_dict)
     pixels = images(32, 32)

@@ -143,7 +143,7 @@ def wait_for(condition, seconds=240):
     assert condition()
 
 
-def test_a_killed_process_goes_on_to_the_same_end(tmp_path, data_dir):
+def test_resume_after_sigkill_gives_the_same_samples(tmp_path, data_dir):
     flags = [*TINY, '--config.checkpoint_every=20']
     environment = {**os.environ, 'TFDS_DATA_DIR': str(data_dir)}
     killed = tmp_path / 'killed'
@@ -199,7 +199,7 @@ def test_a_second_process_in_a_workdir_is_refused_until_the_first_ends(tmp_path,
 
 @pytest.mark.slow
 @pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGINT])
-def test_a_process_asked_to_stop_saves_and_goes_on_to_the_same_end(number, tmp_path, data_dir):
+def test_resume_after_a_signal_gives_the_same_samples(number, tmp_path, data_dir):
     flags = [*TINY, '--config.checkpoint_every=1000000']
     environment = {**os.environ, 'TFDS_DATA_DIR': str(data_dir)}
     workdir = tmp_path / 'run'

@@ -83,7 +83,7 @@ def alone(tmp_path_factory, data_dir):
 @pytest.mark.parametrize(
     ('count', 'placement'), [slow(2, 'device'), (2, 'stream'), slow(4, 'stream')]
 )
-def test_processes_make_the_run_of_one(count, placement, alone, tmp_path, data_dir):
+def test_several_processes_train_the_same_state_as_one(count, placement, alone, tmp_path, data_dir):
     """The second half by one process less or more: checkpoints are of no number of processes."""
     flags = [f'--workdir={tmp_path}', f'--config.data.placement={placement}']
     run(count, data_dir, *flags, '--config.num_steps=4')
@@ -95,7 +95,7 @@ def test_processes_make_the_run_of_one(count, placement, alone, tmp_path, data_d
 
 
 @pytest.mark.slow
-def test_processes_evaluate_as_one(tmp_path, data_dir, monkeypatch):
+def test_several_processes_evaluate_as_one(tmp_path, data_dir, monkeypatch):
     """Figures, and which checkpoint is the best."""
     monkeypatch.setenv('DCGAN_JAX_CACHE', str(tmp_path / 'cache'))
     extractor = write_artifact(tmp_path / 'tiny.jaxexport')
@@ -135,7 +135,7 @@ def test_a_preempted_process_stops_all_at_one_step(tmp_path, data_dir):
 
 @pytest.mark.slow
 @pytest.mark.parametrize('lost', [0, 1])
-def test_a_lost_process_ends_the_others_soon(lost, tmp_path, data_dir):
+def test_a_lost_process_ends_the_others(lost, tmp_path, data_dir):
     with started(2, data_dir, f'--workdir={tmp_path}', *LONG) as processes:
         wait_for(lambda: checkpoints(tmp_path))
         processes[lost].kill()
@@ -151,7 +151,7 @@ def test_a_lost_process_ends_the_others_soon(lost, tmp_path, data_dir):
 
 
 @pytest.mark.slow
-def test_a_refusal_of_the_first_process_is_everyones(tmp_path, data_dir):
+def test_an_error_of_the_first_process_ends_all_processes(tmp_path, data_dir):
     (tmp_path / 'file').write_text('')
     with started(
         2, data_dir, f'--workdir={tmp_path / "file"}', '--config.num_steps=2'

@@ -67,7 +67,7 @@ def test_too_many_skipped_in_a_row_stop_the_run(config, tmp_path, poison):
         training.train_and_evaluate(config, tmp_path)
 
 
-def test_rollback_goes_on_from_the_checkpoint_with_another_order(config, tmp_path, poison):
+def test_rollback_resumes_from_the_checkpoint_with_another_order(config, tmp_path, poison):
     poison(lambda step, seed: (step == AT) & (seed == config.seed))
     config.on_nonfinite = 'rollback'
     state = training.train_and_evaluate(config, tmp_path / 'run')

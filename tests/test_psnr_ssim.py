@@ -16,7 +16,7 @@ def pairs():
 
 
 @pytest.mark.slow
-def test_psnr_and_ssim_are_scikit_images(pairs):
+def test_psnr_and_ssim_equal_scikit_image(pairs):
     skimage = peer('skimage.metrics')
     for images in (pairs, tuple(array[..., :1] for array in pairs)):
         expected = [

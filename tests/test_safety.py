@@ -90,7 +90,7 @@ def audited(tmp_path, data_dir):
 
 
 @pytest.mark.slow
-def test_a_run_writes_into_its_folders_alone_and_uses_no_network(audited, tmp_path):
+def test_a_run_writes_only_into_its_folders_and_uses_no_network(audited, tmp_path):
     workdir, out = f'--workdir={tmp_path / "w"}', tmp_path / 'out'
     artifact = write_artifact(tmp_path / 'tiny.jaxexport')
     extractor = [

@@ -25,7 +25,7 @@ def state_of(workdir):
 
 
 @pytest.mark.slow
-def test_killed_at_twenty_moments_the_run_comes_to_the_same_end(tmp_path, data_dir):
+def test_a_run_killed_twenty_times_ends_in_the_same_state(tmp_path, data_dir):
     """Checkpoints every 5 steps: many of the moments are within a save."""
     flags = [*TINY, '--config.num_steps=1000', '--config.checkpoint_every=5']
     environment = {**os.environ, 'TFDS_DATA_DIR': str(data_dir)}
@@ -77,7 +77,7 @@ def fill(folder, free):
 
 
 @pytest.mark.slow
-def test_a_full_disk_keeps_what_was_saved(small_disk, data_dir):
+def test_a_full_disk_ends_a_run_and_keeps_its_checkpoints(small_disk, data_dir):
     """Full at the start, as a checkpoint is saved, and where only curves are written."""
     flags = [*TINY, f'--workdir={small_disk}', '--config.log_every=1', '--config.sample_every=0']
     environment = {'TFDS_DATA_DIR': str(data_dir)}
@@ -103,7 +103,9 @@ def test_a_full_disk_keeps_what_was_saved(small_disk, data_dir):
     assert int(state_of(small_disk).step) == last + 4
 
 
-def test_a_clock_that_goes_backwards_does_not_matter(config, tmp_path, finished, monkeypatch):
+def test_a_clock_that_goes_backwards_does_not_change_training(
+    config, tmp_path, finished, monkeypatch
+):
     """Half an hour at each look; curves are written all the same."""
     _, whole = finished
     now, looks = time.time(), itertools.count()
@@ -116,7 +118,7 @@ def test_a_clock_that_goes_backwards_does_not_matter(config, tmp_path, finished,
     assert [event.step for event in curves.Scalars('generator/loss')] == [2, 4, 6]
 
 
-def test_files_of_the_future_do_not_matter(config, tmp_path, finished):
+def test_resume_ignores_file_times_in_the_future(config, tmp_path, finished):
     """As after a clock that was set right between two starts."""
     config.num_steps = 4
     training.train_and_evaluate(config, tmp_path / 'run')

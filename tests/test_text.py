@@ -136,7 +136,7 @@ def recorded(network, calls):
     return network.replace(apply_fn=apply)
 
 
-def test_the_loss_of_d_is_that_of_the_paper(data_dir):
+def test_the_loss_of_d_is_that_of_reed_et_al(data_dir):
     """Reed et al. 2016, algorithm 1: -[log s_r + (log(1 - s_w) + log(1 - s_f)) / 2].
 
     Which captions are drawn is observed at the networks, and must be as the paper says.
@@ -393,7 +393,7 @@ def test_captions_go_with_statistics_of_batches_and_several_updates_of_d(data_di
 
 
 @pytest.mark.slow
-def test_latents_of_a_run_by_captions_are_searched(workdir):
+def test_latent_optimization_works_with_captions(workdir):
     """A latent's own image is found again, better than where the search began."""
     trained = restore(workdir)
     run, networks, state = trained.run, trained.networks, trained.state

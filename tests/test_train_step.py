@@ -15,6 +15,7 @@ from tests.conftest import slow
 
 IMAGE_SHAPE = (8, 8, 3)
 BATCH = 8
+STATES = {}  # by config; no update here is donated its state
 
 
 # (D's loss of real and fake logits, G's loss), as the papers have them.
@@ -49,7 +50,10 @@ def tiny(conditional=False, **changes):
     config.discriminator.update(features=(5, 7), strides=(2, 2), width=1.0)
     config.update(changes)
     networks = models.build(config, IMAGE_SHAPE, num_classes=3)
-    state = jax.jit(lambda: train_state.create(config, networks, IMAGE_SHAPE))()
+    key = str(config.to_dict())
+    if key not in STATES:
+        STATES[key] = jax.jit(lambda: train_state.create(config, networks, IMAGE_SHAPE))()
+    state = STATES[key]
     real = jnp.asarray(np.random.default_rng(0).uniform(-1, 1, (BATCH, *IMAGE_SHAPE)), jnp.float32)
     return config, networks, state, real
 

@@ -247,7 +247,7 @@ def test_another_config_in_a_workdir_is_refused_and_nothing_changes(config, fini
     assert (tmp_path / 'config.json').read_text() == before
 
 
-def test_of_two_runs_that_find_a_workdir_free_the_first_has_it(config, tmp_path, monkeypatch):
+def test_a_run_that_finds_the_config_of_another_run_is_refused(config, tmp_path, monkeypatch):
     other = config.copy_and_resolve_references()
     other.batch_size, config.num_steps = 16, 0
     found_free = training.prepare(other, tmp_path)
@@ -305,7 +305,7 @@ def test_networks_that_let_nothing_pass_are_refused_before_the_workdir_is_made(c
     assert not (tmp_path / 'run').exists()
 
 
-def test_a_penalty_beside_batch_norm_is_told_of(config, caplog, tmp_path):
+def test_a_penalty_with_batch_norm_in_d_is_warned_of(config, caplog, tmp_path):
     config.penalty.r1, config.num_steps = 1.0, 0
     training.train_and_evaluate(config, tmp_path / 'run')
     assert "config.penalty.r1 with config.discriminator.norm='batch'" in caplog.text
