@@ -1,7 +1,6 @@
 """The adversarial update: pure functions of (state, images, labels, key)."""
 
 import dataclasses
-import enum
 from typing import Any
 
 import jax
@@ -10,175 +9,38 @@ import optax
 from ml_collections import ConfigDict
 
 from dcgan_jax import augmentation, gradient_penalties, losses
-from dcgan_jax.data import captions, degradations
+from dcgan_jax.data import captions
 from dcgan_jax.data.conditioner import Conditioner
-from dcgan_jax.train_state import STATISTICS, GANState, NetworkState
+from dcgan_jax.step_context import RngStream, StepContext
+from dcgan_jax.train_state import GANState, NetworkState
 
 Metrics = dict[str, jax.Array]
-
-
-class RngStream(enum.IntEnum):
-    """Streams of random numbers within an update; folded into its key."""
-
-    LATENTS = 0
-    FRESH_LATENTS = 1
-    DROPOUT_REAL = 2
-    DROPOUT_FAKE = 3
-    DROPOUT_GENERATOR = 4
-    VIEW_REAL = 5
-    VIEW_FAKE = 6
-    VIEW_GENERATOR = 7
-    FLIP = 8
-    FLIP_LABELS = 9
-    PENALTY = 10
-    FURTHER = 11  # and up to 63 more: keys of further updates of D in a step
-    CAPTION = 128
-    MISMATCH = 129
-    ROTATION = 130
-    ROTATION_GENERATOR = 131
-
-
-@dataclasses.dataclass(frozen=True)
-class StepContext:
-    """What all parts of one training step share.
-
-    Attributes:
-        config: of the run.
-        key: of the update.
-        step: steps done before, int32 scalar.
-        count: updates of D done before, int32 scalar.
-        labels: int32 `[B]`, classes or captions of real and fake images alike; None without.
-        mismatched: captions of other classes, int32 `[B]`; None if they have no use.
-        probability: of each augmentation.
-    """
-
-    config: ConfigDict
-    key: jax.Array
-    step: jax.Array
-    count: jax.Array
-    labels: jax.Array | None
-    mismatched: jax.Array | None
-    probability: float | jax.Array
-
-    @property
-    def penalty_is_due(self) -> jax.Array:
-        """Whether this update of D includes the gradient penalties, a bool scalar."""
-        return self.count % self.config.penalty.interval == 0
-
-    def stream(self, stream: RngStream) -> jax.Array:
-        """The key of a stream."""
-        return jax.random.fold_in(self.key, stream)
-
-    def generate(
-        self, network: NetworkState, real: jax.Array, stream: RngStream
-    ) -> tuple[jax.Array, Any, Any]:
-        """(fakes, function from their gradient to the parameters', updated statistics)."""
-        given = degradations.sample_inputs(self.stream(stream), self.config, real)
-
-        def forward(params: Any) -> tuple[jax.Array, Any]:
-            fake, updated = self._apply(network, params, network.statistics, given)
-            return fake, self._statistics(updated)
-
-        return jax.vjp(forward, network.params, has_aux=True)
-
-    def augment(self, images: jax.Array, stream: RngStream) -> jax.Array:
-        """Augmented images, as D receives them."""
-        return augmentation.augment_inputs(
-            self.stream(stream), images, self.step, self.probability, self.config.augment
-        )
-
-    def apply_discriminator(
-        self,
-        network: NetworkState,
-        params: Any,
-        statistics: Any,
-        images: jax.Array,
-        stream: RngStream,
-    ) -> tuple[jax.Array, Any]:
-        """Returns (logits, updated statistics) of D in training mode; `stream` seeds dropout."""
-        logits, updated = self._apply(
-            network, params, statistics, images, rngs={'dropout': self.stream(stream)}
-        )
-        return logits, self._statistics(updated)
-
-    def rotation_loss(
-        self,
-        network: NetworkState,
-        params: Any,
-        statistics: Any,
-        images: jax.Array,
-        stream: RngStream,
-    ) -> tuple[jax.Array, Any]:
-        """Returns the cross-entropy of D's rotation prediction and the updated statistics."""
-        rotation, view, dropout = jax.random.split(self.stream(stream), 3)
-        rotated, num_rot90 = augmentation.rotate(rotation, images)
-        seen = augmentation.augment_inputs(
-            view, rotated, self.step, self.probability, self.config.augment
-        )
-        _, updated = self._apply(
-            network, params, statistics, seen, 'rotation', rngs={'dropout': dropout}
-        )
-        (logits,) = updated['rotation']['logits']
-        return losses.rotation(logits, num_rot90), self._statistics(updated)
-
-    def features(
-        self, network: NetworkState, images: jax.Array, stream: RngStream
-    ) -> list[jax.Array]:
-        """The maps after D's stages, `[B, h, w, c]` each, in training mode."""
-        _, updated = self._apply(
-            network, network.params, network.statistics, images, 'intermediates',
-            rngs={'dropout': self.stream(stream)},
-        )  # fmt: skip
-        return jax.tree.leaves(updated['intermediates'])
-
-    def _apply(
-        self,
-        network: NetworkState,
-        params: Any,
-        statistics: Any,
-        given: jax.Array,
-        *collections: str,
-        **options: Any,
-    ) -> tuple[jax.Array, Any]:
-        return network.apply_fn(
-            {'params': params, **statistics},
-            given,
-            self.labels,
-            train=True,
-            mutable=(*STATISTICS, *collections),
-            **options,
-        )
-
-    @staticmethod
-    def _statistics(updated: Any) -> dict[str, Any]:
-        return {name: updated.get(name, {}) for name in STATISTICS}
 
 
 def train_step(
     state: GANState, real: jax.Array, labels: jax.Array | None, key: jax.Array, config: ConfigDict
 ) -> tuple[GANState, Metrics]:
-    """`config.discriminator_steps` updates of D (none is fine), then one of G, then of the EMA.
+    """Update D `config.discriminator_steps` times, then G once, then the EMA.
 
-    Real and fake batches go through D separately, so that its BatchNorm sees each alone. With
-    `config.update_order` 'alternating' G learns from the D just updated (Goodfellow et al. 2014,
-    algorithm 1), with 'simultaneous' from the D before. G's forward pass serves both updates unless
-    `config.resample_latents` asks for other latents in G's. Fakes have the classes of the real
-    images beside them.
+    Real images and fakes pass through D separately, each with its own BatchNorm statistics. With
+    `config.update_order='alternating'`, G's gradients are those through the updated D (Goodfellow
+    et al. 2014, algorithm 1), with 'simultaneous' those through the D before its update. One
+    forward pass of G serves both updates, unless `config.resample_latents` is set. Fakes have the
+    classes of the real images of the batch.
 
     Args:
-        state: before the step.
-        real: images `[batch_size * max(discriminator_steps, 1), H, W, C]`, float32 in [-1, 1].
-        labels: int32, one for each image, where `config.conditional`; else None.
-        key: of this step.
-        config: of the run.
+        state: The state before the step.
+        real: Images `[batch_size * max(discriminator_steps, 1), H, W, C]`, float32 in [-1, 1].
+        labels: Classes of the images, int32 `[N]`; None if unconditional.
+        key: Key of this step.
+        config: The run's config.
 
     Returns:
-        The state after the step, and float32 scalars: both losses, the norms of both gradients and
-        of both networks' new parameters, and 'discriminator/real' and 'discriminator/fake': D's
-        mean output for real images and fakes in its last update. An output is sigmoid(logit), a
-        probability, for config.loss.name='non_saturating', and the logit for other losses.
-        'discriminator/penalty' is the weighted penalty, times `config.penalty.interval`, averaged
-        over the step's updates of D in which it was due; 0 if it was due in none.
+        The state after the step, and metrics, float32 scalars: the loss, gradient norm and
+        parameter norm of each network; 'discriminator/real' and 'discriminator/fake', the mean
+        output of D in its last update, which is the logit, or its sigmoid for
+        `config.loss.name='non_saturating'`; 'discriminator/penalty', the weighted penalty times
+        `config.penalty.interval`, averaged over the updates of D that include it (0 if none does).
     """
     updates = config.discriminator_steps
     num_batches = max(updates, 1)
@@ -209,7 +71,7 @@ def train_step(
 
     if config.resample_latents:
         fake, generator_vjp, statistics = context.generate(
-            generator, batch, RngStream.FRESH_LATENTS
+            generator, batch, RngStream.RESAMPLED_LATENTS
         )
         generator = generator.replace(**statistics)
     fixed_discriminator = discriminator if config.update_order == 'alternating' else previous
@@ -226,7 +88,7 @@ def train_step(
     metrics |= terms | {
         'generator/loss': loss,
         'generator/gradient_norm': optax.tree.norm(generator_grads),
-        # They say that the state after the step, which may be saved, is finite.
+        # Finite norms imply that the new state is finite.
         'generator/parameter_norm': optax.tree.norm(generator.params),
         'discriminator/parameter_norm': optax.tree.norm(discriminator.params),
     }
@@ -246,16 +108,15 @@ def train_step(
 
 
 def ema_decay(step: jax.Array, batch_size: int, config: ConfigDict) -> jax.Array:
-    """Share of the old average kept at `step`: 0.5 ** (batch / halflife), both in images.
+    """Return the decay of the EMA, 0.5 ** (batch_size / halflife), with the halflife in images.
 
-    The halflife is `config.halflife_images`, but no more than `config.rampup_ratio` of the images
-    seen so far, so that an early average forgets the initial weights (Karras et al. 2022,
-    arXiv:2206.00364, the authors' training loop). A halflife of 0 keeps nothing: the average is the
-    live generator.
+    The halflife is `config.halflife_images`, but at most the fraction `config.rampup_ratio` of the
+    images seen so far, so that the initial weights are forgotten early (Karras et al. 2022,
+    arXiv:2206.00364, the authors' training loop). With a halflife of 0, the decay is 0.
 
     Args:
-        step: updates done, this one included; at least 1.
-        batch_size: images an update.
+        step: Number of steps including this one, at least 1.
+        batch_size: Images per step.
         config: `config.ema`.
 
     Returns:
@@ -283,18 +144,18 @@ def _sample_conditions(
 def _update_discriminator(
     network: NetworkState, real: jax.Array, fake: jax.Array, context: StepContext
 ) -> tuple[NetworkState, jax.Array, Metrics]:
-    """(D after its update, real logits, metrics). `fake` is constant here: nothing leaks to G."""
+    """Return D after its update, the logits of real images, and metrics. `fake` is constant."""
     config = context.config
-    real_view, fake_view = (
-        context.augment(real, RngStream.VIEW_REAL), context.augment(fake, RngStream.VIEW_FAKE)
+    augmented_real, augmented_fake = (
+        context.augment(real, RngStream.AUGMENT_REAL), context.augment(fake, RngStream.AUGMENT_FAKE)
     )  # fmt: skip
 
     def loss_fn(params: Any) -> tuple[jax.Array, tuple[Any, jax.Array, jax.Array, Metrics]]:
         real_logits, statistics = context.apply_discriminator(
-            network, params, network.statistics, real_view, RngStream.DROPOUT_REAL
+            network, params, network.statistics, augmented_real, RngStream.DROPOUT_REAL
         )
         fake_logits, statistics = context.apply_discriminator(
-            network, params, statistics, fake_view, RngStream.DROPOUT_FAKE
+            network, params, statistics, augmented_fake, RngStream.DROPOUT_FAKE
         )
         flipped = losses.flip_labels(
             context.stream(RngStream.FLIP_LABELS),
@@ -304,28 +165,28 @@ def _update_discriminator(
         )
         loss = losses.create(config.loss).discriminator(*flipped)
         if context.mismatched is not None:
-            wrong = dataclasses.replace(context, labels=context.mismatched)
-            logits, statistics = wrong.apply_discriminator(
-                network, params, statistics, real_view, RngStream.DROPOUT_REAL
+            mismatched = dataclasses.replace(context, labels=context.mismatched)
+            logits, statistics = mismatched.apply_discriminator(
+                network, params, statistics, augmented_real, RngStream.DROPOUT_REAL
             )
-            # GAN-CLS: a real image with a wrong caption counts as fake (Reed et al. 2016, alg. 1).
+            # GAN-CLS: real images with mismatched captions are fakes (Reed et al. 2016).
             weight = config.text.mismatch_weight
-            of_wrong = losses.create(config.loss).discriminator(real_logits, logits)
-            loss = (loss + weight * of_wrong) / (1.0 + weight)
-        parts = {}
+            mismatch_loss = losses.create(config.loss).discriminator(real_logits, logits)
+            loss = (loss + weight * mismatch_loss) / (1.0 + weight)
+        terms = {}
         if config.loss.rotation_weight:
-            part, statistics = context.rotation_loss(
+            term, statistics = context.rotation_loss(
                 network, params, statistics, real, RngStream.ROTATION
             )
-            loss += config.loss.rotation_weight * part
-            parts['discriminator/rotation'] = part
-        return loss, (statistics, real_logits, fake_logits, parts)
+            loss += config.loss.rotation_weight * term
+            terms['discriminator/rotation'] = term
+        return loss, (statistics, real_logits, fake_logits, terms)
 
-    (loss, (statistics, real_logits, fake_logits, parts)), grads = jax.value_and_grad(
+    (loss, (statistics, real_logits, fake_logits, terms)), grads = jax.value_and_grad(
         loss_fn, has_aux=True
     )(network.params)
     output = jax.nn.sigmoid if config.loss.name == 'non_saturating' else lambda logits: logits
-    metrics = parts | {
+    metrics = terms | {
         'discriminator/loss': loss,
         'discriminator/real': jnp.mean(output(real_logits)),
         'discriminator/fake': jnp.mean(output(fake_logits)),
@@ -341,19 +202,19 @@ def _update_discriminator(
 def _penalty(
     network: NetworkState, real: jax.Array, fake: jax.Array, context: StepContext
 ) -> tuple[jax.Array, Any]:
-    """The weighted penalties and their gradient: every `interval` updates that many times, else 0.
+    """Return the weighted penalties times `interval` and their gradient, or 0 if not due.
 
-    So a lazy one weighs the same on average (Karras et al. 2020, arXiv:1912.04958, section 3.1;
-    their correction of Adam's rates is left out). Images are augmented inside the differentiated
-    function, as in the authors' code: slopes are those in images before they are augmented.
+    Lazy penalties thus have the same weight on average (Karras et al. 2020, arXiv:1912.04958,
+    section 3.1; their correction of Adam's hyperparameters is not applied). As in the authors'
+    code, the differentiated function includes the augmentation.
     """
     config = context.config.penalty
 
     def total(params: Any) -> jax.Array:
         def logits(images: jax.Array) -> jax.Array:
-            seen = context.augment(images, RngStream.VIEW_REAL)
+            augmented = context.augment(images, RngStream.AUGMENT_REAL)
             return context.apply_discriminator(
-                network, params, network.statistics, seen, RngStream.DROPOUT_REAL
+                network, params, network.statistics, augmented, RngStream.DROPOUT_REAL
             )[0]
 
         key = context.stream(RngStream.PENALTY)
@@ -372,7 +233,7 @@ def _penalty(
 def _generator_loss(
     fake: jax.Array, real: jax.Array, discriminator: NetworkState, context: StepContext
 ) -> tuple[jax.Array, Metrics]:
-    """Returns G's loss with D constant, and its terms where there are several."""
+    """Return G's loss with D constant, and its terms if there are several."""
     weights = context.config.loss
     terms = {}  # name: (weight, value)
     if weights.adversarial_weight:
@@ -384,7 +245,7 @@ def _generator_loss(
     if weights.feature_matching_weight:
         # Without augmentation: each image of a pair would be augmented differently.
         maps = [
-            context.features(discriminator, images, RngStream.VIEW_GENERATOR)
+            context.features(discriminator, images, RngStream.AUGMENT_GENERATOR)
             for images in (real, fake)
         ]
         terms['feature_matching'] = weights.feature_matching_weight, losses.feature_matching(*maps)
@@ -405,15 +266,15 @@ def _generator_loss(
 def _adversarial_loss(
     fake: jax.Array, real: jax.Array, discriminator: NetworkState, context: StepContext
 ) -> jax.Array:
-    """G's adversarial loss."""
+    """Return G's adversarial loss."""
     config = context.config
-    # 'simultaneous' is one forward pass of D for both updates, unless latents are fresh or D has
-    # spectral normalization, whose vectors move with each pass.
+    # With 'simultaneous', both updates share a forward pass of D, unless latents are resampled or D
+    # has spectral normalization, whose vectors change in each pass.
     alternating = config.update_order == 'alternating'
-    view, dropout = (
-        (RngStream.VIEW_GENERATOR, RngStream.DROPOUT_GENERATOR)
+    augment, dropout = (
+        (RngStream.AUGMENT_GENERATOR, RngStream.DROPOUT_GENERATOR)
         if alternating
-        else (RngStream.VIEW_FAKE, RngStream.DROPOUT_FAKE)
+        else (RngStream.AUGMENT_FAKE, RngStream.DROPOUT_FAKE)
     )
 
     def logits(images: jax.Array, dropout: RngStream) -> jax.Array:
@@ -424,5 +285,5 @@ def _adversarial_loss(
     loss = losses.create(config.loss)
     real_logits = None
     if loss.uses_real_logits:
-        real_logits = logits(context.augment(real, RngStream.VIEW_REAL), RngStream.DROPOUT_REAL)
-    return loss.generator(real_logits, logits(context.augment(fake, view), dropout))
+        real_logits = logits(context.augment(real, RngStream.AUGMENT_REAL), RngStream.DROPOUT_REAL)
+    return loss.generator(real_logits, logits(context.augment(fake, augment), dropout))

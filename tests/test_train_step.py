@@ -10,7 +10,8 @@ import pytest
 
 from dcgan_jax import augmentation, models, train_state
 from dcgan_jax.configs import quickstart
-from dcgan_jax.train_step import RngStream, ema_decay, train_step
+from dcgan_jax.step_context import RngStream
+from dcgan_jax.train_step import ema_decay, train_step
 from tests.conftest import slow
 
 IMAGE_SHAPE = (8, 8, 3)
@@ -156,7 +157,7 @@ def rotation_loss(module, key, stream, policy):
 
 def reference(plain, networks, state, real, key):
     """One step as the textbook has it: whole losses, whole gradients, nothing shared."""
-    g, d = networks
+    g, d = networks.generator, networks.discriminator
     d_formula, g_formula = LOSSES[plain.loss]
     gp, gs = state.generator.params, state.generator.batch_stats
     dp, ds = state.discriminator.params, state.discriminator.batch_stats
@@ -173,8 +174,8 @@ def reference(plain, networks, state, real, key):
 
     def d_loss(params):
         constant = jnp.asarray(np.asarray(fake))
-        real_logits, stats = apply(d, params, ds, see(real, RngStream.VIEW_REAL), keys[2])
-        fake_logits, stats = apply(d, params, stats, see(constant, RngStream.VIEW_FAKE), keys[3])
+        real_logits, stats = apply(d, params, ds, see(real, RngStream.AUGMENT_REAL), keys[2])
+        fake_logits, stats = apply(d, params, stats, see(constant, RngStream.AUGMENT_FAKE), keys[3])
         loss = d_formula(real_logits, fake_logits)
         if plain.rotation:
             value, stats = of_real(params, stats, real)
@@ -199,9 +200,9 @@ def reference(plain, networks, state, real, key):
 
     def g_loss(params):
         images, stats = apply(g, params, gs, z)
-        view = see(images, RngStream.VIEW_GENERATOR if alternating else RngStream.VIEW_FAKE)
+        view = see(images, RngStream.AUGMENT_GENERATOR if alternating else RngStream.AUGMENT_FAKE)
         logits, _ = apply(d, judge, judge_stats, view, keys[4] if alternating else keys[3])
-        real_logits, _ = apply(d, judge, judge_stats, see(real, RngStream.VIEW_REAL), keys[2])
+        real_logits, _ = apply(d, judge, judge_stats, see(real, RngStream.AUGMENT_REAL), keys[2])
         value = of_fake(judge, judge_stats, images)[0] if plain.rotation_generator else 0.0
         return g_formula(real_logits, logits) + plain.rotation_generator * value, stats
 
