@@ -3,11 +3,12 @@
     python main.py --config=configs/anomaly_cifar10.py --config.data.classes='(1,)' --workdir=/tmp/1
     python main.py --mode=detect_anomalies --workdir=/tmp/1
 
-D learns features of objects in order to predict rotations (SSGAN: Chen et al. 2019). Its predictions
-are worse for objects that it was not trained on (Golan & El-Yaniv 2018); the cross-entropy is the
-score 'rotation'. The config has a quarter of the width and about a third of the steps of
-`cifar10_cpu.py`: training takes three minutes on one CPU core, scoring the 10,000 test images four.
-Mean AUROC of 'rotation' over the ten classes: 0.754 (simultaneous updates, see docs/tasks.md).
+D learns features of objects in order to predict rotations (SSGAN: Chen et al. 2019). Its
+predictions are worse for objects that it was not trained on (Golan & El-Yaniv 2018); the
+cross-entropy is the score 'rotation'. The config has a quarter of the width and about a third of
+the steps of `cifar10_cpu.py`: training takes three minutes on one CPU core, scoring the 10,000 test
+images four. Mean AUROC of 'rotation' over the ten classes: 0.754 (simultaneous updates, see
+docs/tasks.md).
 """
 
 from ml_collections import ConfigDict

@@ -3,9 +3,9 @@
     python main.py --config=configs/cifar10_best.py --workdir=/tmp/best
 
 The config trains for 320,000 steps with batch size 32. On one H200 with alternating updates
-(docs/gpu.md), the FD (efficientnet_lite0) was 35.0 after 10,300 steps, but 177.9 after 40,800 steps,
-where training had collapsed: the learning rates are too high to be constant for so many steps. Use
-`cifar10_sngan.py` on a GPU, and `cifar10_cpu.py` on CPUs.
+(docs/gpu.md), the FD (efficientnet_lite0) was 35.0 after 10,300 steps, but 177.9 after 40,800
+steps, where training had collapsed: the learning rates are too high to be constant for so many
+steps. Use `cifar10_sngan.py` on a GPU, and `cifar10_cpu.py` on CPUs.
 """
 
 from ml_collections import ConfigDict

@@ -5,8 +5,8 @@
 
 Results on 500 test images after 1,500 steps with learning rates that decay from step 750 (eleven
 minutes on one CPU core, simultaneous updates): FD (efficientnet_lite0) 56.8, gray images 89.4; PSNR
-24.01 dB, gray images 25.50 dB, because a wrong color lowers PSNR more than no color. The full 10,000
-steps are intended for a GPU or TPU, where they have not been measured.
+24.01 dB, gray images 25.50 dB, because a wrong color lowers PSNR more than no color. The full
+10,000 steps are intended for a GPU or TPU, where they have not been measured.
 """
 
 from ml_collections import ConfigDict

@@ -9,8 +9,8 @@ Captions are made from class names (`config.text.templates`) and embedded by a f
 Both networks are conditioned on the embeddings as on classes: by conditional normalization and
 projection, linear in the embedding. D also learns to reject real images with captions of other
 classes. The recipe is that of `cifar10_cpu.py` at half its width with batch size 16; training takes
-half an hour on one CPU core. A linear SVM on features of efficientnet_lite0 has an accuracy of 71.1%
-on 1,000 samples and of 77.2% on real images; chance is 10%.
+half an hour on one CPU core. A linear SVM on features of efficientnet_lite0 has an accuracy of
+71.1% on 1,000 samples and of 77.2% on real images; chance is 10%.
 """
 
 from ml_collections import ConfigDict
