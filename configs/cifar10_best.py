@@ -2,10 +2,10 @@
 
     python main.py --config=configs/cifar10_best.py --workdir=/tmp/best
 
-320,000 steps of 32 images. Measured on one H200 with alternating updates (docs/gpu.md): FD
-(efficientnet_lite0) 35.0 after 10,300 steps, but 177.9 after 40,800, where training had collapsed:
-the learning rates are too high for so many steps at a constant rate. Use `cifar10_sngan.py` on a
-GPU, and `cifar10_cpu.py` on CPUs.
+The config trains for 320,000 steps with batch size 32. On one H200 with alternating updates
+(docs/gpu.md), the FD (efficientnet_lite0) was 35.0 after 10,300 steps, but 177.9 after 40,800
+steps, where training had collapsed: the learning rates are too high to be constant for so many
+steps. Use `cifar10_sngan.py` on a GPU, and `cifar10_cpu.py` on CPUs.
 """
 
 from ml_collections import ConfigDict
@@ -14,7 +14,7 @@ from dcgan_jax.configs import cifar10_cpu
 
 
 def get_config() -> ConfigDict:
-    """The recipe of `cifar10_cpu.py` for ten million images."""
+    """Return the config: `cifar10_cpu.py` with a longer schedule."""
     config = cifar10_cpu.get_config()
     config.num_steps = 320_000
     config.checkpoint_every = 10_000

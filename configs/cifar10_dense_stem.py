@@ -1,11 +1,11 @@
-"""A published variant with dense layers before the first feature map and no BatchNorm in D.
+"""A published variant of DCGAN: dense layers before the first feature map, no BatchNorm in D.
 
     python main.py --config=configs/cifar10_dense_stem.py --workdir=/tmp/dense_stem
 
-Both networks are updated simultaneously, as in the original. The original starts from 9x9 pixels,
-for another image size: that is `generator.base_size`. Intended for a GPU or TPU, where it has not
-been measured. A short run at a quarter of the width on one CPU core (docs/recipes.md): 1,000 steps,
-3 minutes, FD (efficientnet_lite0) 294, few distinct images.
+Updates are simultaneous, as in the original, whose first feature map has 9x9 pixels for another
+image size (`generator.base_size`). The config is intended for a GPU or TPU, where it has not been
+measured. A short run at a quarter of the width on one CPU core (docs/recipes.md) has an FD
+(efficientnet_lite0) of 294 after 1,000 steps, 3 minutes, with few distinct images.
 """
 
 from ml_collections import ConfigDict
@@ -14,7 +14,7 @@ from dcgan_jax.configs import cifar10
 
 
 def get_config() -> ConfigDict:
-    """The variant's networks."""
+    """Return the config: dense layers in G, biases, simultaneous updates."""
     config = cifar10.get_config()
     config.update_order = 'simultaneous'
     for network in ('generator', 'discriminator'):

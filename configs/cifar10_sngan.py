@@ -2,11 +2,11 @@
 
     python main.py --config=configs/cifar10_sngan.py --workdir=/tmp/sngan
 
-The generator of `cifar10.py` except for its last stage; a discriminator of seven spectrally
-normalized convolutions without BatchNorm. One update of D per step, as in most reimplementations of
-this network, instead of the paper's five. Published: FID 17.8 (pytorch-gan-collections, 50k/train;
-the paper: 25.5 with another protocol). Measured on one H200 in bfloat16 (docs/gpu.md): FD
-(efficientnet_lite0) 14.4 after 60 s, 28,950 steps.
+The generator is that of `cifar10.py` with one more stage. The discriminator has seven convolutions
+with spectral normalization and without BatchNorm. There is one update of D per step, as in most
+reimplementations of this network; the paper uses five. Published: FID 17.8
+(pytorch-gan-collections, 50k/train; the paper: 25.5 with another protocol). On one H200 in bfloat16
+(docs/gpu.md) the FD (efficientnet_lite0) is 14.4 after 60 s, 28,950 steps.
 """
 
 from ml_collections import ConfigDict
@@ -15,7 +15,7 @@ from dcgan_jax.configs import cifar10
 
 
 def get_config() -> ConfigDict:
-    """Spectral normalization in D, hinge loss, 100,000 steps of 64 images."""
+    """Return the config: spectral normalization in D, hinge loss, batch size 64."""
     config = cifar10.get_config()
     config.batch_size = 64
     config.num_steps = 100_000

@@ -2,11 +2,11 @@
 
     python main.py --config=configs/cifar10_wgan_gp.py --workdir=/tmp/wgan_gp
 
-The critic has layer normalization, because with BatchNorm the penalty would be on gradients of a
-batch rather than of an image; five updates of the critic per step. Published: FID 19.8 with a CNN
-(pytorch-gan-collections, 50k/train). Intended for a GPU or TPU, where it has not been measured. A
-short run at a quarter of the width on one CPU core, with simultaneous updates (docs/recipes.md):
-500 steps, 7 minutes, FD (efficientnet_lite0) 246.
+The critic uses layer normalization, because with BatchNorm the penalized gradient of an image would
+depend on the whole batch. There are five updates of the critic per step. Published: FID 19.8 with a
+CNN (pytorch-gan-collections, 50k/train). The config is intended for a GPU or TPU, where it has not
+been measured. A short run at a quarter of the width on one CPU core with simultaneous updates
+(docs/recipes.md) has an FD (efficientnet_lite0) of 246 after 500 steps, 7 minutes.
 """
 
 from ml_collections import ConfigDict
@@ -15,7 +15,7 @@ from dcgan_jax.configs import cifar10
 
 
 def get_config() -> ConfigDict:
-    """Wasserstein loss, gradient penalty of 10, five updates of D per step."""
+    """Return the config: Wasserstein loss, gradient penalty of 10, five updates of D per step."""
     config = cifar10.get_config()
     config.batch_size = 64
     config.num_steps = 100_000

@@ -2,12 +2,13 @@
 
     python main.py --config=configs/inpainting_cifar10.py --workdir=/tmp/inpaint
     python main.py --mode=inpaint --workdir=/tmp/inpaint
-    ... --config.input.mask=free_form                       # or half, pixels; the default is center
+    ... --config.input.mask=free_form                 # or half, pixels; the default is center
 
-A U-Net down to 4x4 pixels, so that each output depends on the whole image. On 500 test images after
-1,500 steps with learning rates that decay from step 750 (ten minutes on one CPU core, simultaneous
-updates): 15.97 dB in the hole, FD (efficientnet_lite0) 52.8; Telea's method 15.54 dB and 73.1. All
-10,000 steps are intended for a GPU or TPU, where they have not been measured.
+The generator is a U-Net with a bottleneck of 4x4 pixels, so that each output pixel depends on the
+whole image. Results on 500 test images after 1,500 steps with learning rates that decay from step
+750 (ten minutes on one CPU core, simultaneous updates): PSNR in the hole 15.97 dB and FD
+(efficientnet_lite0) 52.8; Telea 2004 15.54 dB and 73.1. The full 10,000 steps are intended for a
+GPU or TPU, where they have not been measured.
 """
 
 from ml_collections import ConfigDict
@@ -16,7 +17,7 @@ from dcgan_jax.configs import super_resolution_cifar10
 
 
 def get_config() -> ConfigDict:
-    """The losses of super-resolution, a deeper network."""
+    """Return the config: the losses of super-resolution with a deeper U-Net."""
     config = super_resolution_cifar10.get_config()
     config.input.kind = 'masked'
     config.generator.update(

@@ -1,10 +1,10 @@
-"""The procedurally generated data set `shapes` in a few minutes on two CPU cores; no download.
+"""DCGAN on the procedurally generated data set `shapes`: minutes on a CPU, without a download.
 
     python main.py --config=configs/quickstart.py --workdir=/tmp/run
 
-`shapes` has 1,000 modes: ten shapes, ten colors, ten backgrounds. After these 4,000 steps nearly
-every sample has one object of one color on one of the backgrounds; about a quarter of the objects
-are recognizable shapes.
+`shapes` has 1,000 modes: ten shapes, ten colors, ten backgrounds. After 4,000 steps nearly every
+sample has one object of one color on one of the backgrounds; about a quarter of the objects are
+recognizable shapes.
 """
 
 from ml_collections import ConfigDict
@@ -13,7 +13,7 @@ from dcgan_jax.configs import cifar10
 
 
 def get_config() -> ConfigDict:
-    """The default networks at a quarter of their width, with high learning rates."""
+    """Return the config: a quarter of the width of `cifar10.py`, high learning rates."""
     config = cifar10.get_config()
     config.dataset = 'shapes'
     config.batch_size = 32

@@ -1,15 +1,16 @@
-"""All modes of `shapes`: a DCGAN without mode collapse.
+"""DCGAN on `shapes` without mode collapse.
 
     python main.py --config=configs/shapes_stable.py --workdir=/tmp/stable
-    python main.py --mode=evaluate --workdir=/tmp/stable          # modes of 1,000 in 25,600 samples
+    python main.py --mode=evaluate --workdir=/tmp/stable          # mode coverage of 25,600 samples
 
 The networks of `quickstart.py` with minibatch standard deviation, the relativistic loss, and R1 and
-R2 penalties in place of BatchNorm in D (Huang et al. 2024, arXiv:2501.05441). docs/recipes.md has
-the effect of each.
+R2 penalties instead of BatchNorm in D (Huang et al. 2024, arXiv:2501.05441). docs/recipes.md lists
+the effect of each change.
 
-Seed 0 covers 995 of 1,000 modes, with a KL divergence to uniform of 0.10 nats; a fifth of the
-samples is in no mode (`quickstart.py`, seeds 0, 1, 2: 612, 578, 589; 1.07, 1.18, 1.21; 69 to 75%).
-With simultaneous updates seeds 0, 1, 2 covered 990, 992, 995. One to two hours on one CPU core.
+With seed 0, samples cover 995 of 1,000 modes, with a KL divergence to the uniform distribution of
+0.10 nats, and a fifth of the samples is in no mode. For `quickstart.py` with seeds 0, 1, 2 these
+numbers are 612, 578, 589 modes; 1.07, 1.18, 1.21 nats; 69 to 75%. With simultaneous updates, seeds
+0, 1, 2 cover 990, 992, 995 modes. Training takes one to two hours on one CPU core.
 """
 
 from ml_collections import ConfigDict
@@ -18,7 +19,7 @@ from dcgan_jax.configs import quickstart
 
 
 def get_config() -> ConfigDict:
-    """Relativistic loss, lazy R1 and R2, minibatch standard deviation, decaying learning rates."""
+    """Return the config: relativistic loss, lazy R1 and R2, minibatch standard deviation."""
     config = quickstart.get_config()
     config.num_steps = 60_000
     config.log_every = 500

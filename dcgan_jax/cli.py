@@ -1,4 +1,4 @@
-"""The command line: flags and modes."""
+"""Command line interface: flags and modes."""
 
 import importlib
 import os
@@ -13,12 +13,12 @@ from dcgan_jax import exit_codes
 from dcgan_jax.runtime import log_filter
 from dcgan_jax.runtime.errors import UserError
 
-# Each is a module of `dcgan_jax.tasks`, except the first.
+# All modes except the first are modules of `dcgan_jax.tasks`.
 MODES = (
     'train', 'sample', 'evaluate', 'export', 'super_resolve', 'inpaint', 'translate', 'explore',
     'explain', 'detect_anomalies', 'retrieve', 'report',
 )  # fmt: skip
-# Modes in which a flag has a meaning, for flags that have one in some modes only.
+# Modes that support a flag, for flags that are not supported by all modes.
 _MODES_OF_FLAG = {
     'images': ('evaluate', 'super_resolve', 'inpaint', 'translate', 'detect_anomalies'),
     'mask': ('inpaint',),
@@ -26,80 +26,72 @@ _MODES_OF_FLAG = {
     'prompt': ('sample',),
     'arithmetic': ('explore',),
 }
-# Flags that have no meaning with --images, by mode.
+# Flags that are not supported together with --images, by mode.
 _NOT_WITH_IMAGES = {'evaluate': ('num', 'seed', 'checkpoint')}
 
 _CONFIG = config_flags.DEFINE_config_file(
-    'config',
-    None,
-    'Config of the run; change its fields by --config.FIELD=VALUE.',
-    lock_config=True,
+    'config', None, 'Config file of the run. Override fields with --config.FIELD=VALUE.'
 )
-_WORKDIR = flags.DEFINE_string('workdir', None, 'Folder of the run; an interrupted run resumes.')
-_MODE = flags.DEFINE_enum('mode', 'train', MODES, 'What to do.')
-_OUT = flags.DEFINE_string('out', None, 'Folder for results; a folder in --workdir by default.')
+_WORKDIR = flags.DEFINE_string('workdir', None, 'Folder of the run, which resumes if it exists.')
+_MODE = flags.DEFINE_enum('mode', 'train', MODES, 'Task to run.')
+_OUT = flags.DEFINE_string('out', None, 'Folder for results. Defaults to a folder in --workdir.')
 _NUM = flags.DEFINE_integer(
     'num',
     None,
-    'Samples to draw (64 by default, config.evaluation.num_samples in --mode=evaluate), or images '
-    'of the data set to work on.',
+    'Number of samples, or of images of the data set, to use. The default depends on --mode.',
     lower_bound=1,
     upper_bound=1_000_000,
 )
 _SEED = flags.DEFINE_integer(
-    'seed', 0, 'Seed of the samples.', lower_bound=0, upper_bound=2**32 - 1
+    'seed', 0, 'Seed of latents and of selected images.', lower_bound=0, upper_bound=2**32 - 1
 )
 _IMAGES = flags.DEFINE_string(
-    'images',
-    None,
-    'Folder of images that a mode works on; --mode=evaluate scores those, or an npz file.',
+    'images', None, 'Folder of input images, or, for --mode=evaluate, an npz file.'
 )
 _CLASSES = flags.DEFINE_list(
-    'classes', None, 'Classes that --mode=sample draws in turn, by name or number: cat,dog.'
+    'classes', None, 'Classes to sample in turn, by name or index, e.g. cat,dog.'
 )
 _PROMPT = flags.DEFINE_multi_string(
-    'prompt', None, 'A sentence that --mode=sample draws; may be given several times.'
+    'prompt', None, 'Caption to generate images from. May be repeated.'
 )
-_MASK = flags.DEFINE_string(
-    'mask', None, 'Picture of the holes, white where something is missing, for --mode=inpaint.'
-)
+_MASK = flags.DEFINE_string('mask', None, 'Image file of the inpainting mask; white is missing.')
 _ARITHMETIC = flags.DEFINE_string(
-    'arithmetic',
-    None,
-    'Samples of --seed by number, A-B+C, each a list as 1,2,3: what --mode=explore adds up.',
+    'arithmetic', None, 'Latent arithmetic A-B+C, lists of sample indices: 1,2,3-4,5,6+7,8,9.'
 )
 _COORDINATOR = flags.DEFINE_string(
-    'coordinator_address', None, "HOST:PORT of a run's first process, where there are several."
+    'coordinator_address', None, 'HOST:PORT of process 0 in a run of several processes.'
 )
-_NUM_PROCESSES = flags.DEFINE_integer('num_processes', None, 'How many.', lower_bound=1)
-_PROCESS_ID = flags.DEFINE_integer('process_id', None, 'Which this is, from 0.', lower_bound=0)
+_NUM_PROCESSES = flags.DEFINE_integer(
+    'num_processes', None, 'Number of processes of the run.', lower_bound=1
+)
+_PROCESS_ID = flags.DEFINE_integer(
+    'process_id', None, 'Index of this process, from 0.', lower_bound=0
+)
 _DISTRIBUTED = flags.DEFINE_bool(
-    'distributed',
-    False,
-    'One of several processes that the cluster tells of each other: Cloud TPU, SLURM, Open MPI.',
+    'distributed', False, 'Detect the processes of the run on Cloud TPU, SLURM or Open MPI.'
 )
 _CHECKPOINT = flags.DEFINE_enum(
     'checkpoint',
     'latest',
     ['latest', 'best'],
-    'Which of the run; the best is what config.evaluation.best chose.',
+    "Checkpoint to use; config.evaluation.best selects 'best'.",
 )
 
 
 def run() -> None:
-    """Entry point of `main.py` and of the console script `dcgan-jax`."""
-    for flag in flags.FLAGS.get_flags_for_module(__name__):  # So that --help lists them.
+    """Run `main` with absl, as `main.py` or as the console script `dcgan-jax`."""
+    for flag in flags.FLAGS.get_flags_for_module(__name__):  # Listed by --help.
         flags.FLAGS.register_key_flag_for_module(sys.argv[0], flag)
     app.run(main, flags_parser=parse)
 
 
 def main(argv: list[str]) -> None:
-    """Runs the mode that `parse` found; its errors end the process with their exit codes."""
-    del argv  # All of it is in the flags.
+    """Run the mode selected by the flags; see `exit_codes` for the exit codes of errors."""
+    del argv
     absl_logging.get_absl_handler().addFilter(log_filter.is_shown)
     with exit_codes.handle_errors():
         _check_flags()
-        _keep_compiled_programs()
+        _enable_compilation_cache()
         print(_train() if _MODE.value == 'train' else _run_task())
 
 
@@ -133,61 +125,59 @@ def _check_flags() -> None:
     mode = _MODE.value
     for name, modes in _MODES_OF_FLAG.items():
         if flags.FLAGS[name].value is not None and mode not in modes:
-            known = ', '.join(f'--mode={mode}' for mode in modes)
-            raise UserError(f'--{name} has no meaning with --mode={mode}, only with {known}')
+            known = ', '.join(f'--mode={name}' for name in modes)
+            raise UserError(f'--{name} is not supported by --mode={mode}; use it with {known}')
     for name in _NOT_WITH_IMAGES.get(mode, ('num',)) if _IMAGES.value is not None else ():
         if flags.FLAGS[name].present:
-            raise UserError(f'--{name} has no meaning with --images: all of them are used')
-    images_alone = mode == 'evaluate' and _IMAGES.value and _CONFIG.value is not None
-    if _WORKDIR.value is None and not images_alone:
-        instead = ', or a --config for --images alone' if _IMAGES.value else ''
-        raise UserError(f'--workdir is missing: give the folder of the run{instead}')
+            raise UserError(f'--{name} is not supported with --images; remove it')
+    only_images = mode == 'evaluate' and _IMAGES.value and _CONFIG.value is not None
+    if _WORKDIR.value is None and not only_images:
+        instead = ', or --config to evaluate only --images' if _IMAGES.value else ''
+        raise UserError(f'--workdir is missing: pass the folder of the run{instead}')
     if _is_distributed() and mode != 'train':
-        raise UserError(f'--mode={mode} runs in one process: leave out the flags of several')
+        raise UserError(f'--mode={mode} runs in one process: remove the flags for several')
 
 
 def _config() -> ConfigDict:
     if _CONFIG.value is None:
-        raise UserError('--config is missing: give one, --config=configs/cifar10.py, say')
+        raise UserError('--config is missing: pass a config, e.g. --config=configs/cifar10.py')
     file = config_flags.get_config_filename(flags.FLAGS['config'])
     try:
-        _CONFIG.value.to_dict()  # ml_collections reports a file it could not load at first use.
+        _CONFIG.value.to_dict()  # ml_collections loads the file on first use.
     except OSError as error:
-        raise UserError(f'--config={file} can not be read: give a file of configs/') from error
+        raise UserError(f'--config={file} cannot be read: use a file of configs/') from error
     except AttributeError as error:
         raise UserError(f'--config={file}: its get_config() must return a ConfigDict') from error
     return _CONFIG.value
 
 
 def parse(argv: list[str]) -> list[str]:
-    """Parses the flags; a wrong one ends the program with one line and code 2."""
+    """Parse the flags; an invalid flag ends the process with one line and exit code 2."""
     try:
         rest = flags.FLAGS(argv)
         if len(rest) > 1:
-            raise UserError(f'unknown argument {rest[1]!r}: flags are --NAME=VALUE, see --help')
+            raise UserError(f'unknown argument {rest[1]!r}: use flags --NAME=VALUE, see --help')
         return rest
-    except (SystemExit, BrokenPipeError):  # Of --help, which absl ends with code 1.
+    except (SystemExit, BrokenPipeError):  # Raised by --help, for which absl exits with code 1.
         _end_help()
     except flags.UnrecognizedFlagError as error:
-        hint = '; to change fields, give a --config=FILE too' if 'config.' in str(error) else ''
+        hint = '; to change fields, pass --config=FILE too' if 'config.' in str(error) else ''
         exit_codes.exit_with_error(f'{error}{hint}', 2)
     except (flags.Error, TypeError, ValueError, SyntaxError, ImportError) as error:
         exit_codes.exit_with_error(error, 2)
-    except OSError as error:  # From ml_collections, where fields of such a config are changed.
-        exit_codes.exit_with_error(
-            f'--config can not be read ({error}): give a file of configs/', 2
-        )
+    except OSError as error:  # Raised by ml_collections if fields of the config are overridden.
+        exit_codes.exit_with_error(f'--config cannot be read ({error}): use a file of configs/', 2)
     except (AttributeError, KeyError) as error:
-        # From ml_collections: an unknown field, its name and words quoted twice, or a config file
-        # without get_config.
-        words = str(error).replace('\\n', ' ').replace('\\', '')
-        if 'get_config' in words:
-            exit_codes.exit_with_error(f'--config: {words}', 2)
-        exit_codes.exit_with_error(f'--config has no field {words[1:-1]}', 2)
+        # Raised by ml_collections for an unknown field, with a message that is quoted twice, or for
+        # a config file without get_config.
+        message = str(error).replace('\\n', ' ').replace('\\', '')
+        if 'get_config' in message:
+            exit_codes.exit_with_error(f'--config: {message}', 2)
+        exit_codes.exit_with_error(f'--config has no field {message[1:-1]}', 2)
 
 
 def _end_help() -> NoReturn:
-    """Ends with code 0, and quietly where nobody reads on (`--help | head -1`)."""
+    """End the process with code 0, also if stdout is closed (`--help | head -1`)."""
     try:
         sys.stdout.flush()
     except BrokenPipeError:
@@ -195,8 +185,8 @@ def _end_help() -> NoReturn:
     sys.exit(0)
 
 
-def _keep_compiled_programs() -> None:
-    """Keeps compiled programs in JAX_COMPILATION_CACHE_DIR; nowhere if that is empty."""
+def _enable_compilation_cache() -> None:
+    """Cache compiled programs in JAX_COMPILATION_CACHE_DIR; '' disables the cache."""
     import jax
 
     from dcgan_jax.runtime import cache_dir

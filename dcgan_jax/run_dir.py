@@ -1,4 +1,4 @@
-"""A run's folder: `config.json` says what runs there; see also `checkpoint` and `writers`."""
+"""Folder of a run (workdir) and its description `config.json`."""
 
 import contextlib
 import fcntl
@@ -29,7 +29,7 @@ _FOLDERS = (
 
 
 class _Description(Group):
-    """The content of `config.json`."""
+    """Schema of `config.json`."""
 
     config: dict[str, Any]
     image_shape: tuple[Side, Side, Side]
@@ -37,12 +37,12 @@ class _Description(Group):
 
 
 class Run(NamedTuple):
-    """What `config.json` holds.
+    """Description of a run, stored in `config.json`.
 
     Attributes:
-        config: of the run.
-        image_shape: (H, W, C) of its images.
-        class_names: of its data set, by label; empty without labels.
+        config: The run's `ConfigDict` (see `configs/default.py`).
+        image_shape: Shape (H, W, C) of the training images.
+        class_names: Names of the data set's classes by label; empty without labels.
     """
 
     config: ConfigDict
@@ -51,37 +51,41 @@ class Run(NamedTuple):
 
     @property
     def num_classes(self) -> int:
-        """Of the data set; 0 without labels."""
+        """Number of classes of the data set; 0 without labels."""
         return len(self.class_names)
 
 
 def folder(path: epath.PathLike, flag: str = '--workdir') -> epath.Path:
-    """The path of a folder that a flag names, `~` being the user's.
+    """Return the path of a folder given by the user, with `~` expanded.
+
+    Args:
+        path: Path of an existing or new folder.
+        flag: Name of the flag in error messages.
 
     Raises:
-        UserError: it is empty, or can't be reached.
+        UserError: If the path is empty or cannot be reached.
     """
     if not os.fspath(path):
-        raise UserError(f'{flag} is empty: name a folder')
+        raise UserError(f'{flag} is empty: pass the path of a folder')
     return resolve_path(path, flag)
 
 
 def check_writable(workdir: epath.PathLike, flag: str = '--workdir') -> epath.Path:
-    """Tries to make `workdir` and to write in it, and leaves nothing of that behind.
+    """Check that a folder can be created and written to, without leaving any files.
 
     Args:
-        workdir: a folder; `~` is the user's.
-        flag: its name in messages.
+        workdir: Path of the folder, in which `~` is expanded.
+        flag: Name of the flag in error messages.
 
     Returns:
-        The folder's path.
+        The path of the folder.
 
     Raises:
-        UserError: it's a file, or can't be made or written.
+        UserError: If `workdir` is a file, or cannot be created or written to.
     """
     workdir = folder(workdir, flag)
     probe = workdir / f'.write_test_{os.getpid()}'
-    # Buckets have no folders, and may not be asked for by those who may write in them.
+    # Object stores have no folders, and write access does not imply permission to list a bucket.
     above = () if in_bucket(workdir) else (workdir, *workdir.parents)
     missing = [path for path in above if not path.exists()]
     try:
@@ -90,29 +94,33 @@ def check_writable(workdir: epath.PathLike, flag: str = '--workdir') -> epath.Pa
         probe.unlink()
     except OSError as error:
         raise UserError(
-            f'{flag}={workdir} is not writable ({error.strerror or error}): choose another'
+            f'{flag}={workdir} is not writable ({error.strerror or error}): use another folder'
         ) from error
     finally:
         for path in missing:
-            with contextlib.suppress(OSError):  # Not made, or another's by now.
+            with contextlib.suppress(OSError):  # Not created, or in use by another process.
                 path.rmdir()
     return workdir
 
 
 def check_free(workdir: epath.Path, run: Run) -> None:
-    """Finds that `workdir` holds no run, or this one, and writes nothing.
+    """Check that `workdir` contains no run or this run, without writing anything.
+
+    Args:
+        workdir: Folder of the run.
+        run: The run to start or resume.
 
     Raises:
-        UserError: another run's config is there, or something else where a run's files go; it stays
-            as it was.
+        UserError: If `workdir` contains a run with another config, or other types of files in place
+            of a run's files.
     """
     for name in _FOLDERS + _FILES:
         path = workdir / name
-        # Not by epath, to which a pipe is a file.
-        there = os.path.isdir(path) if name in _FOLDERS else os.path.isfile(path)
-        if os.path.lexists(path) and not there:
+        # epath.Path.is_file is also true for pipes.
+        is_valid = os.path.isdir(path) if name in _FOLDERS else os.path.isfile(path)
+        if os.path.lexists(path) and not is_valid:
             kind = 'folder' if name in _FOLDERS else 'file'
-            raise UserError(f'{path} is no {kind}, or leads nowhere: mend that, or move it away')
+            raise UserError(f'{path} is not a {kind} (or is a dangling link): move it elsewhere')
     if (workdir / CONFIG_FILE).exists():
         before = read(workdir)
         changed = config_lib.differences(before.config, run.config)
@@ -120,29 +128,33 @@ def check_free(workdir: epath.Path, run: Run) -> None:
             changed.append(f'image shape: {before.image_shape} -> {run.image_shape}')
         if changed:
             raise UserError(
-                f'{workdir} holds a run of another config ({"; ".join(changed)}): '
-                'choose another --workdir, or give that config to go on with its run'
+                f'{workdir} contains a run with another config ({"; ".join(changed)}): '
+                'use another --workdir, or pass the config of the run to resume it'
             )
     elif (workdir / checkpoint.FOLDER).exists():
         raise UserError(
-            f'{workdir} holds checkpoints but no {CONFIG_FILE}: choose another --workdir'
+            f'{workdir} contains checkpoints but no {CONFIG_FILE}: use another --workdir'
         )
 
 
 def enter(workdir: epath.Path, run: Run) -> None:
-    """Claims `workdir` for `run`, within `lock`; raises what `check_free` does."""
+    """Write `config.json`, after `check_free`; call it within `lock`.
+
+    Raises:
+        UserError: See `check_free`.
+    """
     check_free(workdir, run)
     write_atomic(workdir / CONFIG_FILE, json.dumps(describe(run), indent=2).encode())
 
 
 @contextlib.contextmanager
 def lock(workdir: epath.Path) -> Iterator[None]:
-    """Keeps other processes from training in `workdir` within the block; the end of one counts.
+    """Return a context that locks `workdir`; the lock is released when the process ends.
 
-    Buckets (`gs://`), and file systems without locks, can't tell: there it is up to the user.
+    Object stores (`gs://`) and file systems without locks are not locked.
 
     Raises:
-        UserError: another process trains there.
+        UserError: If another process has locked `workdir`.
     """
     if in_bucket(workdir):
         yield
@@ -153,16 +165,16 @@ def lock(workdir: epath.Path) -> Iterator[None]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise UserError(
-                f'{workdir} is in use by another process: wait for its end, stop it, or choose '
+                f'{workdir} is in use by another process: wait until it ends, stop it, or use '
                 'another --workdir'
             ) from None
         except OSError as error:
-            logging.warning('%s can not be locked (%s): start no other run there', workdir, error)
+            logging.warning('%s cannot be locked (%s): do not start another run', workdir, error)
         yield
 
 
 def describe(run: Run) -> dict[str, Any]:
-    """The run as JSON has it."""
+    """Return the content of `config.json`, JSON-serializable."""
     return {
         'config': run.config.to_dict(),
         'image_shape': run.image_shape,
@@ -171,15 +183,15 @@ def describe(run: Run) -> dict[str, Any]:
 
 
 def read(workdir: epath.PathLike) -> Run:
-    """Return the run that `config.json` describes.
+    """Read the description of the run in `workdir`.
 
     Raises:
-        UserError: The file is missing or damaged, or has other fields than this version.
+        UserError: If `config.json` is missing or damaged, or was written by another version.
     """
     path = epath.Path(workdir) / CONFIG_FILE
     if not path.exists():
         raise UserError(
-            f'{workdir} holds no run (no {CONFIG_FILE}): give the --workdir of a training run'
+            f'{workdir} contains no run (no {CONFIG_FILE}): use the --workdir of a training run'
         )
     try:
         content = config_lib.with_tuples(json.loads(path.read_text()))
@@ -188,7 +200,7 @@ def read(workdir: epath.PathLike) -> Run:
         config_lib.validate(config)
     except (OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
         raise UserError(
-            f'{path} is damaged, or of another version ({error}): '
-            'restore it or choose another --workdir'
+            f'{path} is damaged or was written by another version ({error}): '
+            'restore it or use another --workdir'
         ) from error
     return Run(config.lock(), description.image_shape, description.class_names)

@@ -125,7 +125,7 @@ def test_pictures_that_are_too_large_are_named(workdir, tmp_path):
 def test_a_run_without_checkpoint_is_refused_and_nothing_written(workdir, tmp_path):
     folder = tmp_path / 'run'
     folder.mkdir()
-    with pytest.raises(UserError, match='holds no run'):
+    with pytest.raises(UserError, match='contains no run'):
         report(folder)
     shutil.copy(workdir / 'config.json', folder)
     with pytest.raises(UserError, match='no checkpoint'):

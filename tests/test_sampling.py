@@ -101,7 +101,7 @@ def test_sample_of_fewer_is_the_start_of_more(finished, tmp_path):
 
 
 def test_sample_without_a_run_or_checkpoint_is_refused(config, tmp_path):
-    with pytest.raises(UserError, match='holds no run'):
+    with pytest.raises(UserError, match='contains no run'):
         sample(tmp_path, None, num=1, seed=0)
     config.num_steps = 0
     training.train_and_evaluate(config, tmp_path)

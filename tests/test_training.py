@@ -181,7 +181,7 @@ def test_a_run_whose_checkpoints_were_lost_does_not_restart(config, finished_cop
 )
 def test_another_kind_of_file_in_a_workdir_is_refused_at_once(name, make, config, tmp_path):
     make(tmp_path / name)
-    with pytest.raises(UserError, match=f'{name} is no (folder|file)'):
+    with pytest.raises(UserError, match=f'{name} is not a (folder|file)'):
         training.train_and_evaluate(config, tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == [name]
 
@@ -196,7 +196,7 @@ def test_a_run_that_ended_before_its_first_checkpoint_starts_again(config, tmp_p
 
 def test_a_folder_with_checkpoints_of_something_else_is_refused(config, tmp_path):
     (tmp_path / 'checkpoints').mkdir()
-    with pytest.raises(UserError, match=r'holds checkpoints but no config\.json'):
+    with pytest.raises(UserError, match=r'contains checkpoints but no config\.json'):
         training.train_and_evaluate(config, tmp_path)
     assert not (tmp_path / 'config.json').exists()
 
