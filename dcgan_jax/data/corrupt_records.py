@@ -21,7 +21,7 @@ class CheckedRecords:
         """Wrap the records of a split.
 
         Args:
-            records: See `sources.Records`.
+            records: See `tfds_data.Records`.
             name: Name of the data set and the split in messages.
             on_corrupt: One of `CHOICES`.
         """
