@@ -12,7 +12,7 @@ from dcgan_jax import cli
 
 
 def call_main(*flags):
-    """Parse the flags and run the mode; return the exit code and stderr."""
+    """Parse the flags and run the mode; return the exit code, stdout and stderr."""
     argv = ['main.py', *flags]
     out = io.TextIOWrapper(io.BytesIO(), 'utf-8', 'strict')
     told = io.TextIOWrapper(io.BytesIO(), 'utf-8', 'backslashreplace')
@@ -29,5 +29,10 @@ def call_main(*flags):
             cli.main([])
         except SystemExit as stop:
             code = stop.code
-    told.flush()
-    return types.SimpleNamespace(returncode=code, stderr=told.buffer.getvalue().decode())
+    for stream in (out, told):
+        stream.flush()
+    return types.SimpleNamespace(
+        returncode=code,
+        stdout=out.buffer.getvalue().decode(),
+        stderr=told.buffer.getvalue().decode(),
+    )

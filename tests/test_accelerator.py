@@ -98,6 +98,7 @@ def test_every_stage_writes_its_results(tmp_path, inputs):
     assert len(list(tmp_path.glob('cifar10_*.png'))) == 2
 
 
+@pytest.mark.slow
 def test_a_stage_that_fails_is_reported_and_the_next_one_runs(tmp_path, inputs):
     empty = tmp_path / 'empty'
     empty.mkdir()

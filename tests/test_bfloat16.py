@@ -67,7 +67,7 @@ def gradients(name, dtype):
     }
 
 
-DEFAULT = 'cifar10', 'cifar10_conditional', 'cifar10_resnet', 'inpainting_cifar10'
+DEFAULT = 'cifar10_conditional', 'inpainting_cifar10'
 
 
 @pytest.mark.parametrize('name', slow_except(CONFIGS, *DEFAULT))

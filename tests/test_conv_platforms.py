@@ -7,9 +7,9 @@ from jax.sharding import Mesh
 
 from benchmarks import program
 from dcgan_jax.runtime import sharding
-from tests.conftest import slow_except
+from tests.conftest import slow, slow_except
 
-DEFAULT = 'cifar10', 'cifar10_conditional', 'inpainting_cifar10'
+DEFAULT = 'cifar10', 'cifar10_tutorial', 'quickstart'
 
 
 @pytest.mark.parametrize('name', slow_except(program.config_names(), *DEFAULT))
@@ -21,7 +21,7 @@ def test_every_update_lowers_for_cuda_and_tpu(name):
     assert 'stablehlo.convolution' in text  # On CPUs all would be matrix products.
 
 
-@pytest.mark.parametrize('platform', ['cuda', 'tpu'])
+@pytest.mark.parametrize('platform', [slow('cuda'), 'tpu'])
 def test_accelerators_get_convolutions(platform):
     mesh = Mesh(np.asarray(jax.devices('cpu')[:1]), (sharding.AXIS,))
     config = program.load_config('quickstart')

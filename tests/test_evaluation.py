@@ -106,6 +106,7 @@ def test_resume_keeps_the_best_checkpoint(config, tmp_path, monkeypatch, better,
     assert best_step(tmp_path / 'run') == kept
 
 
+@pytest.mark.slow
 def test_a_best_by_another_protocol_is_no_rival(config, tmp_path, monkeypatch):
     values = iter([1.0, 2.0, 3.0])
 
@@ -180,6 +181,7 @@ def test_a_best_metric_that_is_not_measured_is_refused(config, tmp_path):
     assert not (tmp_path / 'run').exists()
 
 
+@pytest.mark.slow
 def test_modes_are_counted_without_an_extractor(config):
     modes = np.arange(30)
     pictures = shapes_builder.draw(

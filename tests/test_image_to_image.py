@@ -75,7 +75,7 @@ def use(kind, workdir, given, out, pictures=None, num=8, mask=None):
     return TASKS[kind](workdir, given, out, pictures, *more, num, 0)
 
 
-@pytest.mark.parametrize('kind', BY_KIND)
+@pytest.mark.parametrize('kind', slow_except(KINDS, 'masked'))
 def test_a_restoration_run_restores_the_data_set_and_user_images(run, data_dir, tmp_path, kind):
     workdir = run(kind)
     with Image.open(workdir / 'samples' / '00000006.png') as picture:
@@ -141,6 +141,7 @@ def test_the_loss_of_g_is_the_weighted_sum_of_its_parts(data_dir, norm):
     assert float(metrics['generator/loss']) == pytest.approx(expected, rel=1e-4)
 
 
+@pytest.mark.slow
 def test_training_without_a_discriminator_improves_psnr(data_dir, tmp_path):
     """Content loss alone, no update of D: better than bicubic on what it saw."""
     config = paired(
@@ -368,7 +369,7 @@ SPECTRAL = {
 @pytest.mark.parametrize(
     ('kind', 'changes'),
     [
-        ('latent', {'ema.batch_stats': 'average'}),  # As the configs of pairs have it.
+        slow('latent', {'ema.batch_stats': 'average'}),  # As the configs of pairs have it.
         ('low_resolution', SPECTRAL['batch']),
         slow('low_resolution', SPECTRAL['none']),
         *(

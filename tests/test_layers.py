@@ -107,7 +107,7 @@ def test_gradients_equal_those_of_xla(how, name, channels, k, strides, size):
 @each_form
 @pytest.mark.parametrize(
     ('name', 'k', 'strides'),
-    [('conv', 4, 2), ('conv_transpose', 3, 1), ('conv_transpose', 4, 2)],
+    [('conv', 4, 2), ('conv_transpose', 3, 1), slow('conv_transpose', 4, 2)],
 )
 def test_gradient_of_a_gradient_penalty_is_the_same_in_every_implementation(
     name, channels, k, strides
@@ -161,7 +161,7 @@ def test_scans_over_batches_with_gradients(name, how, channels):
     np.testing.assert_allclose(actual, expected, rtol=1e-4, atol=1e-3)
 
 
-@each_implementation
+@each_own
 @each_conv
 @each_form
 def test_bfloat16_is_rounded_once(name, how, channels):

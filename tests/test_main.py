@@ -166,7 +166,9 @@ def test_resume_after_sigkill_gives_the_same_samples(tmp_path, data_dir):
     arrays = []
     for name in ('killed', 'whole'):
         out = tmp_path / f'samples_{name}'
-        sampled = run('--mode=sample', f'--workdir={tmp_path / name}', '--num=6', f'--out={out}')
+        sampled = call_main(
+            '--mode=sample', f'--workdir={tmp_path / name}', '--num=6', f'--out={out}'
+        )
         assert sampled.returncode == 0, sampled.stderr
         assert sampled.stdout.strip() == f'samples: {out / "samples.png"}'
         arrays.append(np.load(out / 'samples.npz', allow_pickle=False)['images'])

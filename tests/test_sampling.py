@@ -42,7 +42,7 @@ def test_images_are_of_the_averages_and_not_of_the_live_generator(config, norm):
     """Parameters and, where they are averaged, statistics: both far from the live ones."""
     config.generator.norm, config.ema.batch_stats = norm, 'average'
     networks = models.build(config, (8, 8, 3))
-    state = train_state.create(config, networks, (8, 8, 3))
+    state = jax.jit(lambda: train_state.create(config, networks, (8, 8, 3)))()
     assert bool(state.ema_batch_stats) == (norm == 'batch')
     variables = random_variables(networks.generator, (1, 4))
     state = state.replace(ema_params=variables['params'], ema_batch_stats=variables['batch_stats'])
@@ -112,7 +112,7 @@ def test_sample_without_a_run_or_checkpoint_is_refused(config, tmp_path):
 def test_standing_statistics_of_bfloat16_networks_are_float32(config):
     config.dtype = 'bfloat16'
     networks = models.build(config, (8, 8, 3))
-    state = train_state.create(config, networks, (8, 8, 3))
+    state = jax.jit(lambda: train_state.create(config, networks, (8, 8, 3)))()
     variables = {'params': state.ema_params}
     stats = sampling.standing_statistics(
         networks.generator,

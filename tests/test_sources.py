@@ -7,7 +7,7 @@ import jax
 import numpy as np
 import pytest
 
-from dcgan_jax.data import images, input_pipeline, sources, tfds_data
+from dcgan_jax.data import images, input_pipeline, sources
 from dcgan_jax.runtime.errors import UserError
 from tests.tiny import prepare_tiny
 
@@ -98,7 +98,7 @@ def test_environment_names_the_data_dir(gray, monkeypatch):
 def test_default_data_dir_is_created(tmp_path, monkeypatch):
     monkeypatch.delenv('TFDS_DATA_DIR', raising=False)
     monkeypatch.setenv('HOME', str(tmp_path))
-    assert tfds_data._data_root(None) == tmp_path / 'tensorflow_datasets'
+    assert sources._data_root(None) == tmp_path / 'tensorflow_datasets'
     with pytest.raises(UserError, match='unknown data set'):
         sources.open_source('tinny')
 
@@ -154,7 +154,7 @@ def test_unknown_split_lists_the_splits(gray):
 
 
 def test_tfds_preparation_needs_tensorflow(tmp_path, monkeypatch):
-    monkeypatch.setattr(tfds_data.importlib.util, 'find_spec', lambda name: None)
+    monkeypatch.setattr(sources.importlib.util, 'find_spec', lambda name: None)
     with pytest.raises(UserError, match=r'mnist is not prepared in .*TensorFlow only'):
         sources.open_source('mnist', data_dir=str(tmp_path))
 
@@ -172,7 +172,7 @@ def tfrecord_dir(tmp_path):
 
 
 def test_tfrecord_without_tensorflow(tfrecord_dir, monkeypatch):
-    monkeypatch.setattr(tfds_data.importlib.util, 'find_spec', lambda name: None)
+    monkeypatch.setattr(sources.importlib.util, 'find_spec', lambda name: None)
     with pytest.raises(UserError, match=r'has the format tfrecord.*install tensorflow, or set'):
         sources.open_source('tiny', 'train', str(tfrecord_dir))
 
@@ -264,7 +264,7 @@ def test_a_corrupt_record_is_refused_or_replaced_by_the_next(tmp_path, caplog):
     caplog.set_level(logging.WARNING)
     damaged = sources.open_source('tiny', 'train', str(tmp_path), on_corrupt='skip')
     got = input_pipeline.load_split(damaged, labels=True)
-    (warning,) = (record.getMessage() for record in caplog.records)
+    (warning,) = [line for line in caplog.messages if 'is corrupt' in line]
     index = int(re.search(r'record (\d+) is corrupt', warning).group(1))
     assert '1 so far' in warning
     following = (index + 1) % 10
@@ -272,10 +272,9 @@ def test_a_corrupt_record_is_refused_or_replaced_by_the_next(tmp_path, caplog):
     stands_in[index] = following
     np.testing.assert_array_equal(got.images, whole.images[stands_in])
     np.testing.assert_array_equal(got.labels, whole.labels[stands_in])
-    other = (index + 2) % 10
-    again = damaged.read(np.array([index, other, index]))
-    np.testing.assert_array_equal(again.images, whole.images[[following, other, following]])
-    assert len(caplog.records) == 1, 'counted once'
+    again = damaged.read(np.array([index, 0, index]))
+    np.testing.assert_array_equal(again.images, whole.images[stands_in[[index, 0, index]]])
+    assert sum('is corrupt' in line for line in caplog.messages) == 1, 'counted once'
 
 
 def test_damaged_pictures_of_a_folder_are_passed_over_if_told_so(tmp_path, caplog):

@@ -118,6 +118,7 @@ def test_a_clock_that_goes_backwards_does_not_change_training(
     assert [event.step for event in curves.Scalars('generator/loss')] == [2, 4, 6]
 
 
+@pytest.mark.slow
 def test_resume_ignores_file_times_in_the_future(config, tmp_path, finished):
     """As after a clock that was set right between two starts."""
     config.num_steps = 4
@@ -134,7 +135,7 @@ def resident():
         return int(file.read().split()[1]) * os.sysconf('SC_PAGE_SIZE')
 
 
-@pytest.mark.parametrize('steps', [600, slow(20_000)])
+@pytest.mark.parametrize('steps', [300, slow(20_000)])
 @pytest.mark.skipif(not os.path.exists('/proc/self/statm'), reason='memory is read from /proc')
 def test_memory_stays_flat_and_nothing_compiles_again(config, steps, tmp_path, monkeypatch):
     """In a run with all that it does: it saves, draws, evaluates and writes curves."""

@@ -383,6 +383,7 @@ def test_the_class_that_d_holds_most_likely(workdir):
     np.testing.assert_array_equal(of_two, 2 * scores[[0, 2]].argmax(axis=0))
 
 
+@pytest.mark.slow
 def test_captions_go_with_statistics_of_batches_and_several_updates_of_d(data_dir, tmp_path):
     config = text_config(data_dir)
     config.discriminator.minibatch_stddev, config.discriminator_steps = 4, 2

@@ -227,9 +227,9 @@ def reference(plain, networks, state, real, key):
         slow(Plain(loss='hinge', norm='none')),
         Plain(loss='relativistic', r1=0.5, r2=2.0, norm='none'),
         slow(Plain(update_order='simultaneous', loss='relativistic', r1=0.5, r2=2.0, norm='none')),
-        slow(Plain(rotation=0.7, rotation_generator=0.2)),
+        Plain(rotation=0.7, rotation_generator=0.2),
         slow(Plain(rotation=1.0, dropout_rate=0.3)),
-        Plain(rotation=0.7, rotation_generator=0.2, policy=('cutout', 'color')),
+        slow(Plain(rotation=0.7, rotation_generator=0.2, policy=('cutout', 'color'))),
     ],
     ids=str,
 )
@@ -506,6 +506,7 @@ def test_flipped_labels_reach_the_loss():
     )
 
 
+@pytest.mark.slow
 def test_lazy_penalties_count_the_updates_of_d_and_log_the_mean_of_those_due():
     """Each update's penalty by hand: R1 at the D before that update, on its own batch."""
     r1, interval = 0.7, 3

@@ -21,7 +21,7 @@ from dcgan_jax.runtime.prng import Purpose, purpose_key
 from dcgan_jax.sampling import Sampler
 from dcgan_jax.train_step import train_step
 from tests.compare import assert_close_states, assert_equal_states
-from tests.conftest import slow_except
+from tests.conftest import slow, slow_except
 from tests.test_config import CONFIGS
 
 
@@ -40,7 +40,7 @@ def test_a_run_writes_its_config_samples_and_checkpoints(config, finished):
     assert sorted(int(p.name) for p in (tmp_path / 'checkpoints').iterdir()) == [2, 4, 6]
 
 
-@pytest.mark.parametrize('placement', ['device', 'stream'])
+@pytest.mark.parametrize('placement', ['stream', slow('device')])
 def test_resume_is_bit_exact(config, tmp_path, finished, placement):
     """Whether the images are on the device or streamed."""
     workdir, whole = finished
@@ -128,7 +128,7 @@ def small(name, config):
 
 
 @pytest.mark.parametrize(
-    'name', slow_except(CONFIGS, 'cifar10', 'text_cifar10', 'inpainting_cifar10')
+    'name', slow_except(CONFIGS, 'cifar10', 'cifar10_tutorial', 'inpainting_cifar10')
 )
 def test_every_config_trains(name, config, tmp_path):
     state = training.train_and_evaluate(small(name, config), tmp_path)
@@ -349,6 +349,7 @@ def test_is_due_at_multiples_inside_a_call_and_at_the_end():
     assert not Call(100, 200, 1000).is_due(0)
 
 
+@pytest.mark.slow
 def test_a_corrupt_record_ends_a_run_or_is_passed_over_alike_everywhere(config, data_dir, tmp_path):
     shutil.copytree(data_dir, tmp_path / 'data')
     (path,) = (tmp_path / 'data').rglob('*.array_record*')
