@@ -190,7 +190,7 @@ def _discriminator_conflicts(config: ConfigDict) -> Iterator[Conflict]:
     if config.penalty.wgan_gp and config.discriminator.norm == 'batch':
         yield (
             ('penalty.wgan_gp', 'discriminator.norm'),
-            'config.penalty.wgan_gp needs the gradient of each image by itself, which '
+            'config.penalty.wgan_gp needs the gradient of each image independently of the batch, which '
             "config.discriminator.norm='batch' does not have; use 'layer' or 'none' (Gulrajani et "
             'al. 2017, section 4)',
         )
@@ -304,7 +304,7 @@ def changeable_groups() -> list[str]:
 
 
 def _is_changeable(name: str) -> bool:
-    """Return whether a field, 'optimizer.generator.b1' say, may change when a run is resumed."""
+    """Return whether a field, e.g. 'optimizer.generator.b1', may change when a run is resumed."""
     group = default.Config
     for part in name.split('.'):
         field = group.model_fields.get(part) if group else None

@@ -7,7 +7,7 @@ import jax
 import numpy as np
 import pytest
 
-from dcgan_jax.data import images, input_pipeline, sources
+from dcgan_jax.data import images, input_pipeline, sources, tfds_data
 from dcgan_jax.runtime.errors import UserError
 from tests.tiny import prepare_tiny
 
@@ -98,7 +98,7 @@ def test_environment_names_the_data_dir(gray, monkeypatch):
 def test_default_data_dir_is_created(tmp_path, monkeypatch):
     monkeypatch.delenv('TFDS_DATA_DIR', raising=False)
     monkeypatch.setenv('HOME', str(tmp_path))
-    assert sources._data_root(None) == tmp_path / 'tensorflow_datasets'
+    assert tfds_data._data_root(None) == tmp_path / 'tensorflow_datasets'
     with pytest.raises(UserError, match='unknown data set'):
         sources.open_source('tinny')
 
@@ -154,7 +154,7 @@ def test_unknown_split_lists_the_splits(gray):
 
 
 def test_tfds_preparation_needs_tensorflow(tmp_path, monkeypatch):
-    monkeypatch.setattr(sources.importlib.util, 'find_spec', lambda name: None)
+    monkeypatch.setattr(tfds_data.importlib.util, 'find_spec', lambda name: None)
     with pytest.raises(UserError, match=r'mnist is not prepared in .*TensorFlow only'):
         sources.open_source('mnist', data_dir=str(tmp_path))
 
@@ -172,7 +172,7 @@ def tfrecord_dir(tmp_path):
 
 
 def test_tfrecord_without_tensorflow(tfrecord_dir, monkeypatch):
-    monkeypatch.setattr(sources.importlib.util, 'find_spec', lambda name: None)
+    monkeypatch.setattr(tfds_data.importlib.util, 'find_spec', lambda name: None)
     with pytest.raises(UserError, match=r'has the format tfrecord.*install tensorflow, or set'):
         sources.open_source('tiny', 'train', str(tfrecord_dir))
 

@@ -160,10 +160,10 @@ def test_a_profile_is_written_on_request(config, tmp_path):
 def test_a_run_whose_checkpoints_were_lost_does_not_restart(config, finished_copy):
     tmp_path = finished_copy
     shutil.rmtree(tmp_path / 'checkpoints')
-    with pytest.raises(UserError, match='lost its checkpoints'):
+    with pytest.raises(UserError, match='contains no checkpoints'):
         training.train_and_evaluate(config, tmp_path)
     (tmp_path / 'checkpoints').mkdir()
-    with pytest.raises(UserError, match='lost its checkpoints'):
+    with pytest.raises(UserError, match='contains no checkpoints'):
         training.train_and_evaluate(config, tmp_path)
 
 

@@ -59,7 +59,6 @@ class ImageFolder:
             megapixels, or has more than 8 bits per channel.
         """
         # The pathlib equivalents raise for unknown users and for names that are too long.
-        # pathlib raises for users that are not known, and for names that are too long.
         root = Path(os.path.expanduser(root)).absolute()
         if not os.path.isdir(root):
             raise UserError(
@@ -180,7 +179,7 @@ def _read_header(path: Path) -> tuple[tuple[int, int], str]:
     """Return ((width, height), Pillow's mode) of a supported image."""
     try:
         with warnings.catch_warnings():
-            # The warning of Pillow's own limit; a larger limit is checked below.
+            # Pillow warns at its own, smaller limit; `_MAX_PIXELS` is checked below.
             warnings.simplefilter('ignore', PIL.Image.DecompressionBombWarning)
             with PIL.Image.open(path, formats=_FORMATS) as picture:
                 size, mode = picture.size, picture.mode

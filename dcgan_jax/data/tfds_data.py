@@ -112,13 +112,13 @@ def _prepare(name: str, root: epath.Path) -> None:
         raise _unknown(name)
     elif importlib.util.find_spec('tensorflow') is None:
         raise UserError(
-            f'{name} is not prepared in {root}, and TFDS prepares it with TensorFlow only: '
-            f"where it is installed, run tfds.builder('{name}', file_format='array_record', "
+            f'{name} is not prepared in {root}, and preparing it requires TensorFlow: install it '
+            f"and run tfds.builder('{name}', file_format='array_record', "
             'data_dir=DIR).download_and_prepare(), then set data_dir to DIR'
         )
     else:
         make_builder = functools.partial(tfds.builder, name)
-    print(f'Preparing {name} in {root} (once) ...', file=sys.stderr, flush=True)
+    print(f'Preparing {name} in {root} ...', file=sys.stderr, flush=True)
     tfds.display_progress_bar(sys.stderr.isatty())
     try:
         root.mkdir(parents=True, exist_ok=True)
@@ -165,8 +165,8 @@ def open_records(builder: tfds.core.DatasetBuilder, split: str) -> Records:
             raise UserError(
                 f'{builder.info.full_name} in {builder.data_dir} has the format '
                 f'{builder.info.file_format.value}, which only TensorFlow reads: install '
-                'tensorflow, or set data_dir to another folder, in which it is (or, for '
-                f'{" and ".join(_BUILDERS)}, will be) prepared as array_record'
+                'tensorflow, or set data_dir to a folder with an array_record version '
+                f'({" and ".join(_BUILDERS)} are prepared there if missing)'
             ) from None
     return _read_with_tensorflow(builder, split)
 

@@ -1,6 +1,6 @@
 """Square 'SAME' convolutions as pure functions with several implementations.
 
-All lowerings compute the same function of the same parameters:
+All implementations compute the same function of the same parameters:
 
 - 'xla': `lax.conv_general_dilated` and `lax.conv_transpose`; best on TPUs.
 - 'adjoint': a transposed convolution as the gradient of a convolution, with gradients that are
@@ -91,7 +91,7 @@ def _lower(
     strides: int,
     conv_impl: str,
 ) -> jax.Array:
-    """Validate the arguments and apply the function of the lowering."""
+    """Validate the arguments and apply the function of the implementation."""
     if conv_impl not in IMPLEMENTATIONS:
         raise ValueError(f'conv_impl must be one of {IMPLEMENTATIONS}, got {conv_impl!r}.')
     if x.dtype != kernel.dtype:

@@ -94,7 +94,7 @@ class Checkpoints:
             )
         if not saved:
             raise RuntimeError(f'Orbax did not save the checkpoint of step {step}')
-        if has_previous:  # It is complete now: Orbax waits for it.
+        if has_previous:  # Orbax waits for it before the next save, so it is complete.
             self._mark()
 
     def close(self) -> None:
@@ -168,8 +168,8 @@ def restore_latest(
         )
     if marker.exists():
         raise UserError(
-            f'{folder} has lost its checkpoints: restore one from a backup, or start a new run in '
-            'another --workdir'
+            f'{folder} contains no checkpoints, although the run had saved some: restore one from a '
+            'backup, or start a new run in another --workdir'
         )
     return None, []
 

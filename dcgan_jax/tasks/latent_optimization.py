@@ -75,7 +75,7 @@ class LatentOptimizer:
 
         Args:
             networks: Networks of the run.
-            config: The run's config, with the `input` and `search` to use.
+            config: The run's config, with the `input` and `latent_optimization` to use.
             sampler: Sampler of the run's generator.
             seed: Seed of the initial latents.
         """
