@@ -190,9 +190,9 @@ def _discriminator_conflicts(config: ConfigDict) -> Iterator[Conflict]:
     if config.penalty.wgan_gp and config.discriminator.norm == 'batch':
         yield (
             ('penalty.wgan_gp', 'discriminator.norm'),
-            'config.penalty.wgan_gp needs the gradient of each image independently of the batch, which '
-            "config.discriminator.norm='batch' does not have; use 'layer' or 'none' (Gulrajani et "
-            'al. 2017, section 4)',
+            'config.penalty.wgan_gp needs the gradient of each image independently of the '
+            "batch, which config.discriminator.norm='batch' does not have; use 'layer' or 'none' "
+            '(Gulrajani et al. 2017, section 4)',
         )
     if config.penalty.wgan_gp and pack > 1:
         yield (

@@ -155,7 +155,7 @@ def test_unknown_split_lists_the_splits(gray):
 
 def test_tfds_preparation_needs_tensorflow(tmp_path, monkeypatch):
     monkeypatch.setattr(tfds_data.importlib.util, 'find_spec', lambda name: None)
-    with pytest.raises(UserError, match=r'mnist is not prepared in .*TensorFlow only'):
+    with pytest.raises(UserError, match=r'mnist is not prepared in .*TensorFlow'):
         sources.open_source('mnist', data_dir=str(tmp_path))
 
 

@@ -168,8 +168,8 @@ def restore_latest(
         )
     if marker.exists():
         raise UserError(
-            f'{folder} contains no checkpoints, although the run had saved some: restore one from a '
-            'backup, or start a new run in another --workdir'
+            f'{folder} contains no checkpoints, although the run had saved some: restore one from '
+            'a backup, or start a new run in another --workdir'
         )
     return None, []
 
