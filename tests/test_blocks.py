@@ -99,7 +99,7 @@ def test_the_gradient_through_spectral_norm_is_the_papers():
 def test_norms_are_over_their_axes(norm, axes):
     """Of a D whose second convolution's output is caught before and after it."""
     config = {'norm': norm, 'norm_epsilon': 0.01, 'features': (6, 8), 'weight_init': 'he_normal'}
-    (_, discriminator), _ = tiny(discriminator=config)
+    (_, discriminator, _), _ = tiny(discriminator=config)
     variables = initial(discriminator, images(1))
     _, seen = discriminator.apply(
         variables, images(5), train=True, mutable=['batch_stats', 'intermediates'],
@@ -152,7 +152,7 @@ def test_norms_are_exact_where_the_mean_is_many_deviations(norm, shape, axes, me
 
 @pytest.mark.parametrize(('channels', 'groups'), [(8, 2), (18, 2), (64, 16), (192, 32), (7, 1)])
 def test_groups_of_at_least_four_neighbors_share_their_statistics(channels, groups):
-    (_, discriminator), _ = tiny(
+    (_, discriminator, _), _ = tiny(
         discriminator={'norm': 'group', 'features': (6, channels), 'weight_init': 'he_normal'}
     )
     variables = initial(discriminator, images(1))
@@ -195,7 +195,7 @@ def test_norms_of_a_single_position_let_the_rest_pass():
     for norm in norms.NORMS:
         if norm != 'instance':
             fields = {'norm': norm, 'features': (6, 8, 8), 'strides': (2, 2, 2)}
-            (_, discriminator), _ = tiny(discriminator=fields)
+            (_, discriminator, _), _ = tiny(discriminator=fields)
             variables = initial(discriminator, images(1))
             logits, _ = discriminator.apply(
                 variables, images(4), train=True, mutable=['batch_stats', 'intermediates']
@@ -207,7 +207,7 @@ def test_norms_of_a_single_position_let_the_rest_pass():
 
 
 def test_a_conditional_generator_has_scales_and_shifts_of_each_class():
-    (generator, _), _ = tiny(conditional=True)
+    (generator, _, _), _ = tiny(conditional=True)
     variables = random_variables(generator, (1, 5), jnp.zeros(1, jnp.int32))
     z = jnp.asarray(RNG.normal(size=(4, 5)), jnp.float32)
     by_class = generator.apply(variables, z, jnp.arange(4), train=False)
@@ -223,7 +223,7 @@ def test_a_conditional_generator_has_scales_and_shifts_of_each_class():
 
 
 def test_a_projection_discriminator_adds_the_inner_product_with_the_class():
-    (_, discriminator), _ = tiny(conditional=True, discriminator={'norm': 'none'})
+    (_, discriminator, _), _ = tiny(conditional=True, discriminator={'norm': 'none'})
     variables = random_variables(discriminator, (1, 8, 8, 3), jnp.zeros(1, jnp.int32))
     batch, labels = images(3), jnp.asarray([3, 0, 3])
     logits = discriminator.apply(variables, batch, labels, train=False)
@@ -310,7 +310,7 @@ def halved(x):
 
 
 def test_a_residual_discriminator_computes_the_papers_blocks():
-    (_, discriminator), _ = tiny(
+    (_, discriminator, _), _ = tiny(
         discriminator=RESIDUAL | {
             'features': (4, 4, 4), 'strides': (2, 2, 1), 'norm': 'none', 'leaky_slope': 0.0,
             'head': 'sum',
@@ -333,7 +333,7 @@ def test_a_residual_discriminator_computes_the_papers_blocks():
 
 
 def test_a_residual_generator_computes_the_papers_blocks():
-    (generator, _), _ = tiny(
+    (generator, _, _), _ = tiny(
         generator=RESIDUAL | {
             'base_size': 4, 'base_features': 4, 'features': (4, 5), 'strides': (2, 1, 1),
         }
@@ -398,7 +398,7 @@ def test_self_attention_starts_as_the_identity_and_is_the_formula():
 
 
 def test_attention_stands_after_its_stages():
-    (generator, discriminator), _ = tiny(
+    (generator, discriminator, _), _ = tiny(
         generator={'attention': (0,)}, discriminator={'attention': (0, 1)}
     )
     assert 'attention_0' in initial(generator, jnp.ones((1, 5)))['params']
@@ -420,7 +420,7 @@ def test_minibatch_stddev_tells_copies_from_differing_images():
 
 
 def test_packed_images_are_judged_together():
-    (_, discriminator), _ = tiny(discriminator={'pack': 2, 'norm': 'none'})
+    (_, discriminator, _), _ = tiny(discriminator={'pack': 2, 'norm': 'none'})
     batch = images(6)
     variables = initial(discriminator, batch)
     assert variables['params']['conv_0']['kernel'].shape == (4, 4, 6, 6)
@@ -435,7 +435,7 @@ def test_packed_images_are_judged_together():
 
 
 def test_branches_share_the_channels_and_stand_side_by_side():
-    (generator, discriminator), _ = tiny(
+    (generator, discriminator, _), _ = tiny(
         generator={'branches': (2, 4)}, discriminator={'branches': (1, 3, 5), 'norm': 'none'}
     )
     variables = random_variables(discriminator, (1, 8, 8, 3))
@@ -452,7 +452,7 @@ def test_branches_share_the_channels_and_stand_side_by_side():
 
 
 def test_each_convolution_may_have_a_kernel_size_of_its_own():
-    (_, discriminator), _ = tiny(
+    (_, discriminator, _), _ = tiny(
         discriminator={'kernel_sizes': (3, 4), 'strides': (1, 2), 'head': 'sum'}
     )
     params = initial(discriminator, images(1))['params']
@@ -515,7 +515,7 @@ def test_fields_that_exclude_each_other_are_refused(changes, field):
 
 def test_a_discriminator_of_too_many_strides_is_refused():
     layers = {'block': 'residual', 'features': (4,) * 4, 'strides': (2,) * 4}
-    with pytest.raises(UserError, match='16 times'):
+    with pytest.raises(UserError, match='8x8 images by 16'):
         tiny(discriminator=layers)
 
 
