@@ -124,6 +124,7 @@ def test_a_run_of_all_classes_has_no_anomalies(config, tmp_path):
     assert not (tmp_path / 'out').exists()
 
 
+@pytest.mark.slow
 def test_scores_do_not_depend_on_the_images_beside(workdir, data_dir):
     trained = restore(workdir)
     run, networks, state = trained.run, trained.networks, trained.state

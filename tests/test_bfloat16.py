@@ -67,7 +67,7 @@ def gradients(name, dtype):
     }
 
 
-DEFAULT = 'cifar10_conditional', 'inpainting_cifar10'
+DEFAULT = 'cifar10', 'inpainting_cifar10'
 
 
 @pytest.mark.parametrize('name', slow_except(CONFIGS, *DEFAULT))
