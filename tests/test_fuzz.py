@@ -390,7 +390,7 @@ def run(data_dir, tmp_path_factory):
     )
     like = parallel.abstract_state(create, sharding.create_mesh())
     state = parallel.initial_state(create, like)
-    best = {'value': 1.0, 'measured': evaluation._comparable('frechet_distance', {'n_fake': 9})}
+    best = {'value': 1.0, 'measured': evaluation._settings('frechet_distance', {'n_fake': 9})}
     for folder in (checkpoint.FOLDER, checkpoint.BEST_FOLDER):
         with contextlib.closing(checkpoint.Checkpoints(workdir, 2, {}, folder)) as checkpoints:
             for step in (2, 4):

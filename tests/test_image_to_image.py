@@ -267,7 +267,7 @@ def test_a_run_of_masks_is_measured_on_others(run, data_dir, tmp_path):
 def test_the_mask_of_a_passed_config_is_used(run, data_dir):
     config = given_config(data_dir, data_dir, 'masked')
     config.input.mask, config.input.mask_ratio = 'pixels', 0.25
-    task = open_task(run('masked'), 'masked', config, 'latest', 0)
+    task = open_task(run('masked'), config, 'masked', 'latest', 0)
     assert task.config.input == config.input
     assert 'missing' not in task.config.input
 
