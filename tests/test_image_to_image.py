@@ -268,7 +268,7 @@ def test_the_mask_of_a_passed_config_is_used(run, data_dir):
     config = given_config(data_dir, data_dir, 'masked')
     config.input.mask, config.input.mask_ratio = 'pixels', 0.25
     task = open_task(run('masked'), config, 'masked', 'latest', 0)
-    assert task.config.input == config.input
+    assert task.config.input.to_dict() == config.input.to_dict()
     assert 'missing' not in task.config.input
 
 
