@@ -41,13 +41,13 @@ class Data(Group):
     split: NonEmptyText = 'train'
     # Indices of the classes to train on; (): all.
     classes: tuple[Count, ...] = ()
-    # Where the split is: on the 'device' as one array, read as a 'stream', or 'auto': by its size.
+    # 'device' (one array in device memory), 'stream', or 'auto' (by size).
     placement: Annotated[Literal[*input_pipeline.PLACEMENTS], CHANGEABLE] = 'auto'
-    # With 'auto', larger splits are streamed. Bytes.
+    # Largest split, in bytes, that 'auto' places on the device.
     device_limit_bytes: Annotated[int, Interval(ge=0, le=2**63 - 1), CHANGEABLE] = 2**30
     # Side to which the central square of each image is resized; 0: images are used as stored.
     image_size: Annotated[int, Interval(ge=0, le=4096)] = 0
-    # On records that cannot be read: 'stop', or 'skip' to use the next one.
+    # On unreadable records: 'stop', or 'skip' to use the next one.
     on_corrupt: Annotated[Literal[*corrupt_records.CHOICES], CHANGEABLE] = 'stop'
 
 
@@ -107,13 +107,13 @@ class Network(Group):
     kernel_size: KernelSize = 4
     # A kernel size for each of `strides`, in place of kernel_size.
     kernel_sizes: tuple[KernelSize, ...] = ()
-    # Sizes of parallel kernels in each convolution; (): one kernel.
+    # Kernel sizes of parallel branches; (): no branches.
     branches: tuple[KernelSize, ...] = ()
     # Indices of the stages followed by self-attention.
     attention: tuple[Count, ...] = ()
     # 'batch', 'layer', 'group', 'instance', 'none'; in D after every convolution but the first.
     norm: Literal[*norms.NORMS] = 'batch'
-    # Fraction of the running statistics that is kept at each step.
+    # Momentum of the running statistics.
     norm_momentum: FractionBelowOne = 0.9
     # Added to the variance.
     norm_epsilon: NonNegative = 1e-5
@@ -126,12 +126,12 @@ class Network(Group):
     weight_stddev: NonNegative = 0.02
     # Spectral normalization (Miyato et al. 2018).
     spectral_norm: bool = False
-    # Factor of all numbers of channels.
+    # Multiplier of all channel counts.
     width: Annotated[float, Interval(ge=1e-3, le=64)] = 1.0
 
 
 class Generator(Network):
-    """Network of G."""
+    """Architecture of G."""
 
     # Side of the first feature map; the image's side is base_size * prod(strides).
     base_size: Annotated[int, Interval(ge=1, le=1024)] = 4
@@ -150,7 +150,7 @@ class Generator(Network):
 
 
 class Discriminator(Network):
-    """Network of D."""
+    """Architecture of D."""
 
     # Channels and strides of each stage.
     features: tuple[Channels, ...] = (128, 256, 512)
@@ -195,7 +195,7 @@ class Penalty(Group):
     r2: NonNegative = 0.0
     wgan_gp: NonNegative = 0.0
     dragan: NonNegative = 0.0
-    # Updates of D from one penalty to the next (lazy regularization); multiplies the weights.
+    # Updates of D per penalty (lazy regularization); the weights are multiplied by it.
     interval: Positive = 1
 
 
@@ -246,7 +246,7 @@ class EMA(Group):
 
 
 class LatentOptimization(Group):
-    """Latent optimization: latents whose images match the known pixels of others."""
+    """Search for latents whose images match given pixels (GAN inversion)."""
 
     # Steps of Adam.
     steps: Positive = 300
@@ -303,17 +303,17 @@ class Evaluation(Group):
 
 
 class Config(Group):
-    """A run."""
+    """Config of a run."""
 
     # Seed of weights, latents, dropout and data order; each is a function of (seed, step).
     seed: Annotated[int, Interval(ge=0, le=2**32 - 1)] = 0
-    # Updates of G.
+    # Number of training steps (updates of G).
     num_steps: Annotated[Count, CHANGEABLE] = 50_000
-    # Images per update, over all devices.
+    # Images per update over all devices.
     batch_size: Annotated[int, Interval(ge=1, le=2**20)] = 128
     # Updates per compiled call; 0: 1 on CPUs, 50 on GPUs and TPUs.
     steps_per_call: Annotated[int, Interval(ge=0, le=10_000)] = 0
-    # Type of the computation; parameters, statistics, losses and optimizer state are float32.
+    # Computation dtype; parameters, statistics, losses and optimizer state are float32.
     dtype: Literal['float32', 'bfloat16'] = 'float32'
     # How convolutions are computed, see dcgan_jax/models/conv.py.
     conv_impl: Literal[*conv.IMPLEMENTATIONS] = 'auto'
@@ -365,7 +365,7 @@ class Config(Group):
     optimizer: Optimizers = Optimizers()
     ema: EMA = EMA()
 
-    # Tasks of a trained run, which may change all of these.
+    # Settings of tasks; all may be changed for a trained run.
     latent_optimization: Annotated[LatentOptimization, CHANGEABLE] = LatentOptimization()
     anomaly: Annotated[Anomaly, CHANGEABLE] = Anomaly()
     evaluation: Annotated[Evaluation, CHANGEABLE] = Evaluation()

@@ -3,6 +3,7 @@
 import importlib
 import os
 import sys
+from pathlib import Path
 from typing import NoReturn
 
 from absl import app, flags
@@ -10,7 +11,7 @@ from absl import logging as absl_logging
 from ml_collections import ConfigDict, config_flags
 
 from dcgan_jax import exit_codes
-from dcgan_jax.runtime import log_filter
+from dcgan_jax.runtime import cache_dir, log_filter
 from dcgan_jax.runtime.errors import UserError
 
 # All modes except the first are modules of `dcgan_jax.tasks`.
@@ -91,7 +92,7 @@ def main(argv: list[str]) -> None:
     absl_logging.get_absl_handler().addFilter(log_filter.is_shown)
     with exit_codes.handle_errors():
         _check_flags()
-        _enable_compilation_cache()
+        cache_dir.enable_compilation_cache()
         print(_train() if _MODE.value == 'train' else _run_task())
 
 
@@ -154,7 +155,7 @@ def _config() -> ConfigDict:
 def parse(argv: list[str]) -> list[str]:
     """Parse the flags; an invalid flag ends the process with one line and exit code 2."""
     try:
-        rest = flags.FLAGS(argv)
+        rest = flags.FLAGS([_resolve_config(argument) for argument in argv])
         if len(rest) > 1:
             raise UserError(f'unknown argument {rest[1]!r}: use flags --NAME=VALUE, see --help')
         return rest
@@ -185,12 +186,10 @@ def _end_help() -> NoReturn:
     sys.exit(0)
 
 
-def _enable_compilation_cache() -> None:
-    """Cache compiled programs in JAX_COMPILATION_CACHE_DIR; '' disables the cache."""
-    import jax
-
-    from dcgan_jax.runtime import cache_dir
-
-    folder = os.environ.get('JAX_COMPILATION_CACHE_DIR', cache_dir.folder())
-    jax.config.update('jax_compilation_cache_dir', str(folder) or None)
-    jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.1)
+def _resolve_config(argument: str) -> str:
+    """Replace `--config=configs/NAME.py` by the installed config if there is no such file."""
+    flag, _, path = argument.partition('=')
+    installed = Path(__file__).parent / path
+    if flag != '--config' or Path(path).exists() or not installed.is_file():
+        return argument
+    return f'{flag}={installed}'

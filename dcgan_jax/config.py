@@ -40,7 +40,7 @@ def validate(config: ConfigDict) -> None:
         config: A `ConfigDict` with the fields of `configs/default.py`.
 
     Raises:
-        ConfigError: Fields are unknown, missing or wrong, or exclude each other.
+        ConfigError: If a field is unknown, missing or invalid, or fields are incompatible.
     """
     values = with_tuples(config.to_dict())
     try:
@@ -59,12 +59,12 @@ def validate(config: ConfigDict) -> None:
 
 
 def _field_of(error: dict[str, Any]) -> str:
-    """Return the name of the field that one of pydantic's errors is about."""
+    """Return the field name of a pydantic error."""
     return '.'.join(part for part in error['loc'] if isinstance(part, str))
 
 
 def _describe_error(error: dict[str, Any]) -> str:
-    """Return one of pydantic's errors as text."""
+    """Format a pydantic error."""
     name = _field_of(error)
     if error['type'] == 'extra_forbidden':
         close = difflib.get_close_matches(name, FIELDS, n=1)
@@ -99,7 +99,7 @@ Conflict = tuple[tuple[str, ...], str]
 
 
 def _conflicts(config: ConfigDict) -> Iterator[Conflict]:
-    """Yield (fields, message) for fields whose values exclude each other."""
+    """Yield (fields, message) for incompatible field values."""
     yield from _loss_conflicts(config)
     yield from _optimizer_conflicts(config)
     yield from _discriminator_conflicts(config)
@@ -154,7 +154,8 @@ def _loss_conflicts(config: ConfigDict) -> Iterator[Conflict]:
         if not (uses_discriminator or loss.content_weight):
             yield (
                 ('loss.adversarial_weight', 'loss.content_weight', 'loss.feature_matching_weight'),
-                'all weights in config.loss are 0.0; set one above 0.0',
+                'config.loss.adversarial_weight, content_weight and feature_matching_weight are '
+                'all 0.0; set one above 0.0',
             )
     elif not loss.adversarial_weight or loss.content_weight or loss.feature_matching_weight:
         yield (
@@ -235,7 +236,7 @@ def _conditioning_conflicts(config: ConfigDict) -> Iterator[Conflict]:
     if config.conditional and config.discriminator.pack > 1:
         yield (
             ('conditional', 'discriminator.pack'),
-            'config.conditional does not support config.discriminator.pack > 1',
+            'config.conditional does not support config.discriminator.pack > 1; set it to 1',
         )
 
 
@@ -267,7 +268,10 @@ def _image_input_conflicts(config: ConfigDict) -> Iterator[Conflict]:
             f'{kind}',
         )
     if config.conditional:
-        yield ('conditional', 'input.kind'), f'{kind} does not support config.conditional'
+        yield (
+            ('conditional', 'input.kind'),
+            f'{kind} does not support config.conditional; set it to False',
+        )
 
 
 def warnings(config: ConfigDict) -> list[str]:
@@ -296,7 +300,7 @@ def warnings(config: ConfigDict) -> list[str]:
 
 
 def changeable_groups() -> list[str]:
-    """Return the names of the groups that may change in a run: the settings of its tasks."""
+    """Return the names of the groups that may change when a run is resumed."""
     groups = {
         name: field for name, field in default.Config.model_fields.items() if _is_group(field)
     }
@@ -321,7 +325,7 @@ def _is_group(field: Any) -> bool:
 
 
 def differences(old: ConfigDict, new: ConfigDict) -> list[str]:
-    """Return a line 'field: old -> new' for each difference that a run does not allow."""
+    """Return a line 'field: old -> new' for each changed field that is not CHANGEABLE."""
     old_values, new_values = (flatten(with_tuples(each.to_dict())) for each in (old, new))
     missing = object()
     changed = []
@@ -334,7 +338,7 @@ def differences(old: ConfigDict, new: ConfigDict) -> list[str]:
 
 
 def with_tuples(tree: Any) -> Any:
-    """Return a nested dictionary with tuples in place of lists, which JSON has instead."""
+    """Convert lists to tuples recursively; JSON has no tuples."""
     if isinstance(tree, dict):
         return {name: with_tuples(value) for name, value in tree.items()}
     return tuple(tree) if isinstance(tree, list) else tree

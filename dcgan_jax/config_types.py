@@ -9,13 +9,13 @@ from dcgan_jax.runtime.files import is_unicode
 
 INT32_MAX, FLOAT32_MAX = 2**31 - 1, 3.4e38
 
-# Annotation of fields and groups that may change when a run is resumed: they determine how long it
-# trains and where and how often it writes, not what it learns.
+# Annotation of fields and groups that may change when a run is resumed, e.g. the number of steps,
+# intervals, folders and the handling of errors.
 CHANGEABLE = 'changeable'
 
 
 def _is_valid_text(text: str) -> bool:
-    """Return whether files and their names can contain `text`."""
+    """Return whether `text` is valid in files and file names."""
     return '\0' not in text and is_unicode(text)
 
 
@@ -23,7 +23,7 @@ Count = Annotated[int, Interval(ge=0, le=INT32_MAX)]
 Positive = Annotated[int, Interval(ge=1, le=INT32_MAX)]
 NumImages = Annotated[int, Interval(ge=2, le=1_000_000)]
 Channels = Annotated[int, Interval(ge=1, le=2**14)]
-Side = Annotated[int, Interval(ge=1, le=4096)]  # Of an image, in pixels.
+Side = Annotated[int, Interval(ge=1, le=4096)]  # Side of an image in pixels.
 KernelSize = Annotated[int, Interval(ge=1, le=7)]
 Stride = Annotated[int, Interval(ge=1, le=2)]
 NonNegative = Annotated[float, Interval(ge=0, le=FLOAT32_MAX)]
@@ -35,6 +35,6 @@ NonEmpty = Len(min_length=1)  # Annotation of tuples.
 
 
 class Group(BaseModel):
-    """Fields of a config, or of a group of it. Values are not converted to a field's type."""
+    """Base class of configs and their groups. Types are strict: values are not converted."""
 
     model_config = ConfigDict(strict=True, extra='forbid', allow_inf_nan=False, frozen=True)

@@ -163,4 +163,4 @@ def _is_valid(result: Any) -> bool:
 def _settings(name: str, protocol: dict[str, Any]) -> dict[str, Any]:
     """Return the name of a result and the settings that comparable results must share."""
     kept = {key: value for key, value in protocol.items() if key not in _IGNORED_FIELDS}
-    return {'figure': name, **kept}
+    return {'result': name, **kept}

@@ -1,4 +1,4 @@
-"""Hooks of the training loop: actions between compiled calls."""
+"""Hooks of the training loop."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -7,7 +7,7 @@ from dcgan_jax.train_state import GANState
 
 
 class Call(NamedTuple):
-    """One compiled call of a run.
+    """Range of steps of one jitted call.
 
     Attributes:
         first: Number of steps done before the call.
@@ -26,11 +26,11 @@ class Call(NamedTuple):
 
 
 class Hook(NamedTuple):
-    """An action on the state after some calls.
+    """A function of the state that is called periodically.
 
     Attributes:
-        run: The action.
-        every: Number of steps between actions; the end of the run is always included.
+        run: The function.
+        every: Number of steps between calls of it; the end of the run is always included.
         on_stop: Whether to run it also when the run is stopped early.
     """
 
@@ -39,5 +39,5 @@ class Hook(NamedTuple):
     on_stop: bool = False
 
     def is_due(self, call: Call, stopping: bool) -> bool:
-        """Return whether to run the action after `call`."""
+        """Return whether to call the function after `call`."""
         return call.is_due(self.every) or (stopping and self.on_stop)

@@ -13,7 +13,7 @@ from dcgan_jax.train_state import STATISTICS, NetworkState
 
 
 class RngStream(enum.IntEnum):
-    """Streams of random numbers of an update; their values are folded into its key."""
+    """Random streams of an update; each value is folded into the update's key."""
 
     LATENTS = 0
     RESAMPLED_LATENTS = 1
@@ -40,8 +40,8 @@ class StepContext:
     Attributes:
         config: The run's config.
         key: Key of the update.
-        step: Number of steps done, int32 scalar.
-        count: Number of updates of D done, int32 scalar.
+        step: Number of completed steps, int32 scalar.
+        count: Number of completed updates of D, int32 scalar.
         labels: Conditions of the real images and of the fakes, int32 `[B]`; None if unconditional.
         mismatched: Conditions of other classes, int32 `[B]`; None if they are not used.
         probability: Probability of each augmentation.
@@ -77,7 +77,7 @@ class StepContext:
         return jax.vjp(forward, network.params, has_aux=True)
 
     def augment(self, images: jax.Array, stream: RngStream) -> jax.Array:
-        """Return the augmented images that D receives."""
+        """Return augmented images, the input of D."""
         return augmentation.augment_inputs(
             self.stream(stream), images, self.step, self.probability, self.config.augment
         )

@@ -1,4 +1,4 @@
-"""The adversarial update: pure functions of (state, images, labels, key)."""
+"""Training step of a GAN, as pure functions."""
 
 import dataclasses
 from typing import Any
@@ -32,7 +32,7 @@ def train_step(
         state: The state before the step.
         real: Images `[batch_size * max(discriminator_steps, 1), H, W, C]`, float32 in [-1, 1].
         labels: Classes of the images, int32 `[N]`; None if unconditional.
-        key: Key of this step.
+        key: PRNG key of the step.
         config: The run's config.
 
     Returns:
@@ -130,7 +130,7 @@ def ema_decay(step: jax.Array, batch_size: int, config: ConfigDict) -> jax.Array
 def _sample_conditions(
     key: jax.Array, labels: jax.Array | None, network: NetworkState, config: ConfigDict
 ) -> tuple[jax.Array | None, jax.Array | None]:
-    """Return conditions of the classes `labels` and, for GAN-CLS, conditions of other classes."""
+    """Sample a condition for each label and, for GAN-CLS, one of another class."""
     if not captions.is_used(config):
         return labels, None
     conditioner = Conditioner.create(config, len(network.captions['table']))
@@ -144,7 +144,7 @@ def _sample_conditions(
 def _update_discriminator(
     network: NetworkState, real: jax.Array, fake: jax.Array, context: StepContext
 ) -> tuple[NetworkState, jax.Array, Metrics]:
-    """Return D after its update, the logits of real images, and metrics. `fake` is constant."""
+    """Return D after its update, the logits of real images, and metrics; `fake` is constant."""
     config = context.config
     augmented_real, augmented_fake = (
         context.augment(real, RngStream.AUGMENT_REAL), context.augment(fake, RngStream.AUGMENT_FAKE)
@@ -169,7 +169,7 @@ def _update_discriminator(
             logits, statistics = mismatched.apply_discriminator(
                 network, params, statistics, augmented_real, RngStream.DROPOUT_REAL
             )
-            # GAN-CLS: real images with mismatched captions are fakes (Reed et al. 2016).
+            # GAN-CLS: real images with mismatched captions count as fake (Reed et al. 2016).
             weight = config.text.mismatch_weight
             mismatch_loss = losses.create(config.loss).discriminator(real_logits, logits)
             loss = (loss + weight * mismatch_loss) / (1.0 + weight)
@@ -233,7 +233,7 @@ def _penalty(
 def _generator_loss(
     fake: jax.Array, real: jax.Array, discriminator: NetworkState, context: StepContext
 ) -> tuple[jax.Array, Metrics]:
-    """Return G's loss with D constant, and its terms if there are several."""
+    """Return G's loss and, if there are several, its terms; D is not differentiated."""
     weights = context.config.loss
     terms = {}  # name: (weight, value)
     if weights.adversarial_weight:
@@ -268,8 +268,8 @@ def _adversarial_loss(
 ) -> jax.Array:
     """Return G's adversarial loss."""
     config = context.config
-    # With 'simultaneous', both updates share a forward pass of D, unless latents are resampled or D
-    # has spectral normalization, whose vectors change in each pass.
+    # With 'simultaneous', the keys equal those of D's update, so that XLA merges both forward
+    # passes of D, unless latents are resampled or D has spectral normalization.
     alternating = config.update_order == 'alternating'
     augment, dropout = (
         (RngStream.AUGMENT_GENERATOR, RngStream.DROPOUT_GENERATOR)

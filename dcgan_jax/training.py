@@ -1,4 +1,4 @@
-"""Training of a run, from the data set to checkpoints, sample grids and evaluations."""
+"""Training loop with checkpoints, sample grids and evaluation."""
 
 import contextlib
 import functools
@@ -30,7 +30,7 @@ GRID_SIZE = 64  # Images in a sample grid.
 
 
 def train_and_evaluate(config: ConfigDict, workdir: epath.PathLike) -> GANState:
-    """Train the GAN of a config, or resume its training from the last checkpoint.
+    """Train a GAN, or resume from the last checkpoint.
 
     Args:
         config: Config of the run, see `configs/default.py`.
@@ -42,7 +42,7 @@ def train_and_evaluate(config: ConfigDict, workdir: epath.PathLike) -> GANState:
         The state after `config.num_steps` steps.
 
     Raises:
-        UserError: If the config, the data set, `workdir` or its checkpoints are not suitable.
+        UserError: If the config, the data set, `workdir` or its checkpoints are invalid.
         TrainingError: If a loss is not finite and `config.on_nonfinite` does not handle it, or if a
             checkpoint or an event file cannot be written. Earlier checkpoints are kept.
         StoppedError: If SIGTERM or SIGINT was received. The state is saved; call again to resume.
@@ -73,7 +73,7 @@ class Setup(NamedTuple):
         source: The training split.
         scorer: Evaluates samples; None if the run is not evaluated.
         sampler: Samples from the generator.
-        create: Returns the initial state.
+        create: Function that returns the initial state.
         like: Abstract state with shardings.
     """
 
@@ -118,7 +118,7 @@ def train(setup: Setup, seed: int, watcher: preemption.PreemptionWatcher) -> GAN
     Args:
         setup: The run.
         seed: Seed of batches, latents and dropout, see `nonfinite.seed_after_rollbacks`.
-        watcher: Records signals to stop.
+        watcher: Records SIGTERM and SIGINT.
 
     Returns:
         See `train_and_evaluate`, also for the errors raised.
@@ -126,7 +126,7 @@ def train(setup: Setup, seed: int, watcher: preemption.PreemptionWatcher) -> GAN
     config, workdir = setup.run.config, setup.workdir
     state = restore_or_create(setup)
     start = int(state.step)
-    logging.info('%s: from step %d to %d', workdir, start, max(start, config.num_steps))
+    logging.info('%s: training from step %d to %d', workdir, start, max(start, config.num_steps))
     seeded = config.copy_and_resolve_references()
     seeded.seed = seed
     ranges = parallel.CallRanges(start, config.num_steps, parallel.steps_per_call(config))
@@ -153,7 +153,7 @@ def train(setup: Setup, seed: int, watcher: preemption.PreemptionWatcher) -> GAN
             hooks.append(Hook(evaluate, config.evaluation.every))
         bar = enter(tqdm(total=config.num_steps, initial=start, unit='step', disable=None))
         log = MetricLog(config.batch_size, checkpoints.latest_step, config.max_skipped)
-        after_call = call_actions(config, workdir, writer, ranges)
+        callbacks = create_callbacks(config, workdir, writer, ranges)
         describe(config, state, writer)
 
         stopped = False
@@ -167,11 +167,13 @@ def train(setup: Setup, seed: int, watcher: preemption.PreemptionWatcher) -> GAN
                 state, metrics = train_call(state, split, batch)
                 log.add(first, end, metrics)
                 bar.update(end - first)
-                for action in after_call:
-                    action(end)
+                for callback in callbacks:
+                    callback(end)
                 stopped = watcher.should_stop() and end < config.num_steps
                 if stopped or call.is_due(config.log_every, config.checkpoint_every):
-                    scalars = log.fetch()  # Raises an error before a bad state is saved.
+                    scalars = (
+                        log.fetch()
+                    )  # Raises NonFiniteError before a non-finite state is saved.
                     writer.write_scalars(end, scalars)
                     bar.set_postfix({name: scalars.get(f'{name}/loss') for name in NETWORKS})
                 with log.paused():
@@ -190,10 +192,10 @@ def train(setup: Setup, seed: int, watcher: preemption.PreemptionWatcher) -> GAN
     if stopped:
         raise StoppedError(
             watcher.signal,
-            f'{watcher.signal.name}: stopped at step {int(state.step)}, which is saved; rerun the '
-            'same command to resume',
+            f'{watcher.signal.name}: stopped at step {int(state.step)} after saving a checkpoint; '
+            'rerun the same command to resume',
         )
-    logging.info('%s: done at step %d', workdir, int(state.step))
+    logging.info('%s: finished at step %d', workdir, int(state.step))
     return state
 
 
@@ -221,13 +223,13 @@ def sample_scorer(config: ConfigDict, sampler: Sampler) -> SampleScorer:
     return scorer
 
 
-def call_actions(
+def create_callbacks(
     config: ConfigDict,
     workdir: epath.Path,
     writer: metric_writers.MetricWriter,
     ranges: parallel.CallRanges,
 ) -> list[Callable[[int], Any]]:
-    """Return functions of the step for progress reports and, on request, a profile of calls 3-6."""
+    """Return callbacks of the step that report progress and, if configured, profile calls 3-6."""
     actions = [
         periodic_actions.ReportProgress(
             num_train_steps=config.num_steps, writer=writer, every_secs=30.0
@@ -282,7 +284,7 @@ class SampleGrids:
             seed: Seed of the inputs.
             source: Split from which inputs that are images are drawn.
             workdir: Folder of the run; grids are written to `samples/STEP.png`.
-            writer: Writer to which the grids are written, too.
+            writer: TensorBoard writer of the grids.
         """
         self._sampler = sampler
         self._inputs = sampler.inputs(seed, GRID_SIZE, source)

@@ -116,6 +116,7 @@ def test_the_users_pictures_are_scored(workdir, data_dir, tmp_path):
     ]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_a_run_of_all_classes_has_no_anomalies(config, tmp_path):
     config.num_steps = 2
     training.train_and_evaluate(config, tmp_path)

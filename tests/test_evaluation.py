@@ -238,7 +238,7 @@ def test_an_evaluation_stopped_by_a_signal_is_done_on_resume(config, tmp_path, m
 
     with monkeypatch.context() as patch:
         patch.setattr(SampleScorer, '__call__', stopped)
-        with pytest.raises(StoppedError, match=f'step {at}, which is saved'):
+        with pytest.raises(StoppedError, match=f'step {at} after'):
             training.train_and_evaluate(config, tmp_path / 'parts')
     assert list(figures(tmp_path / 'parts')) == list(range(2, at, 2))
     training.train_and_evaluate(config, tmp_path / 'parts')

@@ -56,7 +56,7 @@ def test_a_loss_a_field_and_a_metric(data_dir, tmp_path):
     shutil.copytree(ROOT / 'dcgan_jax', copy / 'dcgan_jax', symlinks=True)
     shutil.copytree(ROOT / 'configs', copy / 'configs')
     shutil.copy(ROOT / 'main.py', copy)
-    for title in ('A loss', 'A config field', 'A metric'):
+    for title in ('An adversarial loss', 'A config field', 'A metric'):
         diff = code_of(title, 'diff').encode()
         subprocess.run(['git', 'apply', '-'], input=diff, cwd=copy, check=True)
     changes = {

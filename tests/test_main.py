@@ -10,6 +10,7 @@ import time
 import numpy as np
 import pytest
 
+from dcgan_jax import cli
 from dcgan_jax.data import sources
 from tests.command_line import call_main
 
@@ -250,3 +251,15 @@ app.run(cli.main, flags_parser=cli.parse)
     assert last.startswith('error: RESOURCE_EXHAUSTED')
     assert 'smaller batch_size or width' in last
     assert 'Traceback' not in result.stderr
+
+
+def test_installed_configs_are_found_in_any_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    found = cli._resolve_config('--config=configs/quickstart.py')
+    assert pathlib.Path(found.removeprefix('--config=')).samefile(
+        ROOT / 'configs' / 'quickstart.py'
+    )
+    (tmp_path / 'configs').mkdir()
+    (tmp_path / 'configs' / 'quickstart.py').touch()
+    for argument in ('--config=configs/quickstart.py', '--config=configs/none.py', '--workdir=a'):
+        assert cli._resolve_config(argument) == argument

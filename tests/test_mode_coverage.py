@@ -10,6 +10,7 @@ from PIL import Image, ImageDraw
 from dcgan_jax.data import shapes_builder
 from dcgan_jax.metrics.mode_coverage import UNRECOGNIZED, classify, mode_coverage
 from dcgan_jax.runtime.errors import UserError
+from tests.conftest import slow
 
 
 def drawn(split, part=slice(None)):
@@ -49,7 +50,7 @@ NOISE = np.random.default_rng(0).integers(0, 256, (20, 32, 32, 3), np.uint8)
 
 @pytest.mark.parametrize('change', [lambda images: images, noisy, blurred, in_jpeg])
 @pytest.mark.parametrize(
-    ('split', 'part'), [('train', slice(0, 1000, 7)), ('test', slice(0, 2000, 11))]
+    ('split', 'part'), [slow('train', slice(0, 1000, 7)), ('test', slice(0, 2000, 11))]
 )
 def test_each_image_has_the_mode_it_was_drawn_with(split, part, change):
     modes, images = drawn(split, part)

@@ -412,6 +412,7 @@ def test_averaged_statistics_follow_the_recursion():
     assert jax.tree.leaves(before)
 
 
+@pytest.mark.slow
 def test_the_adaptive_probability_is_state_and_what_d_saw():
     changes = {
         'policy': ('color',), 'ada_target': 0.9, 'ada_images': 80,

@@ -219,7 +219,7 @@ def write(folder: epath.Path, name: str, evaluation: Evaluation) -> epath.Path:
     identity = json.dumps([sorted(evaluation.values), protocol], sort_keys=True)
     digest = hashlib.sha256(identity.encode()).hexdigest()[:8]
     # File names are limited to 255 bytes.
-    stem, extractor = (_truncate(part) for part in (name, protocol.get('extractor', 'modes')))
+    stem, extractor = (_truncate(part) for part in (name, protocol.get('extractor', 'images')))
     path = folder / f'{stem}_{extractor}_{protocol["n_fake"]}_{digest}.json'
     content = evaluation.values | {'labels': evaluation.labels, 'protocol': evaluation.protocol}
     return write_atomic(path, f'{json.dumps(content, indent=2)}\n'.encode())

@@ -22,12 +22,12 @@ class Need(enum.Flag):
 
 
 class Inputs(NamedTuple):
-    """What metrics are computed from; None if no metric needs it.
+    """Inputs of the metrics; None if no metric needs it.
 
     Attributes:
         images: Generated images, uint8 `[N, H, W, C]`.
-        features: Their features, float32 `[N, D]`.
-        logits: Their logits, float32 `[N, classes]`.
+        features: Features of the generated images, float32 `[N, D]`.
+        logits: Logits of the generated images, float32 `[N, classes]`.
         real_features: Features of `config.evaluation.num_real` real images, float32 `[M, D]`.
         real_statistics: Statistics of the features of all real images.
     """
