@@ -15,13 +15,13 @@ def call_main(*flags):
     """Parse the flags and run the mode; return the exit code, stdout and stderr."""
     argv = ['main.py', *flags]
     out = io.TextIOWrapper(io.BytesIO(), 'utf-8', 'strict')
-    told = io.TextIOWrapper(io.BytesIO(), 'utf-8', 'backslashreplace')
+    errors = io.TextIOWrapper(io.BytesIO(), 'utf-8', 'backslashreplace')
     code = 0
     with (
         flagsaver.flagsaver(),
         pytest.MonkeyPatch.context() as patch,
         contextlib.redirect_stdout(out),
-        contextlib.redirect_stderr(told),
+        contextlib.redirect_stderr(errors),
     ):
         patch.setattr(sys, 'argv', argv)
         try:
@@ -29,10 +29,10 @@ def call_main(*flags):
             cli.main([])
         except SystemExit as stop:
             code = stop.code
-    for stream in (out, told):
+    for stream in (out, errors):
         stream.flush()
     return types.SimpleNamespace(
         returncode=code,
         stdout=out.buffer.getvalue().decode(),
-        stderr=told.buffer.getvalue().decode(),
+        stderr=errors.buffer.getvalue().decode(),
     )

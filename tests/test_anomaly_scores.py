@@ -87,8 +87,8 @@ def test_images_of_other_classes_are_scored(workdir, data_dir, tmp_path, test_sp
         rows = list(csv.DictReader(file))
     assert [row['image'] for row in rows] == [str(index) for index in range(40)]
     scores = np.asarray([float(row['encoder']) for row in rows])
-    strange = np.asarray([row['anomaly'] == '1' for row in rows])
-    assert auroc(scores, strange) == pytest.approx(figures['auroc']['encoder'], abs=1e-3)
+    is_anomaly = np.asarray([row['anomaly'] == '1' for row in rows])
+    assert auroc(scores, is_anomaly) == pytest.approx(figures['auroc']['encoder'], abs=1e-3)
     with Image.open(out / 'encoder.png') as picture:
         assert picture.width == 6 * 10 + 2
     shown = {path.stem for path in out.glob('*.png')}
@@ -145,7 +145,7 @@ def test_turned_images_are_scored_by_the_guesses_of_one_at_a_time(workdir):
     d = state.discriminator
     expected = []
     for image in pixels / 127.5 - 1.0:
-        shown = np.stack([np.rot90(image, quarters) for quarters in range(4)])
+        shown = np.stack([np.rot90(image, turns) for turns in range(4)])
         _, seen = networks.discriminator.apply(
             {'params': d.params, 'batch_stats': d.batch_stats},
             jnp.asarray(shown, jnp.float32),

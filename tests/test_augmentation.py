@@ -111,10 +111,10 @@ def test_flips_mirror_about_half():
 
 def test_turns_are_those_of_numpy_and_all_four_happen():
     images = jax.random.normal(jax.random.key(0), (200, 5, 5, 2))
-    turned, quarters = jax.jit(augmentation.rotate)(jax.random.key(1), images)
-    assert quarters.dtype == jnp.int32
-    assert np.bincount(quarters, minlength=4).min() > 30  # of 50
-    for image, count, found in zip(images, quarters, turned, strict=True):
+    rotated, num_rot90 = jax.jit(augmentation.rotate)(jax.random.key(1), images)
+    assert num_rot90.dtype == jnp.int32
+    assert np.bincount(num_rot90, minlength=4).min() > 30  # of 50
+    for image, count, found in zip(images, num_rot90, rotated, strict=True):
         np.testing.assert_array_equal(found, np.rot90(image, count))
 
 

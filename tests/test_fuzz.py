@@ -114,7 +114,7 @@ def command_line(tmp_path, data_dir, monkeypatch):
     sources.open_source('tiny_images')  # Libraries define flags as they are imported.
 
     def run(*arguments):
-        """The exit code and what was told, which is one line of an error or none."""
+        """Return the exit code and the error, which is one line or empty."""
         with guarded(tmp_path):
             result = call_main(*arguments)
         code, lines = result.returncode, result.stderr.splitlines()
@@ -201,16 +201,16 @@ def test_an_update_of_all_that_the_schema_accepts_can_be_traced_or_is_refused(tm
         config = tiny_config('').unlock()
         with config.ignore_type():
             config.update_from_flattened_dict(dict(changes))
-        told.append(refusal(trace, config, folder=tmp_path))
+        errors.append(refusal(trace, config, folder=tmp_path))
 
-    told = []
+    errors = []
 
     high = INT32_MAX
     rate = {'schedule': 'cosine', 'decay_start': high - 1, 'decay_end': high, 'warmup_steps': high}
     largest = {f'optimizer.generator.{name}': value for name, value in rate.items()}
     largest |= {'augment.instance_noise': 0.1, 'augment.instance_noise_steps': high}
     check([*largest.items(), ('penalty.r1', 1.0), ('penalty.interval', high)])
-    assert not told[0]
+    assert not errors[0]
     change = st.sampled_from(sorted(values)).flatmap(
         lambda name: st.tuples(st.just(name), values[name])
     )
@@ -261,12 +261,12 @@ def test_damaged_pictures_are_read_or_refused(tmp_path, share):
         source = sources.open_source('folder', 'train', str(tmp_path), image_size=8)
         assert source.read(np.zeros(1, int), labels=True).images.shape == (1, *source.image_shape)
 
-    told = []
+    errors = []
 
     def check(content, name):
         path = folder / name
         path.write_bytes(content)
-        told.extend(refusal(read, folder=tmp_path) for read in (read_images, read_source))
+        errors.extend(refusal(read, folder=tmp_path) for read in (read_images, read_source))
         path.unlink()
 
     files = pictures()
@@ -274,8 +274,8 @@ def test_damaged_pictures_are_read_or_refused(tmp_path, share):
         check(content, 'a.png')
     names = st.sampled_from(['a.png', 'a.jpg', 'a.webp', 'a.BMP', 'a\n.jpeg'])
     fuzz(check, 300 * share, content=damaged(*files), name=names)
-    assert None in told
-    assert any('cannot be decoded' in words for words in told if words)
+    assert None in errors
+    assert any('cannot be decoded' in words for words in errors if words)
 
 
 def npz(compressed=False, **arrays):
@@ -316,7 +316,7 @@ def npz_files():
 
 def test_damaged_npz_files_are_read_or_refused(tmp_path, share):
     path = tmp_path / f'{"long" * 50}.npz'
-    told = []
+    errors = []
 
     def read():
         batches, count = user_images.open_images(path)
@@ -324,11 +324,11 @@ def test_damaged_npz_files_are_read_or_refused(tmp_path, share):
 
     def check(content):
         path.write_bytes(content)
-        told.append(refusal(read, folder=tmp_path))
+        errors.append(refusal(read, folder=tmp_path))
 
     for content in npz_files():
         check(content)
-    assert None in told
+    assert None in errors
     fuzz(check, 200 * share, content=damaged(*npz_files()))
 
 
@@ -363,20 +363,20 @@ def test_damaged_references_are_read_or_refused(tmp_path, share):
 def test_damaged_artifacts_are_used_or_refused(tmp_path, share):
     path = write_artifact(tmp_path / 'tiny.jaxexport')
     content = path.read_bytes()
-    told = []
+    errors = []
 
     def read():
         extractors.load(path, batch_size=2)(np.zeros((2, 8, 8, 3), np.uint8))
 
     def check(content):
         path.write_bytes(content)
-        told.append(refusal(read, folder=tmp_path))
+        errors.append(refusal(read, folder=tmp_path))
 
     check(content)
     fuzz(check, 100 * share, content=damaged(content))
-    assert told[0] is None
-    assert any('is damaged' in words for words in told if words)
-    assert any('does not run' in words for words in told if words)
+    assert errors[0] is None
+    assert any('is damaged' in words for words in errors if words)
+    assert any('does not run' in words for words in errors if words)
 
 
 @pytest.fixture(scope='module')

@@ -217,12 +217,12 @@ def test_resume_after_a_signal_gives_the_same_samples(number, tmp_path, data_dir
     )
     wait_for(lambda: list(workdir.glob('samples/*.png')))
     process.send_signal(number)
-    _, told = process.communicate(timeout=120)
-    assert process.returncode == 128 + number, told
+    _, stderr = process.communicate(timeout=120)
+    assert process.returncode == 128 + number, stderr
     (step,) = checkpoints(workdir)
     assert step >= 50
-    last = told.strip().splitlines()[-1]
-    assert last.startswith(f'{number.name}: stopped at step {step},')
+    last = stderr.strip().splitlines()[-1]
+    assert last.startswith(f'{number.name}: stopped at step {step} ')
 
     flags.append(f'--config.num_steps={step + 5}')
     whole = tmp_path / 'whole'

@@ -255,10 +255,10 @@ def test_a_discriminator_without_biases_is_blind_to_a_batchs_contrast(use_bias):
     variables = random_variables(discriminator, (1, 8, 8, 3))
     images = jnp.asarray(np.random.default_rng(0).uniform(-1, 1, (4, 8, 8, 3)), jnp.float32)
 
-    def judge(images):
+    def logits_of(images):
         return discriminator.apply(variables, images, train=True, mutable=['batch_stats'])[0]
 
-    difference = np.abs(judge(images / 2) - judge(images)).max()
+    difference = np.abs(logits_of(images / 2) - logits_of(images)).max()
     assert difference > 0.1 if use_bias else difference < 1e-3
 
 

@@ -56,15 +56,15 @@ def started(count, data_dir, *flags):
 
 
 def finish(processes, timeout=240):
-    """(exit codes, what each told on stderr)."""
-    told = [process.communicate(timeout=timeout)[1] for process in processes]
-    return [process.returncode for process in processes], told
+    """(exit codes, stderr of each)."""
+    stderr = [process.communicate(timeout=timeout)[1] for process in processes]
+    return [process.returncode for process in processes], stderr
 
 
 def run(count, data_dir, *flags):
     with started(count, data_dir, *flags) as processes:
-        codes, told = finish(processes)
-    assert codes == [0] * count, told
+        codes, stderr = finish(processes)
+    assert codes == [0] * count, stderr
 
 
 def grid(workdir, step):
@@ -127,10 +127,10 @@ def test_a_preempted_process_stops_all_at_one_step(tmp_path, data_dir):
     with started(2, data_dir, f'--workdir={tmp_path}', *LONG) as processes:
         wait_for(lambda: checkpoints(tmp_path))
         processes[1].send_signal(signal.SIGTERM)
-        codes, told = finish(processes)
-    assert codes == [143, 143], told
-    stopped = f'SIGTERM: stopped at step {checkpoints(tmp_path)[-1]},'
-    assert all(stopped in words for words in told), told
+        codes, stderr = finish(processes)
+    assert codes == [143, 143], stderr
+    stopped = f'SIGTERM: stopped at step {checkpoints(tmp_path)[-1]} '
+    assert all(stopped in words for words in stderr), stderr
 
 
 @pytest.mark.slow
@@ -140,11 +140,11 @@ def test_a_lost_process_ends_the_others(lost, tmp_path, data_dir):
         wait_for(lambda: checkpoints(tmp_path))
         processes[lost].kill()
         began = time.monotonic()
-        _, told = processes[1 - lost].communicate(timeout=120)
-    assert processes[1 - lost].returncode not in (0, 2), told
+        _, stderr = processes[1 - lost].communicate(timeout=120)
+    assert processes[1 - lost].returncode not in (0, 2), stderr
     assert time.monotonic() - began < 90
-    print(told[-3000:])
-    assert 'process' in told.lower()
+    print(stderr[-3000:])
+    assert 'process' in stderr.lower()
     last = checkpoints(tmp_path)[-1]
     run(2, data_dir, f'--workdir={tmp_path}', f'--config.num_steps={last + 2}')
     assert checkpoints(tmp_path)[-1] == last + 2
@@ -156,6 +156,6 @@ def test_an_error_of_the_first_process_ends_all_processes(tmp_path, data_dir):
     with started(
         2, data_dir, f'--workdir={tmp_path / "file"}', '--config.num_steps=2'
     ) as processes:
-        codes, told = finish(processes)
-    assert codes == [2, 2], told
-    assert 'not writable' in told[0]
+        codes, stderr = finish(processes)
+    assert codes == [2, 2], stderr
+    assert 'not writable' in stderr[0]

@@ -32,8 +32,8 @@ import os, runpy, sys
 # Buckets' client, an extra that tensorboardX imports: urllib3, which it takes, binds a socket then.
 sys.modules['google.cloud.storage'] = None
 
-told, *folders = [os.path.realpath(path) for path in sys.argv[1].split(os.pathsep)]
-told = open(told, 'w', buffering=1)
+events, *folders = [os.path.realpath(path) for path in sys.argv[1].split(os.pathsep)]
+events = open(events, 'w', buffering=1)
 sys.argv = ['main.py', *sys.argv[2:]]
 writing = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 never = (
@@ -46,13 +46,13 @@ queued = ('tensorboardX.proto.event_pb2', 'Event'), ('builtins', 'object')
 
 def hear(event, arguments):
     if event in never and arguments not in queued:
-        print(event, arguments, file=told)
+        print(event, arguments, file=events)
     elif event in ('os.mkdir', 'os.rename') or event == 'open' and arguments[2] & writing:
         for path in arguments[: 2 if event == 'os.rename' else 1]:
             if isinstance(path, (str, bytes, os.PathLike)):  # Else a file that is open.
                 path = os.path.realpath(os.fsdecode(path))
                 if not path.startswith((*folders, '/proc/', os.devnull)):  # names of threads
-                    print(event, path, file=told)
+                    print(event, path, file=events)
 
 sys.addaudithook(hear)
 runpy.run_path('main.py', run_name='__main__')
@@ -74,17 +74,17 @@ def audited(tmp_path, data_dir):
     }
 
     def call(*flags):
-        told = tmp_path / 'told'
+        events = tmp_path / 'events'
         allowed = [tmp_path / 'w', tmp_path / 'out', tmp_path / 'cache']
         allowed.append(os.environ['JAX_COMPILATION_CACHE_DIR'])
-        folders = os.pathsep.join(map(str, [told, *allowed]))
+        folders = os.pathsep.join(map(str, [events, *allowed]))
         result = subprocess.run(
             [sys.executable, '-c', AUDITED, folders, *map(str, flags)],
             cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120, check=False,
         )  # fmt: skip
         for name in ('home', 'temporary'):
             assert not list((tmp_path / name).rglob('*'))
-        return result, told.read_text()
+        return result, events.read_text()
 
     return call
 
@@ -97,16 +97,16 @@ def test_a_run_writes_only_into_its_folders_and_uses_no_network(audited, tmp_pat
         f'--config.evaluation.extractor={artifact}', '--config.evaluation.num_samples=4',
         '--config.evaluation.metrics=("frechet_distance",)', '--config.evaluation.every=2',
     ]  # fmt: skip
-    trained, told = audited(*TINY, *extractor, workdir, '--config.num_steps=2')
+    trained, events = audited(*TINY, *extractor, workdir, '--config.num_steps=2')
     assert trained.returncode == 0, trained.stderr
-    assert told == ''
-    sampled, told = audited('--mode=sample', workdir, f'--out={out}', '--num=2')
+    assert events == ''
+    sampled, events = audited('--mode=sample', workdir, f'--out={out}', '--num=2')
     assert sampled.returncode == 0, sampled.stderr
-    assert told == ''
+    assert events == ''
     assert sorted(path.name for path in out.iterdir()) == ['samples.npz', 'samples.png']
     # The watching itself works: it hears of another folder.
-    _, told = audited(*TINY, f'--workdir={tmp_path / "elsewhere"}', '--config.dataset=none')
-    assert 'elsewhere' in told
+    _, events = audited(*TINY, f'--workdir={tmp_path / "elsewhere"}', '--config.dataset=none')
+    assert 'elsewhere' in events
 
 
 def test_hostile_files_are_refused_and_nothing_in_them_runs(audited, tmp_path):
@@ -125,9 +125,9 @@ def test_hostile_files_are_refused_and_nothing_in_them_runs(audited, tmp_path):
     ):
         if name != 'images.npz':
             np.savez(tmp_path / 'images.npz', images=np.zeros((4, 8, 8, 3), np.uint8))
-        result, told = audited(*tiny, *flags)
+        result, events = audited(*tiny, *flags)
         assert_refused(result, name)
-        assert told == ''
+        assert events == ''
     assert not touched.exists()
 
 

@@ -85,8 +85,8 @@ def test_a_full_disk_ends_a_run_and_keeps_its_checkpoints(small_disk, data_dir):
     assert first.returncode == 0, first.stderr
     for free, every, words in [
         (0, 1, 'No space left'),
-        (80_000, 1, 'a checkpoint can not be written'),
-        (20_000, 100_000, "TensorBoard's events can not be written"),
+        (80_000, 1, 'a checkpoint cannot be written'),
+        (20_000, 100_000, 'TensorBoard events cannot be written'),
     ]:
         filler = fill(small_disk, free)
         many = f'--config.checkpoint_every={every}', '--config.num_steps=20000'

@@ -46,8 +46,8 @@ def workdir(data_dir, tmp_path_factory):
 
 def test_captions_are_of_classes_in_turn(config):
     config.text.update(embedder='trigrams', templates=TEMPLATES)
-    told = captions.class_captions(config, NAMES)
-    assert told == ['a red cat', 'one more red cat', 'a dog', 'one more dog', 'a bird',
+    texts = captions.class_captions(config, NAMES)
+    assert texts == ['a red cat', 'one more red cat', 'a dog', 'one more dog', 'a bird',
                     'one more bird']  # fmt: skip
 
 
@@ -238,8 +238,8 @@ def test_a_run_keeps_its_captions(workdir):
     trained = restore(workdir)
     run, state = trained.run, trained.state
     # The data set's classes are named '0', '1' and '2'.
-    told = ['a 0', 'one more 0', 'a 1', 'one more 1', 'a 2', 'one more 2']
-    expected = captions.embed(run.config, told)
+    texts = ['a 0', 'one more 0', 'a 1', 'one more 1', 'a 2', 'one more 2']
+    expected = captions.embed(run.config, texts)
     for network in (state.generator, state.discriminator):
         np.testing.assert_array_equal(network.captions['table'], expected)
     assert not {'captions'} & state.generator.params.keys()
@@ -331,7 +331,7 @@ def test_retrieval_counts_what_is_found_again(workdir, tmp_path, monkeypatch):
     given.evaluation.num_real = 40
     out, line = retrieve(workdir, given, tmp_path / 'out', 12, 0)
     found = json.loads((out / 'retrieval.json').read_text())
-    # The judge knows others of one split, in three plain colors.
+    # The classifier is fitted to other images of one split, in three plain colors.
     assert found['figures']['real images'] == 1.0
     assert found['figures']['samples'] == np.mean(list(found['by class'].values()))
     assert 'real images 100.00%' in line

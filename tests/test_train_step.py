@@ -91,9 +91,9 @@ def apply(module, params, batch_stats, x, key=None):
     return out, new.get('batch_stats', {})
 
 
-def gradient_norms(judge, images):
+def gradient_norms(discriminate, images):
     """|dD/dx|^2 of each image, one by one."""
-    one = lambda image: jnp.sum(jax.grad(lambda x: judge(x[None])[0, 0])(image) ** 2)  # noqa: E731
+    one = lambda image: jnp.sum(jax.grad(lambda x: discriminate(x[None])[0, 0])(image) ** 2)  # noqa: E731
     return jnp.stack([one(image) for image in images])
 
 
@@ -180,20 +180,20 @@ def reference(plain, networks, state, real, key):
         if plain.rotation:
             value, stats = of_real(params, stats, real)
             loss += plain.rotation * value
-        judge = lambda images: apply(d, params, ds, images, keys[2])[0]  # noqa: E731
+        discriminate = lambda images: apply(d, params, ds, images, keys[2])[0]  # noqa: E731
         penalty = 0.0
         if plain.r1:
-            penalty += plain.r1 / 2 * gradient_norms(judge, real).mean()
+            penalty += plain.r1 / 2 * gradient_norms(discriminate, real).mean()
         if plain.r2:
-            penalty += plain.r2 / 2 * gradient_norms(judge, fake).mean()
+            penalty += plain.r2 / 2 * gradient_norms(discriminate, fake).mean()
         return loss + penalty, (stats, loss)
 
     (_, (new_ds, d_value)), d_grads = jax.jit(jax.value_and_grad(d_loss, has_aux=True))(dp)
     new_dp = adam_first_step(dp, d_grads, learning_rate=5e-4, eps=plain.eps)
 
     alternating = {'alternating': True, 'simultaneous': False}[plain.update_order]
-    judge = jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), new_dp if alternating else dp)
-    judge_stats = new_ds if alternating else ds
+    fixed_d = jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), new_dp if alternating else dp)
+    fixed_stats = new_ds if alternating else ds
     if plain.resample_latents:
         z = jax.random.normal(keys[1], (BATCH, 6))
         gs = fake_stats
@@ -201,9 +201,9 @@ def reference(plain, networks, state, real, key):
     def g_loss(params):
         images, stats = apply(g, params, gs, z)
         view = see(images, RngStream.AUGMENT_GENERATOR if alternating else RngStream.AUGMENT_FAKE)
-        logits, _ = apply(d, judge, judge_stats, view, keys[4] if alternating else keys[3])
-        real_logits, _ = apply(d, judge, judge_stats, see(real, RngStream.AUGMENT_REAL), keys[2])
-        value = of_fake(judge, judge_stats, images)[0] if plain.rotation_generator else 0.0
+        logits, _ = apply(d, fixed_d, fixed_stats, view, keys[4] if alternating else keys[3])
+        real_logits, _ = apply(d, fixed_d, fixed_stats, see(real, RngStream.AUGMENT_REAL), keys[2])
+        value = of_fake(fixed_d, fixed_stats, images)[0] if plain.rotation_generator else 0.0
         return g_formula(real_logits, logits) + plain.rotation_generator * value, stats
 
     (g_value, new_gs), g_grads = jax.jit(jax.value_and_grad(g_loss, has_aux=True))(gp)
@@ -518,8 +518,11 @@ def test_lazy_penalties_count_the_updates_of_d_and_log_the_mean_of_those_due():
         optimizer={'discriminator': {'learning_rate': 0.0}},
     )
     real = jnp.concatenate([real, -real, 0.5 * real])
-    judge = lambda images: apply(networks.discriminator, state.discriminator.params, {}, images)[0]  # noqa: E731
-    means = [float(gradient_norms(judge, real[first::3]).mean()) for first in range(3)]
+
+    def discriminate(images):
+        return apply(networks.discriminator, state.discriminator.params, {}, images)[0]
+
+    means = [float(gradient_norms(discriminate, real[first::3]).mean()) for first in range(3)]
     penalties = [interval * r1 / 2 * mean for mean in means]
     run = step(config)
     _, metrics = run(state, real, jax.random.key(0))  # updates 0, 1, 2: the first is due
