@@ -19,7 +19,7 @@ from dcgan_jax.runtime.clu_no_tf import metric_writers
 from dcgan_jax.sampling import Sampler
 from dcgan_jax.train_state import GANState
 
-# The best state is selected by samples that differ from those of reported results.
+# The best checkpoint is selected on samples that reported results do not use.
 SELECTION_SEED = 2**32 - 1
 # Fields of the protocol in which comparable results may differ. The content of a reference is
 # compared, not its file name.
@@ -105,7 +105,7 @@ class TrainingEvaluator:
             workdir: Folder in which `evaluation/*.json` is written.
             writer: Writer of the results as scalars.
             best: Checkpoints for the best state.
-            watcher: Signals received by it interrupt an evaluation.
+            watcher: Interrupts an evaluation on a signal.
         """
         self._config = config.evaluation
         self._scorer, self._workdir, self._writer, self._best = scorer, workdir, writer, best
@@ -114,7 +114,7 @@ class TrainingEvaluator:
         self._best_result = best_result if _is_valid(best_result) else None
 
     def evaluate_if_missing(self, state: GANState) -> None:
-        """Evaluate a restored state unless that was already done."""
+        """Evaluate a restored state unless it has been evaluated."""
         files = (self._workdir / run_dir.EVALUATIONS_FOLDER).glob(f'{int(state.step):08d}_*.json')
         exists = any('_seed' not in path.name for path in files)  # Excludes `--mode=evaluate`.
         if not multihost.all_true(exists):

@@ -196,7 +196,7 @@ class Sampler:
         return self._variables(state, self._key)
 
     def labels(self, count: int) -> np.ndarray:
-        """Return the classes in turn, int32 `[count]`; zeros if unconditional."""
+        """Return `count` labels that cycle through the classes, int32; zeros if unconditional."""
         return np.resize(self.classes, count) if len(self.classes) else np.zeros(count, np.int32)
 
     def __call__(
@@ -234,7 +234,7 @@ class Sampler:
         labels: np.ndarray,
         prompts: np.ndarray | None = None,
     ) -> Iterator[np.ndarray]:
-        """Yield the images of a call in batches."""
+        """Generate images in batches; see `__call__`."""
         variables = self.variables(state)
         if prompts is not None:
             table = sharding.place(prompts, sharding.replicated(sharding.create_mesh()))

@@ -53,7 +53,7 @@ class Conditioner(NamedTuple):
         return classes * self.captions_per_class
 
     def in_turn(self, classes: np.ndarray) -> np.ndarray:
-        """Return a condition for each class, int32 `[N]`; repeated classes use theirs in turn."""
+        """Return a condition for each class, int32 `[N]`, cycling through the captions of a class."""
         occurrence = np.zeros_like(classes)
         for number in np.unique(classes):
             mask = classes == number
@@ -68,7 +68,7 @@ class Conditioner(NamedTuple):
     def sample_mismatched(self, key: jax.Array, classes: jax.Array) -> jax.Array:
         """Sample a condition of another class for each class, int32 `[B]`.
 
-        All other classes of `self.classes` are equally likely; there must be at least two.
+        All other classes of `self.classes` are equally likely. Requires at least two classes.
         """
         class_key, condition_key = jax.random.split(key)
         trained = np.asarray(self.classes, np.int32)

@@ -51,8 +51,8 @@ class Metric:
         compute: Returns the results by name, and standard deviations by '<name>_std'.
         results: Names of the results.
         needs: Inputs that `compute` uses.
-        min_samples: Smallest number of images, and of real images if their features are used.
-        label: Returns the display name of a result for an extractor (None without features).
+        min_samples: Minimum number of images, and of real images if their features are used.
+        label: Function of (result name, extractor or None) that returns the display name.
         smaller_is_better: Results for which smaller is better.
         settings: JSON-serializable settings that the results depend on.
         check_source: Raises `UserError` if the metric does not apply to a data set.
