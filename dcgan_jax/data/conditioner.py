@@ -53,7 +53,7 @@ class Conditioner(NamedTuple):
         return classes * self.captions_per_class
 
     def in_turn(self, classes: np.ndarray) -> np.ndarray:
-        """Return a condition for each class, int32 `[N]`, cycling through the captions of a class."""
+        """Return a condition for each class, int32 `[N]`, cycling through its captions."""
         occurrence = np.zeros_like(classes)
         for number in np.unique(classes):
             mask = classes == number
