@@ -110,6 +110,7 @@ def test_a_stage_that_fails_is_reported_and_the_next_one_runs(tmp_path, inputs):
     assert '0 files *.jaxexport' in lines[0]['reason']
 
 
+@pytest.mark.slow
 def test_without_time_every_stage_is_reported_as_skipped(tmp_path, inputs):
     lines = accelerator(tmp_path, *inputs, '--minutes=0', '--stages=rates,peers')
     skipped = [(line['benchmark'], line['stage'], line['reason']) for line in lines]

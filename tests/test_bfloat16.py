@@ -67,7 +67,7 @@ def gradients(name, dtype):
     }
 
 
-DEFAULT = 'cifar10', 'inpainting_cifar10'
+DEFAULT = 'cifar10', 'cifar10_tutorial'
 
 
 @pytest.mark.parametrize('name', slow_except(CONFIGS, *DEFAULT))
@@ -108,6 +108,7 @@ def test_attention_gradients_are_those_of_float32(gamma):
         )
 
 
+@pytest.mark.slow
 def test_logits_beside_a_bias_of_10_differ():
     config = importlib.import_module('dcgan_jax.configs.cifar10_sngan').get_config()
     config.discriminator.update(features=(8, 16), strides=(2, 2), kernel_sizes=(3, 3))

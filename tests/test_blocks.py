@@ -312,6 +312,7 @@ def halved(x):
     return (x[:, ::2, ::2] + x[:, 1::2, ::2] + x[:, ::2, 1::2] + x[:, 1::2, 1::2]) / 4
 
 
+@pytest.mark.slow
 def test_a_residual_discriminator_computes_the_papers_blocks():
     (_, discriminator, _), _ = tiny(
         discriminator=RESIDUAL | {

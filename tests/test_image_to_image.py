@@ -370,7 +370,7 @@ SPECTRAL = {
     ('kind', 'changes'),
     [
         slow('latent', {'ema.batch_stats': 'average'}),  # As the configs of pairs have it.
-        ('low_resolution', SPECTRAL['batch']),
+        slow('low_resolution', SPECTRAL['batch']),
         slow('low_resolution', SPECTRAL['none']),
         *(
             slow(kind, SPECTRAL[norm])

@@ -233,6 +233,7 @@ def test_resume_after_a_signal_gives_the_same_samples(number, tmp_path, data_dir
     assert pictures[0].read_bytes() == pictures[1].read_bytes()
 
 
+@pytest.mark.slow
 def test_more_than_the_devices_memory_ends_with_one_line(tmp_path):
     script = """
 import jax, jax.numpy as jnp

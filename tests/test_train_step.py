@@ -360,6 +360,7 @@ def test_each_update_of_d_has_a_batch_of_its_own():
     assert_trees_close(new.generator.params, second.generator.params, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_lazy_penalty_comes_every_interval_and_counts_that_often():
     changes = {'penalty': {'r1': 0.7}, 'discriminator': {'norm': 'none'}}
     config, _, state, real = tiny(**changes)

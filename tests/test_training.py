@@ -151,6 +151,7 @@ def test_every_config_has_an_update_that_keeps_the_shapes_of_its_state(name, con
     assert {value.shape for value in metrics.values()} == {()}
 
 
+@pytest.mark.slow
 def test_a_profile_is_written_on_request(config, tmp_path):
     config.profile = True
     training.train_and_evaluate(config, tmp_path)
