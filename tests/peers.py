@@ -6,6 +6,7 @@ in .ci/run: then it fails. Warnings of these packages at import are ignored.
 
 import functools
 import importlib
+import importlib.metadata
 import os
 import warnings
 
@@ -34,6 +35,16 @@ def _import(name):
         return importlib.import_module(name)
     reason = f'{name} is not installed: pip install -r tests/requirements-peers.txt'
     return pytest.importorskip(name, reason=reason)
+
+
+def require(package):
+    """Skip the test, or fail it, where a package that other processes import is missing."""
+    try:
+        importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        if os.environ.get('DCGAN_JAX_REQUIRE_PEERS') == '1':
+            raise
+        pytest.skip(f'{package} is not installed: pip install -r tests/requirements-peers.txt')
 
 
 @functools.cache

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from tests import bucket
-from tests.peers import peer
+from tests.peers import require
 
 ROOT = Path(__file__).parent.parent
 
@@ -48,7 +48,7 @@ def drawn(folder):
 @pytest.mark.slow
 def test_a_run_in_a_bucket_equals_a_run_in_a_folder(data_dir, tmp_path):
     """It goes on, goes back over a damaged checkpoint, and ends with the same samples."""
-    peer('gcsfs')
+    require('gcsfs')
     with bucket.served() as server:
         use(server, data_dir, tmp_path / 'run', tmp_path / 'local', 4, 6)
         use(server, data_dir, 'gs://bucket/run', tmp_path / 'remote', 4, 6)
