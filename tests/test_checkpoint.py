@@ -1,8 +1,11 @@
 """Damaged checkpoints on disk: what a run does when it meets them."""
 
+import contextlib
 import gc
 
+import flax
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -115,3 +118,18 @@ def test_the_checksum_sees_every_flipped_bit():
             expected = sum(w * (2 * i + 1) for i, w in enumerate(words)) % 2**32
             assert expected != original
     assert original == sum(int(w) * (2 * i + 1) for i, w in enumerate(leaf.view(np.uint32))) % 2**32
+
+
+class State(flax.struct.PyTreeNode):
+    step: jax.Array
+    value: jax.Array
+
+
+def test_the_first_complete_checkpoint_is_recorded_during_the_run(tmp_path):
+    checkpoints = checkpoint.Checkpoints(tmp_path, 2, {})
+    marker = tmp_path / '.has_checkpoints'
+    with contextlib.closing(checkpoints):
+        for step in (1, 2):
+            assert not marker.exists()
+            checkpoints.save(State(jnp.int32(step), jnp.ones(3)))
+        assert marker.exists()  # A killed process would not close them.

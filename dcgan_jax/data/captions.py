@@ -47,6 +47,11 @@ def is_used(config: ConfigDict) -> bool:
     return bool(config.text.embedder)
 
 
+def captions_per_class(config: ConfigDict) -> int:
+    """Return the number of captions of each class; 1 without text conditioning."""
+    return len(config.text.templates) if is_used(config) else 1
+
+
 def embedding_size(config: ConfigDict) -> int:
     """Return the size of a caption's embedding; 0 without text conditioning."""
     return EMBEDDERS[config.text.embedder].size if is_used(config) else 0

@@ -7,6 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
+from dcgan_jax.data import captions
+
 
 class Conditioner(NamedTuple):
     """Maps the classes of images to the conditions of both networks.
@@ -31,7 +33,7 @@ class Conditioner(NamedTuple):
             num_conditions: Number of conditions of the networks, over all classes of the data set;
                 0 if the run is unconditional.
         """
-        captions_per_class = len(config.text.templates) if config.text.embedder else 1
+        captions_per_class = captions.captions_per_class(config)
         classes = config.data.classes or range(num_conditions // captions_per_class)
         return cls(tuple(sorted(set(classes))) if num_conditions else (), captions_per_class)
 

@@ -50,7 +50,7 @@ class Evaluator:
             source: The split to compare with.
 
         Raises:
-            UserError: If the extractor, the reference or the split is not suitable.
+            UserError: If the extractor, the reference or the split is invalid.
         """
         self._config, self._source = config, source
         self._metrics = [METRICS[name] for name in config.metrics]

@@ -53,10 +53,8 @@ def build(config: ConfigDict, image_shape: tuple[int, int, int], num_classes: in
             'config.conditional=True needs a data set with class labels: use another data set, or '
             'set it to False'
         )
-    text = captions.is_used(config)
-    num_captions = len(config.text.templates) if text else 1
-    num_conditions = num_classes * num_captions if config.conditional else 0
-    mismatched = config.text.mismatch_weight if text else 0.0
+    num_conditions = num_classes * captions.captions_per_class(config) * config.conditional
+    mismatched = config.text.mismatch_weight if captions.is_used(config) else 0.0
     conditioner = Conditioner.create(config, num_conditions)
     if mismatched and len(conditioner.classes) < 2:
         raise UserError(

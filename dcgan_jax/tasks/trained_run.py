@@ -120,7 +120,7 @@ def _check_takes_latents(run: Run) -> None:
 def merge_config(config: ConfigDict, overrides: ConfigDict | None) -> ConfigDict:
     """Return the run's config with the fields that tasks may override.
 
-    These are those of `config_lib.changeable_groups()`, and `data_dir` if it is set.
+    These are the groups of `config_lib.changeable_groups()`, and `data_dir` if it is set.
 
     Args:
         config: The run's config; not modified.
