@@ -30,7 +30,7 @@ from dcgan_jax.config_types import (
 )  # fmt: skip
 from dcgan_jax.data import captions, corrupt_records, degradations, input_pipeline
 from dcgan_jax.metrics import registry
-from dcgan_jax.models import blocks, conv, norms
+from dcgan_jax.models import blocks, conv, layers, norms
 from dcgan_jax.runtime import nonfinite
 
 
@@ -122,7 +122,7 @@ class Network(Group):
     use_bias: bool = False
     # 'normal': N(0, weight_stddev), and N(1, weight_stddev) for the scales of norms. Or
     # 'orthogonal', 'glorot_uniform', 'glorot_normal', 'he_normal'.
-    weight_init: Literal[*blocks.INITIALIZERS] = 'normal'
+    weight_init: Literal[*layers.INITIALIZERS] = 'normal'
     weight_stddev: NonNegative = 0.02
     # Spectral normalization (Miyato et al. 2018).
     spectral_norm: bool = False
@@ -146,7 +146,7 @@ class Generator(Network):
     # Whether the first feature map is normalized.
     stem_norm: bool = True
     # 'relu' or 'leaky_relu'.
-    activation: Literal[*blocks.ACTIVATIONS] = 'relu'
+    activation: Literal[*layers.ACTIVATIONS] = 'relu'
 
 
 class Discriminator(Network):

@@ -51,7 +51,7 @@ def standing_statistics(
         The collection 'batch_stats'; empty for a generator without BatchNorm.
     """
     # With a momentum of 0, the updated running statistics are those of the batch.
-    generator = generator.clone(norm_momentum=0.0)
+    generator = generator.clone(norm=functools.partial(generator.norm, momentum=0.0))
 
     def batch_statistics(index: jax.Array, batch_stats: Any) -> Any:
         latents = sample_latents(jax.random.fold_in(key, index), batch_size, latent_dim)
@@ -238,7 +238,7 @@ class Sampler:
         variables = self.variables(state)
         if prompts is not None:
             table = sharding.place(prompts, sharding.replicated(sharding.create_mesh()))
-            variables = variables | {'captions': {'table': table}}
+            variables = variables | {'captions': {'condition': {'table': table}}}
         else:
             labels = self._conditioner.in_turn(labels)
         for start in range(0, len(latents), self._batch_size):

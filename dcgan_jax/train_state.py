@@ -26,8 +26,8 @@ class NetworkState(train_state.TrainState):
     Attributes:
         batch_stats: Running statistics of BatchNorm; may be empty.
         spectral_stats: Singular vectors of spectral normalization; may be empty.
-        captions: `table` of caption embeddings, float32 `[captions, size]`; empty without text
-            conditioning.
+        captions: `condition/table` of caption embeddings, float32 `[captions, size]`; empty without
+            text conditioning.
     """
 
     batch_stats: Any
@@ -122,8 +122,8 @@ def add_captions(
     embeddings = captions.embed(config, captions.class_captions(config, class_names))
 
     def add(network: NetworkState, abstract: NetworkState) -> NetworkState:
-        table = sharding.place(embeddings, abstract.captions['table'].sharding)
-        return network.replace(captions={'table': table})
+        table = sharding.place(embeddings, abstract.captions['condition']['table'].sharding)
+        return network.replace(captions={'condition': {'table': table}})
 
     return state.replace(
         generator=add(state.generator, like.generator),

@@ -133,7 +133,7 @@ def _sample_conditions(
     """Sample a condition for each label and, for GAN-CLS, one of another class."""
     if not captions.is_used(config):
         return labels, None
-    conditioner = Conditioner.create(config, len(network.captions['table']))
+    conditioner = Conditioner.create(config, len(network.captions['condition']['table']))
     conditions = conditioner.sample(jax.random.fold_in(key, RngStream.CAPTION), labels)
     if not config.text.mismatch_weight:
         return conditions, None

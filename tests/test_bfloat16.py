@@ -4,6 +4,7 @@ bfloat16 has 8 significant bits. A sum of n terms of one sign that is accumulate
 growing at 256 times its terms, so that a gradient of a bias, say, is many times too small.
 """
 
+import functools
 import importlib
 import math
 
@@ -15,7 +16,7 @@ import pytest
 from benchmarks import program
 from dcgan_jax import augmentation, models, train_state
 from dcgan_jax.data import degradations
-from dcgan_jax.models import attention
+from dcgan_jax.models import attention, layers
 from tests.conftest import slow_except
 
 CONFIGS = program.config_names()
@@ -34,7 +35,7 @@ def positive(tree):
         name = getattr(path[-1], 'key', None)
         if name in constants:
             return jnp.full(leaf.shape, constants[name], leaf.dtype)
-        num_inputs = math.prod(leaf.shape[:-1]) if name == 'kernel' else 10
+        num_inputs = math.prod(leaf.shape[:-1]) if name in ('kernel', 'embedding') else 10
         return jnp.asarray(rng.uniform(0.5, 1.5, leaf.shape) / num_inputs, leaf.dtype)
 
     return jax.tree_util.tree_map_with_path(draw, tree)
@@ -90,9 +91,9 @@ def test_attention_gradients_are_those_of_float32(gamma):
     x = jnp.asarray(RNG.uniform(0.5, 1.5, (32, 16, 16, 16)), jnp.float32)
 
     def grad(dtype):
-        module = attention.SelfAttention(
-            dtype=dtype, kernel_init=jax.nn.initializers.uniform(0.1), spectral_norm=False
-        )
+        init = jax.nn.initializers.uniform(0.1)
+        dense = functools.partial(layers.Dense, dtype=dtype, kernel_init=init)
+        module = attention.SelfAttention(dense)
         params = module.init(jax.random.key(0), x.astype(dtype))['params']
         params = {**params, 'gamma': jnp.float32(gamma)}
         total = lambda params: jnp.sum(  # noqa: E731
@@ -117,7 +118,7 @@ def test_logits_beside_a_bias_of_10_differ():
     init = jax.jit(lambda key: discriminator.init(key, jnp.zeros((1, 32, 32, 3)), train=False))
     variables = init(jax.random.key(0))
     params = dict(variables['params'])
-    for head in ('logit', 'turn'):
+    for head in ('logit', 'rotation'):
         params[head] = {**params[head], 'bias': params[head]['bias'] + 10.0}
     images = jnp.asarray(RNG.uniform(-1, 1, (64, 32, 32, 3)), jnp.float32)
     logits, sown = discriminator.apply(
@@ -126,10 +127,10 @@ def test_logits_beside_a_bias_of_10_differ():
         train=False,
         mutable=['rotation'],
     )
-    (turns,) = sown['rotation']['logits']
-    assert (logits.dtype, turns.dtype) == (jnp.float32, jnp.float32)
+    (rotation_logits,) = sown['rotation']['logits']
+    assert (logits.dtype, rotation_logits.dtype) == (jnp.float32, jnp.float32)
     assert len(np.unique(logits)) > 60  # of 64
-    assert len(np.unique(turns)) > 250  # of 256
+    assert len(np.unique(rotation_logits)) > 250  # of 256
 
 
 def test_colors_of_bfloat16_images_change_as_those_of_float32_images():

@@ -1,16 +1,18 @@
 """Variants of the networks, each by a property of its own."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from flax import linen as nn
 
 from dcgan_jax import config as config_lib
 from dcgan_jax import models, train_state
 from dcgan_jax.configs import cifar10
 from dcgan_jax.models import attention, layers, norms
 from dcgan_jax.models import blocks as blocks_lib
+from dcgan_jax.models.conditioning import ConditionalEmbedding
 from dcgan_jax.runtime.errors import ConfigError, UserError
 from tests.conftest import slow_except
 from tests.test_layers import loop_conv
@@ -50,7 +52,7 @@ def test_a_spectrally_normalized_kernel_has_a_largest_singular_value_of_one(laye
         'conv': (layers.Conv(7, spectral_norm=True), jnp.ones((1, 8, 8, 3))),
         'conv_transpose': (layers.ConvTranspose(7, spectral_norm=True), jnp.ones((1, 8, 8, 3))),
         'dense': (layers.Dense(7, spectral_norm=True), jnp.ones((1, 12))),
-        'embed': (layers.Embed(4, 9, spectral_norm=True), jnp.zeros(1, jnp.int32)),
+        'embed': (ConditionalEmbedding(4, 9, spectral_norm=True), jnp.zeros(1, jnp.int32)),
     }[layer]
     variables = module.init(jax.random.key(0), x)
     (kernel,) = (leaf for leaf in jax.tree.leaves(variables['params']) if leaf.ndim > 1)
@@ -110,24 +112,9 @@ def test_norms_are_over_their_axes(norm, axes):
     )  # fmt: skip
     kept = seen['intermediates']
     before = np.asarray(kept['conv_1']['__call__'][0], np.float64)
-    after = np.asarray(kept['norm_1']['__call__'][0], np.float64)
+    after = np.asarray(kept['norm_1']['__call__'][-1], np.float64)
     mean, var = (f(axis=axes, keepdims=True) for f in (before.mean, before.var))
     np.testing.assert_allclose(after, (before - mean) / np.sqrt(var + 0.01), rtol=1e-3, atol=1e-4)
-
-
-class Normalized(nn.Module):
-    """A norm alone, as the networks call it."""
-
-    norm: str
-    norm_momentum: float = 0.9
-    norm_epsilon: float = 1e-5
-    weight_init: str = 'he_normal'
-    weight_stddev: float = 0.02
-    dtype: str = 'float32'
-
-    @nn.compact
-    def __call__(self, x, train):
-        return norms.normalize(self, x, None, train=train, name='norm')
 
 
 @pytest.mark.parametrize(
@@ -143,9 +130,9 @@ class Normalized(nn.Module):
 def test_norms_are_exact_where_the_mean_is_many_deviations(norm, shape, axes, mean):
     """A variance by E[x^2] - E[x]^2 is wrong by 2.6% at a mean of 1,000 deviations."""
     x = RNG.normal(mean, 1.0, shape).astype(np.float32)
-    module = Normalized(norm)
-    variables = module.init(jax.random.key(0), x, train=True)
-    actual, _ = module.apply(variables, x, train=True, mutable=['batch_stats'])
+    module = norms.Norm(norm, use_running_average=False, momentum=0.9, epsilon=1e-5)
+    variables = module.init(jax.random.key(0), x)
+    actual, _ = module.apply(variables, x, mutable=['batch_stats'])
     wide = x.astype(np.float64)
     apart = wide - wide.mean(axis=axes, keepdims=True)
     expected = apart / np.sqrt(np.square(apart).mean(axis=axes, keepdims=True) + 1e-5)
@@ -161,7 +148,7 @@ def test_groups_of_at_least_four_neighbors_share_their_statistics(channels, grou
     variables = initial(discriminator, images(1))
     _, seen = discriminator.apply(variables, images(2), train=False, capture_intermediates=True,
                                   mutable=['intermediates'])  # fmt: skip
-    after = np.asarray(seen['intermediates']['norm_1']['__call__'][0])
+    after = np.asarray(seen['intermediates']['norm_1']['__call__'][-1])
     grouped = after.reshape(2, 4, groups, channels // groups)
     np.testing.assert_allclose(grouped.mean(axis=(1, 3)), 0, atol=1e-5)
     assert np.abs(after.mean(axis=(1, 2))).max() > 0.1  # Of single channels it is not 0.
@@ -175,6 +162,17 @@ def test_groups_of_at_least_four_neighbors_share_their_statistics(channels, grou
             "norm='instance' .* 1x1 pixels and 6 channels .*Generator",
         ),
         (
+            {
+                'generator': {
+                    'block': 'residual',
+                    'norm': 'instance',
+                    'base_size': 1,
+                    'features': (8, 8),
+                }
+            },
+            r'1x1 pixels and 6 channels .*\(Generator, block_0/norm_0\)',
+        ),
+        (
             {'discriminator': {'norm': 'instance', 'features': (6, 8, 8)}},
             r'1x1 pixels and 8 channels .*\(Discriminator, norm_2\)',
         ),
@@ -183,7 +181,7 @@ def test_groups_of_at_least_four_neighbors_share_their_statistics(channels, grou
             "norm='layer' .* 1 channels",
         ),
     ],
-    ids=['generator', 'discriminator', 'width'],
+    ids=['generator', 'residual', 'discriminator', 'width'],
 )
 def test_norms_that_let_nothing_pass_are_refused(changes, words):
     for fields in changes.values():
@@ -218,7 +216,7 @@ def test_a_conditional_generator_has_scales_and_shifts_of_each_class():
     plain, _ = tiny()
     params = dict(variables['params'])
     for name in ('project_norm', 'norm_0'):
-        scale, shift = (params.pop(f'{name}_{part}')['embedding'][2] for part in ('scale', 'shift'))
+        scale, shift = (params[name][part]['embedding'][2] for part in ('scale', 'shift'))
         params[name] = {'scale': scale, 'bias': shift}
     expected = plain.generator.apply({**variables, 'params': params}, z, train=False)
     np.testing.assert_allclose(by_class[2], expected[2], rtol=1e-4, atol=1e-5)
@@ -303,9 +301,9 @@ def test_residual_networks_reach_48_and_64(side, base_size, blocks):
     assert made.shape == (2, side, side, 3)
 
 
-def conv(params, name, x):
-    kernel = np.asarray(params[name]['kernel'], np.float64)
-    return loop_conv(x, kernel, 1) + np.asarray(params[name]['bias'], np.float64)
+def conv(params, x):
+    kernel = np.asarray(params['kernel'], np.float64)
+    return loop_conv(x, kernel, 1) + np.asarray(params['bias'], np.float64)
 
 
 def halved(x):
@@ -324,11 +322,14 @@ def test_a_residual_discriminator_computes_the_papers_blocks():
     params, batch = variables['params'], images(2)
     relu = lambda x: np.maximum(x, 0)  # noqa: E731
     x = np.asarray(batch, np.float64)
-    y = conv(params, 'block_0_conv_1', relu(conv(params, 'block_0_conv_0', x)))
-    x = halved(y) + conv(params, 'block_0_shortcut', halved(x))
-    y = conv(params, 'block_1_conv_1', relu(conv(params, 'block_1_conv_0', relu(x))))
-    x = halved(y) + halved(conv(params, 'block_1_shortcut', x))
-    x = x + conv(params, 'block_2_conv_1', relu(conv(params, 'block_2_conv_0', relu(x))))
+    block = params['block_0']
+    y = conv(block['conv_1'], relu(conv(block['conv_0'], x)))
+    x = halved(y) + conv(block['shortcut'], halved(x))
+    block = params['block_1']
+    y = conv(block['conv_1'], relu(conv(block['conv_0'], relu(x))))
+    x = halved(y) + halved(conv(block['shortcut'], x))
+    block = params['block_2']
+    x = x + conv(block['conv_1'], relu(conv(block['conv_0'], relu(x))))
     features = relu(x).sum(axis=(1, 2))
     expected = features @ np.asarray(params['logit']['kernel'], np.float64)
     expected = expected + np.asarray(params['logit']['bias'], np.float64)
@@ -346,9 +347,9 @@ def test_a_residual_generator_computes_the_papers_blocks():
     params, stats = variables['params'], variables['batch_stats']
     z = RNG.normal(size=(2, 5))
 
-    def norm_relu(x, name):
-        mean, var = (np.asarray(stats[name][s], np.float64) for s in ('mean', 'var'))
-        scale, bias = (np.asarray(params[name][s], np.float64) for s in ('scale', 'bias'))
+    def norm_relu(x, params, stats):
+        mean, var = (np.asarray(stats[s], np.float64) for s in ('mean', 'var'))
+        scale, bias = (np.asarray(params[s], np.float64) for s in ('scale', 'bias'))
         return np.maximum((x - mean) / np.sqrt(var + 1e-5) * scale + bias, 0)
 
     def twice(x):
@@ -358,11 +359,12 @@ def test_a_residual_generator_computes_the_papers_blocks():
     x = z @ np.asarray(project['kernel'], np.float64) + np.asarray(project['bias'], np.float64)
     x = x.reshape(2, 4, 4, 4)
     for name, enlarge in (('block_0', twice), ('block_1', lambda x: x)):
-        y = conv(params, f'{name}_conv_0', enlarge(norm_relu(x, f'{name}_norm_0')))
-        y = conv(params, f'{name}_conv_1', norm_relu(y, f'{name}_norm_1'))
-        x = y + conv(params, f'{name}_shortcut', enlarge(x))
-    x = norm_relu(x, 'norm_out')
-    expected = np.tanh(conv(params, 'conv_2', x))
+        block, running = params[name], stats[name]
+        y = enlarge(norm_relu(x, block['norm_0'], running['norm_0']))
+        y = norm_relu(conv(block['conv_0'], y), block['norm_1'], running['norm_1'])
+        x = conv(block['conv_1'], y) + conv(block['shortcut'], enlarge(x))
+    x = norm_relu(x, params['norm_out'], stats['norm_out'])
+    expected = np.tanh(conv(params['conv_2'], x))
     actual = generator.apply(variables, jnp.asarray(z, jnp.float32), train=False)
     np.testing.assert_allclose(actual, expected, rtol=1e-3, atol=1e-4)
 
@@ -382,7 +384,9 @@ def test_enlarge_and_shrink_are_inverse_and_average():
 
 
 def test_self_attention_starts_as_the_identity_and_is_the_formula():
-    module = attention.SelfAttention(jax.nn.initializers.normal(1.0), False)
+    module = attention.SelfAttention(
+        functools.partial(layers.Dense, kernel_init=jax.nn.initializers.normal(1.0))
+    )
     x = jnp.asarray(RNG.normal(size=(2, 4, 4, 16)), jnp.float32)
     params = module.init(jax.random.key(0), x)['params']
     np.testing.assert_array_equal(module.apply({'params': params}, x), x)
@@ -446,13 +450,21 @@ def test_branches_share_the_channels_and_stand_side_by_side():
     _, seen = discriminator.apply(
         variables, images(1), train=False, capture_intermediates=True, mutable=['intermediates']
     )
-    maps = [seen['intermediates'][f'conv_1_branch_{i}']['__call__'][0] for i in range(3)]
+    maps = [seen['intermediates']['conv_1'][f'branch_{i}']['__call__'][0] for i in range(3)]
     assert [m.shape[-1] for m in maps] == [3, 3, 2]  # 8 in all
-    sizes = [variables['params'][f'conv_1_branch_{i}']['kernel'].shape[0] for i in range(3)]
+    sizes = [variables['params']['conv_1'][f'branch_{i}']['kernel'].shape[0] for i in range(3)]
     assert sizes == [1, 3, 5]
     params = initial(generator, jnp.ones((1, 5)))['params']
-    assert params['conv_0_branch_1']['kernel'].shape == (4, 4, 6, 4)
-    assert params['conv_1_branch_0']['kernel'].shape == (2, 2, 8, 2)  # 2 and 1 of the image's 3
+    assert params['conv_0']['branch_1']['kernel'].shape == (4, 4, 6, 4)
+    assert params['conv_1']['branch_0']['kernel'].shape == (2, 2, 8, 2)  # 2 and 1 of the image's 3
+
+
+@pytest.mark.parametrize(('features', 'kernel_size'), [(8, 1), (2, 4)])
+def test_convolutions_of_1x1_or_with_few_channels_have_no_branches(features, kernel_size):
+    module = blocks_lib.ParallelConv(features, kernel_size, 1, layers.Conv, branches=(1, 3, 5))
+    params = jax.eval_shape(module.init, jax.random.key(0), images(1))['params']
+    shapes = [leaf.shape for leaf in jax.tree.leaves(params) if len(leaf.shape) > 1]
+    assert shapes == [(kernel_size, kernel_size, 3, features)]
 
 
 def test_each_convolution_may_have_a_kernel_size_of_its_own():

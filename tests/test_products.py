@@ -33,9 +33,10 @@ def relative_error(actual, expected):
     return np.linalg.norm(actual - expected) / np.linalg.norm(expected)
 
 
-@pytest.mark.parametrize('subscripts', ['...tc,...co->...to', '...tc,...oc->...to'])
-def test_product_and_gradients_round_operands_only(subscripts):
-    left, right = draw(0, 3, 5, 64), draw(1, *((3, 64, 7) if 'co->' in subscripts else (3, 7, 64)))
+@pytest.mark.parametrize('rows', [3, 300])  # For few, another operand is transposed than for many.
+@pytest.mark.parametrize('subscripts', ['tc,co->to', 'tc,oc->to'])
+def test_product_and_gradients_round_operands_only(subscripts, rows):
+    left, right = draw(0, rows, 64), draw(1, *((64, 7) if 'co->' in subscripts else (7, 64)))
     function = functools.partial(products.einsum, subscripts, jnp.bfloat16)
     y, vjp = jax.vjp(function, left, right)
     cotangent = draw(2, *y.shape)
@@ -83,7 +84,8 @@ def gradients(function, x, kernel):
     ('channels', 'k', 'strides', 'limit'),
     [
         slow((256, 16), 4, 2, 8e-3, id='two_taps'),
-        pytest.param((256, 16), 3, 1, 3e-3, id='three_taps'),
+        pytest.param((256, 16), 3, 1, 8e-3, id='three_taps'),
+        pytest.param((256, 16), 5, 1, 3e-3, id='five_taps'),
         pytest.param((256, 3), 4, 2, 2e-3, id='patches'),
     ],
 )
@@ -111,7 +113,8 @@ def test_convolutions_and_gradients_are_close_to_float64(name, channels, k, stri
     [
         pytest.param((256, 16), 4, jnp.bfloat16, {('bf16', 'bf16', 'f32')}, id='two_taps'),
         slow((256, 3), 4, jnp.bfloat16, {('bf16', 'bf16', 'f32')}, id='patches'),
-        slow((256, 16), 5, jnp.bfloat16, {('f32', 'f32', 'f32')}, id='three_taps'),
+        slow((256, 16), 5, jnp.bfloat16, {('bf16', 'bf16', 'f32')}, id='three_taps'),
+        slow((256, 16), 7, jnp.bfloat16, {('f32', 'f32', 'f32')}, id='four_taps'),
         pytest.param((256, 16), 4, jnp.float32, {('f32', 'f32', 'f32')}, id='float32'),
     ],
 )
@@ -141,3 +144,18 @@ def test_units_are_found_by_the_flags_that_linux_lists(monkeypatch, tmp_path, fl
     products.cpu_multiplies_bfloat16.cache_clear()
     assert products.cpu_multiplies_bfloat16() == expected
     products.cpu_multiplies_bfloat16.cache_clear()
+
+
+@pytest.mark.skipif(not products.has_cpu_flag('amx_bf16'), reason='needs a CPU with AMX')
+@pytest.mark.parametrize('rows', [4, 1000])
+def test_compiled_gradients_have_bfloat16_operands(rows):
+    """XLA may merge a transposition with a product and then convert its operands to float32."""
+
+    def gradients(left, right, cotangent):
+        function = functools.partial(products.einsum, 'tc,co->to', jnp.bfloat16)
+        return jax.vjp(function, left, right)[1](cotangent)
+
+    operands = draw(0, rows, 64), draw(1, 64, 32), draw(2, rows, 32)
+    text = jax.jit(gradients).lower(*operands).compile().as_text()
+    assert re.search(r'= bf16.* convert\(', text)
+    assert not re.search(r'= f32.* convert\(', text)

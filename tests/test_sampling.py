@@ -144,8 +144,9 @@ def test_standing_statistics_see_every_class_that_was_learnt(config, conditions)
 
     before = statistics(params)
     for label in range(3):
-        table = params['project_norm_shift']['embedding'].at[label].add(5.0)
-        moved = {**params, 'project_norm_shift': {'embedding': table}}
+        norm = params['project_norm']
+        table = norm['shift']['embedding'].at[label].add(5.0)
+        moved = {**params, 'project_norm': {**norm, 'shift': {'embedding': table}}}
         assert (np.abs(statistics(moved) - before).max() > 1e-3) == (label in conditions)
 
 

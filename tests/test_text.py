@@ -118,7 +118,8 @@ def test_mismatched_captions_are_those_of_trained_classes(config):
 def networks_and_state(config):
     networks = models.build(config, (8, 8, 3), num_classes=3)
     state = jax.jit(lambda: train_state.create(config, networks, (8, 8, 3)))()
-    table = {'table': jnp.asarray(captions.embed(config, captions.class_captions(config, NAMES)))}
+    embeddings = captions.embed(config, captions.class_captions(config, NAMES))
+    table = {'condition': {'table': jnp.asarray(embeddings)}}
     return networks, state.replace(
         generator=state.generator.replace(captions=table),
         discriminator=state.discriminator.replace(captions=table),
@@ -164,7 +165,9 @@ def test_the_loss_of_d_is_that_of_reed_et_al(data_dir):
         return after.generator.captions, metrics, of_g, of_d, captions_in_g
 
     kept, metrics, of_g, of_d, of_g_loss = update(real, labels)
-    np.testing.assert_array_equal(kept['table'], state.generator.captions['table'])
+    np.testing.assert_array_equal(
+        kept['condition']['table'], state.generator.captions['condition']['table']
+    )
 
     ((_, asked),) = of_g
     # D's update: real images, fakes, and real images again; then fakes in G's.
@@ -220,11 +223,11 @@ def test_a_caption_scales_and_shifts_channels_by_linear_maps_of_its_vector(data_
     z = jnp.asarray(np.random.default_rng(0).normal(size=(2, 4)), jnp.float32)
     made = generator.apply(variables, z, jnp.asarray([3, 0], jnp.int32), train=False)
     # A generator without captions that has those scales and shifts draws the same.
-    vector = np.asarray(variables['captions']['table'][3], np.float64)
+    vector = np.asarray(variables['captions']['condition']['table'][3], np.float64)
     params = dict(variables['params'])
     for name in ('project_norm', 'norm_0'):
         scale, shift = (
-            vector @ np.asarray(params.pop(f'{name}_{part}')['kernel'], np.float64)
+            vector @ np.asarray(params[name][part]['embedding'], np.float64)
             for part in ('scale', 'shift')
         )
         params[name] = {'scale': jnp.float32(1.0 + scale), 'bias': jnp.float32(shift)}
@@ -241,7 +244,7 @@ def test_a_run_keeps_its_captions(workdir):
     texts = ['a 0', 'one more 0', 'a 1', 'one more 1', 'a 2', 'one more 2']
     expected = captions.embed(run.config, texts)
     for network in (state.generator, state.discriminator):
-        np.testing.assert_array_equal(network.captions['table'], expected)
+        np.testing.assert_array_equal(network.captions['condition']['table'], expected)
     assert not {'captions'} & state.generator.params.keys()
 
 

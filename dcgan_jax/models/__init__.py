@@ -1,15 +1,20 @@
 """Generators and discriminators as flax.linen modules, built from a config."""
 
+import functools
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
+from flax import linen as nn
 from ml_collections import ConfigDict
 
 from dcgan_jax.data import captions, degradations
 from dcgan_jax.data.conditioner import Conditioner
-from dcgan_jax.models import unet
+from dcgan_jax.models import layers
+from dcgan_jax.models.blocks import ParallelConv
+from dcgan_jax.models.conditioning import ConditionalEmbedding
 from dcgan_jax.models.dcgan import Discriminator, Generator
+from dcgan_jax.models.norms import Norm, normal_around_one
 from dcgan_jax.models.unet import UNet
 from dcgan_jax.runtime.errors import UserError
 
@@ -61,22 +66,130 @@ def build(config: ConfigDict, image_shape: tuple[int, int, int], num_classes: in
             f'config.text.mismatch_weight={mismatched} needs captions of at least two classes, '
             'but the run has one: set it to 0'
         )
-    shared = {
-        'num_conditions': num_conditions,
-        'caption_size': captions.embedding_size(config),
-        'conv_impl': config.conv_impl,
+    if degradations.takes_images(config):
+        generator = _unet(config, channels)
+    else:
+        generator = _generator(config, channels, num_conditions)
+    return Networks(generator, _discriminator(config, num_conditions), conditioner)
+
+
+def _generator(config: ConfigDict, out_channels: int, num_conditions: int) -> Generator:
+    network = config.generator
+    return Generator(
+        out_channels=out_channels,
+        base_size=network.base_size,
+        base_features=_scale_channels(network, network.base_features)[0],
+        block=network.block,
+        attention=network.attention,
+        stem_features=_scale_channels(network, *network.stem_features),
+        stem_norm=network.stem_norm,
+        dense=_layer(layers.Dense, config, network),
+        conv_transpose=_conv(layers.ConvTranspose, config, network),
+        act=layers.ACTIVATIONS[network.activation](network.leaky_slope),
+        num_conditions=num_conditions,
+        caption_size=captions.embedding_size(config),
+        **_common_fields(config, network, num_conditions),
+    )
+
+
+def _unet(config: ConfigDict, out_channels: int) -> UNet:
+    network = config.generator
+    return UNet(
+        out_channels=out_channels,
+        conv_transpose=_conv(layers.ConvTranspose, config, network),
+        image_conv=functools.partial(
+            _layer(layers.Conv, config, network, conv_impl=config.conv_impl),
+            kernel_init=nn.initializers.zeros,  # The initial output is the input.
+            spectral_norm=False,
+        ),
+        act=layers.ACTIVATIONS[network.activation](network.leaky_slope),
+        **_common_fields(config, network),
+    )
+
+
+def _discriminator(config: ConfigDict, num_conditions: int) -> Discriminator:
+    network = config.discriminator
+    return Discriminator(
+        block=network.block,
+        attention=network.attention,
+        dropout_rate=network.dropout_rate,
+        minibatch_stddev=network.minibatch_stddev,
+        pack=network.pack,
+        head=network.head,
+        predicts_rotation=config.loss.rotation_weight > 0,
+        dense=_layer(layers.Dense, config, network),
+        embed=functools.partial(
+            ConditionalEmbedding,
+            num_conditions,
+            embedding_init=layers.INITIALIZERS[network.weight_init](network.weight_stddev),
+            spectral_norm=network.spectral_norm,
+        ),
+        act=layers.ACTIVATIONS['leaky_relu'](network.leaky_slope),
+        num_conditions=num_conditions,
+        caption_size=captions.embedding_size(config),
+        **_common_fields(config, network),
+    )
+
+
+def _common_fields(
+    config: ConfigDict, network: ConfigDict, num_conditions: int = 0
+) -> dict[str, Any]:
+    """Return the fields that all networks have.
+
+    Args:
+        config: The run's config.
+        network: The network's group in `config`.
+        num_conditions: Number of conditions of norms.
+    """
+    stddev = network.weight_stddev
+    return {
+        'features': _scale_channels(network, *network.features),
+        'kernel_sizes': network.kernel_sizes or (network.kernel_size,) * len(network.strides),
+        'strides': network.strides,
+        'conv': _conv(layers.Conv, config, network),
+        'norm': functools.partial(
+            Norm,
+            network.norm,
+            momentum=network.norm_momentum,
+            epsilon=network.norm_epsilon,
+            # As in DCGAN implementations, scales are N(1, 0.02) where weights are N(0, 0.02).
+            scale_init=(
+                normal_around_one(stddev)
+                if network.weight_init == 'normal'
+                else nn.initializers.ones
+            ),
+            caption_init=nn.initializers.normal(stddev),
+            num_classes=num_conditions,
+        ),
         'dtype': jnp.dtype(config.dtype),
     }
-    fields, generator = dict(config.generator), Generator
-    if degradations.takes_images(config):
-        fields, generator = unet.fields(fields), UNet
-    return Networks(
-        generator(out_channels=channels, **fields, **shared),
-        Discriminator(
-            **config.discriminator, predicts_rotation=config.loss.rotation_weight > 0, **shared
-        ),
-        conditioner,
+
+
+def _layer(
+    layer: layers.ModuleDef, config: ConfigDict, network: ConfigDict, **fields: Any
+) -> layers.ModuleDef:
+    """Bind the fields of `layers.Dense`, `layers.Conv` or `layers.ConvTranspose`."""
+    return functools.partial(
+        layer,
+        use_bias=network.use_bias,
+        dtype=jnp.dtype(config.dtype),
+        kernel_init=layers.INITIALIZERS[network.weight_init](network.weight_stddev),
+        spectral_norm=network.spectral_norm,
+        **fields,
     )
+
+
+def _conv(layer: layers.ModuleDef, config: ConfigDict, network: ConfigDict) -> layers.ModuleDef:
+    """Return `layer`, a type of convolution, or parallel branches of it."""
+    conv = _layer(layer, config, network, conv_impl=config.conv_impl)
+    if not network.branches:
+        return conv
+    return functools.partial(ParallelConv, conv=conv, branches=network.branches)
+
+
+def _scale_channels(network: ConfigDict, *features: int) -> tuple[int, ...]:
+    """Return numbers of channels scaled by `network.width`, at least 1."""
+    return tuple(max(1, round(count * network.width)) for count in features)
 
 
 def _check_generator(config: ConfigDict, image_shape: tuple[int, int, int]) -> None:

@@ -1,12 +1,12 @@
 """Self-attention and minibatch standard deviation."""
 
-from typing import Any
+import functools
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from dcgan_jax.models import layers
+from dcgan_jax.models.layers import ModuleDef
 
 
 class SelfAttention(nn.Module):
@@ -16,42 +16,30 @@ class SelfAttention(nn.Module):
     code, keys and values are max-pooled by 2.
 
     Attributes:
-        kernel_init: Initializer of the four 1x1 convolutions.
-        spectral_norm: Whether to apply spectral normalization to them.
-        dtype: Data type of the computation.
+        dense: The four 1x1 convolutions, as dense layers; see `layers.Dense`.
     """
 
-    kernel_init: Any
-    spectral_norm: bool
-    dtype: Any = jnp.float32
+    dense: ModuleDef
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """Apply self-attention to a map [B, H, W, C] with even H and W."""
         batch, _, _, channels = x.shape
 
-        def project(features: int, name: str) -> layers.Dense:
-            return layers.Dense(
-                features,
-                use_bias=False,
-                dtype=self.dtype,
-                kernel_init=self.kernel_init,
-                spectral_norm=self.spectral_norm,
-                name=name,
-            )
+        project = functools.partial(self.dense, use_bias=False)
 
         def pool(y: jax.Array) -> jax.Array:
             return nn.max_pool(y, (2, 2), (2, 2)).reshape(batch, -1, y.shape[-1])
 
         small = max(channels // 8, 1)
-        queries = project(small, 'query')(x).reshape(batch, -1, small)
-        keys = pool(project(small, 'key')(x))
-        values = pool(project(max(channels // 2, 1), 'value')(x))
+        queries = project(small, name='query')(x).reshape(batch, -1, small)
+        keys = pool(project(small, name='key')(x))
+        values = pool(project(max(channels // 2, 1), name='value')(x))
         # The softmax and the product with gamma use float32, as their gradients sum over positions.
         logits = jnp.einsum('bqc,bkc->bqk', queries, keys, preferred_element_type=jnp.float32)
-        weights = jax.nn.softmax(logits, axis=-1).astype(self.dtype)
+        weights = jax.nn.softmax(logits, axis=-1).astype(x.dtype)
         attended = jnp.einsum('bqk,bkc->bqc', weights, values)
-        attended = project(channels, 'out')(attended).reshape(x.shape)
+        attended = project(channels, name='out')(attended).reshape(x.shape)
         gamma = self.param('gamma', nn.initializers.zeros, ())
         y = x.astype(jnp.float32) + gamma * attended.astype(jnp.float32)
         return y.astype(x.dtype)

@@ -1,163 +1,117 @@
-"""Building blocks of generators and discriminators, to be called in a module's `__call__`.
+"""Residual blocks, parallel convolutions and resampling.
 
-Each function takes the calling module `net`, reads its fields (kernel sizes, norm, activation, ...)
-and creates submodules with the given name prefix. A stage is one convolution or a residual block.
+A `conv` field is a module class that is called with (features, kernel_size, strides), such as
+`layers.Conv`; a `norm` field is `norms.Norm`; both have the other fields bound.
 """
-
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from dcgan_jax.models import layers
-from dcgan_jax.models.norms import normalize
+from dcgan_jax.models.layers import Activation, ModuleDef
 
-# Initializers by config name, as functions of `weight_stddev`. Those based on fan-in or fan-out
-# count all k * k taps of a kernel, but a transposed convolution of stride 2 applies only a quarter
-# of them to each output pixel: for inputs of unit variance, 'he_normal' with 4x4 kernels gives a
-# variance of 0.5 away from the border, where a convolution of stride 1 gives 2.
-INITIALIZERS = {
-    'normal': nn.initializers.normal,  # N(0, stddev), Radford et al. 2015, section 4.
-    'orthogonal': lambda stddev: nn.initializers.orthogonal(),  # Saxe et al. 2014.
-    'glorot_uniform': lambda stddev: nn.initializers.glorot_uniform(),  # Keras's default.
-    'glorot_normal': lambda stddev: nn.initializers.glorot_normal(),
-    'he_normal': lambda stddev: nn.initializers.he_normal(),
-}
-ACTIVATIONS = ('relu', 'leaky_relu')
 BLOCKS = ('conv', 'residual')
 
 
-def scale_channels(net: nn.Module, features: int) -> int:
-    """Return the number of channels scaled by `net.width`, at least 1."""
-    return max(1, round(features * net.width))
+class ParallelConv(nn.Module):
+    """Parallel convolutions as in Inception (Szegedy et al. 2015, arXiv:1409.4842, figure 2a).
 
+    A 1x1 convolution, and one with fewer features than branches, stays a single convolution.
 
-def dense(net: nn.Module, features: int, name: str, dtype: Any = None) -> layers.Dense:
-    """Return a dense layer with `net`'s fields; `dtype` defaults to that of `net`."""
-    return layers.Dense(
-        features,
-        use_bias=net.use_bias,
-        dtype=net.dtype if dtype is None else dtype,
-        kernel_init=INITIALIZERS[net.weight_init](net.weight_stddev),
-        spectral_norm=net.spectral_norm,
-        name=name,
-    )
-
-
-def convolve(
-    net: nn.Module,
-    layer: type[layers.Conv] | type[layers.ConvTranspose],
-    x: jax.Array,
-    features: int,
-    kernel_size: int,
-    stride: int,
-    name: str,
-) -> jax.Array:
-    """Apply a convolution, or the parallel convolutions of `net.branches`.
-
-    Branches are as in Inception (Szegedy et al. 2015, arXiv:1409.4842, figure 2a).
+    Attributes:
+        features: Number of output channels of all branches together.
+        kernel_size: Kernel size of a single convolution.
+        strides: 1 or 2.
+        conv: Convolution, `layers.Conv` or `layers.ConvTranspose`.
+        branches: Kernel sizes of the branches.
     """
-    branches = net.branches if kernel_size > 1 and features >= len(net.branches) else ()
-    sizes = branches or (kernel_size,)
-    outputs = []
-    for index, size in enumerate(sizes):
-        channels = features // len(sizes) + (index < features % len(sizes))
-        outputs.append(
-            layer(
-                channels,
-                size,
-                stride,
-                use_bias=net.use_bias,
-                dtype=net.dtype,
-                kernel_init=INITIALIZERS[net.weight_init](net.weight_stddev),
-                spectral_norm=net.spectral_norm,
-                conv_impl=net.conv_impl,
-                name=f'{name}_branch_{index}' if branches else name,
-            )(x)
-        )
-    return outputs[0] if len(outputs) == 1 else jnp.concatenate(outputs, axis=-1)
+
+    features: int
+    kernel_size: int
+    strides: int
+    conv: ModuleDef
+    branches: tuple[int, ...]
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Apply the convolutions to [B, H, W, C] and concatenate the results along channels."""
+        parallel = self.kernel_size > 1 and self.features >= len(self.branches)
+        sizes = self.branches if parallel else (self.kernel_size,)
+        share, rest = divmod(self.features, len(sizes))
+        outputs = [
+            self.conv(share + (index < rest), size, self.strides, name=f'branch_{index}')(x)
+            for index, size in enumerate(sizes)
+        ]
+        return jnp.concatenate(outputs, axis=-1)
 
 
-def kernel_size(net: nn.Module, index: int) -> int:
-    """Return the kernel size of the convolution or block with the given index."""
-    return net.kernel_sizes[index] if net.kernel_sizes else net.kernel_size
-
-
-def residual_up(
-    net: nn.Module,
-    x: jax.Array,
-    condition: jax.Array | None,
-    features: int,
-    size: int,
-    stride: int,
-    name: str,
-    *,
-    train: bool,
-) -> jax.Array:
-    """Apply an upsampling residual block (Miyato et al. 2018, figure 8b).
+class ResidualUp(nn.Module):
+    """Upsampling residual block (Miyato et al. 2018, figure 8b).
 
     The main path is norm, activation, upsampling, convolution, norm, activation, convolution.
 
-    Args:
-        net: The calling generator.
-        x: Map [B, H, W, C].
-        condition: See `conditioning.select`.
+    Attributes:
         features: Number of output channels.
-        size: Kernel size.
+        kernel_size: Kernel size of both convolutions.
         stride: Upsampling factor.
-        name: Prefix of the submodules' names.
-        train: Whether to use batch statistics.
-
-    Returns:
-        Map [B, H * stride, W * stride, features].
+        conv: Convolution.
+        norm: Normalization, which may be conditional.
+        act: Activation.
     """
-    y = net.activate(normalize(net, x, condition, train=train, name=f'{name}_norm_0'))
-    y = convolve(net, layers.Conv, upsample(y, stride), features, size, 1, f'{name}_conv_0')
-    y = net.activate(normalize(net, y, condition, train=train, name=f'{name}_norm_1'))
-    y = convolve(net, layers.Conv, y, features, size, 1, f'{name}_conv_1')
-    if stride > 1 or x.shape[-1] != features:
-        # The convolution commutes with upsampling and is cheaper before it.
-        x = upsample(convolve(net, layers.Conv, x, features, 1, 1, f'{name}_shortcut'), stride)
-    return x + y
+
+    features: int
+    kernel_size: int
+    stride: int
+    conv: ModuleDef
+    norm: ModuleDef
+    act: Activation
+
+    @nn.compact
+    def __call__(self, x: jax.Array, condition: jax.Array | None = None) -> jax.Array:
+        """Map [B, H, W, C] to [B, H * stride, W * stride, features]; see `Norm` for conditions."""
+        y = self.act(self.norm(name='norm_0')(x, condition))
+        y = upsample(y, self.stride)
+        y = self.conv(self.features, self.kernel_size, 1, name='conv_0')(y)
+        y = self.act(self.norm(name='norm_1')(y, condition))
+        y = self.conv(self.features, self.kernel_size, 1, name='conv_1')(y)
+        if self.stride > 1 or x.shape[-1] != self.features:
+            # The convolution commutes with upsampling and is cheaper before it.
+            x = upsample(self.conv(self.features, 1, 1, name='shortcut')(x), self.stride)
+        return x + y
 
 
-def residual_down(
-    net: nn.Module,
-    x: jax.Array,
-    features: int,
-    size: int,
-    stride: int,
-    name: str,
-    *,
-    first: bool,
-    train: bool,
-) -> jax.Array:
-    """Apply a downsampling residual block (Miyato et al. 2018, figure 8).
+class ResidualDown(nn.Module):
+    """Downsampling residual block (Miyato et al. 2018, figure 8).
 
-    Args:
-        net: The calling discriminator.
-        x: Map [B, H, W, C].
+    Attributes:
         features: Number of output channels.
-        size: Kernel size.
+        kernel_size: Kernel size of both convolutions.
         stride: Downsampling factor.
-        name: Prefix of the submodules' names.
-        first: Whether x is an image, to which no norm and activation are applied.
-        train: Whether to use batch statistics.
-
-    Returns:
-        Map [B, H / stride, W / stride, features].
+        conv: Convolution.
+        norm: Normalization.
+        act: Activation.
+        first: Whether the input is an image, to which no norm and activation are applied.
     """
-    y = x
-    if not first:
-        y = net.activate(normalize(net, y, None, train=train, name=f'{name}_norm_0'))
-    y = convolve(net, layers.Conv, y, features, size, 1, f'{name}_conv_0')
-    y = net.activate(normalize(net, y, None, train=train, name=f'{name}_norm_1'))
-    y = downsample(convolve(net, layers.Conv, y, features, size, 1, f'{name}_conv_1'), stride)
-    x = downsample(x, stride)
-    if stride > 1 or x.shape[-1] != features:
-        x = convolve(net, layers.Conv, x, features, 1, 1, f'{name}_shortcut')
-    return x + y
+
+    features: int
+    kernel_size: int
+    stride: int
+    conv: ModuleDef
+    norm: ModuleDef
+    act: Activation
+    first: bool = False
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Map [B, H, W, C] to [B, H / stride, W / stride, features]."""
+        y = x if self.first else self.act(self.norm(name='norm_0')(x))
+        y = self.conv(self.features, self.kernel_size, 1, name='conv_0')(y)
+        y = self.act(self.norm(name='norm_1')(y))
+        y = self.conv(self.features, self.kernel_size, 1, name='conv_1')(y)
+        y, x = downsample(y, self.stride), downsample(x, self.stride)
+        if self.stride > 1 or x.shape[-1] != self.features:
+            x = self.conv(self.features, 1, 1, name='shortcut')(x)
+        return x + y
 
 
 def upsample(x: jax.Array, factor: int) -> jax.Array:

@@ -7,42 +7,58 @@ from flax import linen as nn
 from dcgan_jax.models import layers
 
 
-def select(net: nn.Module, labels: jax.Array | None) -> jax.Array | None:
-    """Return the condition of each image, for `embed`.
+class Condition(nn.Module):
+    """Condition of each image: its class, or the embedding of its caption.
 
-    Args:
-        net: The calling module, with fields `num_conditions` and `caption_size`.
-        labels: Indices of classes or captions, int32 [B].
-
-    Returns:
-        Classes, int32 [B]; or embeddings of captions [B, caption_size] from the non-trainable
-        collection 'captions'; or None for an unconditional module.
+    Attributes:
+        num_conditions: Number of classes or captions; 0 if unconditional.
+        caption_size: Size of a caption's embedding; 0 to condition on classes.
     """
-    if not net.num_conditions or not net.caption_size:
-        return labels if net.num_conditions else None
-    table = net.variable(
-        'captions', 'table', jnp.zeros, (net.num_conditions, net.caption_size)
-    ).value
-    return jnp.asarray(table)[labels]
+
+    num_conditions: int
+    caption_size: int
+
+    @nn.compact
+    def __call__(self, labels: jax.Array | None) -> jax.Array | None:
+        """Map indices of classes or captions, int32 [B], to the condition of each image.
+
+        Returns:
+            Classes, int32 [B]; or embeddings of captions, float32 [B, caption_size], from the
+            non-trainable collection 'captions'; or None if unconditional.
+        """
+        if not self.num_conditions:
+            return None
+        if not self.caption_size:
+            return labels
+        shape = (self.num_conditions, self.caption_size)
+        table = self.variable('captions', 'table', jnp.zeros, shape).value
+        return jnp.asarray(table)[labels]
 
 
-def embed(
-    net: nn.Module,
-    condition: jax.Array,
-    features: int,
-    init: layers.Initializer,
-    name: str,
-    spectral_norm: bool = False,
-) -> jax.Array:
-    """Embed the condition of each image, float32 [B, features].
+class ConditionalEmbedding(nn.Module):
+    """Learned embedding of the condition of each image.
 
-    Classes have learned embeddings (Dumoulin et al. 2017, arXiv:1610.07629; Miyato & Koyama 2018,
-    arXiv:1802.05637). Captions have a learned linear map, which also applies to unseen captions.
+    Classes have embeddings (Dumoulin et al. 2017, arXiv:1610.07629; Miyato & Koyama 2018,
+    arXiv:1802.05637). Captions have a linear map, which also applies to unseen captions.
+
+    Attributes:
+        num_classes: Number of classes; not used with captions.
+        features: Size of an embedding.
+        embedding_init: Initializer of `embedding`, [num_classes or caption size, features].
+        spectral_norm: Whether to apply spectral normalization to `embedding`.
     """
-    if condition.ndim == 1:
-        embedding = layers.Embed(net.num_conditions, features, init, spectral_norm, name=name)
-    else:
-        embedding = layers.Dense(
-            features, use_bias=False, kernel_init=init, spectral_norm=spectral_norm, name=name
-        )
-    return embedding(condition)
+
+    num_classes: int
+    features: int
+    embedding_init: layers.Initializer = nn.initializers.normal(1.0)
+    spectral_norm: bool = False
+
+    @nn.compact
+    def __call__(self, condition: jax.Array) -> jax.Array:
+        """Map the result of `Condition` to embeddings, float32 [B, features]."""
+        is_caption = condition.ndim == 2
+        rows = condition.shape[-1] if is_caption else self.num_classes
+        table = self.param('embedding', self.embedding_init, (rows, self.features))
+        if self.spectral_norm:
+            table = layers.spectral_normalize(self, 'embedding', table)
+        return condition @ table if is_caption else jnp.take(table, condition, axis=0)

@@ -178,10 +178,12 @@ def _conv_matmul(
     taps = -(-kernel.shape[0] // strides)
     use_im2col = taps == 1 or min(kernel.shape[2:]) <= _IMAGE_CHANNELS
     form = conv_im2col if use_im2col or taps > conv_winograd.MAX_TAPS else conv_winograd
-    # The sums before and after the products need more precision than bfloat16. With 3 or more taps,
-    # so do the operands of Winograd's products: rounding them changes the result by 2 to 5%.
+    # The sums before and after the products need more precision than bfloat16, and so do the
+    # operands of Winograd's products with many taps.
     dtype = x.dtype if jnp.finfo(x.dtype).bits >= 32 else jnp.float32
-    may_round = x.dtype == jnp.bfloat16 and (form is conv_im2col or taps <= 2)
+    may_round = x.dtype == jnp.bfloat16 and (
+        form is conv_im2col or taps <= conv_winograd.MAX_ROUNDED_TAPS
+    )
     rounds = may_round and products.cpu_multiplies_bfloat16()
     y = form.conv(
         x.astype(dtype),

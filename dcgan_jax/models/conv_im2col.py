@@ -6,6 +6,7 @@ suited for images of few channels, where `conv_winograd` spends most time around
 """
 
 import itertools
+import math
 
 import jax
 import jax.numpy as jnp
@@ -41,9 +42,12 @@ def conv(
     shifts = itertools.product(range(taps), repeat=2)
     patches = [x[:, i : i + sizes[0], j : j + sizes[1]] for i, j in shifts]
 
+    patches = lax.concatenate(patches, 3)
+
     weights = space_to_depth.taps(kernel, strides, transposed=transposed)
     if transposed:
         weights = weights.swapaxes(1, 2)
     weights = weights.reshape(-1, weights.shape[2])
-    patches = lax.concatenate(patches, 3)
-    return products.einsum('bhwc,co->bhwo', operand_dtype, patches, weights)
+    matrix = patches.reshape(math.prod(patches.shape[:3]), len(weights))
+    y = products.einsum('tc,co->to', operand_dtype, matrix, weights)
+    return y.reshape(*patches.shape[:3], weights.shape[1])

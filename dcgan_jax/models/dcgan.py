@@ -1,16 +1,16 @@
-"""Generator and discriminator of DCGANs (Radford et al. 2015, arXiv:1511.06434) and variants.
+"""Generator and discriminator of DCGANs (Radford et al. 2015, arXiv:1511.06434) and variants."""
 
-The modules' fields are those of `config.generator` and `config.discriminator`.
-"""
-
+import functools
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from dcgan_jax.models import attention, blocks, conditioning, layers
-from dcgan_jax.models.norms import normalize
+from dcgan_jax.models import attention
+from dcgan_jax.models.blocks import ResidualDown, ResidualUp
+from dcgan_jax.models.conditioning import Condition
+from dcgan_jax.models.layers import Activation, ModuleDef
 
 
 class Generator(nn.Module):
@@ -23,29 +23,21 @@ class Generator(nn.Module):
         block: Type of the stages: 'conv' (transposed convolution) or 'residual' (Miyato et al.
             2018, arXiv:1802.05957).
         features: Output channels of each stage; a further convolution outputs the image.
+        kernel_sizes: Kernel sizes of each stage and of the last convolution.
         strides: 1 or 2 for each stage and for the last convolution; the image size is
             base_size * prod(strides).
-        kernel_size: Kernel size of all convolutions.
-        kernel_sizes: Kernel sizes by stage, which replace `kernel_size`; or empty.
-        branches: Kernel sizes of parallel convolutions that replace each one; or empty.
         attention: Indices of the stages followed by self-attention.
         stem_features: Sizes of dense layers before the stem.
         stem_norm: Whether to normalize the stem's map ('conv' only; residual blocks start with a
             norm).
-        norm: One of `norms.NORMS`, applied after every convolution but the last.
-        norm_momentum: Decay rate of the running statistics.
-        norm_epsilon: Constant added to the variance.
-        activation: 'relu' or 'leaky_relu'.
-        leaky_slope: Negative slope of 'leaky_relu'.
-        use_bias: Whether dense layers and convolutions have a bias.
-        weight_init: Weight initializer, a key of `blocks.INITIALIZERS`.
-        weight_stddev: Standard deviation of the initializer, if it has one.
-        spectral_norm: Whether to apply spectral normalization to all kernels.
-        width: Factor of all numbers of features.
+        dense: Dense layer; see `layers.Dense`.
+        conv: Convolution of residual blocks; see `layers.Conv`.
+        conv_transpose: Convolution of other stages and of the output; see `layers.ConvTranspose`.
+        norm: Normalization after every convolution but the last; see `norms.Norm`.
+        act: Activation.
+        dtype: Data type of the computation; parameters and statistics are float32.
         num_conditions: Number of classes or captions to condition on; 0 if unconditional.
         caption_size: Size of a caption's embedding; 0 to condition on classes.
-        conv_impl: Implementation of convolutions, see `conv`.
-        dtype: Data type of the computation; parameters and statistics are float32.
     """
 
     out_channels: int
@@ -53,27 +45,19 @@ class Generator(nn.Module):
     base_features: int
     block: str
     features: tuple[int, ...]
-    strides: tuple[int, ...]
-    kernel_size: int
     kernel_sizes: tuple[int, ...]
-    branches: tuple[int, ...]
+    strides: tuple[int, ...]
     attention: tuple[int, ...]
     stem_features: tuple[int, ...]
     stem_norm: bool
-    norm: str
-    norm_momentum: float
-    norm_epsilon: float
-    activation: str
-    leaky_slope: float
-    use_bias: bool
-    weight_init: str
-    weight_stddev: float
-    spectral_norm: bool
-    width: float
+    dense: ModuleDef
+    conv: ModuleDef
+    conv_transpose: ModuleDef
+    norm: ModuleDef
+    act: Activation
+    dtype: Any = jnp.float32
     num_conditions: int = 0
     caption_size: int = 0
-    conv_impl: str = 'auto'
-    dtype: Any = jnp.float32
 
     @nn.compact
     def __call__(self, z: jax.Array, labels: jax.Array | None = None, *, train: bool) -> jax.Array:
@@ -89,45 +73,34 @@ class Generator(nn.Module):
             Images in [-1, 1], float32 `[B, H, W, out_channels]`.
         """
         residual = self.block == 'residual'
+        norm = functools.partial(self.norm, use_running_average=not train)
+        condition = Condition(self.num_conditions, self.caption_size, name='condition')(labels)
         x = z.astype(self.dtype)
-        condition = conditioning.select(self, labels)
         for index, features in enumerate(self.stem_features):
-            x = self.activate(
-                blocks.dense(self, blocks.scale_channels(self, features), f'stem_{index}')(x)
-            )
-        base_features = blocks.scale_channels(self, self.base_features)
-        x = blocks.dense(self, self.base_size**2 * base_features, 'project')(x)
-        x = x.reshape(-1, self.base_size, self.base_size, base_features)
+            x = self.act(self.dense(features, name=f'stem_{index}')(x))
+        x = self.dense(self.base_size**2 * self.base_features, name='project')(x)
+        x = x.reshape(-1, self.base_size, self.base_size, self.base_features)
         if not residual:
             if self.stem_norm:
-                x = normalize(self, x, condition, train=train, name='project_norm')
-            x = self.activate(x)
+                x = norm(name='project_norm')(x, condition)
+            x = self.act(x)
 
-        for index, (features, stride) in enumerate(zip(self.features, self.strides, strict=False)):
-            channels, size = blocks.scale_channels(self, features), blocks.kernel_size(self, index)
-            if residual:
-                x = blocks.residual_up(
-                    self, x, condition, channels, size, stride, f'block_{index}', train=train
-                )
-            else:
-                x = self._upsample(x, channels, index)
-                x = normalize(self, x, condition, train=train, name=f'norm_{index}')
-                x = self.activate(x)
-            x = _attend(self, x, index)
-        if residual:
-            x = self.activate(normalize(self, x, condition, train=train, name='norm_out'))
-        image = self._upsample(x, self.out_channels, len(self.features))
-        return jnp.tanh(image.astype(jnp.float32))
-
-    def activate(self, x: jax.Array) -> jax.Array:
-        """Apply the activation function."""
-        return nn.relu(x) if self.activation == 'relu' else nn.leaky_relu(x, self.leaky_slope)
-
-    def _upsample(self, x: jax.Array, channels: int, index: int) -> jax.Array:
-        size, stride = blocks.kernel_size(self, index), self.strides[index]
-        return blocks.convolve(
-            self, layers.ConvTranspose, x, channels, size, stride, f'conv_{index}'
+        *stages, image = zip(
+            (*self.features, self.out_channels), self.kernel_sizes, self.strides, strict=True
         )
+        for index, stage in enumerate(stages):
+            if residual:
+                block = ResidualUp(*stage, self.conv, norm, self.act, name=f'block_{index}')
+                x = block(x, condition)
+            else:
+                x = self.conv_transpose(*stage, name=f'conv_{index}')(x)
+                x = self.act(norm(name=f'norm_{index}')(x, condition))
+            if index in self.attention:
+                x = attention.SelfAttention(self.dense, name=f'attention_{index}')(x)
+        if residual:
+            x = self.act(norm(name='norm_out')(x, condition))
+        x = self.conv_transpose(*image, name=f'conv_{len(stages)}')(x)
+        return jnp.tanh(x.astype(jnp.float32))
 
 
 class Discriminator(nn.Module):
@@ -136,61 +109,47 @@ class Discriminator(nn.Module):
     Attributes:
         block: Type of the stages: 'conv' or 'residual' (Miyato et al. 2018).
         features: Output channels of each stage.
+        kernel_sizes: Kernel sizes of each stage.
         strides: 1 or 2 for each stage.
-        kernel_size: Kernel size of all convolutions.
-        kernel_sizes: Kernel sizes by stage, which replace `kernel_size`; or empty.
-        branches: Kernel sizes of parallel convolutions that replace each one; or empty.
         attention: Indices of the stages followed by self-attention.
+        dropout_rate: Dropout rate after each stage.
         minibatch_stddev: Group size of the minibatch standard deviation before the head; 0 for
             none.
         pack: Number of images concatenated along channels (PacGAN: Lin et al. 2018,
             arXiv:1712.04086).
         head: Input of the dense head: the last map 'flatten'ed or its 'sum' over positions.
-        norm: One of `norms.NORMS`, applied after every convolution but the first.
-        norm_momentum: Decay rate of the running statistics.
-        norm_epsilon: Constant added to the variance.
-        leaky_slope: Negative slope of LeakyReLU.
-        dropout_rate: Dropout rate after each stage.
-        use_bias: Whether dense layers and convolutions have a bias.
-        weight_init: Weight initializer, a key of `blocks.INITIALIZERS`.
-        weight_stddev: Standard deviation of the initializer, if it has one.
-        spectral_norm: Whether to apply spectral normalization to all kernels and embeddings.
-        width: Factor of all numbers of features.
+        predicts_rotation: Whether to add a head that predicts the rotation of an image (Chen et al.
+            2019, arXiv:1811.11212).
+        dense: Dense layer of the heads and of self-attention; see `layers.Dense`.
+        conv: Convolution; see `layers.Conv`.
+        norm: Normalization after every convolution but the first; see `norms.Norm`.
+        embed: Embedding of the condition; see `conditioning.ConditionalEmbedding`.
+        act: Activation.
+        dtype: Data type of the computation up to the last map; heads, parameters and statistics are
+            float32.
         num_conditions: Number of classes or captions of the projection (Miyato & Koyama 2018,
             arXiv:1802.05637); 0 if unconditional.
         caption_size: Size of a caption's embedding; 0 to condition on classes.
-        predicts_rotation: Whether to add a head that predicts the rotation of an image (Chen et al.
-            2019, arXiv:1811.11212).
-        conv_impl: Implementation of convolutions, see `conv`.
-        dtype: Data type of the computation up to the last map; heads, parameters and statistics are
-            float32.
     """
 
     block: str
     features: tuple[int, ...]
-    strides: tuple[int, ...]
-    kernel_size: int
     kernel_sizes: tuple[int, ...]
-    branches: tuple[int, ...]
+    strides: tuple[int, ...]
     attention: tuple[int, ...]
+    dropout_rate: float
     minibatch_stddev: int
     pack: int
     head: str
-    norm: str
-    norm_momentum: float
-    norm_epsilon: float
-    leaky_slope: float
-    dropout_rate: float
-    use_bias: bool
-    weight_init: str
-    weight_stddev: float
-    spectral_norm: bool
-    width: float
+    predicts_rotation: bool
+    dense: ModuleDef
+    conv: ModuleDef
+    norm: ModuleDef
+    embed: ModuleDef
+    act: Activation
+    dtype: Any = jnp.float32
     num_conditions: int = 0
     caption_size: int = 0
-    predicts_rotation: bool = False
-    conv_impl: str = 'auto'
-    dtype: Any = jnp.float32
 
     @nn.compact
     def __call__(
@@ -208,45 +167,41 @@ class Discriminator(nn.Module):
             Logits, float32 `[B / pack, 1]`. The map after each stage, `[B / pack, h, w, c]`, is
             sown in 'intermediates', and the rotation logits, float32 `[B, 4]`, in 'rotation'.
         """
-        x = _pack(images, self.pack).astype(self.dtype)
         residual = self.block == 'residual'
-        for index, (features, stride) in enumerate(zip(self.features, self.strides, strict=True)):
-            channels, size = blocks.scale_channels(self, features), blocks.kernel_size(self, index)
+        norm = functools.partial(self.norm, use_running_average=not train)
+        x = _pack(images, self.pack).astype(self.dtype)
+        stages = zip(self.features, self.kernel_sizes, self.strides, strict=True)
+        for index, stage in enumerate(stages):
+            first = index == 0
             if residual:
-                x = blocks.residual_down(
-                    self, x, channels, size, stride, f'block_{index}', first=index == 0, train=train
+                block = ResidualDown(
+                    *stage, self.conv, norm, self.act, first, name=f'block_{index}'
                 )
+                x = block(x)
             else:
-                x = blocks.convolve(self, layers.Conv, x, channels, size, stride, f'conv_{index}')
-                if index > 0:
-                    x = normalize(self, x, None, train=train, name=f'norm_{index}')
-                x = self.activate(x)
-            x = _attend(self, x, index)
+                x = self.conv(*stage, name=f'conv_{index}')(x)
+                x = self.act(x if first else norm(name=f'norm_{index}')(x))
+            if index in self.attention:
+                x = attention.SelfAttention(self.dense, name=f'attention_{index}')(x)
             self.sow('intermediates', f'stage_{index}', x)
             if self.dropout_rate:
                 x = nn.Dropout(self.dropout_rate, deterministic=not train)(x)
         if residual:
-            x = self.activate(x)
+            x = self.act(x)
         # bfloat16 has 8 significant bits: it would round logits near 10 to multiples of 1/16.
         x = x.astype(jnp.float32)
         if self.minibatch_stddev:
             x = attention.minibatch_stddev(x, self.minibatch_stddev)
         x = jnp.sum(x, axis=(1, 2)) if self.head == 'sum' else x.reshape(x.shape[0], -1)
-        logits = blocks.dense(self, 1, 'logit', dtype=jnp.float32)(x)
+        head = functools.partial(self.dense, dtype=jnp.float32)
+        logits = head(1, name='logit')(x)
         if self.predicts_rotation:
-            self.sow('rotation', 'logits', blocks.dense(self, 4, 'turn', dtype=jnp.float32)(x))
-        condition = conditioning.select(self, labels)
+            self.sow('rotation', 'logits', head(4, name='rotation')(x))
+        condition = Condition(self.num_conditions, self.caption_size, name='condition')(labels)
         if condition is not None:
-            init = blocks.INITIALIZERS[self.weight_init](self.weight_stddev)
-            embedding = conditioning.embed(
-                self, condition, x.shape[-1], init, 'classes', self.spectral_norm
-            )
+            embedding = self.embed(features=x.shape[-1], name='classes')(condition)
             logits += jnp.sum(embedding * x, axis=-1, keepdims=True)
         return logits
-
-    def activate(self, x: jax.Array) -> jax.Array:
-        """Apply LeakyReLU; a slope of 0 is ReLU."""
-        return nn.leaky_relu(x, self.leaky_slope)
 
 
 def _pack(images: jax.Array, count: int) -> jax.Array:
@@ -256,15 +211,3 @@ def _pack(images: jax.Array, count: int) -> jax.Array:
     batch, height, width, channels = images.shape
     images = images.reshape(batch // count, count, height, width, channels)
     return jnp.moveaxis(images, 1, 3).reshape(-1, height, width, count * channels)
-
-
-def _attend(net: Generator | Discriminator, x: jax.Array, stage: int) -> jax.Array:
-    """Apply self-attention if `net.attention` has the stage."""
-    if stage not in net.attention:
-        return x
-    return attention.SelfAttention(
-        blocks.INITIALIZERS[net.weight_init](net.weight_stddev),
-        net.spectral_norm,
-        net.dtype,
-        name=f'attention_{stage}',
-    )(x)

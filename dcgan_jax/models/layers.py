@@ -7,6 +7,7 @@ implementation.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -18,7 +19,26 @@ import jax.numpy as jnp
 from dcgan_jax.models import conv
 
 Initializer = Callable[..., jax.Array]
+Activation = Callable[[jax.Array], jax.Array]
+ModuleDef = Any  # A module class with some of its fields bound by `functools.partial`.
 Dtype = Any
+
+# Initializers by config name, as functions of `weight_stddev`. Those based on fan-in or fan-out
+# count all k * k taps of a kernel, but a transposed convolution of stride 2 applies only a quarter
+# of them to each output pixel: for inputs of unit variance, 'he_normal' with 4x4 kernels gives a
+# variance of 0.5 away from the border, where a convolution of stride 1 gives 2.
+INITIALIZERS = {
+    'normal': nn.initializers.normal,  # N(0, stddev), Radford et al. 2015, section 4.
+    'orthogonal': lambda stddev: nn.initializers.orthogonal(),  # Saxe et al. 2014.
+    'glorot_uniform': lambda stddev: nn.initializers.glorot_uniform(),  # Keras's default.
+    'glorot_normal': lambda stddev: nn.initializers.glorot_normal(),
+    'he_normal': lambda stddev: nn.initializers.he_normal(),
+}
+# Activations by config name, as functions of `leaky_slope`.
+ACTIVATIONS: dict[str, Callable[[float], Activation]] = {
+    'relu': lambda slope: nn.relu,
+    'leaky_relu': lambda slope: functools.partial(nn.leaky_relu, negative_slope=slope),
+}
 
 _EPSILON = 1e-12  # Avoids division by zero.
 
@@ -175,27 +195,3 @@ class Dense(nn.Module):
         if not self.use_bias:
             return y
         return _add_bias(y, self.param('bias', nn.initializers.zeros, (self.features,)))
-
-
-class Embed(nn.Module):
-    """Embedding of classes with optional spectral normalization.
-
-    Attributes:
-      num_classes: Number of classes.
-      features: Size of an embedding.
-      embedding_init: Initializer of `embedding`, [num_classes, features].
-      spectral_norm: Whether to apply spectral normalization to the table.
-    """
-
-    num_classes: int
-    features: int
-    embedding_init: Initializer = nn.initializers.normal(1.0)
-    spectral_norm: bool = False
-
-    @nn.compact
-    def __call__(self, labels: jax.Array) -> jax.Array:
-        """Map labels, int32 [B], to embeddings, float32 [B, features]."""
-        table = self.param('embedding', self.embedding_init, (self.num_classes, self.features))
-        if self.spectral_norm:
-            table = spectral_normalize(self, 'embedding', table)
-        return jnp.take(table, labels, axis=0)

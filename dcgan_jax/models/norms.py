@@ -1,10 +1,13 @@
 """Normalization layers by config name, with optionally conditional scales and shifts."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from dcgan_jax.models import conditioning
+from dcgan_jax.models.conditioning import ConditionalEmbedding
+from dcgan_jax.models.layers import Initializer
 from dcgan_jax.runtime.errors import UserError
 
 NORMS = ('batch', 'layer', 'group', 'instance', 'none')
@@ -12,10 +15,8 @@ _GROUPS = (32, 16, 8, 4, 2)  # Numbers of groups for 'group', in order of prefer
 _MIN_GROUP_CHANNELS = 4
 
 
-def normalize(
-    net: nn.Module, x: jax.Array, condition: jax.Array | None, *, train: bool, name: str
-) -> jax.Array:
-    """Apply the normalization `net.norm` with a scale and a shift of each channel.
+class Norm(nn.Module):
+    """Normalization with a scale and a shift of each channel.
 
     'batch' is BatchNorm (Ioffe & Szegedy 2015, arXiv:1502.03167); under `jit` over a mesh, its
     statistics are those of the global batch. The others normalize each image separately: 'layer'
@@ -24,69 +25,92 @@ def normalize(
     arXiv:1803.08494). Scales and shifts depend on the condition, if there is one (Dumoulin et al.
     2017, arXiv:1610.07629).
 
-    Args:
-        net: The calling module, with fields norm, norm_momentum, norm_epsilon, weight_init,
-            weight_stddev, dtype and, if conditional, num_conditions.
-        x: Map [B, H, W, C].
-        condition: See `conditioning.select`; None for unconditional scales and shifts.
-        train: Whether BatchNorm uses the statistics of the batch.
-        name: Name of the submodule.
-
-    Returns:
-        Map of the same shape and net's dtype; statistics are float32.
-
-    Raises:
-        UserError: If a group has a single value per image, whose normalized value would be zero.
+    Attributes:
+        kind: One of `NORMS`; 'none' is the identity.
+        use_running_average: Whether BatchNorm uses the running statistics instead of the batch's.
+        momentum: Decay rate of the running statistics.
+        epsilon: Constant added to the variance.
+        scale_init: Initializer of the scales.
+        caption_init: Initializer of the linear maps from captions to scales - 1 and to shifts.
+        num_classes: Number of classes, if conditioned on classes.
     """
-    if net.norm == 'none':
-        return x
-    # As in DCGAN implementations, scales are N(1, 0.02) where weights are N(0, 0.02).
-    jitter = nn.initializers.normal(net.weight_stddev)
-    around_one = lambda key, shape, dtype=jnp.float32: 1.0 + jitter(key, shape, dtype)  # noqa: E731
-    scale_init = around_one if net.weight_init == 'normal' else nn.initializers.ones
-    options = {
-        'use_scale': condition is None,
-        'use_bias': condition is None,
-        'scale_init': scale_init,
-        # The fast variance, E[x^2] - E[x]^2, makes a training step 2 to 3% faster on a CPU at full
-        # width, but its result is off by 2.6% if a channel's mean is 1,000 standard deviations.
-        'use_fast_variance': False,
-    }
-    channels = x.shape[-1]
-    x = x.astype(jnp.float32)
-    if net.norm == 'batch':
-        x = nn.BatchNorm(
-            use_running_average=not train,
-            momentum=net.norm_momentum,
-            epsilon=net.norm_epsilon,
-            **options,
-            name=name,
-        )(x)
-    else:
-        groups = {'layer': 1, 'group': num_groups(channels), 'instance': channels}[net.norm]
+
+    kind: str
+    use_running_average: bool
+    momentum: float
+    epsilon: float
+    scale_init: Initializer = nn.initializers.ones
+    caption_init: Initializer = nn.initializers.zeros
+    num_classes: int = 0
+
+    @nn.compact
+    def __call__(self, x: jax.Array, condition: jax.Array | None = None) -> jax.Array:
+        """Normalize a map.
+
+        Args:
+            x: Map [B, H, W, C].
+            condition: Result of `Condition`; None for unconditional scales and shifts.
+
+        Returns:
+            Map of the same shape and dtype; statistics are float32.
+
+        Raises:
+            UserError: If a group has a single value per image, whose normalized value would be 0.
+        """
+        if self.kind == 'none':
+            return x
+        norm = self._unconditional(x, affine=condition is None)
+        nn.share_scope(self, norm)  # The parameters and statistics of `norm` are those of `self`.
+        y = norm(x.astype(jnp.float32))
+        if condition is not None:
+            embed = functools.partial(ConditionalEmbedding, self.num_classes, x.shape[-1])
+            if condition.ndim == 2:
+                scale = 1.0 + embed(self.caption_init, name='scale')(condition)
+                shift = embed(self.caption_init, name='shift')(condition)
+            else:
+                scale = embed(self.scale_init, name='scale')(condition)
+                shift = embed(nn.initializers.zeros, name='shift')(condition)
+            y = y * scale[:, None, None] + shift[:, None, None]
+        return y.astype(x.dtype)
+
+    def _unconditional(self, x: jax.Array, *, affine: bool) -> nn.BatchNorm | nn.GroupNorm:
+        """Return the layer of flax for a map [B, H, W, C], with a scale and a bias if `affine`."""
+        options = {
+            'epsilon': self.epsilon,
+            'use_scale': affine,
+            'use_bias': affine,
+            'scale_init': self.scale_init,
+            # The fast variance, E[x^2] - E[x]^2, makes a training step 2 to 3% faster on a CPU at
+            # full width, but its result is off by 2.6% if a channel's mean is 1,000 standard
+            # deviations.
+            'use_fast_variance': False,
+        }
+        if self.kind == 'batch':
+            return nn.BatchNorm(self.use_running_average, momentum=self.momentum, **options)
+        channels = x.shape[-1]
+        groups = {'layer': 1, 'group': num_groups(channels), 'instance': channels}[self.kind]
         if x[0].size == groups:
             raise UserError(
-                f'norm={net.norm!r} sets a map of {x.shape[1]}x{x.shape[2]} pixels and {channels} '
-                f'channels to zero ({type(net).__name__}, {name}): use another norm or a larger '
-                'map (base_size, strides, width)'
+                f'norm={self.kind!r} sets a map of {x.shape[1]}x{x.shape[2]} pixels and {channels} '
+                f'channels to zero ({_network(self)}, {"/".join(self.path)}): use another norm or '
+                'a larger map (base_size, strides, width)'
             )
-        x = nn.GroupNorm(groups, epsilon=net.norm_epsilon, **options, name=name)(x)
-    if condition is not None:
-        is_caption = condition.ndim == 2  # The linear map of an embedding is added to 1.
-        inits = {
-            'scale': jitter if is_caption else scale_init,
-            'shift': jitter if is_caption else nn.initializers.zeros,
-        }
-        scale, shift = (
-            conditioning.embed(net, condition, channels, init, f'{name}_{part}')
-            for part, init in inits.items()
-        )
-        scale = 1.0 + scale if is_caption else scale
-        x = x * scale[:, None, None] + shift[:, None, None]
-    return x.astype(net.dtype)
+        return nn.GroupNorm(groups, **options)
 
 
 def num_groups(channels: int) -> int:
     """Return the number of groups of 'group': up to 32, with at least four channels each."""
     valid = (n for n in _GROUPS if channels % n == 0 and channels >= _MIN_GROUP_CHANNELS * n)
     return next(valid, 1)
+
+
+def normal_around_one(stddev: float) -> Initializer:
+    """Return an initializer of scales, N(1, stddev)."""
+    noise = nn.initializers.normal(stddev)
+    return lambda key, shape, dtype=jnp.float32: 1.0 + noise(key, shape, dtype)
+
+
+def _network(module: nn.Module) -> str:
+    """Return the class name of the outermost module."""
+    parent = module.parent
+    return _network(parent) if isinstance(parent, nn.Module) else type(module).__name__

@@ -1,6 +1,7 @@
 """Matrix products on CPUs with operands rounded to bfloat16."""
 
 import functools
+import math
 import pathlib
 
 import jax
@@ -16,18 +17,22 @@ def cpu_multiplies_bfloat16() -> bool:
     These are AMX and AVX512-BF16, as listed by Linux. Without them, XLA computes such products more
     slowly than those of float32.
     """
+    return has_cpu_flag('amx_bf16') or has_cpu_flag('avx512_bf16')
+
+
+def has_cpu_flag(flag: str) -> bool:
+    """Return whether Linux lists a flag of the CPU; False on other systems."""
     try:
-        cpu = _CPU_INFO.read_text()
-    except OSError:  # Not Linux.
+        return flag in _CPU_INFO.read_text().split()
+    except OSError:
         return False
-    return not {'amx_bf16', 'avx512_bf16'}.isdisjoint(cpu.split())
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
 def einsum(
     subscripts: str, operand_dtype: jax.typing.DTypeLike, left: jax.Array, right: jax.Array
 ) -> jax.Array:
-    """Compute `jnp.einsum` of two arrays after rounding them to `operand_dtype`.
+    """Compute `jnp.einsum` of two matrices after rounding them to `operand_dtype`.
 
     Sums and the result keep the dtype of the arrays. Gradients of every order are also such
     products. JAX's own gradient would multiply the unrounded cotangent and transpose it first,
@@ -35,17 +40,38 @@ def einsum(
     supported.
 
     Args:
-        subscripts: Subscripts, e.g. 'mk,kn->mn'. Each index occurs in two or all of the terms.
+        subscripts: Subscripts, e.g. 'mk,kn->mn'. Each index occurs in two of the terms.
         operand_dtype: Data type of the product's operands, e.g. bfloat16.
         left: First operand, with a dtype of at least 32 bits.
         right: Second operand, of the same dtype.
     """
-    return jnp.einsum(
-        subscripts,
-        left.astype(operand_dtype),
-        right.astype(operand_dtype),
-        preferred_element_type=left.dtype,
-    )
+    sum_dtype = left.dtype
+    left, right = left.astype(operand_dtype), right.astype(operand_dtype)
+    operands, result = subscripts.split('->')
+    left_term, right_term = operands.split(',')
+    if left.dtype != sum_dtype and left_term[0] == right_term[0]:
+        if result[0] == right_term[1]:
+            left, right = right, left
+        return _sum_over_rows(left, right, sum_dtype)
+    return jnp.einsum(subscripts, left, right, preferred_element_type=sum_dtype)
+
+
+def _sum_over_rows(left: jax.Array, right: jax.Array, sum_dtype: jax.typing.DTypeLike) -> jax.Array:
+    """Compute left.T @ right; XLA on CPUs would compute this in float32, several times slower.
+
+    Either `left` is transposed, or `right` and the result, whichever moves fewer elements.
+    """
+    dot = functools.partial(jnp.dot, preferred_element_type=sum_dtype)
+    if left.size <= right.size + left.shape[1] * right.shape[1]:
+        return dot(_transpose(left), right)
+    return _transpose(dot(_transpose(right), left))
+
+
+def _transpose(x: jax.Array) -> jax.Array:
+    """Transpose a matrix in a form that XLA does not merge with a product."""
+    rows, columns = x.shape
+    factor = math.gcd(rows, 2)
+    return x.reshape(rows // factor, factor, columns).transpose(2, 0, 1).reshape(columns, rows)
 
 
 def _forward(

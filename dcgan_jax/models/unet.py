@@ -1,47 +1,47 @@
 """U-Net generator from images to images."""
 
+import functools
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from dcgan_jax.models import blocks, layers
-from dcgan_jax.models.norms import normalize
+from dcgan_jax.models.layers import Activation, ModuleDef
 
 
 class UNet(nn.Module):
     """U-Net (Ronneberger et al. 2015, arXiv:1505.04597) that predicts a residual.
 
-    The fields are a subset of those of `Generator`. `features` and `strides` describe the
-    downsampling path; the upsampling path mirrors it, with skip connections (Isola et al. 2017,
-    arXiv:1611.07004). The last stride is that of the output convolution and must be 1; this
-    convolution has no spectral normalization. With strides of 1 the network is a plain CNN.
+    `features` and `strides` describe the downsampling path; the upsampling path mirrors it, with
+    skip connections (Isola et al. 2017, arXiv:1611.07004). With strides of 1 the network is a plain
+    CNN.
 
     Attributes:
         out_channels: Number of image channels.
+        features: Output channels of each stage of the downsampling path.
+        kernel_sizes: Kernel sizes of each stage and of the output convolution.
+        strides: 1 or 2 for each stage, and 1 for the output convolution.
+        conv: Convolution of the downsampling path; see `layers.Conv`.
+        conv_transpose: Convolution of the upsampling path; see `layers.ConvTranspose`.
+        image_conv: Output convolution; see `layers.Conv`.
+        norm: Normalization after every convolution but the last; see `norms.Norm`.
+        act: Activation.
+        dtype: Data type of the computation; parameters and statistics are float32.
+        num_conditions: Always 0, because the network is unconditional.
     """
 
     out_channels: int
     features: tuple[int, ...]
-    strides: tuple[int, ...]
-    kernel_size: int
     kernel_sizes: tuple[int, ...]
-    branches: tuple[int, ...]
-    norm: str
-    norm_momentum: float
-    norm_epsilon: float
-    activation: str
-    leaky_slope: float
-    use_bias: bool
-    weight_init: str
-    weight_stddev: float
-    spectral_norm: bool
-    width: float
-    num_conditions: int = 0
-    caption_size: int = 0
-    conv_impl: str = 'auto'
+    strides: tuple[int, ...]
+    conv: ModuleDef
+    conv_transpose: ModuleDef
+    image_conv: ModuleDef
+    norm: ModuleDef
+    act: Activation
     dtype: Any = jnp.float32
+    num_conditions: int = 0
 
     @nn.compact
     def __call__(
@@ -60,37 +60,20 @@ class UNet(nn.Module):
             Values outside of [-1, 1] are not clipped, so that gradients reach them.
         """
         del labels
-        x = inputs.astype(self.dtype)
-        skips, channels = [], [blocks.scale_channels(self, features) for features in self.features]
-        for index, features in enumerate(channels):
+        norm = functools.partial(self.norm, use_running_average=not train)
+        *stages, (image_kernel_size, image_stride) = zip(
+            self.kernel_sizes, self.strides, strict=True
+        )
+        x, skips = inputs.astype(self.dtype), []
+        for index, (features, stage) in enumerate(zip(self.features, stages, strict=True)):
             skips.append(x)
-            x = self._stage(layers.Conv, x, features, index, f'down_{index}', train=train)
-        for index in reversed(range(len(channels))):
-            features = channels[max(index - 1, 0)]
-            x = self._stage(layers.ConvTranspose, x, features, index, f'up_{index}', train=train)
+            x = self.conv(features, *stage, name=f'down_{index}_conv')(x)
+            x = self.act(norm(name=f'down_{index}_norm')(x))
+        for index, stage in reversed(list(enumerate(stages))):
+            features = self.features[max(index - 1, 0)]
+            x = self.conv_transpose(features, *stage, name=f'up_{index}_conv')(x)
+            x = self.act(norm(name=f'up_{index}_norm')(x))
             x = jnp.concatenate([x, skips[index]], axis=-1)
-        x = layers.Conv(
-            self.out_channels,
-            blocks.kernel_size(self, len(channels)),
-            1,
-            use_bias=self.use_bias,
-            dtype=self.dtype,
-            kernel_init=nn.initializers.zeros,  # The initial output is the input.
-            conv_impl=self.conv_impl,
-            name='image',
-        )(x)
+        x = self.image_conv(self.out_channels, image_kernel_size, image_stride, name='image')(x)
         known, mask = inputs[..., :-1], inputs[..., -1:]
         return known + mask * x.astype(jnp.float32)
-
-    def _stage(
-        self, layer: Any, x: jax.Array, features: int, index: int, name: str, *, train: bool
-    ) -> jax.Array:
-        size, stride = blocks.kernel_size(self, index), self.strides[index]
-        x = blocks.convolve(self, layer, x, features, size, stride, f'{name}_conv')
-        x = normalize(self, x, None, train=train, name=f'{name}_norm')
-        return nn.relu(x) if self.activation == 'relu' else nn.leaky_relu(x, self.leaky_slope)
-
-
-def fields(generator: dict[str, Any]) -> dict[str, Any]:
-    """Return the fields of `config.generator` that a UNet has."""
-    return {name: value for name, value in generator.items() if name in UNet.__annotations__}

@@ -1,5 +1,6 @@
 """`--mode=explain`: visualize the discriminator's filters and ablate the generator's channels."""
 
+import functools
 import json
 import re
 from typing import Any
@@ -8,7 +9,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from etils import epath
-from flax import linen as nn
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
@@ -16,7 +16,8 @@ from dcgan_jax import run_dir
 from dcgan_jax.data import images, sources
 from dcgan_jax.data.input_pipeline import load_split
 from dcgan_jax.data.sources import ImageSource
-from dcgan_jax.models import Discriminator, Networks
+from dcgan_jax.models import Networks
+from dcgan_jax.models.layers import Activation
 from dcgan_jax.runtime.batching import map_batches
 from dcgan_jax.runtime.errors import UserError
 from dcgan_jax.runtime.files import write_atomic
@@ -33,7 +34,7 @@ _GROUPS = 8  # Groups of channels that are ablated, one group at a time.
 _GROUP_FRACTION = 32  # A group is one channel in 32: ablating a single one of 512 has no effect.
 _CANDIDATES = 5_000  # Training images among which maximally activating ones are searched.
 _BATCH_SIZE = 100
-_FIRST_STAGE = re.compile(r'(conv_0|block_0_(conv_0|shortcut))(_branch_\d+)?')
+_FIRST_STAGE = re.compile(r'(conv_0|block_0/(conv_0|shortcut))(/branch_\d+)?/kernel')
 
 
 def run(options: TaskOptions) -> str:
@@ -110,29 +111,24 @@ def classify(
     }
 
 
-@jax.custom_vjp
-def guided_leaky_relu(x: jax.Array, slope: float) -> jax.Array:
-    """LeakyReLU with guided backpropagation: only positive gradients of active units pass."""
-    return nn.leaky_relu(x, slope)
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def guided(act: Activation, x: jax.Array) -> jax.Array:
+    """Apply an activation with guided backpropagation (Springenberg et al. 2014, arXiv:1412.6806).
+
+    Only positive gradients of active units pass.
+    """
+    return act(x)
 
 
-def _guided_forward(x: jax.Array, slope: float) -> tuple[jax.Array, jax.Array]:
-    return guided_leaky_relu(x, slope), x
+def _guided_forward(act: Activation, x: jax.Array) -> tuple[jax.Array, jax.Array]:
+    return act(x), x
 
 
-def _guided_backward(x: jax.Array, gradient: jax.Array) -> tuple[jax.Array, None]:
-    return jnp.where((x > 0) & (gradient > 0), gradient, jnp.zeros_like(gradient)), None
+def _guided_backward(act: Activation, x: jax.Array, gradient: jax.Array) -> tuple[jax.Array]:
+    return (jnp.where((x > 0) & (gradient > 0), gradient, jnp.zeros_like(gradient)),)
 
 
-guided_leaky_relu.defvjp(_guided_forward, _guided_backward)
-
-
-class GuidedDiscriminator(Discriminator):
-    """A discriminator with guided backpropagation (Springenberg et al. 2014, arXiv:1412.6806)."""
-
-    def activate(self, x: jax.Array) -> jax.Array:
-        """Apply the guided activation."""
-        return guided_leaky_relu(x, self.leaky_slope)
+guided.defvjp(_guided_forward, _guided_backward)
 
 
 def draw_filters(networks: Networks, state: GANState, pixels: np.ndarray, out: epath.Path) -> None:
@@ -147,8 +143,7 @@ def draw_filters(networks: Networks, state: GANState, pixels: np.ndarray, out: e
         out: Existing folder.
     """
     discriminator = per_image_discriminator(networks.discriminator)
-    fields = {name: getattr(discriminator, name) for name in Discriminator.__annotations__}
-    module = GuidedDiscriminator(**fields)
+    module = discriminator.clone(act=functools.partial(guided, discriminator.act))
     variables = {'params': state.discriminator.params, **state.discriminator.statistics}
 
     def last_map(real: jax.Array) -> jax.Array:
@@ -221,5 +216,4 @@ def ablate_channels(params: Any, channels: np.ndarray) -> Any:
 
 def _is_first_stage_kernel(path: tuple[Any, ...]) -> bool:
     """Return whether a parameter is a kernel `[k, k, C_in, C_out]` of G's first stage."""
-    first, last = path[0].key, path[-1].key
-    return last == 'kernel' and _FIRST_STAGE.fullmatch(first) is not None
+    return _FIRST_STAGE.fullmatch('/'.join(part.key for part in path)) is not None

@@ -46,10 +46,10 @@ class LatentExplorer(NamedTuple):
         """Generate images, uint8 `[N, H, W, C]`, of the first class or caption trained on."""
         latents = latents.astype(np.float32)
         condition = self.networks.conditioner.default
-        table = self.state.generator.captions.get('table')
-        if table is None:
+        captions = self.state.generator.captions
+        if not captions:
             return self.sampler(self.state, latents, np.full(len(latents), condition, np.int32))
-        caption = np.asarray(table[condition : condition + 1])
+        caption = np.asarray(captions['condition']['table'][condition : condition + 1])
         return self.sampler(self.state, latents, np.zeros(len(latents), np.int32), caption)
 
 
