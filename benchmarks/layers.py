@@ -3,6 +3,10 @@
     python -m benchmarks.layers --layers=conv:16x128:256:k4s2,conv_transpose:8x256:128:k5s1
 
 A layer is KIND:HEIGHTxC_IN:C_OUT:kKsS. Prints one JSON line for each implementation.
+
+    python -m benchmarks.layers --errors --batch_size=4 --layers=conv:8x256:64:k4s2
+
+prints the relative errors (L2) in bfloat16 with respect to float64 instead.
 """
 
 import argparse
@@ -13,6 +17,7 @@ import time
 from collections.abc import Callable
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from benchmarks import measure
@@ -46,6 +51,48 @@ def create_jax(kind: str, conv_impl: str, x: np.ndarray, kernel: np.ndarray, str
     return lambda: jax.block_until_ready(run(*arrays))
 
 
+def errors(layer: str, batch_size: int) -> None:
+    """Print the relative errors (L2) of a layer in bfloat16 with respect to float64.
+
+    The errors are those of the output, of its gradients with respect to images and kernel for a
+    random cotangent, and of the kernel's gradient of the squared gradient of the images.
+    """
+    kind, x, kernel, strides = _draw(layer, batch_size)
+
+    def gradients(conv_impl: str, x: jax.Array, kernel: jax.Array) -> tuple[jax.Array, ...]:
+        function = functools.partial(getattr(conv, kind), strides=strides, conv_impl=conv_impl)
+        y, vjp = jax.vjp(function, x, kernel)
+        cotangent = np.random.default_rng(2).standard_normal(y.shape, np.float32)
+        cotangent = jnp.asarray(cotangent).astype(jnp.bfloat16).astype(y.dtype)
+
+        def squared(kernel: jax.Array) -> jax.Array:
+            x_grad, _ = jax.vjp(function, x, kernel)[1](cotangent)
+            return jnp.sum(x_grad**2)
+
+        return y, *vjp(cotangent), jax.grad(squared)(kernel)
+
+    rounded = [jnp.asarray(array).astype(jnp.bfloat16) for array in (x, kernel)]
+    with jax.enable_x64(True):
+        wide = [jnp.asarray(np.asarray(array, np.float64)) for array in rounded]
+        expected = [
+            np.asarray(array) for array in jax.jit(gradients, static_argnums=0)('xla', *wide)
+        ]
+    for name in ('matmul', 'xla'):
+        actual = jax.jit(gradients, static_argnums=0)(name, *rounded)
+        relative = [
+            float(np.linalg.norm(np.asarray(a, np.float64) - e) / np.linalg.norm(e))
+            for a, e in zip(actual, expected, strict=True)
+        ]
+        names = 'output', 'gradient_of_images', 'gradient_of_kernel', 'second_order'
+        measure.report(
+            'layer_errors',
+            layer=layer,
+            batch_size=batch_size,
+            how=name,
+            errors=dict(zip(names, relative, strict=True)),
+        )
+
+
 def create_pytorch(kind: str, x: np.ndarray, kernel: np.ndarray, strides: int) -> Run:
     """Return the same computation in eager PyTorch."""
     k = kernel.shape[0]
@@ -68,8 +115,8 @@ def create_pytorch(kind: str, x: np.ndarray, kernel: np.ndarray, strides: int) -
     return run
 
 
-def time_layer(layer: str, batch_size: int, repeats: int) -> None:
-    """Time all implementations of a layer in turn; print one JSON line each.
+def _draw(layer: str, batch_size: int) -> tuple[str, np.ndarray, np.ndarray, int]:
+    """Return the kind of a layer, random images `[N, H, W, C_in]`, a kernel, and the stride.
 
     Raises:
         ValueError: If the layer is not of the form KIND:HEIGHTxC_IN:C_OUT:kKsS.
@@ -77,10 +124,17 @@ def time_layer(layer: str, batch_size: int, repeats: int) -> None:
     match = _PATTERN.fullmatch(layer)
     if not match:
         raise ValueError(f'A layer must be like conv:16x128:256:k4s2, got {layer!r}.')
-    kind, (size, inputs, outputs, k, strides) = match[1], map(int, match.groups()[1:])
+    size, inputs, outputs, k, strides = map(int, match.groups()[1:])
     rng = np.random.default_rng(0)
     x = rng.standard_normal((batch_size, size, size, inputs), np.float32)
     kernel = rng.standard_normal((k, k, inputs, outputs), np.float32)
+    return match[1], x, kernel, strides
+
+
+def time_layer(layer: str, batch_size: int, repeats: int) -> None:
+    """Time all implementations of a layer in turn; print one JSON line each."""
+    kind, x, kernel, strides = _draw(layer, batch_size)
+    k, size, (inputs, outputs) = len(kernel), x.shape[1], kernel.shape[2:]
     runs = {name: create_jax(kind, name, x, kernel, strides) for name in ('matmul', 'xla')}
     if torch and (k % 2 or strides == 2):  # PyTorch's padding is symmetric.
         torch.set_num_threads(os.cpu_count())
@@ -112,9 +166,13 @@ def main() -> None:
     parser.add_argument('--layers', default=LAYERS)
     parser.add_argument('--batch_size', type=int, default=128)
     parser.add_argument('--repeats', type=int, default=7)
+    parser.add_argument('--errors', action='store_true', help='errors in bfloat16, not times')
     flags = parser.parse_args()
     for layer in flags.layers.split(','):
-        time_layer(layer, flags.batch_size, flags.repeats)
+        if flags.errors:
+            errors(layer, flags.batch_size)
+        else:
+            time_layer(layer, flags.batch_size, flags.repeats)
 
 
 if __name__ == '__main__':

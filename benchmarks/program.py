@@ -16,7 +16,7 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from dcgan_jax import models, parallel, train_state
-from dcgan_jax.data.sources import Examples
+from dcgan_jax.data.image_source import Examples
 from dcgan_jax.models import Networks
 from dcgan_jax.runtime import sharding
 from dcgan_jax.train_state import GANState

@@ -27,7 +27,7 @@ from benchmarks import measure, program
 from dcgan_jax import config as config_lib
 from dcgan_jax import models, parallel, train_state
 from dcgan_jax.data import images, input_pipeline, sources
-from dcgan_jax.data.sources import ImageSource
+from dcgan_jax.data.image_source import ImageSource
 from dcgan_jax.evaluation import SampleScorer
 from dcgan_jax.models import Networks
 from dcgan_jax.runtime import sharding

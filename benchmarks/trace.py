@@ -72,7 +72,7 @@ def main() -> None:
         changes=flags.set,
         dtype=config.dtype,
         milliseconds_per_step=round(duration / steps / 1e6, 4),
-        busy_share=round(busy / duration, 4) if duration else None,
+        busy_fraction=round(busy / duration, 4) if duration else None,
         longest_ms_per_step={
             name: round(ns / steps / 1e6, 4) for name, ns in total.most_common(20)
         },

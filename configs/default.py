@@ -28,7 +28,7 @@ from dcgan_jax.config_types import (
     Stride,
     Text,
 )  # fmt: skip
-from dcgan_jax.data import captions, corrupt_records, degradations, input_pipeline
+from dcgan_jax.data import captions, corrupt_records, degradations, image_files, input_pipeline
 from dcgan_jax.metrics import registry
 from dcgan_jax.models import blocks, conv, layers, norms
 from dcgan_jax.runtime import nonfinite
@@ -39,14 +39,18 @@ class Data(Group):
 
     # Training split, for example 'train' or (STL-10) 'unlabelled'.
     split: NonEmptyText = 'train'
-    # Indices of the classes to train on; (): all.
-    classes: tuple[Count, ...] = ()
+    # Classes to train on, e.g. ('cat', 'dog'); (): all. Integers are indices; strings are names or,
+    # if no class has that name, indices.
+    classes: tuple[Count | NonEmptyText, ...] = ()
     # 'device' (one array in device memory), 'stream', or 'auto' (by size).
     placement: Annotated[Literal[*input_pipeline.PLACEMENTS], CHANGEABLE] = 'auto'
     # Largest split, in bytes, that 'auto' places on the device.
     device_limit_bytes: Annotated[int, Interval(ge=0, le=2**63 - 1), CHANGEABLE] = 2**30
     # Side to which the central square of each image is resized; 0: images are used as stored.
     image_size: Annotated[int, Interval(ge=0, le=4096)] = 0
+    # Largest allowed number of pixels of an image file in a folder, as a protection against
+    # decompression bombs. Pillow's own limit is 178,956,970.
+    max_pixels: Annotated[int, Interval(ge=1, le=178_956_970), CHANGEABLE] = image_files.MAX_PIXELS
     # On unreadable records: 'stop', or 'skip' to use the next one.
     on_corrupt: Annotated[Literal[*corrupt_records.CHOICES], CHANGEABLE] = 'stop'
 
@@ -309,6 +313,11 @@ class Config(Group):
     seed: Annotated[int, Interval(ge=0, le=2**32 - 1)] = 0
     # Number of training steps (updates of G).
     num_steps: Annotated[Count, CHANGEABLE] = 50_000
+    # Folder of a run of the same architecture, whose last checkpoint initializes both networks and
+    # the EMA; '': random initialization. --init_from=DIR is short for --config.init_from=DIR.
+    init_from: Text = ''
+    # Whether to also initialize the optimizers' moments from that checkpoint.
+    init_optimizer: bool = False
     # Images per update over all devices.
     batch_size: Annotated[int, Interval(ge=1, le=2**20)] = 128
     # Updates per compiled call; 0: 1 on CPUs, 50 on GPUs and TPUs.

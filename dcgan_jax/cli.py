@@ -1,5 +1,6 @@
 """Command line interface: flags and modes."""
 
+import dataclasses
 import importlib
 import os
 import sys
@@ -22,6 +23,7 @@ MODES = (
 # Modes that support a flag, for flags that are not supported by all modes.
 _MODES_OF_FLAG = {
     'images': ('evaluate', 'super_resolve', 'inpaint', 'translate', 'detect_anomalies'),
+    'init_from': ('train',),
     'mask': ('inpaint',),
     'classes': ('sample',),
     'prompt': ('sample',),
@@ -33,7 +35,10 @@ _NOT_WITH_IMAGES = {'evaluate': ('num', 'seed', 'checkpoint')}
 _CONFIG = config_flags.DEFINE_config_file(
     'config', None, 'Config file of the run. Override fields with --config.FIELD=VALUE.'
 )
-_WORKDIR = flags.DEFINE_string('workdir', None, 'Folder of the run, which resumes if it exists.')
+_WORKDIR = flags.DEFINE_string('workdir', None, 'Folder of the run. An existing run is resumed.')
+_INIT_FROM = flags.DEFINE_string(
+    'init_from', None, 'Folder of another run to initialize a new run from (config.init_from).'
+)
 _MODE = flags.DEFINE_enum('mode', 'train', MODES, 'Task to run.')
 _OUT = flags.DEFINE_string('out', None, 'Folder for results. Defaults to a folder in --workdir.')
 _NUM = flags.DEFINE_integer(
@@ -72,10 +77,7 @@ _DISTRIBUTED = flags.DEFINE_bool(
     'distributed', False, 'Detect the processes of the run on Cloud TPU, SLURM or Open MPI.'
 )
 _CHECKPOINT = flags.DEFINE_enum(
-    'checkpoint',
-    'latest',
-    ['latest', 'best'],
-    "Checkpoint to use; config.evaluation.best selects 'best'.",
+    'checkpoint', 'latest', ['latest', 'best'], 'Checkpoint to use, see config.evaluation.best.'
 )
 
 
@@ -101,6 +103,8 @@ def _train() -> str:
     from dcgan_jax.runtime import multihost
 
     config = _config()
+    if _INIT_FROM.value is not None:
+        config.init_from = _INIT_FROM.value
     if _is_distributed():
         multihost.initialize(_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value)
     state = training.train_and_evaluate(config, _WORKDIR.value)
@@ -110,9 +114,9 @@ def _train() -> str:
 def _run_task() -> str:
     from dcgan_jax.tasks.options import TaskOptions
 
-    names = 'workdir', 'out', 'num', 'seed', 'checkpoint', *_MODES_OF_FLAG
-    options = {name: flags.FLAGS[name].value for name in names}
     config = None if _CONFIG.value is None else _config()
+    names = [field.name for field in dataclasses.fields(TaskOptions) if field.name != 'config']
+    options = {name: flags.FLAGS[name].value for name in names}
     task = importlib.import_module(f'dcgan_jax.tasks.{_MODE.value}')
     return task.run(TaskOptions(config=config, **options))
 
@@ -136,7 +140,10 @@ def _check_flags() -> None:
         instead = ', or --config to evaluate only --images' if _IMAGES.value else ''
         raise UserError(f'--workdir is missing: pass the folder of the run{instead}')
     if _is_distributed() and mode != 'train':
-        raise UserError(f'--mode={mode} runs in one process: remove the flags for several')
+        raise UserError(
+            f'--mode={mode} runs in a single process: remove --distributed, --coordinator_address, '
+            '--num_processes and --process_id'
+        )
 
 
 def _config() -> ConfigDict:

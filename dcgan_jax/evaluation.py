@@ -10,7 +10,7 @@ from tqdm import tqdm
 
 from dcgan_jax import run_dir
 from dcgan_jax.data import degradations, input_pipeline
-from dcgan_jax.data.sources import ImageSource
+from dcgan_jax.data.image_source import ImageSource
 from dcgan_jax.metrics import evaluator
 from dcgan_jax.metrics.evaluator import Evaluation, Evaluator
 from dcgan_jax.metrics.registry import SMALLER_IS_BETTER
@@ -110,7 +110,7 @@ class TrainingEvaluator:
         self._config = config.evaluation
         self._scorer, self._workdir, self._writer, self._best = scorer, workdir, writer, best
         self._watcher = watcher
-        best_result = best.latest_metadata().get('best')
+        best_result = checkpoint.latest_metadata(workdir, checkpoint.BEST_FOLDER).get('best')
         self._best_result = best_result if _is_valid(best_result) else None
 
     def evaluate_if_missing(self, state: GANState) -> None:

@@ -1,7 +1,7 @@
 """Exit codes of the command line.
 
-0: success. 1: an error. 2: a mistake of the user, with one line on stderr. 130 and 143: stopped by
-SIGINT or SIGTERM.
+0: success. 1: an error. 2: a user error (`UserError`), reported in one line on stderr. 130 and 143:
+stopped by SIGINT and SIGTERM.
 """
 
 import contextlib
@@ -35,7 +35,7 @@ def handle_errors() -> Iterator[None]:
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
-        exit_with_error(f'{error}: free some space, then resume with the same command', 1)
+        exit_with_error(f'{error}: free some space, then rerun the same command to resume', 1)
     except RuntimeError as error:  # A base class of JAX's error; JAX is not imported for --help.
         if not str(error).startswith('RESOURCE_EXHAUSTED'):
             raise

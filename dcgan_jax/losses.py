@@ -81,13 +81,13 @@ def least_squares_generator(real_logits: jax.Array | None, fake_logits: jax.Arra
 def wasserstein_discriminator(real_logits: jax.Array, fake_logits: jax.Array) -> jax.Array:
     """Compute E[D(G(z))] - E[D(x)] (Arjovsky et al. 2017, arXiv:1701.07875, eq. 2).
 
-    D must be Lipschitz: use the penalty `wgan_gp` or spectral normalization.
+    D must be Lipschitz continuous: use the penalty `wgan_gp` or spectral normalization.
     """
     return jnp.mean(fake_logits.astype(jnp.float32)) - jnp.mean(real_logits.astype(jnp.float32))
 
 
 def wasserstein_generator(real_logits: jax.Array | None, fake_logits: jax.Array) -> jax.Array:
-    """Compute -E[D(G(z))] (Arjovsky et al. 2017, eq. 2), also the generator's hinge loss."""
+    """Compute -E[D(G(z))] (Arjovsky et al. 2017, eq. 2); it is also G's hinge loss."""
     del real_logits
     return -jnp.mean(fake_logits.astype(jnp.float32))
 
@@ -101,7 +101,8 @@ def hinge_discriminator(real_logits: jax.Array, fake_logits: jax.Array) -> jax.A
 def relativistic_discriminator(real_logits: jax.Array, fake_logits: jax.Array) -> jax.Array:
     """Compute E[softplus(D(G(z)) - D(x))] over pairs (Jolicoeur-Martineau 2018, arXiv:1807.00734).
 
-    It needs the penalties R1 and R2 to converge (Huang et al. 2024, arXiv:2501.05441, section 2).
+    Training only converges with the penalties R1 and R2 (Huang et al. 2024, arXiv:2501.05441,
+    section 2).
     """
     return jnp.mean(
         jax.nn.softplus(fake_logits.astype(jnp.float32) - real_logits.astype(jnp.float32))
@@ -120,7 +121,7 @@ def content(fake: jax.Array, real: jax.Array, norm: str) -> jax.Array:
 
 
 def feature_matching(real: list[jax.Array], fake: list[jax.Array]) -> jax.Array:
-    """Compute the mean of |D_i(x) - D_i(G(x))|, then the mean over D's stages i.
+    """Compute the mean over D's stages i of the mean of |D_i(x) - D_i(G(x))|.
 
     See Wang et al. 2018, arXiv:1711.11585, eq. 4. The feature maps are `[B, h, w, c]`.
     """
@@ -153,7 +154,7 @@ LOSSES = {
 
 
 def create(config: ConfigDict) -> AdversarialLoss:
-    """Return the losses of `config.loss`."""
+    """Return the adversarial losses of `config`, the group `loss` of the run's config."""
     loss = LOSSES[config.name]
     if not loss.has_real_label:
         return loss

@@ -9,7 +9,7 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from dcgan_jax.data import images
-from dcgan_jax.data.sources import Examples
+from dcgan_jax.data.image_source import Examples
 from dcgan_jax.runtime import nonfinite, sharding
 from dcgan_jax.runtime.prng import Purpose, purpose_key
 from dcgan_jax.train_state import GANState, NetworkState

@@ -1,10 +1,9 @@
 """Folder of a run (workdir) and its description `config.json`."""
 
 import contextlib
-import fcntl
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from absl import logging
@@ -14,15 +13,20 @@ from ml_collections import ConfigDict
 from dcgan_jax import config as config_lib
 from dcgan_jax.config_types import Group, Side, Text
 from dcgan_jax.runtime import checkpoint, nonfinite
-from dcgan_jax.runtime.errors import UserError
-from dcgan_jax.runtime.files import in_bucket, resolve_path, write_atomic
+from dcgan_jax.runtime.errors import TrainingError, UserError
+from dcgan_jax.runtime.files import absolute, in_bucket, resolve_path, write_atomic
+
+try:
+    import fcntl
+except ImportError as error:
+    raise UserError('Windows is not supported: use Linux, macOS or WSL 2') from error
 
 CONFIG_FILE = 'config.json'
 LOCK_FILE = '.lock'
 SAMPLES_FOLDER = 'samples'
 EVALUATIONS_FOLDER = 'evaluation'
 _FILES = (CONFIG_FILE, LOCK_FILE, nonfinite.FILE)
-_FOLDERS = (
+FOLDERS = (
     checkpoint.FOLDER, checkpoint.BEST_FOLDER, checkpoint.DAMAGED_FOLDER, SAMPLES_FOLDER,
     EVALUATIONS_FOLDER,
 )  # fmt: skip
@@ -34,6 +38,7 @@ class _Description(Group):
     config: dict[str, Any]
     image_shape: tuple[Side, Side, Side]
     class_names: tuple[Text, ...]
+    data: dict[str, int | str]
 
 
 class Run(NamedTuple):
@@ -43,11 +48,13 @@ class Run(NamedTuple):
         config: The run's `ConfigDict` (see `configs/default.py`).
         image_shape: Shape (H, W, C) of the training images.
         class_names: Names of the data set's classes by label; empty without labels.
+        data: Identity of the data set, see `ImageSource.identity`.
     """
 
     config: ConfigDict
     image_shape: tuple[int, int, int]
     class_names: tuple[str, ...] = ()
+    data: Mapping[str, int | str] = {}
 
     @property
     def num_classes(self) -> int:
@@ -67,7 +74,14 @@ def folder(path: epath.PathLike, flag: str = '--workdir') -> epath.Path:
     """
     if not os.fspath(path):
         raise UserError(f'{flag} is empty: pass the path of a folder')
-    return resolve_path(path, flag)
+    resolved = resolve_path(path, flag)
+    parts = () if in_bucket(resolved) else absolute(resolved).parts
+    if any('\\' in part or part.endswith(':') for part in parts):
+        raise UserError(
+            f'{flag}={resolved}: checkpoints cannot be written below a folder whose name has a '
+            'backslash or ends in a colon: use another folder'
+        )
+    return resolved
 
 
 def check_writable(workdir: epath.PathLike, flag: str = '--workdir') -> epath.Path:
@@ -103,47 +117,98 @@ def check_writable(workdir: epath.PathLike, flag: str = '--workdir') -> epath.Pa
     return workdir
 
 
-def check_free(workdir: epath.Path, run: Run) -> None:
-    """Check that `workdir` contains no run or this run, without writing anything.
+def presence_check(workdir: epath.Path) -> Callable[[], None]:
+    """Return a function that raises `TrainingError` if `workdir` is removed after this call.
+
+    Object stores (`gs://`) are not checked.
+    """
+    if in_bucket(workdir):
+        return lambda: None
+    before = os.stat(workdir)
+
+    def check() -> None:
+        try:
+            is_same = os.path.samestat(os.stat(workdir), before)
+        except FileNotFoundError:
+            is_same = False
+        if not is_same:
+            raise TrainingError(
+                f'{workdir} was removed or replaced during the run, with its checkpoints: training '
+                'stopped; start the run again'
+            )
+
+    return check
+
+
+def check_free(workdir: epath.Path, run: Run) -> Run:
+    """Check that `workdir` contains either no run or this run, without writing anything.
 
     Args:
         workdir: Folder of the run.
         run: The run to start or resume.
 
+    Returns:
+        The run; if it is resumed, with the identity of the data set that it was started on.
+
     Raises:
         UserError: If `workdir` contains a run with another config, or other types of files in place
             of a run's files.
     """
-    for name in _FOLDERS + _FILES:
+    for name in FOLDERS + _FILES:
         path = workdir / name
         # epath.Path.is_file is also true for pipes.
-        is_valid = os.path.isdir(path) if name in _FOLDERS else os.path.isfile(path)
+        is_valid = os.path.isdir(path) if name in FOLDERS else os.path.isfile(path)
         if os.path.lexists(path) and not is_valid:
-            kind = 'folder' if name in _FOLDERS else 'file'
+            kind = 'folder' if name in FOLDERS else 'file'
             raise UserError(f'{path} is not a {kind} (or is a dangling link): move it elsewhere')
-    if (workdir / CONFIG_FILE).exists():
-        before = read(workdir)
-        changed = config_lib.differences(before.config, run.config)
-        if before.image_shape != run.image_shape:
-            changed.append(f'image shape: {before.image_shape} -> {run.image_shape}')
-        if changed:
-            raise UserError(
-                f'{workdir} contains a run with another config ({"; ".join(changed)}): '
-                'use another --workdir, or pass the config of the run to resume it'
-            )
-    elif (workdir / checkpoint.FOLDER).exists():
+    if not (workdir / CONFIG_FILE).exists() and not (workdir / checkpoint.FOLDER).exists():
+        return run
+    before = read(workdir)
+    changed = config_lib.differences(before.config, run.config)
+    if before.image_shape != run.image_shape:
+        changed.append(f'image shape: {before.image_shape} -> {run.image_shape}')
+    if changed:
         raise UserError(
-            f'{workdir} contains checkpoints but no {CONFIG_FILE}: use another --workdir'
+            f'{workdir} contains a run with another config ({"; ".join(changed)}): '
+            'use another --workdir, or pass the config of the run to resume it'
         )
+    check_data(before, run.class_names, run.data)
+    return run._replace(data=before.data)
 
 
-def enter(workdir: epath.Path, run: Run) -> None:
-    """Write `config.json`, after `check_free`; call it within `lock`.
+def check_data(run: Run, class_names: tuple[str, ...], data: Mapping[str, int | str]) -> None:
+    """Compare a data set with the one that the run was trained on; log a warning if they differ.
+
+    Args:
+        run: The run.
+        class_names: Names of the data set's classes by label.
+        data: Identity of the data set, see `ImageSource.identity`.
 
     Raises:
-        UserError: See `check_free`.
+        UserError: If the run uses classes and they differ from those of the data set.
     """
-    check_free(workdir, run)
+    uses_classes = run.config.conditional or run.config.data.classes
+    if uses_classes and class_names != run.class_names:
+        raise UserError(
+            f'the data set has the classes {", ".join(class_names) or "(none)"}, but the run was '
+            f'trained on {", ".join(run.class_names) or "(none)"}: restore the classes, or train '
+            'a new run in another --workdir'
+        )
+    changed = [
+        f'{name}: {run.data.get(name)} -> {data.get(name)}'
+        for name in (run.data | data)
+        if run.data.get(name) != data.get(name)
+    ]
+    if changed:
+        logging.warning('the data set has changed since the run started (%s)', '; '.join(changed))
+
+
+def write(workdir: epath.Path, run: Run) -> None:
+    """Write `config.json`.
+
+    Call this within `lock` and after restoring the state, so that a rejected attempt to resume does
+    not change the file.
+    """
     write_atomic(workdir / CONFIG_FILE, json.dumps(describe(run), indent=2).encode())
 
 
@@ -179,28 +244,41 @@ def describe(run: Run) -> dict[str, Any]:
         'config': run.config.to_dict(),
         'image_shape': run.image_shape,
         'class_names': run.class_names,
+        'data': dict(run.data),
     }
 
 
 def read(workdir: epath.PathLike) -> Run:
-    """Read the description of the run in `workdir`.
+    """Read the description of the run in `workdir`, from `config.json` or the last checkpoint.
 
     Raises:
-        UserError: If `config.json` is missing or damaged, or was written by another version.
+        UserError: If there is no run, or its description is damaged or was written by another
+            version.
     """
     path = epath.Path(workdir) / CONFIG_FILE
-    if not path.exists():
-        raise UserError(
-            f'{workdir} contains no run (no {CONFIG_FILE}): use the --workdir of a training run'
-        )
+    stored = None if path.exists() else _from_checkpoint(workdir)
     try:
-        content = config_lib.with_tuples(json.loads(path.read_text()))
-        description = _Description.model_validate(content)
+        content = json.loads(path.read_text()) if stored is None else stored
+        description = _Description.model_validate(config_lib.with_tuples(content))
         config = ConfigDict(description.config)
         config_lib.validate(config)
     except (OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
         raise UserError(
             f'{path} is damaged or was written by another version ({error}): '
-            'restore it or use another --workdir'
+            'restore it, delete it if the run has a checkpoint, or use another --workdir'
         ) from error
-    return Run(config.lock(), description.image_shape, description.class_names)
+    return Run(config.lock(), description.image_shape, description.class_names, description.data)
+
+
+def _from_checkpoint(workdir: epath.PathLike) -> dict[str, Any]:
+    """Return the description stored in the last checkpoint."""
+    metadata = checkpoint.latest_metadata(workdir)
+    if not metadata:
+        raise UserError(
+            f'{workdir} contains no run (no {CONFIG_FILE} and no checkpoint): use the --workdir of '
+            'a training run'
+        )
+    logging.warning(
+        '%s has no %s: using the description in the last checkpoint', workdir, CONFIG_FILE
+    )
+    return {name: metadata[name] for name in _Description.model_fields if name in metadata}

@@ -12,13 +12,14 @@ from tqdm import tqdm
 from dcgan_jax.data import degradations, images, input_pipeline
 from dcgan_jax.data.conditioner import Conditioner
 from dcgan_jax.data.degradations import sample_latents
-from dcgan_jax.data.sources import Examples, ImageSource
+from dcgan_jax.data.image_source import Examples, ImageSource
 from dcgan_jax.models import Generator, layers
 from dcgan_jax.runtime import sharding
 from dcgan_jax.runtime.prng import Purpose, purpose_key
 from dcgan_jax.train_state import GANState
 
-_POWER_ITERATIONS = 8  # From the singular vectors of the live parameters to those of the EMA.
+MAX_PIXELS = 2**16  # Largest number of pixels in a batch of input images on one device.
+_POWER_ITERATIONS = 8  # Adapt the singular vectors of the current parameters to the EMA.
 
 
 def standing_statistics(
@@ -135,7 +136,7 @@ class Sampler:
         conditions = self._conditioner.conditions
         self.classes = np.asarray(self._conditioner.classes, np.int32)
         mesh = sharding.create_mesh()
-        self._batch_size = -(-config.batch_size // mesh.size) * mesh.size
+        self._num_devices = mesh.size
         self._config = config
         self._latents = _vectorize(lambda key: sample_latents(key, 1, config.latent_dim)[0])
 
@@ -149,7 +150,7 @@ class Sampler:
         def variables(state: GANState, key: jax.Array) -> Any:
             collections = {
                 'params': state.ema_params,
-                # The stored singular vectors are those of the live parameters.
+                # The stored singular vectors are those of the current parameters.
                 'spectral_stats': layers.update_spectral_stats(
                     state.ema_params, state.generator.spectral_stats, _POWER_ITERATIONS
                 ),
@@ -241,13 +242,26 @@ class Sampler:
             variables = variables | {'captions': {'condition': {'table': table}}}
         else:
             labels = self._conditioner.in_turn(labels)
-        for start in range(0, len(latents), self._batch_size):
-            rows = slice(start, start + self._batch_size)
+        size = self._batch_size(latents)
+        for start in range(0, len(latents), size):
+            rows = slice(start, start + size)
             count = len(latents[rows])
-            padding = (0, self._batch_size - count)
+            padding = (0, size - count)
             padded = np.pad(latents[rows], (padding, *[(0, 0)] * (latents.ndim - 1)))
             inputs = (padded, np.pad(labels[rows], padding))
             pixels = self._generate(
                 variables, *(sharding.place(array, self._sharding) for array in inputs)
             )
             yield np.asarray(pixels)[:count]
+
+    def _batch_size(self, latents: np.ndarray) -> int:
+        """Return the size of a batch, a multiple of the number of devices.
+
+        Latents use the training batch size. Input images may be larger than the training images, so
+        their batches are limited to about `MAX_PIXELS` per device.
+        """
+        size = self._config.batch_size
+        if latents.ndim > 2:
+            pixels = latents.shape[1] * latents.shape[2]
+            size = min(max(MAX_PIXELS // pixels, 1) * self._num_devices, len(latents))
+        return -(-size // self._num_devices) * self._num_devices

@@ -26,8 +26,8 @@ class NetworkState(train_state.TrainState):
     Attributes:
         batch_stats: Running statistics of BatchNorm; may be empty.
         spectral_stats: Singular vectors of spectral normalization; may be empty.
-        captions: `condition/table` of caption embeddings, float32 `[captions, size]`; empty without
-            text conditioning.
+        captions: Caption embeddings at `condition/table`, float32 `[num_captions, size]`; empty
+            without text conditioning.
     """
 
     batch_stats: Any

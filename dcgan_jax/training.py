@@ -14,14 +14,23 @@ from ml_collections import ConfigDict
 from tqdm import tqdm
 
 from dcgan_jax import config as config_lib
-from dcgan_jax import models, parallel, run_dir, train_state
-from dcgan_jax.data import captions, images, input_pipeline, sources
+from dcgan_jax import models, parallel, run_dir, train_state, warm_start
+from dcgan_jax.data import captions, classes, image_source, images, input_pipeline, sources
 from dcgan_jax.evaluation import SampleScorer, TrainingEvaluator
 from dcgan_jax.hooks import Call, Hook
 from dcgan_jax.run_dir import Run
-from dcgan_jax.runtime import checkpoint, multihost, nonfinite, preemption, sharding, writers
+from dcgan_jax.runtime import (
+    checkpoint,
+    containment,
+    multihost,
+    nonfinite,
+    preemption,
+    sharding,
+    writers,
+)
 from dcgan_jax.runtime.clu_no_tf import metric_writers, parameter_overview, periodic_actions
 from dcgan_jax.runtime.errors import NonFiniteError, StoppedError
+from dcgan_jax.runtime.files import absolute
 from dcgan_jax.runtime.metric_log import MetricLog
 from dcgan_jax.sampling import Sampler
 from dcgan_jax.train_state import NETWORKS, GANState
@@ -50,7 +59,9 @@ def train_and_evaluate(config: ConfigDict, workdir: epath.PathLike) -> GANState:
     setup = prepare(config, workdir)
     lock = multihost.primary_context(run_dir.lock(setup.workdir))
     with lock, preemption.watch() as watcher:
-        multihost.on_primary(run_dir.enter, setup.workdir, setup.run)
+        # Another process may have started a run in this folder since `prepare`.
+        run = multihost.on_primary(run_dir.check_free, setup.workdir, setup.run)
+        setup = setup._replace(run=run or setup.run)
         while True:
             rollbacks = nonfinite.read_rollbacks(setup.workdir)
             seed = nonfinite.seed_after_rollbacks(config.seed, len(rollbacks))
@@ -80,7 +91,7 @@ class Setup(NamedTuple):
     run: Run
     workdir: epath.Path
     mesh: Mesh
-    source: sources.ImageSource
+    source: image_source.ImageSource
     scorer: SampleScorer | None
     sampler: Sampler
     create: Callable[[], GANState]
@@ -98,17 +109,25 @@ def prepare(config: ConfigDict, workdir: epath.PathLike) -> Setup:
         logging.warning(warning)
     mesh = sharding.create_mesh(config.batch_size)
     workdir = run_dir.folder(workdir)
+    if config.dataset == 'folder':
+        inputs = {'config.data_dir': config.data_dir}
+        containment.check_outside(workdir, '--workdir', inputs, run_dir.FOLDERS)
     multihost.on_primary(run_dir.check_writable, workdir)
     if not (workdir / checkpoint.FOLDER).exists():
         captions.check_installed(config)
     source = sources.open_split(config, config.data.split)
-    run = Run(config, source.image_shape, source.class_names)
+    config = classes.replace_class_names(config, source.class_names)
+    if config.init_from:
+        config.init_from = str(absolute(run_dir.folder(config.init_from, 'config.init_from')))
+    run = Run(config, source.image_shape, source.class_names, source.identity)
     networks = models.build(config, run.image_shape, run.num_classes)
     sampler = Sampler(networks.generator, config)
     create = functools.partial(train_state.create, config, networks, source.image_shape)
     like = parallel.abstract_state(create, mesh)
     scorer = sample_scorer(config, sampler) if config.evaluation.every else None
-    multihost.on_primary(run_dir.check_free, workdir, run)
+    if config.init_from and not (workdir / checkpoint.FOLDER).exists():
+        warm_start.check(run, like, mesh)
+    run = multihost.on_primary(run_dir.check_free, workdir, run) or run
     return Setup(run, workdir, mesh, source, scorer, sampler, create, like)
 
 
@@ -131,6 +150,7 @@ def train(setup: Setup, seed: int, watcher: preemption.PreemptionWatcher) -> GAN
     seeded.seed = seed
     ranges = parallel.CallRanges(start, config.num_steps, parallel.steps_per_call(config))
     split, batches = input_pipeline.create_input_iter(seeded, setup.mesh, setup.source, ranges)
+    multihost.on_primary(run_dir.write, workdir, setup.run)  # State and images are accepted.
     train_call = parallel.train_call(seeded, setup.mesh, setup.like, setup.run.image_shape)
 
     with contextlib.ExitStack() as stack:
@@ -152,6 +172,7 @@ def train(setup: Setup, seed: int, watcher: preemption.PreemptionWatcher) -> GAN
             evaluate = TrainingEvaluator(config, setup.scorer, workdir, writer, best, watcher)
             hooks.append(Hook(evaluate, config.evaluation.every))
         bar = enter(tqdm(total=config.num_steps, initial=start, unit='step', disable=None))
+        check_present = multihost.on_primary(run_dir.presence_check, workdir)
         log = MetricLog(config.batch_size, checkpoints.latest_step, config.max_skipped)
         callbacks = create_callbacks(config, workdir, writer, ranges)
         describe(config, state, writer)
@@ -171,9 +192,9 @@ def train(setup: Setup, seed: int, watcher: preemption.PreemptionWatcher) -> GAN
                     callback(end)
                 stopped = watcher.should_stop() and end < config.num_steps
                 if stopped or call.is_due(config.log_every, config.checkpoint_every):
-                    scalars = (
-                        log.fetch()
-                    )  # Raises NonFiniteError before a non-finite state is saved.
+                    multihost.on_primary(check_present)
+                    # Raises NonFiniteError before a non-finite state is saved.
+                    scalars = log.fetch()
                     writer.write_scalars(end, scalars)
                     bar.set_postfix({name: scalars.get(f'{name}/loss') for name in NETWORKS})
                 with log.paused():
@@ -186,6 +207,8 @@ def train(setup: Setup, seed: int, watcher: preemption.PreemptionWatcher) -> GAN
             stopped = True
             if checkpoints.latest_step() != int(state.step):
                 checkpoints.save(state)
+        if checkpoints.latest_step() is None:  # A run of no steps.
+            checkpoints.save(state)
         has_grid = grid_path(workdir, int(state.step)).exists()
         if not stopped and not multihost.all_true(has_grid):
             grids.draw(state)
@@ -208,6 +231,8 @@ def restore_or_create(setup: Setup) -> GANState:
         state = train_state.add_captions(
             state, setup.like, setup.run.config, setup.source.class_names
         )
+        if setup.run.config.init_from:
+            state = warm_start.initialize(state, setup.run.config, setup.mesh)
     return state
 
 
@@ -273,7 +298,7 @@ class SampleGrids:
         self,
         sampler: Sampler,
         seed: int,
-        source: sources.ImageSource,
+        source: image_source.ImageSource,
         workdir: epath.Path,
         writer: metric_writers.MetricWriter,
     ):

@@ -48,6 +48,11 @@ def workdir(data_dir, tmp_path_factory):
     return folder
 
 
+def read_scores(out):
+    with (out / 'scores.csv').open() as file:
+        return list(csv.DictReader(file))
+
+
 @pytest.fixture
 def test_split_is_train(monkeypatch):
     """The tiny data set has no other split."""
@@ -69,26 +74,25 @@ def test_classes_are_chosen(config):
     np.testing.assert_array_equal(some.labels, whole.labels[kept])
     assert source.split == 'train, classes 2, 0'
     config.data.classes = (3,)
-    with pytest.raises(UserError, match=r'classes=\(3,\).*0 to 2'):
+    with pytest.raises(UserError, match=r'data\.classes: class 3 is unknown.* 2 \(2\)'):
         sources.open_split(config, 'train')
 
 
 def test_images_of_other_classes_are_scored(workdir, data_dir, tmp_path, test_split_is_train):
     out, line = task.detect_anomalies(workdir, None, tmp_path / 'out', None, None, 0)
-    figures = json.loads((out / 'figures.json').read_text())
-    assert set(figures['auroc']) == SIX
-    assert figures['num'] == 40
-    assert figures['share_of_anomalies'] == pytest.approx(27 / 40)
+    result = json.loads((out / 'metrics.json').read_text())
+    assert set(result['auroc']) == SIX
+    assert result['num'] == 40
+    assert result['fraction_of_anomalies'] == pytest.approx(27 / 40)
     # Kinds differ in color: what was learnt from is nearest to itself.
-    assert figures['auroc']['neighbors'] > 0.9
-    assert figures['auroc']['mahalanobis'] > 0.9
-    assert f'neighbors {figures["auroc"]["neighbors"]:.4f}' in line
-    with (out / 'scores.csv').open() as file:
-        rows = list(csv.DictReader(file))
+    assert result['auroc']['neighbors'] > 0.9
+    assert result['auroc']['mahalanobis'] > 0.9
+    assert f'neighbors {result["auroc"]["neighbors"]:.4f}' in line
+    rows = read_scores(out)
     assert [row['image'] for row in rows] == [str(index) for index in range(40)]
     scores = np.asarray([float(row['encoder']) for row in rows])
     is_anomaly = np.asarray([row['anomaly'] == '1' for row in rows])
-    assert auroc(scores, is_anomaly) == pytest.approx(figures['auroc']['encoder'], abs=1e-3)
+    assert auroc(scores, is_anomaly) == pytest.approx(result['auroc']['encoder'], abs=1e-3)
     with Image.open(out / 'encoder.png') as picture:
         assert picture.width == 6 * 10 + 2
     shown = {path.stem for path in out.glob('*.png')}
@@ -248,3 +252,50 @@ def test_the_distance_is_anogans():
 def test_heat_goes_from_black_over_red_and_yellow_to_white():
     shades = task.heat_map(np.asarray([[[0.0, 1 / 3, 2 / 3, 1.0]]]), 3)[0, 0]
     np.testing.assert_array_equal(shades, [[0, 0, 0], [255, 0, 0], [255, 255, 0], [255] * 3])
+
+
+def test_scores_that_need_more_training_images_are_refused(tmp_path):
+    """A covariance of one image is NaN."""
+    (tmp_path / 'set').mkdir()
+    (tmp_path / 'own').mkdir()
+    for folder in ('set', 'own'):
+        Image.new('RGB', (8, 8), (80, 10, 10)).save(tmp_path / folder / 'a.png')
+    config = tiny_config(tmp_path / 'set')
+    config.dataset, config.num_steps = 'folder', 1
+    training.train_and_evaluate(config, tmp_path / 'run')
+
+    def detect(*scores):
+        config.anomaly.scores = scores
+        return task.detect_anomalies(
+            tmp_path / 'run', config, tmp_path / 'out', str(tmp_path / 'own'), None, 0
+        )
+
+    with pytest.raises(UserError, match=r"'mahalanobis' needs at least 2 training images.* are 1"):
+        detect('discriminator', 'mahalanobis')
+    with pytest.raises(UserError, match=r"'neighbors' needs at least 5 .*num_neighbors"):
+        detect('neighbors')
+    assert not (tmp_path / 'out').exists()
+    config.anomaly.num_neighbors = 1
+    out, _ = detect('discriminator', 'neighbors')
+    (row,) = read_scores(out)
+    assert np.isfinite(float(row['discriminator']))
+    assert float(row['neighbors']) == pytest.approx(0, abs=1e-2)
+
+
+def test_photos_with_odd_names_are_cropped_as_in_training_and_scored(data_dir, tmp_path, caplog):
+    caplog.set_level('INFO')
+    config = one_class(data_dir)
+    config.data.image_size, config.num_steps = 8, 1
+    training.train_and_evaluate(config, tmp_path / 'run')
+    (tmp_path / 'own').mkdir()
+    for name, size in {'x\udce9\n': (20, 10), 'e\u0301': (9, 12), 'a,"b': (8, 8)}.items():
+        Image.new('RGB', size, (80, 10, 10)).save(tmp_path / 'own' / f'{name}.png')
+    given = one_class(data_dir)
+    given.anomaly.scores = ('discriminator',)
+    out, _ = task.detect_anomalies(
+        tmp_path / 'run', given, tmp_path / 'out', str(tmp_path / 'own'), None, 0
+    )
+    rows = read_scores(out)
+    assert [row['image'] for row in rows] == ['a,"b', 'x\\udce9\\n', '\u00e9']
+    assert len({row['discriminator'] for row in rows}) == 1
+    assert caplog.text.count('resized to 8x8 pixels, as in training') == 1

@@ -10,7 +10,7 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from dcgan_jax import training
-from dcgan_jax.data import images, shapes_builder, sources
+from dcgan_jax.data import image_source, images, shapes_builder, sources
 from dcgan_jax.evaluation import SampleScorer
 from dcgan_jax.metrics import evaluator
 from dcgan_jax.runtime import checkpoint
@@ -93,11 +93,11 @@ def test_evaluation_does_not_change_training(config, tmp_path, finished):
 def test_resume_keeps_the_best_checkpoint(config, tmp_path, monkeypatch, better, kept):
     values = iter([3.0, 5.0, 4.0])
 
-    def fake_figures(self, batches, count, protocol):
+    def fake_metrics(self, batches, count, protocol):
         list(batches)
         return evaluator.Evaluation({better: next(values)}, {better: better}, protocol | FAKE)
 
-    monkeypatch.setattr(evaluator.Evaluator, '__call__', fake_figures)
+    monkeypatch.setattr(evaluator.Evaluator, '__call__', fake_metrics)
     config.evaluation.best = better
     config.num_steps = 4
     training.train_and_evaluate(config, tmp_path / 'run')
@@ -110,14 +110,14 @@ def test_resume_keeps_the_best_checkpoint(config, tmp_path, monkeypatch, better,
 def test_a_best_by_another_protocol_is_no_rival(config, tmp_path, monkeypatch):
     values = iter([1.0, 2.0, 3.0])
 
-    def fake_figures(self, batches, count, protocol):
+    def fake_metrics(self, batches, count, protocol):
         list(batches)
         figures = {'frechet_distance': next(values)}
         return evaluator.Evaluation(figures, {'frechet_distance': 'FD'}, protocol | FAKE | {
             'n_fake': count
         })  # fmt: skip
 
-    monkeypatch.setattr(evaluator.Evaluator, '__call__', fake_figures)
+    monkeypatch.setattr(evaluator.Evaluator, '__call__', fake_metrics)
     config.num_steps = 4
     training.train_and_evaluate(config, tmp_path / 'run')
     assert best_step(tmp_path / 'run') == 2
@@ -136,7 +136,7 @@ def test_a_best_of_a_past_that_was_left_gives_way(config, tmp_path):
         assert best.latest_step() == 10
         best.save(state, best={'value': 0.5})
         assert best.latest_step() == 6
-        assert best.latest_metadata()['best'] == {'value': 0.5}
+    assert checkpoint.latest_metadata(run, 'best_checkpoint')['best'] == {'value': 0.5}
 
 
 def test_too_few_samples_are_refused_before_training(config, tmp_path):
@@ -187,7 +187,7 @@ def test_modes_are_counted_without_an_extractor(config):
     pictures = shapes_builder.draw(
         *shapes_builder.split_mode(modes), shapes_builder.random_pose(30, np.random.default_rng(0))
     )
-    source = sources.ImageSource('shapes/1.0.0', 'train', (32, 32, 3), records=None)
+    source = image_source.ImageSource('shapes/1.0.0', 'train', (32, 32, 3), records=None)
     config.evaluation.update(extractor='nowhere', metrics=('mode_coverage',))
     batches = iter([pictures[:10], pictures[10:]])
     values, labels, protocol = evaluator.Evaluator(config.evaluation, source)(batches, 30, {})

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from dcgan_jax import training
-from dcgan_jax.data import input_pipeline, sources
+from dcgan_jax.data import image_source, input_pipeline, sources
 from dcgan_jax.metrics import evaluator as evaluator_lib
 from dcgan_jax.metrics import kernel_distance as kernel_distance_lib
 from dcgan_jax.metrics import statistics as statistics_lib
@@ -26,7 +26,7 @@ NOT_KERNEL = ('frechet_distance', 'inception_score', 'precision_recall')
 
 
 class Source:
-    """1,100 images in memory, as `sources.ImageSource`."""
+    """In-memory `image_source.ImageSource` of 1,100 images."""
 
     name, split, image_shape = 'random/1.0.0', 'train', (8, 8, 3)
 
@@ -36,8 +36,12 @@ class Source:
     def __len__(self):
         return len(self.images)
 
+    @property
+    def digest(self):
+        return hashlib.sha256(self.images.tobytes()).hexdigest()
+
     def read(self, indices):
-        return sources.Examples(self.images[indices])
+        return image_source.Examples(self.images[indices])
 
 
 @pytest.fixture(autouse=True)
@@ -112,7 +116,7 @@ def test_the_protocol_tells_apart_what_has_other_figures(config, tmp_path, caplo
         Evaluator(config.evaluation, source)([fake], 40, {}).protocol
         for source in (one, other, small)
     )
-    assert first.pop('data_fingerprint') != second.pop('data_fingerprint')
+    assert first.pop('data_sha256') != second.pop('data_sha256')
     assert first == second
     assert not first['singular_covariance']
     assert third['singular_covariance']
@@ -216,6 +220,17 @@ def test_the_data_sets_own_images_are_at_distance_0(config, tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == [
         'cache', 'real.npz', 'tiny.jaxexport'
     ]  # fmt: skip
+
+
+def test_names_of_users_files_are_escaped_in_results(config, tmp_path):
+    with open(tmp_path / 'x\udce9\n.npz', 'wb') as file:
+        np.savez(file, images=np.zeros((4, 8, 8, 3), np.uint8))
+    config.evaluation.metrics = ('frechet_distance',)
+    evaluate_images(tmp_path / 'x\udce9\n.npz', overrides=config, out=tmp_path / 'out')
+    (path,) = (tmp_path / 'out').iterdir()
+    assert path.name.startswith('images_x\\udce9\\n')
+    protocol = json.loads(path.read_text())['protocol']
+    assert protocol['images'] == str(tmp_path / 'x\\udce9\\n.npz')
 
 
 def test_names_of_users_files_may_be_as_long_as_files_names_can_be(tmp_path):

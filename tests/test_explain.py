@@ -34,7 +34,7 @@ def test_pictures_are_drawn_of_a_run(workdir, tmp_path, monkeypatch):
         'accuracy': 0.5, 'num_test': 40, 'num_features': 3, 'num_train': 40,
     })  # fmt: skip
     out, line = explain.explain(workdir, tmp_path, None, 0)
-    for name in ('filters', 'dropped_units'):
+    for name in ('filters', 'ablated_channels'):
         with Image.open(out / f'{name}.png') as picture:
             assert picture.width == 8 * 10 + 2
     assert '50.00%' in line
@@ -45,7 +45,7 @@ def test_a_run_without_a_test_split_has_pictures_alone(workdir, tmp_path):
     out, line = explain.explain(workdir, tmp_path / 'out', None, 0)
     assert line == ''
     assert {path.name for path in out.iterdir()} == {
-        'filters.png', 'dropped_units.png', 'explain.json',
+        'filters.png', 'ablated_channels.png', 'explain.json',
     }  # fmt: skip
     with pytest.raises(UserError, match='--num=1'):
         explain.explain(workdir, tmp_path / 'one', 1, 0)
@@ -89,7 +89,7 @@ def test_guided_gradients_pass_where_they_and_the_unit_are_positive():
     [{}, {'branches': (1, 3)}, {'block': 'residual'}, {'block': 'residual', 'branches': (1, 3)}],
     ids=str,
 )
-def test_ablating_a_channel_is_setting_it_to_zero_in_the_stems_map(config, changes):
+def test_ablating_a_channel_equals_setting_it_to_zero_in_the_stems_map(config, changes):
     config.generator.update(norm='none', weight_init='he_normal', **changes)
     generator = models.build(config, (8, 8, 3)).generator
     latents = np.random.default_rng(0).normal(size=(4, 4)).astype(np.float32)

@@ -21,7 +21,7 @@ from dcgan_jax import config as config_lib
 from dcgan_jax import evaluation, models, parallel, run_dir, train_state, training
 from dcgan_jax.config_types import INT32_MAX, Group
 from dcgan_jax.configs import default
-from dcgan_jax.data import sources, user_images
+from dcgan_jax.data import image_source, sources, user_images
 from dcgan_jax.metrics import extractors, reference_stats
 from dcgan_jax.metrics.evaluator import Evaluation
 from dcgan_jax.metrics.frechet_distance import frechet_distance
@@ -194,7 +194,7 @@ def test_an_update_of_all_that_the_schema_accepts_can_be_traced_or_is_refused(tm
         like = parallel.abstract_state(create, mesh)
         count = 1, config.batch_size * config.discriminator_steps
         images = jax.ShapeDtypeStruct((*count, *shape), np.uint8)
-        batch = sources.Examples(images, jax.ShapeDtypeStruct(count, np.int32))
+        batch = image_source.Examples(images, jax.ShapeDtypeStruct(count, np.int32))
         jax.eval_shape(parallel.train_call(config, mesh, like, shape), like, None, batch)
 
     def check(changes):
@@ -254,7 +254,7 @@ def test_damaged_pictures_are_read_or_refused(tmp_path, share):
     folder.mkdir()
 
     def read_images():
-        batches, count = user_images.open_images(tmp_path)
+        batches, count = user_images.open_images(tmp_path, default.get_config().data)
         assert sum(map(len, batches)) == count == 1
 
     def read_source():
@@ -319,7 +319,7 @@ def test_damaged_npz_files_are_read_or_refused(tmp_path, share):
     errors = []
 
     def read():
-        batches, count = user_images.open_images(path)
+        batches, count = user_images.open_images(path, default.get_config().data)
         assert sum(map(len, batches)) == count
 
     def check(content):
@@ -384,7 +384,7 @@ def run(data_dir, tmp_path_factory):
     """(folder, abstract state) of a run that saved steps 2 and 4, the latter as its best too."""
     workdir = epath.Path(tmp_path_factory.mktemp('run'))
     run = run_dir.Run(tiny_config(data_dir), (8, 8, 3), ('a', 'b', 'c'))
-    run_dir.enter(workdir, run)
+    run_dir.write(workdir, run)
     create = functools.partial(
         train_state.create, run.config, models.build(*run[:2], run.num_classes), run.image_shape
     )
@@ -473,6 +473,7 @@ def test_damaged_checkpoints_are_passed_over_or_refused(run, tmp_path, share):
 
 def test_damaged_metadata_of_the_best_checkpoint_begin_the_search_afresh(run, tmp_path, share):
     copied(run, checkpoint.BEST_FOLDER, tmp_path)
+    shutil.rmtree(tmp_path / checkpoint.BEST_FOLDER / '2')
     path = tmp_path / checkpoint.BEST_FOLDER / '4' / 'metadata' / 'metadata'
     tree = json.loads(path.read_text())
     config = tiny_config('')
@@ -483,17 +484,11 @@ def test_damaged_metadata_of_the_best_checkpoint_begin_the_search_afresh(run, tm
     saved = []
 
     def read():
-        with contextlib.closing(
-            checkpoint.Checkpoints(tmp_path, 1, {}, checkpoint.BEST_FOLDER)
-        ) as checkpoints:
-            best = types.SimpleNamespace(
-                latest_metadata=checkpoints.latest_metadata,
-                save=lambda state, best: saved.append(best),
-            )
-            progress = evaluation.TrainingEvaluator(
-                config, scorer, epath.Path(tmp_path), writer, best, watcher
-            )
-            progress(types.SimpleNamespace(step=6))
+        best = types.SimpleNamespace(save=lambda state, best: saved.append(best))
+        progress = evaluation.TrainingEvaluator(
+            config, scorer, epath.Path(tmp_path), writer, best, watcher
+        )
+        progress(types.SimpleNamespace(step=6))
 
     def check(content):
         path.write_bytes(dumped(content))

@@ -84,7 +84,7 @@ def test_a_restoration_run_restores_the_data_set_and_user_images(run, data_dir, 
     path, line = use(kind, workdir, given, tmp_path / 'out')
     result = json.loads(path.with_suffix('.json').read_text())
     assert result['num'] == 8
-    assert {'psnr', 'ssim', 'FD (tiny)'} <= set(result['figures']['trained'])
+    assert {'psnr', 'ssim', 'FD (tiny)'} <= set(result['metrics']['trained'])
     assert 'trained: psnr' in line
     (tmp_path / 'own').mkdir()
     side = 8 if kind == 'low_resolution' else 16
@@ -156,7 +156,7 @@ def test_training_without_a_discriminator_improves_psnr(data_dir, tmp_path):
     assert_equal_states(state.discriminator.params, start.discriminator.params)
     given = given_config(data_dir, tmp_path, 'low_resolution')
     path, _ = use('low_resolution', tmp_path / 'run', given, tmp_path / 'out', num=40)
-    table = json.loads(path.with_suffix('.json').read_text())['figures']
+    table = json.loads(path.with_suffix('.json').read_text())['metrics']
     assert table['trained']['psnr'] > table['bicubic']['psnr'] + 0.3
 
 
@@ -181,7 +181,7 @@ def test_latent_optimization_restores_images_with_a_run_of_latents(
     assert given == before
     if kind == 'masked':
         result = json.loads(path.with_suffix('.json').read_text())
-        assert result['figures']['mean fill']['psnr'] > 0
+        assert result['metrics']['mean fill']['psnr'] > 0
 
 
 @pytest.mark.slow
@@ -260,7 +260,7 @@ def test_a_run_of_masks_is_measured_on_others(run, data_dir, tmp_path):
         content = json.loads(path.with_suffix('.json').read_text())
         assert content['input']['mask'] == mask
         assert content['protocol'] == {'psnr_and_ssim_of': 'holes'}
-        found[mask] = content['figures']['mean fill']['psnr']
+        found[mask] = content['metrics']['mean fill']['psnr']
     assert found['center'] != found['half']
 
 
@@ -329,10 +329,21 @@ def test_pictures_that_do_not_fit_are_refused(run, tmp_path):
     (tmp_path / 'own').mkdir()
     with pytest.raises(UserError, match='--images'):
         use('masked', run('masked'), None, tmp_path / 'out', str(tmp_path / 'own'), None)
-    Image.fromarray(np.zeros((9, 9, 3), np.uint8)).save(tmp_path / 'own' / 'a.png')
-    with pytest.raises(UserError, match='16x16'):
-        use('masked', run('masked'), None, tmp_path / 'out', str(tmp_path / 'own'), None)
     assert not (tmp_path / 'out').exists()
+
+
+def test_pictures_are_cropped_and_resized_only_if_the_training_images_are(
+    run, finished, data_dir, tmp_path
+):
+    (tmp_path / 'own').mkdir()
+    Image.fromarray(np.zeros((9, 20, 3), np.uint8)).save(tmp_path / 'own' / 'a.png')
+    out, _ = use('masked', run('masked'), None, tmp_path / 'out', str(tmp_path / 'own'), None)
+    with Image.open(out / 'a.png') as picture:
+        assert picture.size == (16, 16)
+    given = given_config(data_dir, tmp_path, 'masked')
+    with pytest.raises(UserError, match='20x9 pixels: this run takes images of 8x8'):
+        use('masked', finished[0], given, tmp_path / 'no', str(tmp_path / 'own'), None)
+    assert not (tmp_path / 'no').exists()
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
-from dcgan_jax.data import input_pipeline, sources
+from dcgan_jax.data import image_source, input_pipeline
 from dcgan_jax.runtime import sharding
 from dcgan_jax.runtime.errors import UserError
 
@@ -32,7 +32,7 @@ def fed(placement, num_classes=10, **fields):
     config.update({'discriminator_steps': 1, **fields})
     config.data = {'placement': placement, 'device_limit_bytes': 0}
     names = tuple(map(str, range(num_classes)))
-    source = sources.ImageSource('numbered', 'train', (2, 2, 3), Numbered(), names)
+    source = image_source.ImageSource('numbered', 'train', (2, 2, 3), Numbered(), class_names=names)
     split, batches = input_pipeline.create_input_iter(
         config, sharding.create_mesh(4), source, RANGES
     )

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 import pytest
 
-from dcgan_jax.data import input_pipeline, sources
+from dcgan_jax.data import image_source, input_pipeline, sources
 from dcgan_jax.runtime.errors import UserError
 from tests.tiny import prepare_tiny
 
@@ -84,7 +84,7 @@ def test_stream_equals_the_array(labeled):
     assert next(input_pipeline.stream(labeled, 5, ranges, batch_size=4)).labels is None
 
 
-class Spy(sources.ImageSource):
+class Spy(image_source.ImageSource):
     """Slow, and counts the reads of all its kind."""
 
     reads: ClassVar[list[int]] = []
@@ -99,7 +99,11 @@ class Spy(sources.ImageSource):
 def spy(labeled):
     Spy.reads.clear()
     return Spy(
-        labeled.name, labeled.split, labeled.image_shape, labeled.records, labeled.class_names
+        labeled.name,
+        labeled.split,
+        labeled.image_shape,
+        labeled.records,
+        class_names=labeled.class_names,
     )
 
 

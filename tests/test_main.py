@@ -62,7 +62,10 @@ def assert_refused(result, *words):
         (['--workdir={tmp}/w'], ['--config is missing']),
         (['--workdir={tmp}/w', '--mode=explore', '--mask=x.png'], ['--mask', '--mode=inpaint']),
         (['--workdir={tmp}/w', '--classes=cat'], ['--classes', '--mode=train', '--mode=sample']),
-        (['--workdir={tmp}/w', '--mode=sample', '--distributed'], ['--mode=sample', 'one process']),
+        (
+            ['--workdir={tmp}/w', '--mode=sample', '--distributed'],
+            ['--mode=sample', 'single process'],
+        ),
         (['--config=configs/cifar10.py'], ['--workdir is missing']),
         (['--config=configs/nothing.py', '--workdir={tmp}/w'], ['nothing.py', '--config=']),
         (['--mode=paint', '--workdir={tmp}/w'], ['--mode=paint', 'train|sample|evaluate']),
@@ -80,7 +83,7 @@ def assert_refused(result, *words):
         (['--mode=evaluate', '--config.evaluation.every=3'], ['every', 'pass --config=FILE too']),
         (['--mode=evaluate', '--images={tmp}/none'], ['--workdir is missing']),
         ([*TINY, '--mode=evaluate', '--images={tmp}/none'], ['none', '--images=']),
-        ([*TINY, '--mode=evaluate', '--images={tmp}/broken'], ['broken', 'no PNG, JPEG']),
+        ([*TINY, '--mode=evaluate', '--images={tmp}/broken'], ['broken', 'no image files']),
         (
             [*TINY, '--mode=evaluate', '--images={tmp}/none', '--checkpoint=best'],
             ['--checkpoint', 'not supported with --images'],

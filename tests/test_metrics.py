@@ -53,6 +53,14 @@ def test_frechet_distance_of_gaussians_on_axes_by_hand():
     assert distance == pytest.approx(9 + (2 - 1) ** 2 + (3 - 0) ** 2)
 
 
+def test_frechet_distance_of_equal_statistics_is_not_negative():
+    rng = np.random.default_rng(0)
+    for _ in range(20):  # Rounding makes about a third of them negative.
+        features = rng.normal(size=(64, 16)) * 100
+        mean, covariance = features.mean(0), np.cov(features, rowvar=False)
+        assert 0 <= frechet_distance(mean, covariance, mean, covariance) < 1e-6
+
+
 @pytest.mark.slow
 def test_frechet_distance_equals_torch_fidelitys(real_and_fake):
     fidelity = peer('torch_fidelity.metric_fid')

@@ -33,7 +33,9 @@ def relative_error(actual, expected):
     return np.linalg.norm(actual - expected) / np.linalg.norm(expected)
 
 
-@pytest.mark.parametrize('rows', [3, 300])  # For few, another operand is transposed than for many.
+@pytest.mark.parametrize(
+    'rows', [3, 300]
+)  # The number of rows decides which operand is transposed.
 @pytest.mark.parametrize('subscripts', ['tc,co->to', 'tc,oc->to'])
 def test_product_and_gradients_round_operands_only(subscripts, rows):
     left, right = draw(0, rows, 64), draw(1, *((64, 7) if 'co->' in subscripts else (7, 64)))

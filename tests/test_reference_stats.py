@@ -1,10 +1,13 @@
 import logging
+import os
 
 import numpy as np
+import PIL.Image
 import pytest
 
 from dcgan_jax.data import input_pipeline, sources
 from dcgan_jax.metrics import extractors, reference_stats
+from dcgan_jax.runtime import files
 from dcgan_jax.runtime.errors import UserError
 from tests.extractors import DIMENSION, write_artifact
 from tests.extractors import reference as extract
@@ -75,16 +78,6 @@ def test_it_is_computed_again_for_anything_else(source, extractor, data_dir, cac
     other.sha256 = '0' * 64
     others.append((source, other, 7, True))
 
-    class OtherPixels:  # of the same name, as a JPEG copy has
-        name, split = source.name, source.split
-
-        def __len__(self):
-            return len(source)
-
-        def read(self, indices):
-            return source.read(indices) // 2
-
-    others.append((OtherPixels(), no_calls(extractor), 7, True))
     for count, arguments in enumerate(others, start=2):
         try:
             reference_stats.compute_reference(*arguments)
@@ -93,11 +86,35 @@ def test_it_is_computed_again_for_anything_else(source, extractor, data_dir, cac
         assert len(list(cache.iterdir())) == count
 
 
+@pytest.mark.parametrize('limit', [2**30, 0])
+def test_a_changed_pixel_invalidates_the_cache(extractor, cache, tmp_path, monkeypatch, limit):
+    """Names, sizes and, unless they replace the contents, modification times stay the same."""
+    monkeypatch.setattr(files, 'MAX_HASHED_BYTES', limit)
+    folder = tmp_path / 'images'
+    folder.mkdir()
+    pixels = np.random.default_rng(0).integers(0, 256, (100, 8, 8, 3), np.uint8)
+    for index, image in enumerate(pixels):
+        PIL.Image.fromarray(image).save(folder / f'{index:03}.bmp')
+        os.utime(folder / f'{index:03}.bmp', (1, 1))
+    first = reference_stats.compute_reference(folder_source(folder), extractor, 100)
+    pixels[37, 3, 5, 1] ^= 255
+    PIL.Image.fromarray(pixels[37]).save(folder / '037.bmp')
+    if limit:
+        os.utime(folder / '037.bmp', (1, 1))
+    second = reference_stats.compute_reference(folder_source(folder), extractor, 100)
+    changed = np.flatnonzero((first.features != second.features).any(axis=1))
+    assert changed.tolist() == [37]
+
+
+def folder_source(folder):
+    return sources.open_source('folder', 'train', str(folder))
+
+
 def test_a_damaged_cache_is_computed_anew_with_a_warning(source, extractor, cache, caplog):
     first = reference_stats.compute_reference(source, extractor, 7)
     (path,) = cache.iterdir()
     whole = path.read_bytes()
-    middle = len(whole) // 2
+    middle = whole.index(first.features.tobytes()[:16])
     flipped = whole[:middle] + bytes([whole[middle] ^ 1]) + whole[middle + 1 :]
     for damaged in (b'', whole[:middle], flipped):
         path.write_bytes(damaged)

@@ -150,7 +150,7 @@ def test_odd_files_are_told_and_the_rest_is_shown(workdir, tmp_path):
     (folder / 'explore' / 'gone.png').symlink_to(folder / 'nowhere.png')
     (folder / 'explore' / 'folder.png').mkdir()
     (folder / 'inpainting').mkdir()
-    (folder / 'inpainting' / 'x.json').write_text('{"input": {"a": 1}, "figures": 3}')
+    (folder / 'inpainting' / 'x.json').write_text('{"input": {"a": 1}, "metrics": 3}')
     odd = {'labels': {'a': ['b']}, 'protocol': {'step': 7}, 'a': '\\ud800'}
     (folder / 'evaluation' / '7.json').write_text(json.dumps(odd).replace('\\\\', '\\'))
     words = ' '.join(Read(report(folder).read_text()).words)

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dcgan_jax import training
+from dcgan_jax import run_dir, training
+from dcgan_jax.data import classes
 from dcgan_jax.runtime.errors import UserError
 from dcgan_jax.tasks.sample import grid_columns, sample
 
@@ -69,7 +70,7 @@ def test_classes_that_were_not_learnt_are_neither_drawn_nor_asked_for(config, tm
     assert labels(tmp_path / 'out') == [1, 2, 1, 2, 1]
     sample(tmp_path, tmp_path / 'two', 2, 0, classes=['2'])
     assert labels(tmp_path / 'two') == [2, 2]
-    with pytest.raises(UserError, match=r"'0'.*\(2, 1\)"):
+    with pytest.raises(UserError, match=r"'0', only on 1 \(1\), 2 \(2\)"):
         sample(tmp_path, tmp_path / 'other', 5, 0, classes=['0'])
 
 
@@ -78,3 +79,91 @@ def test_a_run_without_classes_has_none(config, tmp_path):
     training.train_and_evaluate(config, tmp_path)
     with pytest.raises(UserError, match='--classes'):
         sample(tmp_path, tmp_path / 'out', 5, 0, classes=['1'])
+
+
+@pytest.fixture
+def numbered(tmp_path):
+    """A folder with the classes 1, 2 and 10."""
+    for name in ('1', '2', '10'):
+        for index in range(3):
+            path = tmp_path / 'set' / name / f'{index}.png'
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.new('RGB', (8, 8), (int(name) * 20, index, 0)).save(path)
+    return tmp_path / 'set'
+
+
+def folder_config(folder, classes=()):
+    from tests.conftest import tiny_config
+
+    config = tiny_config(folder)
+    config.dataset, config.conditional, config.num_steps = 'folder', True, 1
+    config.data.classes = classes
+    return config
+
+
+def test_classes_are_selected_by_name_and_stored_by_index(numbered, tmp_path, caplog):
+    caplog.set_level('INFO')
+    config = folder_config(numbered, ('10', '2'))
+    training.train_and_evaluate(config, tmp_path / 'run')
+    assert '6 images of the classes 10 (2), 2 (1)' in caplog.text
+    assert run_dir.read(tmp_path / 'run').config.data.classes == (2, 1)
+    assert config.data.classes == ('10', '2')
+    training.train_and_evaluate(config, tmp_path / 'run')  # Resumes.
+    sample(tmp_path / 'run', tmp_path / 'out', 4, 0)
+    assert labels(tmp_path / 'out') == [1, 2, 1, 2]
+    sample(tmp_path / 'run', tmp_path / 'out', 4, 0, classes=['2'])
+    assert labels(tmp_path / 'out') == [1] * 4, 'The name 2 precedes the index 2.'
+    assert '--classes: 2 (1)' in caplog.text
+
+
+def test_names_precede_indices_and_integers_are_indices():
+    names = ('1', '2', '10')
+    assert classes.find_classes('x', ('10', '1', '0', 0, 2), names) == (2, 0, 0, 0, 2)
+    for unknown in (('cat',), (3,), ('9' * 5000,), (10,)):
+        with pytest.raises(UserError, match=r'x: .* is unknown.*1 \(0\), 2 \(1\), 10 \(2\)'):
+            classes.find_classes('x', unknown, names)
+    with pytest.raises(UserError, match=r"Write several classes as \('1', '2'\)"):
+        classes.find_classes('x', ('1,2',), names)
+
+
+def test_an_index_that_is_the_name_of_another_class_is_refused(numbered, tmp_path):
+    config = folder_config(numbered, (1,))
+    with pytest.raises(UserError, match=r"1 is both a name and the index .*\('1',\)"):
+        training.train_and_evaluate(config, tmp_path / 'run')
+    assert not (tmp_path / 'run').exists()
+
+
+def test_an_image_outside_of_class_folders_is_named_if_labels_are_required(numbered, tmp_path):
+    Image.new('RGB', (8, 8)).save(numbered / 'stray.png')
+    for selected, remedy in ((), 'config.conditional=False'), ((0,), 'conditional=False'):
+        with pytest.raises(UserError, match=rf'stray\.png is not in a class folder.*{remedy}'):
+            training.prepare(folder_config(numbered, selected), tmp_path / 'run')
+    config = folder_config(numbered, ('1',))
+    config.conditional = False
+    with pytest.raises(UserError, match=r"stray\.png is not .*remove config\.data\.classes=\('1',"):
+        training.prepare(config, tmp_path / 'run')
+
+
+def test_a_class_without_training_images_is_refused_in_a_conditional_run(numbered, tmp_path):
+    for path in list((numbered / '10').iterdir())[1:]:
+        path.unlink()
+    config = folder_config(numbered)
+    config.data.split = 'train[:2]'
+    with pytest.raises(UserError, match=r'has no images of 10 \(2\)'):
+        training.prepare(config, tmp_path / 'run')
+    config.data.classes = ('1', '2')
+    assert len(training.prepare(config, tmp_path / 'run').source) == 2
+    config.data.classes, config.conditional = (), False
+    training.prepare(config, tmp_path / 'run')
+
+
+def test_odd_class_names_can_be_trained_and_sampled(tmp_path):
+    names = ['ü ber', '日本', "it's", 'a,b', '-x', '{}', '"', '%s', '👩\u200d🚀', '1.0']
+    for name in names:
+        (tmp_path / 'set' / name).mkdir(parents=True)
+        Image.new('RGB', (8, 8)).save(tmp_path / 'set' / name / 'x\udce9\n.png')
+    training.train_and_evaluate(folder_config(tmp_path / 'set'), tmp_path / 'run')
+    stored = run_dir.read(tmp_path / 'run').class_names
+    assert set(stored) == set(names)
+    sample(tmp_path / 'run', tmp_path / 'out', len(names), 0, classes=names)
+    assert [stored[label] for label in labels(tmp_path / 'out')] == names

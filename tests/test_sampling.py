@@ -2,8 +2,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from etils import epath
 
-from dcgan_jax import models, sampling, train_state, training
+from dcgan_jax import models, run_dir, sampling, train_state
 from dcgan_jax.runtime.errors import UserError
 from dcgan_jax.tasks.sample import sample
 from dcgan_jax.tasks.trained_run import restore
@@ -103,8 +104,7 @@ def test_sample_of_fewer_is_the_start_of_more(finished, tmp_path):
 def test_sample_without_a_run_or_checkpoint_is_refused(config, tmp_path):
     with pytest.raises(UserError, match='contains no run'):
         sample(tmp_path, None, num=1, seed=0)
-    config.num_steps = 0
-    training.train_and_evaluate(config, tmp_path)
+    run_dir.write(epath.Path(tmp_path), run_dir.Run(config, (8, 8, 3)))
     with pytest.raises(UserError, match='no checkpoint'):
         sample(tmp_path, None, num=1, seed=0)
 

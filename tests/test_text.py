@@ -9,7 +9,7 @@ import pytest
 from jax import export as jax_export
 from PIL import Image
 
-from dcgan_jax import models, train_state, training
+from dcgan_jax import models, run_dir, train_state, training
 from dcgan_jax.data import captions, degradations, input_pipeline, sources
 from dcgan_jax.data.conditioner import Conditioner
 from dcgan_jax.runtime.errors import UserError
@@ -335,8 +335,8 @@ def test_retrieval_counts_what_is_found_again(workdir, tmp_path, monkeypatch):
     out, line = retrieve(workdir, given, tmp_path / 'out', 12, 0)
     found = json.loads((out / 'retrieval.json').read_text())
     # The classifier is fitted to other images of one split, in three plain colors.
-    assert found['figures']['real images'] == 1.0
-    assert found['figures']['samples'] == np.mean(list(found['by class'].values()))
+    assert found['metrics']['real images'] == 1.0
+    assert found['metrics']['samples'] == np.mean(list(found['by class'].values()))
     assert 'real images 100.00%' in line
     assert found['num_real'] == 28  # of 40, which 12 are kept from
     with Image.open(out / 'retrieval.png') as picture:
@@ -346,21 +346,22 @@ def test_retrieval_counts_what_is_found_again(workdir, tmp_path, monkeypatch):
 def test_a_judge_is_tried_on_other_images_than_it_knows(data_dir):
     config = text_config(data_dir)
     config.evaluation.num_real = 20
-    known, judged = _real_images(config, 15, 0)
-    assert (len(known.images), len(judged.images)) == (20, 15)
     source = sources.open_split(config, 'train')
+    run = run_dir.Run(config, source.image_shape, source.class_names, source.identity)
+    known, judged = _real_images(run, config, 15, 0)
+    assert (len(known.images), len(judged.images)) == (20, 15)
     order = input_pipeline.batch_indices(0, 0, 35, len(source))[0]
     assert len(set(order.tolist())) == 35
     drawn = source.read(order).images
     np.testing.assert_array_equal(np.concatenate([judged.images, known.images]), drawn)
     # Where there are too few for both, each has half.
     config.evaluation.num_real = 1000
-    known, judged = _real_images(config, 1000, 0)
+    known, judged = _real_images(run, config, 1000, 0)
     assert abs(len(known.images) - len(judged.images)) <= 1
     assert len(known.images) + len(judged.images) == len(source)
     # Of two splits, as many as are asked for.
     config.evaluation.split = 'train[:20]'
-    known, judged = _real_images(config, 5, 0)
+    known, judged = _real_images(run, config, 5, 0)
     assert (len(known.images), len(judged.images)) == (len(source), 5)
 
 

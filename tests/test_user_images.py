@@ -1,11 +1,14 @@
 import io
+import os
 import zlib
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from dcgan_jax.configs import default
 from dcgan_jax.data import user_images
+from dcgan_jax.data.images import center_crop
 from dcgan_jax.runtime.errors import UserError
 
 
@@ -14,8 +17,10 @@ def images():
     return np.random.default_rng(0).integers(0, 256, (70, 5, 7, 3), np.uint8)
 
 
-def read(path):
-    batches, count = user_images.open_images(path)
+def read(path, image_size=0):
+    fields = default.get_config().data
+    fields.image_size = image_size
+    batches, count = user_images.open_images(path, fields)
     pixels = np.concatenate(list(batches))
     assert len(pixels) == count
     return pixels
@@ -63,7 +68,7 @@ def test_files_that_can_not_be_taken(images, tmp_path):
         'has 7x4 pixels': png(images[0, :4]),
         'cannot be decoded': png(images[0])[:60],
         r'9000x9000 pixels': header_of_a_huge_png(),
-        'cannot be decoded as': b'GIF89a',
+        'cannot identify image file': b'GIF89a',
     }
     (tmp_path / 'a.png').write_bytes(png(images[0]))
     for words, content in wrong.items():
@@ -80,6 +85,7 @@ def test_files_that_can_not_be_taken(images, tmp_path):
         ({'images': np.zeros((2, 4, 4), np.uint8)}, r'uint8 \[2, 4, 4\]'),
         ({'images': np.zeros((0, 4, 4, 3), np.uint8)}, r'uint8 \[0, 4, 4, 3\]'),
         ({'a': np.zeros(1), 'b': np.zeros(1)}, r"has arrays \['a', 'b'\]"),
+        ({'images': np.zeros((2, 4, 4, 2), np.uint8)}, r'uint8 \[2, 4, 4, 2\]'),
         ({'images': np.array([{}])}, '--images='),
         ({}, 'has arrays'),
     ],
@@ -98,3 +104,24 @@ def test_npz_files_have_a_limit(images, tmp_path, monkeypatch):
     (tmp_path / 'x.npz').write_bytes(b'PK')
     with pytest.raises(UserError, match='not a zip file'):
         read(tmp_path / 'x.npz')
+
+
+def test_images_are_cropped_and_resized_if_the_training_images_are(images, tmp_path, caplog):
+    caplog.set_level('INFO')
+    np.savez(tmp_path / 'a.npz', images=images)
+    (tmp_path / 'set').mkdir()
+    Image.fromarray(images[0]).save(tmp_path / 'set' / 'a.png')
+    Image.fromarray(images[1].transpose(1, 0, 2)).save(tmp_path / 'set' / 'b.png')
+    expected = np.stack([center_crop(image, 4) for image in images])
+    np.testing.assert_array_equal(read(tmp_path / 'a.npz', 4), expected)
+    found = read(tmp_path / 'set', 4)
+    np.testing.assert_array_equal(found[0], expected[0])
+    np.testing.assert_array_equal(found[1], center_crop(images[1].transpose(1, 0, 2), 4))
+    lines = [line for line in caplog.messages if 'resized to 4x4 pixels, as in training' in line]
+    assert len(lines) == 2, 'One for each call.'
+
+
+def test_a_pipe_is_rejected_without_blocking(tmp_path):
+    os.mkfifo(tmp_path / 'a.npz')
+    with pytest.raises(UserError, match='is a pipe or device'):
+        read(tmp_path / 'a.npz')

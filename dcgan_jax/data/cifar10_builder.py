@@ -1,7 +1,7 @@
 """TFDS builder of CIFAR-10 that does not need TensorFlow.
 
-TFDS 4.9.10 extracts the archive, reads it and encodes its images with TensorFlow. This builder
-writes the same records in the same order to DATA_DIR/cifar10/3.0.2, which
+The builder of TFDS 4.9.10 uses TensorFlow to extract and read the archive and to encode images.
+This builder writes the same records in the same order to DATA_DIR/cifar10/3.0.2, which
 `tfds.data_source('cifar10')` can read as well.
 """
 
@@ -37,7 +37,7 @@ def fetch_archive(path: Path) -> None:
     Raises:
       UserError: If the download fails or the checksum is wrong.
     """
-    remedy = f'try again, or put the archive at {path}, or set data_dir to a prepared directory'
+    remedy = f'try again, or put the archive at {path}, or set data_dir to a folder that has it'
     download.fetch(ARCHIVE_URL, path, ARCHIVE_SHA256, remedy)
 
 

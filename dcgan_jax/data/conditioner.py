@@ -1,4 +1,4 @@
-"""Conditions of the networks: classes, or captions of classes."""
+"""Conditions of the networks: classes, or captions that describe classes."""
 
 from typing import NamedTuple
 
@@ -29,7 +29,7 @@ class Conditioner(NamedTuple):
         """Create the conditioner of a run.
 
         Args:
-            config: The run's config.
+            config: The run's config, with indices in `data.classes` (see `replace_class_names`).
             num_conditions: Number of conditions of the networks, over all classes of the data set;
                 0 if the run is unconditional.
         """

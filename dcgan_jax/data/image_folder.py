@@ -1,28 +1,29 @@
-"""Data set of the PNG, JPEG, WebP and BMP files in a folder and its subfolders.
+"""Data set of the image files in a folder and its subfolders; docs/data.md describes it.
 
     --config.dataset=folder --config.data_dir=PATH
 
 If every file is in a direct subfolder of PATH, the subfolders are the classes.
 """
 
+import collections
 import hashlib
 import os
-import warnings
+import re
+import stat
+import unicodedata
+from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
-import PIL.Image
-import PIL.ImageOps
 import tqdm
+from absl import logging
 
+from dcgan_jax.data import image_files
 from dcgan_jax.runtime.errors import UserError
+from dcgan_jax.runtime.files import escape
 
-_SUFFIXES = ('.png', '.jpg', '.jpeg', '.webp', '.bmp')
-_FORMATS = ('PNG', 'JPEG', 'WEBP', 'BMP')  # The only decoders used, independent of the suffix.
-_FORMAT_NAMES = 'PNG, JPEG, WebP or BMP'
-_MAX_PIXELS = 2**26  # Protects against decompression bombs.
-_GRAY_MODES = ('1', 'L', 'LA')
-_MODES = (*_GRAY_MODES, 'P', 'PA', 'RGB', 'RGBA', 'CMYK', 'YCbCr')  # With 8 bits per channel.
+_LISTED = 20  # Largest number of classes, and of types of skipped files, listed in the log.
 
 
 class ImageFolder:
@@ -30,13 +31,17 @@ class ImageFolder:
 
     A record has 'image', uint8 [H, W, C], oriented according to its EXIF data, and 'label' if there
     are classes. C is 1 if all images are grayscale, else 3. Transparent images are composited on
-    white.
+    white. Names that differ only in their Unicode normalization are equal.
 
     Attributes:
-      name: 'folder/NAME-HASH' with a hash of the names and sizes of all files.
-      files: Paths of the images, sorted by their names relative to the folder.
-      classes: Sorted names of the classes; empty if there are none.
-      channels: C.
+      name: 'folder/NAME-DIGEST', where NAME is the name of the folder.
+      digest: Hash of the names and sizes of the images.
+      names: POSIX paths of the images relative to the folder, sorted.
+      files: Paths of the images, in the same order.
+      classes: Names of the classes in natural order ('2' before '10'); empty if there are none.
+      no_classes: The reason why there are no classes; '' if there are.
+      labels: Indices of the classes of the images; empty if there are none.
+      channels: Number of channels, C.
     """
 
     def __init__(
@@ -44,60 +49,77 @@ class ImageFolder:
         root: str | os.PathLike,
         field: str = 'config.data_dir',
         skip_corrupt: bool = False,
+        max_pixels: int = image_files.MAX_PIXELS,
     ):
-        """Find the images and read the header of each.
+        """Find the images, read the header of each, and log a summary.
 
-        Hidden files and files with other suffixes are ignored; links to folders are not followed.
+        Links are followed. Hidden files and folders are ignored. Other types of files, pipes,
+        sockets and devices are skipped and counted in the summary.
 
         Args:
           root: The folder.
           field: Name of the setting in error messages.
-          skip_corrupt: Whether to accept files that cannot be decoded; reading them then fails.
+          skip_corrupt: Whether to accept images that `image_files.read_header` rejects; reading one
+            raises `UserError`.
+          max_pixels: Largest allowed number of pixels of an image.
 
         Raises:
-          UserError: If there is no such folder or no image, or a file is damaged, larger than 64
-            megapixels, or has more than 8 bits per channel.
+          UserError: If there is no such folder or no image; an image is damaged, too large, or of
+            another pixel type than 8 bits per channel or 16-bit gray; or the name of a class
+            is not valid UTF-8 or has control characters.
         """
         # The pathlib equivalents raise for unknown users and for names that are too long.
         root = Path(os.path.expanduser(root)).absolute()
         if not os.path.isdir(root):
-            raise UserError(
-                f'{field}={root} is not a folder: use a folder with {_FORMAT_NAMES} files'
-            )
-        names = _find(root)
-        if not names:
-            raise UserError(f'{field}={root} has no {_FORMAT_NAMES} files: use another folder')
-        self.files = [root / name for name in names]
-        self.name = f'folder/{root.name}-{_digest(names, self.files)}'
-        folders = [Path(name).parts[:-1] for name in names]
-        has_classes = all(len(parts) == 1 for parts in folders)
-        self.classes = sorted({parts[0] for parts in folders}) if has_classes else []
+            raise UserError(f'{field}={root} is not a folder: use a folder of image files')
+        found = _find(root, field)
+        if not found.files:
+            skipped = f' ({found.skipped_text()})' if found.skipped else ''
+            raise UserError(f'{field}={root} has no image files{skipped}: use another folder')
+        self.files = list(found.files.values())
+        self.names = names = [_normalize(name) for name in found.files]
+        self.digest = _digest(names, self.files)
+        self.name = f'folder/{escape(root.name)}-{self.digest}'
+        folders = [name.split('/')[:-1] for name in names]
+        outside = [path for path, parts in zip(self.files, folders, strict=True) if len(parts) != 1]
+        self.classes = [] if outside else sorted({parts[0] for parts in folders}, key=_natural_key)
+        self.no_classes = _no_classes(root, outside) if outside else ''
+        for name in self.classes:
+            if escape(name) != name:
+                raise UserError(
+                    f'{field}={root}: the name of the class folder {escape(name)!r} has control '
+                    'characters or is not valid UTF-8: rename it'
+                )
         numbers = {name: number for number, name in enumerate(self.classes)}
-        self._labels = [numbers[parts[0]] for parts in folders] if has_classes else []
-        self._sizes, is_gray = {}, True
+        self.labels = [numbers[parts[0]] for parts in folders] if self.classes else []
+        self._headers = {}
         bar = tqdm.tqdm(self.files, desc=f'Scanning {root}', delay=3, disable=None)
         for index, path in enumerate(bar):
             try:
-                self._sizes[index], mode = _read_header(path)
-                is_gray = is_gray and mode in _GRAY_MODES
+                self._headers[index] = image_files.read_header(path, max_pixels)
             except UserError:
                 if not skip_corrupt:
                     raise
-        if not self._sizes:
+        if not self._headers:
             raise UserError(f'{field}={root} has only damaged images: use another folder')
-        self.channels = 1 if is_gray else 3
+        self.channels = 1 if all(header.is_gray for header in self._headers.values()) else 3
+        self._max_pixels = max_pixels
+        logging.info('%s=%s: %s', field, escape(str(root)), self._summary(found))
 
     def __len__(self) -> int:
         return len(self.files)
 
     def __getitems__(self, indices: list[int]) -> list[dict]:
+        mode = 'L' if self.channels == 1 else 'RGB'
         records = []
         for index in indices:
-            if index not in self._sizes:
-                _read_header(self.files[index])  # Raises the error of the corrupt file.
-            record = {'image': _decode(self.files[index], 'L' if self.channels == 1 else 'RGB')}
+            if index in self._headers:
+                image = image_files.decode(self.files[index], mode)
+            else:  # Raises the error of the corrupt file.
+                image = image_files.read_image(self.files[index], mode, self._max_pixels)
+            record = {'image': image}
             if self.classes:
-                record['label'] = self._labels[index]
+                record['label'] = self.labels[index]
             records.append(record)
         return records
 
@@ -105,66 +127,142 @@ class ImageFolder:
         """Return the side length if all images are squares of the same size.
 
         Raises:
-          UserError: If they are not; the message ends with `remedy`.
+          UserError: If they are not. The message ends with `remedy`.
         """
-        first, (width, height) = next(iter(self._sizes.items()))
+        first, (width, height) = next(self._sizes())
         if width != height:
-            path = self.files[first]
-            raise UserError(f'{path} has {width}x{height} pixels, not a square: {remedy}')
+            raise UserError(f'{first} has {width}x{height} pixels, not a square: {remedy}')
         self.check_sizes(remedy)
         return width
 
     def check_sizes(self, remedy: str) -> None:
-        """Raise `UserError`, which ends with `remedy`, unless all images have the same size."""
-        first, size = next(iter(self._sizes.items()))
-        for index, (width, height) in self._sizes.items():
+        """Raise a `UserError` that ends with `remedy` unless all images have the same size."""
+        first, size = next(self._sizes())
+        for path, (width, height) in self._sizes():
             if (width, height) != size:
                 raise UserError(
-                    f'{self.files[index]} has {width}x{height} pixels, {self.files[first]} '
-                    f'{size[0]}x{size[1]}: {remedy}'
+                    f'{path} has {width}x{height} pixels, {first} {size[0]}x{size[1]}: {remedy}'
                 )
 
+    def split_order(self) -> np.ndarray:
+        """Return the permutation, int `[N]`, whose slices are the sub-splits such as 'train[:66%]'.
 
-def read_image(path: str | os.PathLike, mode: str) -> np.ndarray:
-    """Read an image in the same way as `ImageFolder`.
+        It depends only on the names. Each slice has nearly the same fraction of every class.
+        """
+        labels = self.labels or [0] * len(self)
+        hashes = [hashlib.sha256(os.fsencode(name)).digest() for name in self.names]
+        shuffled = sorted(range(len(self)), key=hashes.__getitem__)
+        totals, seen = collections.Counter(labels), collections.Counter()
+        position = {}  # In [0, 1), evenly spaced for each class.
+        for index in shuffled:
+            position[index] = (seen[labels[index]] + 0.5) / totals[labels[index]]
+            seen[labels[index]] += 1
+        return np.asarray(sorted(shuffled, key=position.__getitem__))
 
-    Args:
-      path: Path of the file.
-      mode: 'L' or 'RGB'.
+    def _sizes(self):
+        return ((self.files[index], header.size) for index, header in self._headers.items())
 
-    Returns:
-      uint8 [H, W, C] with C = 1 or 3.
+    def _summary(self, found: '_Found') -> str:
+        """Return a line that describes the images and the skipped files."""
+        sizes = sorted({size for _, size in self._sizes()}, key=lambda size: size[0] * size[1])
+        counts = collections.Counter(self.labels)
+        classes = [f'{name} {counts[number]}' for number, name in enumerate(self.classes)]
+        parts = [
+            _plural(len(self), 'image'),
+            f'{_plural(len(classes), "class", "classes")} ({_listed(classes)})'
+            if classes
+            else 'no classes',
+            ' to '.join(
+                f'{width}x{height}' for width, height in dict.fromkeys(sizes[:1] + sizes[-1:])
+            )
+            + ' pixels',
+            'gray' if self.channels == 1 else 'RGB',
+        ]
+        if count := sum(header.has_16_bits for header in self._headers.values()):
+            parts.append(f'{count} of 16 bits, scaled to 8')
+        text = ', '.join(parts)
+        return f'{text}; {found.skipped_text()}' if found.skipped else text
 
-    Raises:
-      UserError: If the file is not a supported image.
+
+class _Found(NamedTuple):
+    """Image files of a folder, and the number of skipped files.
+
+    Attributes:
+      files: Paths of the images, by POSIX path relative to the folder, sorted.
+      skipped: Number of skipped files of each type.
     """
-    path = Path(os.path.expanduser(path))
-    _read_header(path)
-    return _decode(path, mode)
+
+    files: dict[str, Path]
+    skipped: collections.Counter
+
+    def skipped_text(self) -> str:
+        kinds = [f'{count} {escape(kind)}' for kind, count in self.skipped.most_common()]
+        return f'skipped: {_listed(kinds)}'
 
 
-def _find(root: Path) -> list[str]:
-    """Return the sorted POSIX paths of the image files relative to `root`."""
-    names = []
+def _find(root: Path, field: str) -> _Found:
+    """Find the image files below `root`."""
+    suffixes = frozenset(image_files.supported_formats())
+    files, skipped = {}, collections.Counter()
+
+    def walk(folder: Path, ancestors: frozenset[tuple[int, int]]) -> None:
+        status = os.stat(folder)
+        identity = status.st_dev, status.st_ino
+        if identity in ancestors:
+            skipped['link to a parent folder'] += 1
+            return
+        for entry in sorted(os.listdir(folder)):
+            path = folder / entry
+            if entry.startswith('.'):
+                continue
+            suffix = os.path.splitext(entry)[1].lower()
+            try:
+                mode = os.stat(path).st_mode
+            except OSError:
+                mode = None
+            if mode is not None and stat.S_ISDIR(mode):
+                walk(path, ancestors | {identity})
+            elif mode is not None and not stat.S_ISREG(mode):
+                skipped['pipe, socket or device'] += 1
+            elif suffix in suffixes:  # A dangling link is reported when it is opened.
+                files[path.relative_to(root).as_posix()] = path
+            elif mode is None:
+                skipped['dangling link'] += 1
+            else:
+                skipped[suffix or 'without suffix'] += 1
+
     try:
-        for folder, subfolders, files in os.walk(root, onerror=_raise):
-            subfolders[:] = [name for name in subfolders if not name.startswith('.')]
-            parent = Path(folder).relative_to(root)
-            names += [
-                (parent / name).as_posix()
-                for name in files
-                if name.lower().endswith(_SUFFIXES) and not name.startswith('.')
-            ]
+        walk(root, frozenset())
     except OSError as error:
         raise UserError(
             f'{error.filename} cannot be read ({error.strerror}): make it readable, or set '
-            'config.data_dir to another folder'
+            f'{field} to another folder'
         ) from error
-    return sorted(names)
+    return _Found(dict(sorted(files.items(), key=lambda item: _normalize(item[0]))), skipped)
 
 
-def _raise(error: OSError) -> None:
-    raise error
+def _no_classes(root: Path, outside: list[Path]) -> str:
+    others = f' and {_plural(len(outside) - 1, "other image")} are' if len(outside) > 1 else ' is'
+    return f'{outside[0]}{others} not in a class folder, a direct subfolder of {root}'
+
+
+def _normalize(name: str) -> str:
+    return unicodedata.normalize('NFC', name)
+
+
+def _natural_key(name: str) -> tuple:
+    """Return a sort key for which '2' precedes '10'."""
+    parts = re.split(r'(\d+)', name)
+    return [int(part) if index % 2 else part for index, part in enumerate(parts)], name
+
+
+def _plural(count: int, singular: str, plural: str = '') -> str:
+    return f'{count:,} {singular if count == 1 else plural or singular + "s"}'
+
+
+def _listed(texts: Sequence[str]) -> str:
+    more = f', and {len(texts) - _LISTED} more' if len(texts) > _LISTED else ''
+    return ', '.join(texts[:_LISTED]) + more
 
 
 def _digest(names: list[str], files: list[Path]) -> str:
@@ -173,45 +271,3 @@ def _digest(names: list[str], files: list[Path]) -> str:
         size = path.stat().st_size if path.exists() else 0  # A dangling link is reported later.
         content.update(os.fsencode(name) + b'\0' + str(size).encode() + b'\0')
     return content.hexdigest()[:12]
-
-
-def _read_header(path: Path) -> tuple[tuple[int, int], str]:
-    """Return ((width, height), Pillow's mode) of a supported image."""
-    try:
-        with warnings.catch_warnings():
-            # Pillow warns at its own, smaller limit; `_MAX_PIXELS` is checked below.
-            warnings.simplefilter('ignore', PIL.Image.DecompressionBombWarning)
-            with PIL.Image.open(path, formats=_FORMATS) as picture:
-                size, mode = picture.size, picture.mode
-    except Exception as error:
-        raise _undecodable(path, error) from error
-    if size[0] * size[1] > _MAX_PIXELS:
-        raise UserError(
-            f'{path} has {size[0]}x{size[1]} pixels, more than {_MAX_PIXELS}: resize or remove it'
-        )
-    if mode not in _MODES:
-        raise UserError(
-            f'{path} does not have 8 bits per channel (its mode is {mode}): convert or remove it'
-        )
-    return size, mode
-
-
-def _decode(path: Path, mode: str) -> np.ndarray:
-    """Return an image as uint8 [H, W, C], where C is 1 for mode 'L' and 3 for 'RGB'."""
-    try:
-        with PIL.Image.open(path, formats=_FORMATS) as stored:
-            picture = PIL.ImageOps.exif_transpose(stored)
-            if picture.has_transparency_data:
-                picture = picture.convert('RGBA')
-                white = PIL.Image.new('RGBA', picture.size, 'white')
-                picture = PIL.Image.alpha_composite(white, picture)
-            pixels = np.asarray(picture.convert(mode))
-    except Exception as error:
-        raise _undecodable(path, error) from error
-    return pixels.reshape(*pixels.shape[:2], -1)
-
-
-def _undecodable(path: Path, error: Exception) -> UserError:
-    """Return a UserError for the various exceptions of decoders."""
-    reason = str(error).strip().partition('\n')[0] or type(error).__name__
-    return UserError(f'{path} cannot be decoded as {_FORMAT_NAMES} ({reason}): repair or remove it')

@@ -15,7 +15,7 @@ import tqdm
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from dcgan_jax.data.sources import Examples, ImageSource
+from dcgan_jax.data.image_source import Examples, ImageSource
 from dcgan_jax.runtime import sharding
 
 _CHUNK = 1000  # Images read between two updates of the progress bar.
@@ -73,27 +73,30 @@ def fits_on_device(source: ImageSource, placement: str, limit_bytes: int) -> boo
     return placement == 'device' or (placement == 'auto' and source.nbytes <= limit_bytes)
 
 
-def load_split(source: ImageSource, labels: bool = False) -> Examples:
-    """Read the whole split into host memory, in record order.
+def load_split(source: ImageSource, labels: bool = False, num: int | None = None) -> Examples:
+    """Read a split, or evenly spaced images of it, into host memory, in record order.
 
     Args:
       source: The split.
       labels: Whether to read the labels as well.
+      num: Largest number of images; None means all. The images are spaced evenly because folders
+        are sorted by class.
 
     Returns:
       Images uint8 [N, H, W, C]; labels int32 [N], or None.
     """
-    images = np.empty((len(source), *source.image_shape), np.uint8)
-    classes = np.empty(len(source), np.int32) if labels else None
+    count = len(source) if num is None else min(num, len(source))
+    images = np.empty((count, *source.image_shape), np.uint8)
+    classes = np.empty(count, np.int32) if labels else None
     description = f'Reading {source.name} {source.split}'
-    with tqdm.tqdm(total=len(source), desc=description, delay=3, disable=None) as bar:
-        for start in range(0, len(source), _CHUNK):
-            indices = np.arange(start, min(start + _CHUNK, len(source)))
-            batch = source.read(indices, labels)
-            images[indices] = batch.images
+    with tqdm.tqdm(total=count, desc=description, delay=3, disable=None) as bar:
+        for start in range(0, count, _CHUNK):
+            rows = np.arange(start, min(start + _CHUNK, count))
+            batch = source.read(rows * len(source) // count, labels)
+            images[rows] = batch.images
             if labels:
-                classes[indices] = batch.labels
-            bar.update(len(indices))
+                classes[rows] = batch.labels
+            bar.update(len(rows))
     return Examples(images, classes)
 
 
@@ -118,7 +121,8 @@ def stream(
       ranges: Contiguous ranges (first step, end).
       batch_size: Images per batch, over all processes.
       rows: Rows of each batch that this process reads.
-      num_threads: Number of threads; they prefetch one element or two batches each.
+      num_threads: Number of threads. The prefetched batches are those of one range, or two per
+        thread if that is more.
       labels: Whether to read the labels as well.
 
     Yields:

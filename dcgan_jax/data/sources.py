@@ -1,20 +1,20 @@
 """Image data sets with random access: TFDS data sets and folders."""
 
 import dataclasses
-import math
 from collections.abc import Sequence
-from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow_datasets as tfds
-import tqdm
+from absl import logging
+from etils import epath
 from ml_collections import ConfigDict
 
+from dcgan_jax.data import classes as classes_lib
+from dcgan_jax.data import image_files
 from dcgan_jax.data.corrupt_records import CheckedRecords
 from dcgan_jax.data.image_folder import ImageFolder
-from dcgan_jax.data.images import center_crop
+from dcgan_jax.data.image_source import RESIZE, ImageSource
 from dcgan_jax.data.tfds_data import (
-    Records,
     Selection,
     class_names,
     find_or_prepare,
@@ -22,126 +22,7 @@ from dcgan_jax.data.tfds_data import (
     open_records,
 )
 from dcgan_jax.runtime.errors import UserError
-
-_LABELS_AT_ONCE = 64
-_RESIZE = 'set config.data.image_size, e.g. to 64, to crop images to squares and resize them'
-
-
-class Examples(NamedTuple):
-    """Images and labels as NumPy or JAX arrays.
-
-    Attributes:
-      images: uint8 [..., H, W, C].
-      labels: int32 [...] in [0, number of classes), or None if they were not requested.
-    """
-
-    images: Any
-    labels: Any = None
-
-
-@dataclasses.dataclass(frozen=True)
-class ImageSource:
-    """A split of a prepared data set with random access.
-
-    Attributes:
-      name: Name and version, e.g. 'cifar10/3.0.2', or 'folder/NAME-HASH'.
-      split: Name of the split, e.g. 'train' or 'test[:100]'.
-      image_shape: (H, W, C) of the images as read, with H == W.
-      records: Records with 'image', uint8 [H, W, C] as stored, and 'label' if there are classes.
-      class_names: Names of the classes by label; empty if images have no labels.
-      image_size: Size to which stored images are cropped and resized; 0 if they are squares of one
-        size and used as stored.
-    """
-
-    name: str
-    split: str
-    image_shape: tuple[int, int, int]
-    records: Records = dataclasses.field(repr=False)
-    class_names: tuple[str, ...] = ()
-    image_size: int = 0
-
-    def __len__(self) -> int:
-        return len(self.records)
-
-    @property
-    def num_classes(self) -> int:
-        """Number of classes; 0 if images have no labels."""
-        return len(self.class_names)
-
-    @property
-    def nbytes(self) -> int:
-        """Total size of the images as uint8."""
-        return len(self) * math.prod(self.image_shape)
-
-    def require_labels(self) -> None:
-        """Raise `UserError` if the images have no labels."""
-        if not self.num_classes:
-            raise UserError(
-                f'{self.name} has no labels (no feature `label` of classes): '
-                'set config.conditional=False, or use a data set with labels'
-            )
-
-    def read(self, indices: np.ndarray, labels: bool = False) -> Examples:
-        """Read the images at `indices` [N], in that order; indices may repeat.
-
-        Args:
-          indices: Indices in [0, len(self)).
-          labels: Whether to read the labels as well.
-
-        Returns:
-          Images uint8 [N, H, W, C]; labels int32 [N], or None.
-
-        Raises:
-          UserError: If the images have different shapes, or labels are requested but missing.
-        """
-        if labels:
-            self.require_labels()
-        images = np.empty((len(indices), *self.image_shape), np.uint8)
-        classes = np.empty(len(indices), np.int32) if labels else None
-        # Stored images that need to be resized may be large, so they are read one by one.
-        bulk = 1 if self.image_size else max(1, len(indices))
-        for start in range(0, len(indices), bulk):
-            batch = np.asarray(indices[start : start + bulk]).tolist()
-            records = self.records.__getitems__(batch)
-            for row, (index, record) in enumerate(zip(batch, records, strict=True), start):
-                images[row] = self._resize(index, record['image'])
-                if labels:
-                    classes[row] = self._check_label(index, record['label'])
-        return Examples(images, classes)
-
-    def labels(self) -> np.ndarray:
-        """Return the labels of all images, int32 `[N]`; raises `UserError` if there are none."""
-        self.require_labels()
-        labels = []
-        bar = tqdm.tqdm(total=len(self), desc=f'Labels of {self.name}', delay=3, disable=None)
-        with bar:
-            for start in range(0, len(self), _LABELS_AT_ONCE):
-                batch = list(range(start, min(start + _LABELS_AT_ONCE, len(self))))
-                labels += [record['label'] for record in self.records.__getitems__(batch)]
-                bar.update(len(batch))
-        return np.asarray(labels, np.int32)
-
-    def _resize(self, index: int, image: np.ndarray) -> np.ndarray:
-        stored_shape = image.shape
-        if self.image_size:
-            image = center_crop(image, self.image_size)
-        if image.shape != self.image_shape:
-            channels = self.image_shape[-1]
-            remedy = f'use images of {channels} channels' if self.image_size else _RESIZE
-            raise UserError(
-                f'{self.name} {self.split}: image {index} has shape {stored_shape}, but the first '
-                f'image is read as {self.image_shape}: {remedy}'
-            )
-        return image
-
-    def _check_label(self, index: int, label: int) -> int:
-        if not 0 <= label < self.num_classes:  # TFDS uses -1 for images without a label.
-            raise UserError(
-                f'{self.name} {self.split}: image {index} has the label {label}, not one of 0 to '
-                f'{self.num_classes - 1}: set config.conditional=False, or use a split whose '
-                'images all have labels'
-            )
-        return label
+from dcgan_jax.runtime.files import MAX_HASHED_BYTES, digest, total_size
 
 
 def open_source(
@@ -150,12 +31,13 @@ def open_source(
     data_dir: str | None = None,
     image_size: int = 0,
     on_corrupt: str = 'stop',
+    max_pixels: int = image_files.MAX_PIXELS,
 ) -> ImageSource:
     """Open a split, after preparing the data set if necessary.
 
     Data sets that are not yet in the data directory are prepared: `cifar10` and `shapes` by this
-    package's builders, others by TFDS, which needs TensorFlow for it. `folder` is the image files
-    in `data_dir` (see `image_folder`), with the single split 'train'.
+    package's builders, others by TFDS, which requires TensorFlow. The data set 'folder' consists of
+    the image files in `data_dir` (see `image_folder`) and has the single split 'train'.
 
     Args:
       name: TFDS name, optionally with a version, e.g. 'cifar10' or 'cifar10:3.0.2'; or 'folder'.
@@ -163,13 +45,14 @@ def open_source(
       data_dir: Folder of the data sets; defaults to $TFDS_DATA_DIR or ~/tensorflow_datasets, which
         is created if needed. For 'folder', the folder of the images.
       image_size: Size to which images are cropped and resized; 0 to use square images as stored.
-      on_corrupt: 'stop' to raise an error for corrupt records, 'skip' to use the next record.
+      on_corrupt: 'stop' to raise an error for a corrupt record, or 'skip' to use the next record.
+      max_pixels: Largest allowed number of pixels of an image; only used for 'folder'.
 
     Raises:
       UserError: If the data set cannot be found, prepared or read, or its images are not suitable.
     """
     if name == 'folder':
-        return _open_folder(data_dir, split, image_size, on_corrupt)
+        return _open_folder(data_dir, split, image_size, on_corrupt, max_pixels)
     try:
         builder = find_or_prepare(name, data_dir)
         return _open_split(builder, split, image_size, on_corrupt)
@@ -181,16 +64,29 @@ def open_source(
 
 
 def open_split(config: ConfigDict, split: str) -> ImageSource:
-    """Open a split of a run's data set, with its classes and image size; see `open_source`."""
+    """Open a split of a run's data set, restricted to `config.data.classes`; see `open_source`.
+
+    Raises:
+        UserError: See `open_source` and `select_classes`; also if the run is conditional and its
+            training split has no labels or no images of a class.
+    """
+    source = open_all_classes(config, split)
+    if config.conditional and split == config.data.split:
+        _check_conditional(source, config.data.classes)
+    return select_classes(source, config.data.classes) if config.data.classes else source
+
+
+def open_all_classes(config: ConfigDict, split: str) -> ImageSource:
+    """Open a split of a run's data set with the images of all classes; see `open_source`."""
     fields = config.data
-    source = open_source(
-        config.dataset, split, config.data_dir, fields.image_size, fields.on_corrupt
-    )
-    return select_classes(source, fields.classes) if fields.classes else source
+    return open_source(
+        config.dataset, split, config.data_dir, fields.image_size, fields.on_corrupt,
+        fields.max_pixels,
+    )  # fmt: skip
 
 
 def open_test_split(config: ConfigDict) -> ImageSource | None:
-    """Open the test split; returns None if there is none or it may have been trained on."""
+    """Open the test split; returns None if there is none or it is used for training."""
     if config.dataset == 'folder' or 'test' in config.data.split:
         return None
     try:
@@ -199,19 +95,28 @@ def open_test_split(config: ConfigDict) -> ImageSource | None:
         return None
 
 
-def select_classes(source: ImageSource, classes: Sequence[int]) -> ImageSource:
-    """Return the images of some classes, in their order; this reads all labels.
+def select_classes(source: ImageSource, classes: Sequence[int | str]) -> ImageSource:
+    """Return the images of some classes, in their original order. All labels are read.
+
+    Args:
+        source: The split.
+        classes: Names or indices, see `classes.find_classes`.
 
     Raises:
-        UserError: If there are no labels, or no images of these classes.
+        UserError: If there are no labels or no images of the classes, or a class is unknown.
     """
-    labels = source.labels()
-    indices = np.flatnonzero(np.isin(labels, classes))
-    if not len(indices) or max(classes) >= source.num_classes:
+    source.require_labels(f'remove config.data.classes={tuple(classes)}')
+    classes = classes_lib.find_classes('config.data.classes', classes, source.class_names)
+    described = classes_lib.describe(classes, source.class_names)
+    indices = np.flatnonzero(np.isin(source.labels(), classes))
+    if not len(indices):
         raise UserError(
-            f'config.data.classes={tuple(classes)}: {source.name} {source.split} has classes 0 to '
-            f'{source.num_classes - 1}: use classes that it has images of'
+            f'config.data.classes: {source.name} {source.split} has no images of {described}: '
+            'select other classes'
         )
+    logging.info(
+        '%s %s: %d images of the classes %s', source.name, source.split, len(indices), described
+    )
     return dataclasses.replace(
         source,
         split=f'{source.split}, classes {", ".join(map(str, classes))}',
@@ -219,27 +124,57 @@ def select_classes(source: ImageSource, classes: Sequence[int]) -> ImageSource:
     )
 
 
-def _open_folder(data_dir: str | None, split: str, image_size: int, on_corrupt: str) -> ImageSource:
+def _check_conditional(source: ImageSource, classes: Sequence[int | str]) -> None:
+    """Raise `UserError` unless there are labels, and images of each selected class."""
+    source.require_labels()
+    selected = classes_lib.find_classes('config.data.classes', classes, source.class_names)
+    empty = set(source.empty_classes) & set(selected or source.empty_classes)
+    if empty:
+        raise UserError(
+            f'{source.name} {source.split} has no images of '
+            f'{classes_lib.describe(sorted(empty), source.class_names)}, so a conditional run '
+            'cannot learn them: use a larger config.data.split, or exclude them with '
+            'config.data.classes'
+        )
+
+
+def _open_folder(
+    data_dir: str | None, split: str, image_size: int, on_corrupt: str, max_pixels: int
+) -> ImageSource:
     if not data_dir:
         raise UserError('config.dataset=folder needs config.data_dir, the folder of the images')
-    folder = ImageFolder(data_dir, skip_corrupt=on_corrupt == 'skip')
+    folder = ImageFolder(data_dir, skip_corrupt=on_corrupt == 'skip', max_pixels=max_pixels)
     info = tfds.core.SplitInfo(name='train', shard_lengths=[len(folder)], num_bytes=0)
     try:
         parts = tfds.core.ReadInstruction.from_spec(split).to_absolute({'train': info})
     except ValueError as error:
         raise UserError(f'{folder.name} {split} cannot be read: {first_line(error)}') from error
-    everything = np.arange(len(folder))
-    indices = np.concatenate([everything[part.from_ : part.to] for part in parts])
+    order = folder.split_order()
+    indices = np.concatenate([np.sort(order[part.from_ : part.to]) for part in parts])
     if not len(indices):
         raise UserError(f'{folder.name} {split} has no images: use another split')
-    side = image_size or folder.side(_RESIZE)
+    side = image_size or folder.side(RESIZE)
+    files = [path for path in folder.files if path.exists()]  # A link may be dangling.
     return ImageSource(
         name=folder.name,
         split=split,
         image_shape=(side, side, folder.channels),
         records=CheckedRecords(Selection(folder, indices), f'{folder.name} {split}', on_corrupt),
+        files=files,
+        identity={
+            'images': len(folder),
+            'names_and_sizes': folder.digest,
+            # Copies of files have other modification times.
+            'contents': digest(files) if total_size(files) <= MAX_HASHED_BYTES else '',
+        },
         class_names=tuple(folder.classes),
         image_size=image_size,
+        no_labels=folder.no_classes,
+        empty_classes=tuple(
+            sorted(set(folder.labels) - {folder.labels[index] for index in indices})
+            if folder.labels
+            else ()
+        ),
     )
 
 
@@ -268,7 +203,17 @@ def _open_split(
     if height != width:
         raise UserError(
             f'{name} {split} has images of shape {(height, width, channels)}: '
-            f'images must be square: {_RESIZE}'
+            f'images must be square: {RESIZE}'
         )
     shape = height, width, channels
-    return ImageSource(name, split, shape, records, class_names(builder), image_size)
+    sizes = {f'images_in_{key}': info.num_examples for key, info in builder.info.splits.items()}
+    return ImageSource(
+        name=name,
+        split=split,
+        image_shape=shape,
+        records=records,
+        files=sorted(epath.Path(builder.data_dir).iterdir()),
+        identity={'name': name, **sizes},
+        class_names=class_names(builder),
+        image_size=image_size,
+    )

@@ -17,6 +17,7 @@ import tensorflow_datasets as tfds
 from etils import epath
 from tensorflow_datasets.core import read_only_builder
 
+from dcgan_jax.runtime import cache_dir
 from dcgan_jax.runtime.errors import UserError
 from dcgan_jax.runtime.files import resolve_path
 
@@ -25,7 +26,7 @@ _BUILDERS = {
     'cifar10': ('dcgan_jax.data.cifar10_builder', 'Cifar10', '3.0.2'),
     'shapes': ('dcgan_jax.data.shapes_builder', 'Shapes', '1.0.0'),
 }
-_DEFAULT_DATA_DIR = '~/tensorflow_datasets'
+_DATA_FOLDER = 'tensorflow_datasets'  # In the user's home; TFDS's default.
 
 
 class Records(Protocol):
@@ -77,7 +78,7 @@ def find_or_prepare(name: str, data_dir: str | None) -> tfds.core.DatasetBuilder
 
 def _data_root(data_dir: str | None) -> epath.Path:
     path = data_dir or os.environ.get('TFDS_DATA_DIR')
-    root = resolve_path(path or _DEFAULT_DATA_DIR, 'data directory')
+    root = resolve_path(path or cache_dir.home_folder(_DATA_FOLDER), 'data directory')
     if path and not root.is_dir():
         raise UserError(f'data directory {root} does not exist: correct the path or create it')
     return root
@@ -140,7 +141,7 @@ def _unknown(name: str) -> UserError:
     return UserError(
         f'unknown data set {name!r}: {hint}The built-in data sets are {" and ".join(_BUILDERS)}; '
         'others must be image data sets of TFDS, or be prepared in data_dir; '
-        "'folder' is the image files in data_dir"
+        "'folder' reads the image files in data_dir"
     )
 
 

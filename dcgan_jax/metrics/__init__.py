@@ -1,1 +1,1 @@
-"""Image metrics as functions of features and logits in float64, and feature extractors."""
+"""Metrics of images, computed in float64, and feature extractors."""

@@ -13,7 +13,7 @@ from etils import epath
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
-from dcgan_jax.data.sources import ImageSource
+from dcgan_jax.data.image_source import ImageSource
 from dcgan_jax.metrics import extractors, reference_stats
 from dcgan_jax.metrics.metric import Inputs, Need
 from dcgan_jax.metrics.registry import METRICS
@@ -166,10 +166,6 @@ class Evaluator:
         """Whether images of the split are used, and not only a file of statistics."""
         return self._uses_split_statistics or Need.REAL_FEATURES in self._needs
 
-    @functools.cached_property
-    def _fingerprint(self) -> str:
-        return reference_stats.fingerprint(self._source)
-
     @property
     def _statistics(self) -> Statistics:
         return self._given_statistics or self._real.statistics
@@ -180,7 +176,7 @@ class Evaluator:
             protocol |= {
                 'data_set': self._source.name,
                 'split': self._source.split,
-                'data_fingerprint': self._fingerprint,
+                'data_sha256': self._source.digest,
                 'real_image_shape': list(self._source.image_shape),
             }
         if self._extractor is not None:

@@ -22,7 +22,7 @@ def frechet_distance(
         sigma2: Covariance of the second set, `[D, D]`.
 
     Returns:
-        The distance, at least 0 up to rounding.
+        The distance, at least 0.
 
     Raises:
         UserError: If shapes are inconsistent, or a value is not finite or too large.
@@ -44,7 +44,8 @@ def frechet_distance(
             f'square root ({error}): check the features'
         ) from error
     overlap = np.sqrt(np.clip(product, 0, None)).sum()
-    return float(np.square(mu1 - mu2).sum() + np.trace(sigma1) + np.trace(sigma2) - 2 * overlap)
+    distance = np.square(mu1 - mu2).sum() + np.trace(sigma1) + np.trace(sigma2) - 2 * overlap
+    return max(0.0, float(distance))  # Rounding can make it negative.
 
 
 def _compute(inputs: Inputs) -> dict[str, float]:

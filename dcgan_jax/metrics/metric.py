@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from dcgan_jax.data.sources import ImageSource
+from dcgan_jax.data.image_source import ImageSource
 from dcgan_jax.metrics.extractors import Extractor
 from dcgan_jax.metrics.statistics import Statistics
 

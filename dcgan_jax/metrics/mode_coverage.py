@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from dcgan_jax.data import shapes_builder
-from dcgan_jax.data.sources import ImageSource
+from dcgan_jax.data.image_source import ImageSource
 from dcgan_jax.metrics.metric import Inputs, Metric, Need
 from dcgan_jax.runtime.errors import UserError
 

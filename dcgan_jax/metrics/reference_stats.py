@@ -10,7 +10,7 @@ from absl import logging
 from etils import epath
 from tqdm import tqdm
 
-from dcgan_jax.data.sources import ImageSource
+from dcgan_jax.data.image_source import ImageSource
 from dcgan_jax.metrics.extractors import Extractor
 from dcgan_jax.metrics.features import check
 from dcgan_jax.metrics.statistics import Moments, Statistics
@@ -18,7 +18,8 @@ from dcgan_jax.runtime import cache_dir, multihost
 from dcgan_jax.runtime.errors import UserError
 from dcgan_jax.runtime.files import read_npz, resolve_path, write_atomic
 
-_MAX_DIMENSION = 4096  # Largest number of features of another extractor whose file is read.
+# Files of statistics of up to this dimension are read, to report a wrong extractor by name.
+_MAX_DIMENSION = 4096
 
 
 class Reference(NamedTuple):
@@ -41,7 +42,7 @@ def compute_reference(
     Args:
         source: The split.
         extractor: The extractor.
-        num_features: Number of features to keep, of images spread evenly over the split.
+        num_features: Number of evenly spaced images of the split whose features are kept.
         with_statistics: Whether to compute statistics of all images of the split as well.
     """
     num_features = min(num_features, len(source))
@@ -50,12 +51,12 @@ def compute_reference(
         'data set': source.name,
         'split': source.split,
         # Data sets of the same name and version may differ, e.g. CIFAR-10 stored as JPEG.
-        'fingerprint': fingerprint(source),
+        'sha256': source.digest,
         'extractor': extractor.name,
         'extractor_sha256': extractor.sha256,
         'resize': extractor.resize,
         'images': len(source),
-        'whole': with_statistics,
+        'has_statistics': with_statistics,
         'features': num_features,
     }
     key = hashlib.sha256(json.dumps(described).encode()).hexdigest()[:16]
@@ -97,7 +98,10 @@ def read_statistics(path: epath.PathLike, extractor: Extractor) -> Statistics:
         )
     size = extractor.dimension
     if (mu.shape, sigma.shape) != ((size,), (size, size)) or n < 2:
-        raise UserError(f'{name} has mu {mu.shape}, sigma {sigma.shape}, n {n}: D must be {size}')
+        raise UserError(
+            f'{name} has mu {mu.shape}, sigma {sigma.shape}, n {n}: D must be {size}, n at '
+            'least 2; compute it again'
+        )
     if not (np.isfinite(mu).all() and np.isfinite(sigma).all()):
         raise UserError(f'{name} has values that are not finite: compute it again')
     eigenvalues = np.linalg.eigvalsh(sigma)
@@ -111,7 +115,7 @@ def read_statistics(path: epath.PathLike, extractor: Extractor) -> Statistics:
 
 
 def _max_bytes(dimension: int, features: int = 0) -> int:
-    """Return the largest size of a file of statistics and a number of features."""
+    """Return the largest accepted size in bytes of a file of statistics and feature vectors."""
     return 8 * dimension * (dimension + 1) + 4 * features * dimension + 2**20
 
 
@@ -146,17 +150,17 @@ def _read(path: epath.Path, described: dict, dimension: int) -> Reference | None
         stored = json.loads(str(arrays['described']))
         features = arrays['features']
         statistics = None
-        if described['whole']:
+        if described['has_statistics']:
             statistics = Statistics(arrays['mu'], arrays['sigma'], int(arrays['n']))
     except (OSError, ValueError, TypeError, KeyError, OverflowError, RecursionError) as error:
-        logging.warning('%s is damaged (%s) and is computed again', path, error)
+        logging.warning('%s is damaged (%s): computing it again', path, error)
         return None
     valid = stored == described and features.shape == (described['features'], dimension)
     if valid and statistics:
         shapes = statistics.mu.shape, statistics.sigma.shape
         valid = shapes == ((dimension,), (dimension, dimension))
     if not valid:
-        logging.warning('%s has other content and is computed again', path)
+        logging.warning('%s has unexpected content: computing it again', path)
         return None
     return Reference(statistics, features)
 
@@ -173,13 +177,7 @@ def _write(path: epath.Path, described: dict, reference: Reference) -> None:
     try:
         write_atomic(path, arrays.getvalue())
     except OSError as error:
-        logging.warning('%s cannot be written (%s) and is not cached', path, error)
-
-
-def fingerprint(source: ImageSource) -> str:
-    """Return a hash of 64 images, to distinguish data sets of the same name and version."""
-    indices = np.unique(np.linspace(0, len(source) - 1, 64).astype(int))
-    return hashlib.sha256(source.read(indices).images.tobytes()).hexdigest()[:16]
+        logging.warning('%s cannot be written (%s): the reference is not cached', path, error)
 
 
 def _safe(character: str) -> str:

@@ -24,7 +24,7 @@ class _Tensor(NamedTuple):
 
 
 class _StateDict(dict):
-    """A dictionary with attributes, which the pickle of an `OrderedDict` sets."""
+    """Dictionary that accepts attributes, because unpickling an `OrderedDict` sets some."""
 
 
 def _rebuild_tensor(storage: _Storage, offset: int, shape: Any, *unused: Any) -> _Tensor:
@@ -32,7 +32,7 @@ def _rebuild_tensor(storage: _Storage, offset: int, shape: Any, *unused: Any) ->
 
 
 class _Unpickler(pickle.Unpickler):
-    """Unpickler that knows only the names in a state dict."""
+    """Unpickler restricted to the globals that occur in a state dict."""
 
     _NAMES = {  # noqa: RUF012
         ('collections', 'OrderedDict'): _StateDict,
@@ -52,7 +52,7 @@ class _Unpickler(pickle.Unpickler):
 def read(path: Path) -> dict[str, np.ndarray]:
     """Read the tensors of a state dict.
 
-    The tensors must be contiguous. The file is trusted: check its SHA-256 before.
+    The tensors must be contiguous. The content of the file is trusted, so verify its SHA-256 first.
 
     Args:
         path: File written by `torch.save(module.state_dict(), path)` before PyTorch 1.6.

@@ -20,7 +20,7 @@ from dcgan_jax.runtime.errors import UserError
 
 
 class Networks(NamedTuple):
-    """The two networks as modules without parameters, and what they are conditioned on."""
+    """The two networks as Flax modules, and the conditioner of both."""
 
     generator: Generator | UNet
     discriminator: Discriminator
@@ -99,7 +99,7 @@ def _unet(config: ConfigDict, out_channels: int) -> UNet:
         conv_transpose=_conv(layers.ConvTranspose, config, network),
         image_conv=functools.partial(
             _layer(layers.Conv, config, network, conv_impl=config.conv_impl),
-            kernel_init=nn.initializers.zeros,  # The initial output is the input.
+            kernel_init=nn.initializers.zeros,  # Initially, the output equals the input.
             spectral_norm=False,
         ),
         act=layers.ACTIVATIONS[network.activation](network.leaky_slope),
@@ -134,12 +134,12 @@ def _discriminator(config: ConfigDict, num_conditions: int) -> Discriminator:
 def _common_fields(
     config: ConfigDict, network: ConfigDict, num_conditions: int = 0
 ) -> dict[str, Any]:
-    """Return the fields that all networks have.
+    """Return the module fields that all networks share.
 
     Args:
         config: The run's config.
         network: The network's group in `config`.
-        num_conditions: Number of conditions of norms.
+        num_conditions: Number of classes or captions that norms are conditioned on; 0 for none.
     """
     stddev = network.weight_stddev
     return {
@@ -180,7 +180,7 @@ def _layer(
 
 
 def _conv(layer: layers.ModuleDef, config: ConfigDict, network: ConfigDict) -> layers.ModuleDef:
-    """Return `layer`, a type of convolution, or parallel branches of it."""
+    """Bind the fields of a convolution, or of `ParallelConv` if `network.branches` is set."""
     conv = _layer(layer, config, network, conv_impl=config.conv_impl)
     if not network.branches:
         return conv
@@ -221,7 +221,7 @@ def _check_generator(config: ConfigDict, image_shape: tuple[int, int, int]) -> N
 
 
 def _check_attention(config: ConfigDict, side: int) -> None:
-    """Raise `UserError` for self-attention on a map of odd size."""
+    """Raise `UserError` for self-attention on a feature map of odd size."""
     for network, start in (('generator', config.generator.base_size), ('discriminator', side)):
         size = start
         for stage, stride in enumerate(config[network].strides):
@@ -229,5 +229,6 @@ def _check_attention(config: ConfigDict, side: int) -> None:
             if stage in config[network].attention and size % 2:
                 raise UserError(
                     f'config.{network}.attention={tuple(config[network].attention)}: the map after '
-                    f'stage {stage} has {size}x{size} positions, but attention needs an even size'
+                    f'stage {stage} is {size}x{size}, but attention needs an even size: use '
+                    'another stage or other strides'
                 )

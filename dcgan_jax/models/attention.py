@@ -16,14 +16,14 @@ class SelfAttention(nn.Module):
     code, keys and values are max-pooled by 2.
 
     Attributes:
-        dense: The four 1x1 convolutions, as dense layers; see `layers.Dense`.
+        dense: Dense layer, used for the four 1x1 convolutions; see `layers.Dense`.
     """
 
     dense: ModuleDef
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        """Apply self-attention to a map [B, H, W, C] with even H and W."""
+        """Apply self-attention to a feature map [B, H, W, C] with even H and W."""
         batch, _, _, channels = x.shape
 
         project = functools.partial(self.dense, use_bias=False)
@@ -35,7 +35,7 @@ class SelfAttention(nn.Module):
         queries = project(small, name='query')(x).reshape(batch, -1, small)
         keys = pool(project(small, name='key')(x))
         values = pool(project(max(channels // 2, 1), name='value')(x))
-        # The softmax and the product with gamma use float32, as their gradients sum over positions.
+        # The softmax and the product with gamma use float32: their gradients sum over positions.
         logits = jnp.einsum('bqc,bkc->bqk', queries, keys, preferred_element_type=jnp.float32)
         weights = jax.nn.softmax(logits, axis=-1).astype(x.dtype)
         attended = jnp.einsum('bqk,bkc->bqc', weights, values)
@@ -51,9 +51,9 @@ def minibatch_stddev(x: jax.Array, group: int) -> jax.Array:
     See Karras et al. 2018, arXiv:1710.10196, section 3.
 
     Args:
-        x: Map [B, H, W, C].
-        group: Number of images in a group (i, i + B / group, ...); divides B, or is larger than B
-            for a single group.
+        x: Feature map [B, H, W, C].
+        group: Number of images in a group, which must divide B or be at least B for a single group.
+            The images of a group are B / group apart.
 
     Returns:
         [B, H, W, C + 1] of x's dtype. The last channel is the standard deviation within the group,

@@ -1,7 +1,7 @@
 """Residual blocks, parallel convolutions and resampling.
 
 A `conv` field is a module class that is called with (features, kernel_size, strides), such as
-`layers.Conv`; a `norm` field is `norms.Norm`; both have the other fields bound.
+`layers.Conv`. A `norm` field is `norms.Norm`. Their other fields are bound by `functools.partial`.
 """
 
 import jax
@@ -16,11 +16,11 @@ BLOCKS = ('conv', 'residual')
 class ParallelConv(nn.Module):
     """Parallel convolutions as in Inception (Szegedy et al. 2015, arXiv:1409.4842, figure 2a).
 
-    A 1x1 convolution, and one with fewer features than branches, stays a single convolution.
+    If the kernel is 1x1 or there are fewer features than branches, a single convolution is applied.
 
     Attributes:
-        features: Number of output channels of all branches together.
-        kernel_size: Kernel size of a single convolution.
+        features: Total number of output channels.
+        kernel_size: Kernel size if a single convolution is applied.
         strides: 1 or 2.
         conv: Convolution, `layers.Conv` or `layers.ConvTranspose`.
         branches: Kernel sizes of the branches.
@@ -90,7 +90,7 @@ class ResidualDown(nn.Module):
         conv: Convolution.
         norm: Normalization.
         act: Activation.
-        first: Whether the input is an image, to which no norm and activation are applied.
+        first: Whether the input is an image, to which neither norm nor activation is applied.
     """
 
     features: int

@@ -38,12 +38,12 @@ class Condition(nn.Module):
 class ConditionalEmbedding(nn.Module):
     """Learned embedding of the condition of each image.
 
-    Classes have embeddings (Dumoulin et al. 2017, arXiv:1610.07629; Miyato & Koyama 2018,
-    arXiv:1802.05637). Captions have a linear map, which also applies to unseen captions.
+    Each class has an embedding (Dumoulin et al. 2017, arXiv:1610.07629; Miyato & Koyama 2018,
+    arXiv:1802.05637). Caption embeddings are mapped linearly, which also works for unseen captions.
 
     Attributes:
-        num_classes: Number of classes; not used with captions.
-        features: Size of an embedding.
+        num_classes: Number of classes; ignored for captions.
+        features: Size of the output.
         embedding_init: Initializer of `embedding`, [num_classes or caption size, features].
         spectral_norm: Whether to apply spectral normalization to `embedding`.
     """

@@ -5,8 +5,8 @@ All implementations compute the same function of the same parameters:
 - 'xla': `lax.conv_general_dilated` and `lax.conv_transpose`; best on TPUs.
 - 'adjoint': a transposed convolution as the gradient of a convolution, with gradients that are
   convolutions. XLA maps these patterns to cuDNN's backward kernels, whereas `lax.conv_transpose`
-  runs as a forward convolution of a zero-stuffed image, with four times the arithmetic.
-  Convolutions are as in 'xla'.
+  runs as a forward convolution of an image dilated with zeros, with four times the arithmetic.
+  Convolutions are the same as in 'xla'.
 - 'matmul': a few matrix products (`conv_winograd`, or `conv_im2col` for few channels), for CPUs,
   where XLA has fast products but slow gradients of strided and transposed convolutions. A
   transposed convolution is computed as the adjoint of a convolution.
@@ -35,7 +35,7 @@ def conv(x: jax.Array, kernel: jax.Array, *, strides: int, conv_impl: str = 'aut
     """Convolve with 'SAME' padding, like `lax.conv_general_dilated`.
 
     The padding follows TensorFlow: max((ceil(H / strides) - 1) * strides + k - H, 0) zeros in
-    total, of which the smaller half is before.
+    total, of which the smaller half is placed before the image.
 
     Args:
       x: Images or features, [B, H, W, C_in].
@@ -50,7 +50,7 @@ def conv(x: jax.Array, kernel: jax.Array, *, strides: int, conv_impl: str = 'aut
       ValueError: If an argument is invalid.
     """
     implementations = {'matmul': _conv_matmul, 'adjoint': _conv_xla, 'xla': _conv_xla}
-    return _lower(implementations, x, kernel, strides, conv_impl)
+    return _dispatch(implementations, x, kernel, strides, conv_impl)
 
 
 def conv_transpose(
@@ -61,8 +61,8 @@ def conv_transpose(
     This is the adjoint in x of `conv` for an image of [H * strides, W * strides], with the kernel
     rotated by 180 degrees and its channels swapped. Output row p is the sum of kernel[t] * x[i]
     over all p + t = strides * i + k - 1 - max(k - strides, 0) // 2. For k = 4 and strides = 2 the
-    geometry is that of PyTorch's ConvTranspose2d(..., 4, stride=2, padding=1), which stores the
-    kernel rotated.
+    result equals that of PyTorch's ConvTranspose2d(..., 4, stride=2, padding=1), whose kernel is
+    stored rotated.
 
     Args:
       x: Features, [B, H, W, C_in].
@@ -81,10 +81,10 @@ def conv_transpose(
         'adjoint': _conv_transpose_adjoint,
         'xla': _conv_transpose_xla,
     }
-    return _lower(implementations, x, kernel, strides, conv_impl)
+    return _dispatch(implementations, x, kernel, strides, conv_impl)
 
 
-def _lower(
+def _dispatch(
     implementations: dict[str, Callable[..., jax.Array]],
     x: jax.Array,
     kernel: jax.Array,
@@ -150,7 +150,7 @@ _conv_transpose_adjoint.defvjp(_conv_transpose_adjoint_fwd, _conv_transpose_adjo
 
 
 def _adjoint(linear: Callable[[jax.Array], jax.Array], y: jax.Array, like: jax.Array) -> jax.Array:
-    """Apply the adjoint of `linear`, a function of an array like `like`, to `y`."""
+    """Apply to `y` the adjoint of `linear`, whose input has the shape and dtype of `like`."""
     (result,) = jax.linear_transpose(linear, like)(y)
     return result
 
@@ -178,7 +178,7 @@ def _conv_matmul(
     taps = -(-kernel.shape[0] // strides)
     use_im2col = taps == 1 or min(kernel.shape[2:]) <= _IMAGE_CHANNELS
     form = conv_im2col if use_im2col or taps > conv_winograd.MAX_TAPS else conv_winograd
-    # The sums before and after the products need more precision than bfloat16, and so do the
+    # Sums before and after the matrix products need more precision than bfloat16, as do the
     # operands of Winograd's products with many taps.
     dtype = x.dtype if jnp.finfo(x.dtype).bits >= 32 else jnp.float32
     may_round = x.dtype == jnp.bfloat16 and (

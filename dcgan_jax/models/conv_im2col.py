@@ -1,8 +1,8 @@
 """A 'SAME' convolution as one matrix product over the patches of the image (im2col).
 
 The image is first split into its s x s phases (space-to-depth), so that a patch consists of a few
-contiguous runs of memory. The patches have ceil(k / s)^2 times the size of the image, so this is
-suited for images of few channels, where `conv_winograd` spends most time around its products.
+contiguous runs of memory. The patches have ceil(k / s)^2 times the size of the image, so this suits
+images with few channels, for which `conv_winograd` spends most of its time outside of products.
 """
 
 import itertools
@@ -26,7 +26,7 @@ def conv(
     """Convolve with 'SAME' padding; see `conv_winograd.conv` for the arguments and the result."""
     k, channels = kernel.shape[0], x.shape[3]
     sizes = [-(-size // strides) for size in x.shape[1:3]]
-    taps = -(-k // strides)  # Of a phase of the kernel, along one axis.
+    taps = -(-k // strides)  # Taps per phase of the kernel, along one axis.
 
     padding = [
         (

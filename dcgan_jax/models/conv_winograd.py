@@ -1,12 +1,13 @@
-"""A 'SAME' convolution by Winograd's minimal filtering: matrix products, which are fast on CPUs.
+"""A 'SAME' convolution by Winograd's minimal filtering, with matrix products for speed on CPUs.
 
 1. A convolution of stride s is a convolution of stride 1 over the s x s phases of the image
    (space-to-depth); the kernel is split in the same way, into r x r taps.
 2. F(m, r) (Lavin and Gray 2016, https://arxiv.org/abs/1509.09308) computes m outputs of r taps with
-   m + r - 1 products instead of m r: it multiplies polynomials by their values at m + r - 2 points
-   and at infinity. In two dimensions it needs (m + r - 1)^2 instead of m^2 r^2 products.
-3. For two taps, the transforms are a few additions (`_by_sums`). For more taps, XLA would fuse them
-   into slow scalar loops, so they are matrix products as well (`_by_products`).
+   m + r - 1 products instead of m r: it multiplies the values of two polynomials at m + r - 2
+   points and at infinity, and interpolates. In two dimensions it needs (m + r - 1)^2
+   instead of m^2 r^2 products.
+3. For few taps, the transforms are a few additions (`_by_sums`). For more taps, XLA would fuse the
+   additions into slow scalar loops, so the transforms are matrix products too (`_by_products`).
 
 Gradients of every order consist of the same steps and are therefore fast too. The relative rounding
 error is 1e-6 with 2 taps, 4e-6 with 3 and 1e-5 with more, compared to 4e-7 of a direct convolution.
@@ -25,10 +26,10 @@ from jax import lax
 
 from dcgan_jax.models import products, space_to_depth
 
-MAX_TAPS = 7
+MAX_TAPS = 7  # Largest number of taps per phase, along one axis.
 MAX_ROUNDED_TAPS = 3  # With more, bfloat16 operands of the products are not precise enough.
 
-_FEW_TAPS = 2  # With 3, sums are as slow as products and take three times as long to compile.
+_FEW_TAPS = 2  # With 3 taps, sums are as slow as products and compile three times as long.
 _POINTS = (0, 1, -1, 2, -2, 1 / 2, -1 / 2)  # More points would lose more precision.
 
 _Grid = list[list[jax.Array]]  # Arrays of the same shape by row and column.
@@ -136,7 +137,7 @@ def _pixels(tiles: jax.Array, tiling: _Tiling) -> _Grid:
     m, s, channels = tiles.shape[2], tiles.shape[3], tiles.shape[7]
     tiles = tiles.transpose(0, 1, 2, 4, 5, 3, 6, 7)
     tiles = tiles.reshape(*tiles.shape[:5], s**2 * channels)
-    # The gradient of split is a single concatenation, that of indexing a sum of padded copies.
+    # The gradient of `lax.split` is one concatenation; indexing has a sum of padded copies instead.
     corners = [lax.split(row, [1] * m, axis=4) for row in lax.split(tiles, [1] * m, axis=2)]
     grid = []
     for a in range(tiling.side):
@@ -164,7 +165,7 @@ def _combine(coefficients: np.ndarray, arrays: Sequence[jax.Array]) -> jax.Array
 def _by_products(
     tiles: jax.Array, taps: jax.Array, tiling: _Tiling, product: _Product
 ) -> jax.Array:
-    """Return the same as `_by_sums`, with one product for all points."""
+    """Compute the same outputs as `_by_sums`, with one batched product for all points."""
     inputs, kernels, outputs = (np.kron(m, m) for m in _transforms(tiling.tile, tiling.taps))
     values, weights = _apply(inputs, _windows(tiles, tiling)), _apply(kernels, taps)
     return _apply(outputs, jax.vmap(product)(values, weights))
@@ -174,7 +175,7 @@ def _windows(tiles: jax.Array, tiling: _Tiling) -> jax.Array:
     """Return the receptive fields of the tiles, [side^2, B * tiles, s^2 C]."""
     m, s, channels = tiles.shape[2], tiles.shape[3], tiles.shape[7]
     x = tiles.transpose(2, 5, 0, 1, 4, 3, 6, 7)  # Channels last, for contiguous copies.
-    # The gradient of these slices is a concatenation, that of strided windows side^2 paddings.
+    # The gradient of these slices pads `reach` arrays per axis; strided windows would pad side^2.
     for axis, count in enumerate(tiling.counts):
         parts = []
         for shift in range(tiling.reach):
@@ -185,7 +186,7 @@ def _windows(tiles: jax.Array, tiling: _Tiling) -> jax.Array:
 
 
 def _apply(matrix: np.ndarray, x: jax.Array) -> jax.Array:
-    """Multiply a matrix and the first axis of x; in this 2D form, XLA transposes no gradient."""
+    """Multiply the first axis of x by a matrix, in 2D form so that XLA transposes no gradient."""
     y = jnp.dot(matrix.astype(x.dtype), x.reshape(len(x), -1))
     return y.reshape(len(matrix), *x.shape[1:])
 
@@ -194,9 +195,10 @@ def _transforms(tile: int, taps: int) -> tuple[np.ndarray, np.ndarray, np.ndarra
     """Return the matrices of F(tile, taps) in float64; side = tile + taps - 1.
 
     Returns:
-      Map from pixels to values at the points, [side, side]: coefficients of
-      prod (x - other points). Map from taps to values, [side, taps]: the polynomial of the taps
-      divided by prod (point - other points). Map from products to outputs, [tile, side]: powers.
+      Three matrices. From pixels to values at the points, [side, side]: each row has the
+      coefficients of prod(x - other points). From taps to values, [side, taps]: each row evaluates
+      the polynomial of the taps at a point and divides by prod(point - other points). From products
+      to outputs, [tile, side]: each column has the powers of a point.
     """
     points = np.array(_POINTS[: tile + taps - 2], float)
     side = len(points) + 1

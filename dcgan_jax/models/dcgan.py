@@ -27,7 +27,7 @@ class Generator(nn.Module):
         strides: 1 or 2 for each stage and for the last convolution; the image size is
             base_size * prod(strides).
         attention: Indices of the stages followed by self-attention.
-        stem_features: Sizes of dense layers before the stem.
+        stem_features: Numbers of features of dense layers before the stem's map.
         stem_norm: Whether to normalize the stem's map ('conv' only; residual blocks start with a
             norm).
         dense: Dense layer; see `layers.Dense`.
@@ -117,7 +117,8 @@ class Discriminator(nn.Module):
             none.
         pack: Number of images concatenated along channels (PacGAN: Lin et al. 2018,
             arXiv:1712.04086).
-        head: Input of the dense head: the last map 'flatten'ed or its 'sum' over positions.
+        head: Input of the dense head: 'flatten' for the flattened last map, 'sum' for its sum over
+            positions.
         predicts_rotation: Whether to add a head that predicts the rotation of an image (Chen et al.
             2019, arXiv:1811.11212).
         dense: Dense layer of the heads and of self-attention; see `layers.Dense`.
@@ -127,8 +128,8 @@ class Discriminator(nn.Module):
         act: Activation.
         dtype: Data type of the computation up to the last map; heads, parameters and statistics are
             float32.
-        num_conditions: Number of classes or captions of the projection (Miyato & Koyama 2018,
-            arXiv:1802.05637); 0 if unconditional.
+        num_conditions: Number of classes or captions of the projection discriminator (Miyato &
+            Koyama 2018, arXiv:1802.05637); 0 if unconditional.
         caption_size: Size of a caption's embedding; 0 to condition on classes.
     """
 

@@ -68,7 +68,7 @@ def spectral_normalize(module: nn.Module, name: str, weight: jax.Array) -> jax.A
 
 
 def update_spectral_stats(params: Any, spectral_stats: Any, iterations: int) -> Any:
-    """Return 'spectral_stats' after more power iterations with `params`.
+    """Return 'spectral_stats' after further power iterations with `params`.
 
     Args:
         params: Parameters of a network.

@@ -16,22 +16,22 @@ _MIN_GROUP_CHANNELS = 4
 
 
 class Norm(nn.Module):
-    """Normalization with a scale and a shift of each channel.
+    """Normalization with a scale and a shift for each channel.
 
     'batch' is BatchNorm (Ioffe & Szegedy 2015, arXiv:1502.03167); under `jit` over a mesh, its
     statistics are those of the global batch. The others normalize each image separately: 'layer'
-    the whole map (Ba et al. 2016, arXiv:1607.06450), 'instance' each channel (Ulyanov et al. 2016,
-    arXiv:1607.08022), and 'group' up to 32 groups of at least four channels (Wu & He 2018,
-    arXiv:1803.08494). Scales and shifts depend on the condition, if there is one (Dumoulin et al.
-    2017, arXiv:1610.07629).
+    over all channels (Ba et al. 2016, arXiv:1607.06450), 'instance' over each channel (Ulyanov et
+    al. 2016, arXiv:1607.08022), and 'group' over each of up to 32 groups of at least four channels
+    (Wu & He 2018, arXiv:1803.08494). Scales and shifts depend on the condition, if there is
+    one (Dumoulin et al. 2017, arXiv:1610.07629).
 
     Attributes:
         kind: One of `NORMS`; 'none' is the identity.
-        use_running_average: Whether BatchNorm uses the running statistics instead of the batch's.
+        use_running_average: Whether BatchNorm uses the running instead of the batch statistics.
         momentum: Decay rate of the running statistics.
         epsilon: Constant added to the variance.
         scale_init: Initializer of the scales.
-        caption_init: Initializer of the linear maps from captions to scales - 1 and to shifts.
+        caption_init: Initializer of the linear maps from captions to shifts and to scales minus 1.
         num_classes: Number of classes, if conditioned on classes.
     """
 
@@ -45,14 +45,14 @@ class Norm(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, condition: jax.Array | None = None) -> jax.Array:
-        """Normalize a map.
+        """Normalize a feature map.
 
         Args:
-            x: Map [B, H, W, C].
+            x: Feature map [B, H, W, C].
             condition: Result of `Condition`; None for unconditional scales and shifts.
 
         Returns:
-            Map of the same shape and dtype; statistics are float32.
+            Feature map of the same shape and dtype. Statistics are computed in float32.
 
         Raises:
             UserError: If a group has a single value per image, whose normalized value would be 0.
@@ -74,7 +74,7 @@ class Norm(nn.Module):
         return y.astype(x.dtype)
 
     def _unconditional(self, x: jax.Array, *, affine: bool) -> nn.BatchNorm | nn.GroupNorm:
-        """Return the layer of flax for a map [B, H, W, C], with a scale and a bias if `affine`."""
+        """Return the Flax layer for a map [B, H, W, C], with a scale and a bias if `affine`."""
         options = {
             'epsilon': self.epsilon,
             'use_scale': affine,
@@ -99,7 +99,7 @@ class Norm(nn.Module):
 
 
 def num_groups(channels: int) -> int:
-    """Return the number of groups of 'group': up to 32, with at least four channels each."""
+    """Return the number of groups for the norm 'group': up to 32, of at least four channels."""
     valid = (n for n in _GROUPS if channels % n == 0 and channels >= _MIN_GROUP_CHANNELS * n)
     return next(valid, 1)
 

@@ -14,8 +14,8 @@ _CPU_INFO = pathlib.Path('/proc/cpuinfo')
 def cpu_multiplies_bfloat16() -> bool:
     """Return whether the CPU has instructions for products of bfloat16 matrices.
 
-    These are AMX and AVX512-BF16, as listed by Linux. Without them, XLA computes such products more
-    slowly than those of float32.
+    These are AMX and AVX512-BF16, as listed by Linux. Without them, bfloat16 products are slower
+    than float32 products in XLA.
     """
     return has_cpu_flag('amx_bf16') or has_cpu_flag('avx512_bf16')
 
@@ -34,13 +34,13 @@ def einsum(
 ) -> jax.Array:
     """Compute `jnp.einsum` of two matrices after rounding them to `operand_dtype`.
 
-    Sums and the result keep the dtype of the arrays. Gradients of every order are also such
-    products. JAX's own gradient would multiply the unrounded cotangent and transpose it first,
-    which takes longer than the product in XLA on CPUs. Forward-mode differentiation is not
-    supported.
+    Sums and the result keep the dtype of the arrays. Gradients of every order are products of the
+    same form, with rounded operands. JAX's own gradient would transpose the cotangent and multiply
+    it without rounding; in XLA on CPUs, the transposition takes longer than the product.
+    Forward-mode differentiation is not supported.
 
     Args:
-        subscripts: Subscripts, e.g. 'mk,kn->mn'. Each index occurs in two of the terms.
+        subscripts: Subscripts, e.g. 'mk,kn->mn'. Each index occurs in two of the three terms.
         operand_dtype: Data type of the product's operands, e.g. bfloat16.
         left: First operand, with a dtype of at least 32 bits.
         right: Second operand, of the same dtype.
@@ -57,8 +57,9 @@ def einsum(
 
 
 def _sum_over_rows(left: jax.Array, right: jax.Array, sum_dtype: jax.typing.DTypeLike) -> jax.Array:
-    """Compute left.T @ right; XLA on CPUs would compute this in float32, several times slower.
+    """Compute left.T @ right with an explicit transposition.
 
+    Otherwise, XLA on CPUs would convert the operands to float32, which is several times slower.
     Either `left` is transposed, or `right` and the result, whichever moves fewer elements.
     """
     dot = functools.partial(jnp.dot, preferred_element_type=sum_dtype)

@@ -47,7 +47,7 @@ class UNet(nn.Module):
     def __call__(
         self, inputs: jax.Array, labels: jax.Array | None = None, *, train: bool
     ) -> jax.Array:
-        """Restore images.
+        """Restore degraded images.
 
         Args:
             inputs: Degraded images with a mask channel, `[B, H, W, C + 1]`; see

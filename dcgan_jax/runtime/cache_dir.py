@@ -1,13 +1,33 @@
-"""Folder of cached files."""
+"""Folders of cached files and data sets in the user's home."""
 
+import functools
 import os
+import tempfile
 
+from absl import logging
 from etils import epath
 
 
 def folder() -> epath.Path:
     """Return $DCGAN_JAX_CACHE or ~/.cache/dcgan_jax, which may not exist yet."""
-    return epath.Path(os.environ.get('DCGAN_JAX_CACHE') or '~/.cache/dcgan_jax').expanduser()
+    path = os.environ.get('DCGAN_JAX_CACHE')
+    return epath.Path(path).expanduser() if path else home_folder('.cache/dcgan_jax')
+
+
+def home_folder(name: str) -> epath.Path:
+    """Return a folder in the user's home, or in a new temporary folder if there is no home."""
+    home = os.path.expanduser('~')
+    return epath.Path(home if os.path.isabs(home) else _temporary_home()) / name
+
+
+@functools.cache
+def _temporary_home() -> str:
+    home = tempfile.mkdtemp(prefix='dcgan_jax_')
+    logging.warning(
+        'there is no home folder: caches are in the temporary folder %s; set HOME to keep them',
+        home,
+    )
+    return home
 
 
 def enable_compilation_cache() -> None:

@@ -1,6 +1,7 @@
 """Asynchronous and atomic Orbax checkpoints with a checksum of each array."""
 
 import contextlib
+import json
 from collections.abc import Iterator
 from typing import Any
 
@@ -50,20 +51,6 @@ class Checkpoints:
     def latest_step(self) -> int | None:
         """Return the step of the last complete checkpoint, or None."""
         return self._manager.latest_step()
-
-    def latest_metadata(self) -> dict[str, Any]:
-        """Return the metadata of the last checkpoint, or {} if there is none or it is damaged."""
-        step = self.latest_step()
-        if step is None:
-            return {}
-        try:
-            metadata = self._manager.restore(
-                step, args=ocp.args.Composite(metadata=ocp.args.JsonRestore())
-            )['metadata']
-        except Exception as error:  # Orbax raises exceptions of various types.
-            logging.warning('metadata of checkpoint %d cannot be read (%s)', step, error)
-            return {}
-        return metadata if isinstance(metadata, dict) else {}
 
     def save(self, state: State, **metadata: Any) -> None:
         """Copy the state to the host and write it in the background.
@@ -172,6 +159,28 @@ def restore_latest(
             'a backup, or start a new run in another --workdir'
         )
     return None, []
+
+
+def latest_metadata(workdir: epath.PathLike, folder: str = FOLDER) -> dict[str, Any]:
+    """Return the metadata of the last checkpoint that has readable metadata, or {}.
+
+    Args:
+        workdir: Folder of the run.
+        folder: `FOLDER` or `BEST_FOLDER`.
+    """
+    # Not read by Orbax, whose managers wait for those of all processes.
+    folder = absolute(workdir) / folder
+    names = [path.name for path in folder.iterdir()] if folder.exists() else []
+    for step in sorted((int(name) for name in names if name.isdecimal()), reverse=True):
+        path = folder / str(step) / 'metadata' / 'metadata'
+        try:
+            metadata = json.loads(path.read_text())
+        except (OSError, ValueError, RecursionError) as error:
+            logging.warning('%s cannot be read (%s)', path, error)
+            continue
+        if isinstance(metadata, dict):
+            return metadata
+    return {}
 
 
 def _marker(workdir: epath.PathLike, folder: str) -> epath.Path:

@@ -1,15 +1,20 @@
 """Reading and atomic writing of files; paths may be local or remote (`gs://`)."""
 
+import hashlib
 import lzma
 import math
 import os
+import unicodedata
 import zipfile
 import zlib
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 from etils import epath
 
 from dcgan_jax.runtime.errors import UserError
+
+MAX_HASHED_BYTES = 2**30  # Largest total size of files that `digest` reads.
 
 # Raised by zipfile for archives that are truncated, modified, encrypted or use other compression.
 _DAMAGE = (
@@ -22,12 +27,19 @@ _HEADERS = {
 
 
 def is_unicode(text: str) -> bool:
-    """Return whether a string has no surrogates, which stand for invalid UTF-8 in arguments."""
+    """Return whether a string has no surrogates; Python represents invalid UTF-8 by surrogates."""
     try:
         text.encode()
     except UnicodeEncodeError:
         return False
     return True
+
+
+def escape(text: str) -> str:
+    r"""Replace the control characters and surrogates of a text by escapes such as '\n'."""
+    return ''.join(
+        ascii(char)[1:-1] if unicodedata.category(char) in ('Cc', 'Cs') else char for char in text
+    )
 
 
 def resolve_path(path: epath.PathLike, name: str) -> epath.Path:
@@ -65,6 +77,30 @@ def absolute(path: epath.PathLike) -> epath.Path:
     return path if in_bucket(path) else path.absolute()
 
 
+def total_size(paths: Iterable[epath.PathLike]) -> int:
+    """Return the total size of files in bytes."""
+    return sum(epath.Path(path).stat().length for path in paths)
+
+
+def digest(paths: Sequence[epath.PathLike]) -> str:
+    """Return a SHA-256 of the sizes and contents of files.
+
+    For more than `MAX_HASHED_BYTES` in total, modification times are hashed instead of contents.
+    """
+    result = hashlib.sha256()
+    read_all = total_size(paths) <= MAX_HASHED_BYTES
+    for path in map(epath.Path, paths):
+        stat = path.stat()
+        result.update(f'{stat.length}\n'.encode())  # Separates the files.
+        if not read_all:
+            result.update(f'{stat.mtime}\n'.encode())
+            continue
+        with path.open('rb') as file:
+            while block := file.read(2**20):
+                result.update(block)
+    return result.hexdigest()
+
+
 def write_atomic(path: epath.PathLike, content: bytes) -> epath.Path:
     """Write a file atomically, create its folder if needed, and return its path."""
     path = epath.Path(path)
@@ -73,7 +109,8 @@ def write_atomic(path: epath.PathLike, content: bytes) -> epath.Path:
         return path
     path.parent.mkdir(parents=True, exist_ok=True)
     # Processes of one run may write the same cache file at the same time.
-    partial = path.parent / f'{path.name}.{os.getpid()}.partial'
+    # A hash, because the name may have the maximum length.
+    partial = path.parent / f'{zlib.crc32(os.fsencode(path.name)):08x}.{os.getpid()}.partial'
     try:
         partial.write_bytes(content)
         return partial.replace(path)

@@ -19,6 +19,7 @@ from dcgan_jax.data import images
 from dcgan_jax.data.degradations import sample_latents
 from dcgan_jax.models import Networks, encoder
 from dcgan_jax.runtime.batching import map_batches
+from dcgan_jax.runtime.errors import UserError
 from dcgan_jax.runtime.prng import Purpose, purpose_key
 from dcgan_jax.sampling import Sampler
 from dcgan_jax.tasks import latent_optimization
@@ -66,6 +67,23 @@ class AnomalyScores(NamedTuple):
 
     scores: dict[str, np.ndarray]
     reconstructions: dict[str, np.ndarray]
+
+
+def check_num_images(config: ConfigDict, count: int) -> None:
+    """Raise `UserError` if a score in `config.anomaly.scores` needs more than `count` images.
+
+    Args:
+        config: The run's config.
+        count: Number of normal images.
+    """
+    needed = {'mahalanobis': 2, 'neighbors': config.anomaly.num_neighbors}
+    for name, minimum in needed.items():
+        if name in config.anomaly.scores and count < minimum:
+            change = ' or decrease config.anomaly.num_neighbors' if name == 'neighbors' else ''
+            raise UserError(
+                f'config.anomaly.scores: {name!r} needs at least {minimum} training images, but '
+                f'there are {count}: remove it{change}'
+            )
 
 
 def score(run: ScoringRun, pixels: np.ndarray) -> AnomalyScores:
@@ -145,7 +163,8 @@ def distance(
 ) -> jax.Array:
     """Compute 0.9 mean |x - G(z)| + 0.1 mean |f(x) - f(G(z))|, `[N]` (Schlegl et al. 2017, eq. 5).
 
-    It is also the score for latents of the encoder, whose authors use squared differences.
+    This is also the score for latents of the encoder; the authors of f-AnoGAN use squared
+    differences.
     """
     pixels = jnp.mean(jnp.abs(real - fake), axis=(1, 2, 3))
     features = jnp.mean(jnp.abs(features_of(real) - features_of(fake)), axis=1)

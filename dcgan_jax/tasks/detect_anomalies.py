@@ -8,7 +8,6 @@ import numpy as np
 from etils import epath
 from ml_collections import ConfigDict
 
-from dcgan_jax import run_dir
 from dcgan_jax.data import images, sources
 from dcgan_jax.data.input_pipeline import load_split
 from dcgan_jax.metrics.roc import auroc
@@ -17,9 +16,9 @@ from dcgan_jax.runtime.files import write_atomic
 from dcgan_jax.tasks import anomaly_scores, image_to_image
 from dcgan_jax.tasks.anomaly_scores import AnomalyScores
 from dcgan_jax.tasks.options import TaskOptions
-from dcgan_jax.tasks.trained_run import merge_config, restore
+from dcgan_jax.tasks.trained_run import merge_config, open_split, output_folder, restore
 
-_NUM_NORMAL = 5_000  # Training images used as the reference of normality.
+_NUM_NORMAL = 5_000  # Largest number of training images that define normality.
 _GRID_IMAGES = 16  # Images with the largest and with the smallest scores in a grid.
 
 
@@ -46,8 +45,8 @@ def detect_anomalies(
     Args:
         workdir: Folder of a training run, typically on some of the classes (`config.data.classes`).
         overrides: See `merge_config`.
-        out: Folder for `scores.csv` (one row per image), `figures.json` (AUROC) and a grid for each
-            score; defaults to `workdir/anomalies`, or to `workdir/anomalies_in_pictures` with
+        out: Folder for `scores.csv` (one row per image), `metrics.json` (AUROC) and a grid for each
+            score; defaults to `workdir/anomalies`, or to `workdir/anomalies_in_images` with
             `image_folder`.
         image_folder: Folder of images of the run's size; None means the test split, where classes
             that the run was not trained on are the anomalies.
@@ -70,17 +69,20 @@ def detect_anomalies(
             "config.anomaly.scores has 'rotation', but the run's discriminator was not trained to "
             'predict rotations: remove it, or train with --config.loss.rotation_weight=1.0'
         )
+    default = 'anomalies' if image_folder is None else 'anomalies_in_images'
+    out = output_folder(out, workdir, default, config, image_folder)
     is_anomaly = None
     if image_folder is not None:
-        user_images = image_to_image.read_user_images(image_folder, run.image_shape[-1], out)
+        user_images = image_to_image.read_user_images(
+            image_folder, run.image_shape[-1], config.data, run.image_shape[0]
+        )
         image_to_image.check_size(image_folder, user_images, run.image_shape[:2])
         names, pixels = user_images
     else:
         names, pixels, is_anomaly = _test_split(config, num, seed)
-    source = sources.open_split(config, config.data.split)
-    normal = load_split(source).images[:_NUM_NORMAL]
-    default = 'anomalies' if image_folder is None else 'anomalies_in_pictures'
-    out = run_dir.check_writable(out or epath.Path(workdir).expanduser() / default, '--out')
+    source = open_split(run, config, config.data.split)
+    normal = load_split(source, num=_NUM_NORMAL).images
+    anomaly_scores.check_num_images(config, len(normal))
     result = anomaly_scores.score(
         anomaly_scores.ScoringRun(config, networks, state, normal, seed), pixels
     )
@@ -93,12 +95,12 @@ def detect_anomalies(
     content = {
         'auroc': aurocs,
         'num': len(pixels),
-        'share_of_anomalies': float(np.mean(is_anomaly)),
+        'fraction_of_anomalies': float(np.mean(is_anomaly)),
         'normal': f'{source.name} {source.split}',
         'step': int(state.step),
         'seed': seed,
     }
-    write_atomic(out / 'figures.json', f'{json.dumps(content, indent=2)}\n'.encode())
+    write_atomic(out / 'metrics.json', f'{json.dumps(content, indent=2)}\n'.encode())
     return out, 'AUROC ' + ', '.join(f'{name} {value:.4f}' for name, value in aurocs.items())
 
 
@@ -115,15 +117,12 @@ def _test_split(
         raise UserError(
             'the data set has no test split, or the run was trained on it: use --images=FOLDER'
         )
-    fields = config.data
-    source = sources.open_source(
-        config.dataset, 'test', config.data_dir, fields.image_size, fields.on_corrupt
-    )
+    source = sources.open_all_classes(config, 'test')
     indices = np.arange(len(source))
     if num is not None:
         indices = np.sort(np.random.default_rng(seed).permutation(len(source))[:num])
     examples = source.read(indices, labels=True)
-    is_anomaly = ~np.isin(examples.labels, fields.classes)
+    is_anomaly = ~np.isin(examples.labels, config.data.classes)
     if is_anomaly.all() or not is_anomaly.any():
         raise UserError(
             f'the selected images of {source.name} test are all normal or all anomalous: '

@@ -14,9 +14,10 @@ from dcgan_jax.data import sources, user_images
 from dcgan_jax.evaluation import SampleScorer
 from dcgan_jax.metrics import evaluator as evaluator_lib
 from dcgan_jax.metrics.evaluator import Evaluation, Evaluator
+from dcgan_jax.runtime.files import escape
 from dcgan_jax.sampling import Sampler
 from dcgan_jax.tasks.options import TaskOptions
-from dcgan_jax.tasks.trained_run import merge_config, restore
+from dcgan_jax.tasks.trained_run import merge_config, open_split, output_folder, restore
 
 
 def run(options: TaskOptions) -> str:
@@ -55,9 +56,9 @@ def evaluate_run(
     trained = restore(workdir, which)
     run, networks, state = trained.run, trained.networks, trained.state
     config = merge_config(run.config, overrides)
-    source = sources.open_split(config, config.evaluation.split)
+    source = open_split(run, config, config.evaluation.split)
     scorer = SampleScorer(config, Sampler(networks.generator, config), source)
-    out = run_dir.check_writable(out or epath.Path(workdir) / run_dir.EVALUATIONS_FOLDER, '--out')
+    out = output_folder(out, workdir, run_dir.EVALUATIONS_FOLDER, config)
     result = scorer(state, num or config.evaluation.num_samples, seed)
     evaluator_lib.write(out, f'{int(state.step):08d}_seed{seed}', result)
     return result
@@ -72,9 +73,9 @@ def evaluate_images(
     """Evaluate images of a folder or npz file and write the result to a file.
 
     Args:
-        images: See `user_images.open_images`.
-        workdir: Folder of a run, for its data set and `config.evaluation`; None means those of
-            `overrides`.
+        images: See `user_images.open_images`; `config.data.image_size` applies.
+        workdir: Folder of a run, whose data set and `config.evaluation` are used; None means to use
+            those of `overrides`.
         overrides: See `merge_config`; required without `workdir`.
         out: Folder for the result; defaults to `workdir/evaluation`. Without either, no file is
             written.
@@ -85,18 +86,20 @@ def evaluate_images(
     if workdir is None:
         config_lib.validate(overrides)
         config = overrides
+        source = sources.open_split(config, config.evaluation.split)
     else:
-        config = merge_config(run_dir.read(run_dir.folder(workdir)).config, overrides)
-        out = out or epath.Path(workdir) / run_dir.EVALUATIONS_FOLDER
-    batches, count = user_images.open_images(images)
-    evaluator = Evaluator(config.evaluation, sources.open_split(config, config.evaluation.split))
-    if out is not None:
-        out = run_dir.check_writable(out, '--out')
+        run = run_dir.read(run_dir.folder(workdir))
+        config = merge_config(run.config, overrides)
+        source = open_split(run, config, config.evaluation.split)
+    if out is not None or workdir is not None:
+        out = output_folder(out, workdir or '', run_dir.EVALUATIONS_FOLDER, config, images)
+    batches, count = user_images.open_images(images, config.data)
+    evaluator = Evaluator(config.evaluation, source)
     digest = hashlib.sha256()
-    result = evaluator(_hashed(batches, digest), count, {'images': str(images)})
+    result = evaluator(_hashed(batches, digest), count, {'images': escape(str(images))})
     result.protocol['images_sha256'] = digest.hexdigest()  # Of the pixels in order.
     if out is not None:
-        evaluator_lib.write(out, f'images_{epath.Path(images).stem}', result)
+        evaluator_lib.write(out, escape(f'images_{epath.Path(images).stem}'), result)
     return result
 
 

@@ -12,10 +12,9 @@ from etils import epath
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
-from dcgan_jax import run_dir
 from dcgan_jax.data import images, sources
+from dcgan_jax.data.image_source import ImageSource
 from dcgan_jax.data.input_pipeline import load_split
-from dcgan_jax.data.sources import ImageSource
 from dcgan_jax.models import Networks
 from dcgan_jax.models.layers import Activation
 from dcgan_jax.runtime.batching import map_batches
@@ -25,14 +24,14 @@ from dcgan_jax.sampling import Sampler
 from dcgan_jax.tasks import linear_probe
 from dcgan_jax.tasks.discriminator_features import DiscriminatorFeatures, per_image_discriminator
 from dcgan_jax.tasks.options import TaskOptions
-from dcgan_jax.tasks.trained_run import merge_config, restore
+from dcgan_jax.tasks.trained_run import merge_config, open_split, output_folder, restore
 from dcgan_jax.train_state import GANState
 
 _FILTERS = 8  # Filters of the last stage that are visualized.
 _IMAGES_PER_FILTER = 8
 _GROUPS = 8  # Groups of channels that are ablated, one group at a time.
-_GROUP_FRACTION = 32  # A group is one channel in 32: ablating a single one of 512 has no effect.
-_CANDIDATES = 5_000  # Training images among which maximally activating ones are searched.
+_GROUP_FRACTION = 32  # A group has 1/32 of the channels; one of 512 has no visible effect.
+_CANDIDATES = 5_000  # Number of training images searched for maximally activating ones.
 _BATCH_SIZE = 100
 _FIRST_STAGE = re.compile(r'(conv_0|block_0/(conv_0|shortcut))(/branch_\d+)?/kernel')
 
@@ -75,10 +74,10 @@ def explain(
     config = merge_config(run.config, overrides)
     if num == 1:
         raise UserError('--num=1 leaves no held-out image for the linear probe: use 2 or more')
-    out = run_dir.check_writable(out or epath.Path(workdir).expanduser() / 'explain', '--out')
-    source = sources.open_split(config, config.data.split)
-    pixels = load_split(source).images
-    draw_filters(networks, state, pixels[:_CANDIDATES], out)
+    out = output_folder(out, workdir, 'explain', config)
+    source = open_split(run, config, config.data.split)
+    pixels = load_split(source, num=_CANDIDATES).images
+    draw_filters(networks, state, pixels, out)
     draw_ablated_channels(trained.sampler, state, seed, out)
     content: dict[str, Any] = {'step': int(state.step)}
     test = sources.open_test_split(config)
@@ -99,9 +98,9 @@ def classify(
 ) -> dict[str, Any]:
     """Classify images by an L2-SVM on D's pooled features (Radford et al. 2015, section 5.1)."""
     extract = DiscriminatorFeatures(networks, state)
-    train, test = (load_split(split, labels=True) for split in (source, test))
-    features = extract(train.images[:num], 'Features')
-    svm, penalty = linear_probe.fit(features, train.labels[:num], source.num_classes)
+    train, test = load_split(source, labels=True, num=num), load_split(test, labels=True)
+    features = extract(train.images, 'Features')
+    svm, penalty = linear_probe.fit(features, train.labels, source.num_classes)
     return {
         'accuracy': float(np.mean(svm(extract(test.images, 'Features')) == test.labels)),
         'penalty': penalty,
@@ -115,7 +114,7 @@ def classify(
 def guided(act: Activation, x: jax.Array) -> jax.Array:
     """Apply an activation with guided backpropagation (Springenberg et al. 2014, arXiv:1412.6806).
 
-    Only positive gradients of active units pass.
+    Only positive gradients pass, and only through units with positive inputs.
     """
     return act(x)
 
@@ -177,10 +176,10 @@ def draw_filters(networks: Networks, state: GANState, pixels: np.ndarray, out: e
 
 
 def draw_ablated_channels(sampler: Sampler, state: GANState, seed: int, out: epath.Path) -> None:
-    """Write `dropped_units.png`: samples, and the same samples with ablated channels.
+    """Write `ablated_channels.png`: samples, and the same samples with ablated channels.
 
-    In each row one group of channels of G's first stage is ablated, starting with the channels of
-    the largest weights; Radford et al. 2015 remove windows in this way (section 6.3.1).
+    Each row ablates one group of input channels of G's first stage, in order of decreasing weight
+    norm. Radford et al. 2015 (section 6.3.1) remove windows from images of bedrooms in this way.
     """
     latents = sampler.latents(seed, _IMAGES_PER_FILTER)
     rows = [sampler(state, latents)]
@@ -191,7 +190,7 @@ def draw_ablated_channels(sampler: Sampler, state: GANState, seed: int, out: epa
         params = ablate_channels(state.ema_params, order[start : start + size])
         rows.append(sampler(state.replace(ema_params=params), latents))
     picture = images.grid(np.concatenate(rows), columns=_IMAGES_PER_FILTER)
-    images.write_png(out / 'dropped_units.png', picture)
+    images.write_png(out / 'ablated_channels.png', picture)
 
 
 def strongest_channels(params: Any) -> np.ndarray:

@@ -9,7 +9,6 @@ import numpy as np
 from etils import epath
 from ml_collections import ConfigDict
 
-from dcgan_jax import run_dir
 from dcgan_jax.data import images, sources
 from dcgan_jax.data.input_pipeline import load_split
 from dcgan_jax.models import Networks
@@ -20,11 +19,11 @@ from dcgan_jax.sampling import Sampler, read_images
 from dcgan_jax.tasks.discriminator_features import DiscriminatorFeatures
 from dcgan_jax.tasks.nearest_neighbors import nearest
 from dcgan_jax.tasks.options import TaskOptions
-from dcgan_jax.tasks.trained_run import merge_config, restore
+from dcgan_jax.tasks.trained_run import merge_config, open_split, output_folder, restore
 from dcgan_jax.train_state import GANState
 
 _ROWS = 8  # Rows of a grid.
-_STEPS = 10  # Images from one latent to the next; a GIF has four times as many.
+_STEPS = 10  # Images per interpolation between two latents; a GIF has four times as many.
 _MILLISECONDS = 60  # Duration of a GIF's frame.
 _SCALES = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25)
 _SHIFTS = (-6.0, -4.0, -2.0, 0.0, 2.0, 4.0, 6.0)  # Along directions; latents have norms near 10.
@@ -94,7 +93,7 @@ def explore(
     trained = restore(workdir, which, require_latents=True)
     run, networks, state = trained.run, trained.networks, trained.state
     run = run._replace(config=merge_config(run.config, overrides))
-    out = run_dir.check_writable(out or epath.Path(workdir).expanduser() / 'explore', '--out')
+    out = output_folder(out, workdir, 'explore', run.config)
     explorer = LatentExplorer(run, networks, state, trained.sampler, seed)
     draw_interpolation(explorer, out)
     draw_truncation(explorer, out)
@@ -209,7 +208,7 @@ def find_nearest_images(explorer: LatentExplorer, out: epath.Path, num: int) -> 
         test images. Much smaller distances of samples indicate memorization.
     """
     config = explorer.run.config
-    source = sources.open_split(config, config.data.split)
+    source = open_split(explorer.run, config, config.data.split)
     real = load_split(source).images
     samples = explorer.sampler(explorer.state, explorer.sampler.latents(explorer.seed, num))
     test = sources.open_test_split(config)

@@ -16,7 +16,7 @@ from dcgan_jax.data.conditioner import Conditioner
 from dcgan_jax.runtime.files import write_atomic
 from dcgan_jax.sampling import generate
 from dcgan_jax.tasks.options import TaskOptions
-from dcgan_jax.tasks.trained_run import restore
+from dcgan_jax.tasks.trained_run import output_folder, restore
 
 PLATFORMS = ('cpu', 'cuda', 'tpu')
 PROGRAM, TENSORS = 'generator.jaxexport', 'generator.safetensors'
@@ -48,7 +48,7 @@ def export(
     """
     trained = restore(workdir, which, require_latents=True)
     run, networks, state = trained.run, trained.networks, trained.state
-    out = run_dir.check_writable(out or epath.Path(workdir).expanduser() / 'export', '--out')
+    out = output_folder(out, workdir, 'export', run.config)
     variables = jax.device_get(trained.sampler.variables(state))
     program = functools.partial(generate, networks.generator, variables)
     write_atomic(out / PROGRAM, serialize(program, run.config, networks.conditioner))

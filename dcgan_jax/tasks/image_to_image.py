@@ -1,49 +1,57 @@
 """Shared code of super-resolution, inpainting and translation."""
 
+import functools
 import json
 import math
 from collections.abc import Callable
-from pathlib import Path
+from pathlib import PurePosixPath
 from typing import Any, NamedTuple
 
 import numpy as np
 from etils import epath
 from ml_collections import ConfigDict
 
-from dcgan_jax import run_dir
-from dcgan_jax.data import images, sources
-from dcgan_jax.data.image_folder import ImageFolder
+from dcgan_jax.data import image_source, images
+from dcgan_jax.data import user_images as user_images_lib
 from dcgan_jax.metrics.evaluator import Evaluator
 from dcgan_jax.metrics.psnr_ssim import psnr, ssim
+from dcgan_jax.run_dir import Run
 from dcgan_jax.runtime.errors import UserError
-from dcgan_jax.runtime.files import write_atomic
+from dcgan_jax.runtime.files import escape, write_atomic
 from dcgan_jax.sampling import Sampler, read_images
+from dcgan_jax.tasks import tiling
 from dcgan_jax.tasks.latent_optimization import LatentOptimizer
-from dcgan_jax.tasks.trained_run import merge_config, restore
+from dcgan_jax.tasks.trained_run import merge_config, open_split, restore
 from dcgan_jax.train_state import GANState
 
 NUM, NUM_OPTIMIZED = 1_000, 64  # Default numbers of images; latent optimization is slower.
 _GRID_ROWS = 16
+_MAX_NAME_BYTES = 255 - len('.png')  # The limit of most file systems.
 
 
 class RestorationTask(NamedTuple):
     """A generator that restores degraded images.
 
     Attributes:
+        run: The run.
         config: The run's config, with the `input` of the task.
         state: The run's state.
         sampler: Sampler of the run's generator.
         restore: Function from inputs `[N, H, W, C + 1]` to images, uint8 `[N, H, W, C]`.
         method: Name of the method in results: 'trained' or 'latent_optimization'.
-        image_shape: (H, W, C) of the run's images.
     """
 
+    run: Run
     config: ConfigDict
     state: GANState
     sampler: Sampler
     restore: Callable[[np.ndarray], np.ndarray]
     method: str
-    image_shape: tuple[int, int, int]
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """Shape (H, W, C) of the run's images."""
+        return self.run.image_shape
 
 
 def open_task(
@@ -78,9 +86,10 @@ def open_task(
                     mask=overrides.input.mask, mask_ratio=overrides.input.mask_ratio
                 )
         sampler = Sampler(networks.generator, config)
-        return RestorationTask(
-            config, state, sampler, lambda x: sampler(state, x), 'trained', run.image_shape
+        restore_tiled = functools.partial(
+            tiling.restore, functools.partial(sampler, state), generator=config.generator
         )
+        return RestorationTask(run, config, state, sampler, restore_tiled, 'trained')
     config = config.copy_and_resolve_references().unlock()
     config.input = (
         run.config if overrides is None else overrides
@@ -90,17 +99,12 @@ def open_task(
     sampler = Sampler(networks.generator, config)
     optimizer = LatentOptimizer(networks, config, sampler, seed)
     return RestorationTask(
-        config,
-        state,
-        sampler,
-        lambda x: optimizer(state, x),
-        'latent_optimization',
-        run.image_shape,
+        run, config, state, sampler, lambda x: optimizer(state, x), 'latent_optimization'
     )
 
 
 class EvaluationImages(NamedTuple):
-    """Images of a split with the degraded inputs made from them.
+    """Images of a split and the degraded inputs computed from them.
 
     Attributes:
         real: Original images, uint8 `[N, H, W, C]`.
@@ -111,14 +115,14 @@ class EvaluationImages(NamedTuple):
 
     real: np.ndarray
     inputs: np.ndarray
-    source: sources.ImageSource
+    source: image_source.ImageSource
     seed: int
 
 
 def load_evaluation_images(task: RestorationTask, num: int | None, seed: int) -> EvaluationImages:
     """Return `num` images of `config.evaluation.split` in a random order that depends on `seed`."""
     num = num or (NUM if task.method == 'trained' else NUM_OPTIMIZED)
-    source = sources.open_split(task.config, task.config.evaluation.split)
+    source = open_split(task.run, task.config, task.config.evaluation.split)
     if source.image_shape != task.image_shape:
         raise UserError(
             f'{source.name} {source.split} has images of shape {source.image_shape}, but the run '
@@ -202,7 +206,7 @@ def write(
         Path of the grid and a one-line summary.
     """
     content = {
-        'figures': metrics.table,
+        'metrics': metrics.table,
         'protocol': metrics.protocol,
         'num': len(data.real),
         'data_set': data.source.name,
@@ -236,7 +240,7 @@ class UserImages(NamedTuple):
     """User-supplied images.
 
     Attributes:
-        names: File names without suffixes.
+        names: File names without suffixes, with invalid characters escaped.
         pixels: Images, uint8 `[N, H, W, C]`.
     """
 
@@ -244,34 +248,35 @@ class UserImages(NamedTuple):
     pixels: np.ndarray
 
 
-def read_user_images(folder: str, channels: int, out: epath.PathLike | None) -> UserImages:
-    """Read all images in a folder and its subfolders, which must have the same size.
+def read_user_images(
+    folder: str, channels: int, fields: ConfigDict, size: int | None
+) -> UserImages:
+    """Read all images in a folder and its subfolders.
+
+    The images must have the same size, unless they are cropped and resized (see `size`).
 
     Args:
         folder: Path of the folder.
         channels: 1 for grayscale or 3 for RGB images; grayscale is converted to RGB.
-        out: Output folder, which must not be inside `folder`.
+        fields: The run's `config.data`.
+        size: Size to which images are cropped and resized if `image_size` of `fields` is set; None
+            if the task accepts any size.
 
     Raises:
-        UserError: If there are no images, one cannot be decoded, sizes or channels differ, or
-            `out` is inside the folder.
+        UserError: If there are no images, one cannot be decoded, the sizes differ, color images are
+            given for grayscale, or two results would have the same name.
     """
-    root = Path(folder).expanduser().absolute()
-    if out is not None and Path(out).expanduser().resolve().is_relative_to(root.resolve()):
-        raise UserError(
-            f'--out={out} is inside --images={folder}, so results could overwrite the images: '
-            'use another folder'
-        )
-    files = ImageFolder(folder, '--images')
-    files.check_sizes('use images of the same size')
-    pixels = np.stack([record['image'] for record in files.__getitems__(list(range(len(files))))])
-    names = [
-        '_'.join(path.relative_to(root).with_suffix('').parts) for path in map(Path, files.files)
-    ]
+    resized = size if size and fields.image_size else 0
+    files = user_images_lib.open_folder(folder, fields, resized)
+    pixels = np.concatenate(list(user_images_lib.read_folder(files, resized)))
+    names = [escape('_'.join(PurePosixPath(name).with_suffix('').parts)) for name in files.names]
     if len(set(names)) < len(names):
         raise UserError(
-            f'--images={folder} has files whose names differ only in their suffix: rename them'
+            f'--images={folder} has files whose results would have the same name (they '
+            'differ in suffixes or folders only): rename them'
         )
+    if long := [name for name in names if len(name.encode()) > _MAX_NAME_BYTES]:
+        raise UserError(f'--images={folder}: the name {long[0]!r} is too long: rename it')
     if pixels.shape[3] == 1 and channels == 3:
         pixels = np.repeat(pixels, 3, axis=3)
     if pixels.shape[3] != channels:
@@ -288,16 +293,21 @@ def check_size(folder: str, user_images: UserImages, size: tuple[int, int]) -> N
     if (height, width) != size:
         raise UserError(
             f'--images={folder} has images of {width}x{height} pixels: this run takes images of '
-            f'{size[1]}x{size[0]}'
+            f'{size[1]}x{size[0]}; crop or resize them'
         )
+
+
+def required_side(task: RestorationTask, scale: int = 1) -> int | None:
+    """Return the required side of input images; None for U-Nets, which accept several sizes."""
+    return None if task.method == 'trained' else task.image_shape[0] // scale
 
 
 def check_multiple(
     folder: str, user_images: UserImages, task: RestorationTask, scale: int = 1
 ) -> None:
-    """Raise `UserError` unless the task can output images `scale` times as large.
+    """Raise `UserError` unless the size of the images, multiplied by `scale`, suits the task.
 
-    A U-Net takes any size divisible by its strides; latent optimization takes a single size.
+    A U-Net accepts multiples of its total stride; latent optimization accepts a single size.
     """
     height, width = user_images.pixels.shape[1:3]
     if task.method != 'trained':
@@ -317,11 +327,6 @@ def write_images(out: epath.Path, user_images: UserImages, restored: np.ndarray)
     for name, pixels in zip(user_images.names, restored, strict=True):
         images.write_png(out / f'{name}.png', pixels)
     return out
-
-
-def output_folder(out: epath.PathLike | None, workdir: epath.PathLike, name: str) -> epath.Path:
-    """Return `out`, or the folder `name` in the workdir, after checking that it is writable."""
-    return run_dir.check_writable(out or epath.Path(workdir).expanduser() / name, '--out')
 
 
 def to_float(pixels: np.ndarray) -> np.ndarray:

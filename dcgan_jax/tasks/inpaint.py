@@ -9,11 +9,12 @@ from etils import epath
 from ml_collections import ConfigDict
 
 from dcgan_jax.data import degradations, images
-from dcgan_jax.data.image_folder import read_image
+from dcgan_jax.data.image_files import read_image
 from dcgan_jax.runtime.errors import UserError
 from dcgan_jax.runtime.prng import Purpose, purpose_key
 from dcgan_jax.tasks import image_to_image
 from dcgan_jax.tasks.options import TaskOptions
+from dcgan_jax.tasks.trained_run import output_folder
 
 KIND = 'masked'
 _TELEA_RADIUS = 3  # Pixels.
@@ -38,10 +39,10 @@ def inpaint(
     seed: int,
     which: str = 'latest',
 ) -> tuple[epath.Path, str]:
-    """Fill masked regions with a run trained for it (context encoder), or by latent optimization.
+    """Fill masked regions with a context encoder or by latent optimization.
 
     Args:
-        workdir: Folder of a training run.
+        workdir: Folder of a run trained for this task, or of an unconditional GAN.
         overrides: See `image_to_image.open_task`.
         out: Folder for results; defaults to `workdir/inpainting`.
         image_folder: Folder of images of the run's size to inpaint; None means to mask images of
@@ -61,9 +62,12 @@ def inpaint(
         UserError: If the run, the images, the mask or the config are not suitable.
     """
     task = image_to_image.open_task(workdir, overrides, KIND, which, seed)
+    out = output_folder(out, workdir, 'inpainting', task.config, image_folder)
     user_images = None
     if image_folder is not None:
-        user_images = image_to_image.read_user_images(image_folder, task.image_shape[-1], out)
+        user_images = image_to_image.read_user_images(
+            image_folder, task.image_shape[-1], task.config.data, task.image_shape[0]
+        )
         image_to_image.check_size(image_folder, user_images, task.image_shape[:2])
     holes = None if mask is None else read_mask(mask, task.image_shape[:2])
     if user_images is not None:
@@ -73,9 +77,7 @@ def inpaint(
             key = purpose_key(seed, Purpose.SAMPLES)
             holes = mask_function(key, real.shape, task.config.input.mask_ratio)
         restored = task.restore(np.asarray(degradations.apply_mask(real, holes)))
-        return image_to_image.write_images(
-            image_to_image.output_folder(out, workdir, 'inpainting'), user_images, restored
-        ), ''
+        return image_to_image.write_images(out, user_images, restored), ''
     data = image_to_image.load_evaluation_images(task, num, seed)
     if holes is not None:
         data = data._replace(
@@ -87,7 +89,6 @@ def inpaint(
     restored[task.method] = task.restore(data.inputs)
     metrics = image_to_image.compute_metrics(task, data, restored, holes=True)
     name = f'{task.config.input.mask if mask is None else "file"}_{task.method}'
-    out = image_to_image.output_folder(out, workdir, 'inpainting')
     inputs = None
     if holes is not None:
         digest = hashlib.sha256(holes.tobytes()).hexdigest()

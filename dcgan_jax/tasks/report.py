@@ -15,6 +15,7 @@ from dcgan_jax.runtime.errors import UserError
 from dcgan_jax.runtime.files import absolute, write_atomic
 from dcgan_jax.tasks import html_report
 from dcgan_jax.tasks.options import TaskOptions
+from dcgan_jax.tasks.trained_run import output_folder
 from dcgan_jax.train_state import NETWORKS
 
 _GRIDS = 6  # Grids of samples, evenly spaced over the training.
@@ -29,7 +30,7 @@ _TASKS = {
     'inpainting': 'Inpainting',
     'translation': 'Colorization',
     'anomalies': 'Anomaly detection on the test split',
-    'anomalies_in_pictures': 'Anomaly detection on user-supplied images',
+    'anomalies_in_images': 'Anomaly detection on user-supplied images',
     'retrieval': 'Classification of samples',
 }
 _EXTREMES = 'Most and least anomalous images'
@@ -43,7 +44,7 @@ _CAPTIONS = {
     },
     'explain': {
         'filters': 'Maximally activating images of filters of D, with guided gradients below',
-        'dropped_units': 'Samples, then the same samples with ablated channels of G in each row',
+        'ablated_channels': 'Samples, then the same samples with ablated channels of G in each row',
     },
     'anomalies': {
         'discriminator': f'{_EXTREMES} by the logit of D',
@@ -81,7 +82,7 @@ def report(workdir: epath.PathLike, out: epath.PathLike | None = None) -> epath.
     if not steps:
         raise UserError(f'{workdir} has no checkpoint: train the run first')
     curves, errors = _curves(workdir)
-    out = run_dir.check_writable(out or workdir, '--out')
+    out = output_folder(out, workdir, '', run.config)
     embedded = EmbeddedImages()
     height, width, channels = run.image_shape
     page = html_report.document(
@@ -195,8 +196,8 @@ def _task(folder: epath.Path, embedded: EmbeddedImages) -> Iterator[str]:
         if path.suffix == '.json':
             content = _read(path)
             yield from _tables(_title_of(path), content)
-            methods = content.get('figures')
-            if {'input', 'figures'} <= content.keys() and isinstance(methods, dict):
+            methods = content.get('metrics')
+            if {'input', 'metrics'} <= content.keys() and isinstance(methods, dict):
                 # Written by `image_to_image.write`.
                 captions[path.stem] = f'Input, {", ".join(methods)}, original image'
     chosen = [path for path in paths if path.suffix in _FORMATS]

@@ -6,18 +6,18 @@ import numpy as np
 from etils import epath
 from ml_collections import ConfigDict
 
-from dcgan_jax import run_dir
-from dcgan_jax.data import images, sources
-from dcgan_jax.data.sources import Examples
+from dcgan_jax.data import images
+from dcgan_jax.data.image_source import Examples
 from dcgan_jax.metrics import extractors
 from dcgan_jax.models import Networks
+from dcgan_jax.run_dir import Run
 from dcgan_jax.runtime.batching import map_batches
 from dcgan_jax.runtime.errors import UserError
 from dcgan_jax.runtime.files import write_atomic
 from dcgan_jax.sampling import Sampler, read_labeled_images
 from dcgan_jax.tasks import discriminator_features, linear_probe
 from dcgan_jax.tasks.options import TaskOptions
-from dcgan_jax.tasks.trained_run import merge_config, restore
+from dcgan_jax.tasks.trained_run import merge_config, open_split, output_folder, restore
 from dcgan_jax.train_state import GANState
 
 _COLUMNS = 10  # Samples per class in the grid.
@@ -45,7 +45,7 @@ def retrieve(
     Two classifiers are used. The first is a linear SVM on the features of
     `config.evaluation.extractor`, fitted to `config.evaluation.num_real` training images; its
     accuracy on real images of `config.evaluation.split` is an upper bound. The second is the run's
-    discriminator: the predicted class is the one with the largest logit.
+    discriminator: its prediction is the class with the largest logit.
 
     Args:
         workdir: Folder of a conditional training run.
@@ -76,8 +76,8 @@ def retrieve(
     extractor.check(run.image_shape)
     sampler = Sampler(networks.generator, config)
     classes, labels = sampler.classes, sampler.labels(num)
-    train, test = _real_images(config, num, seed)
-    out = run_dir.check_writable(out or epath.Path(workdir).expanduser() / 'retrieval', '--out')
+    train, test = _real_images(run, config, num, seed)
+    out = output_folder(out, workdir, 'retrieval', config)
 
     pixels = sampler(state, sampler.latents(seed, num), labels)
     svm, _ = linear_probe.fit(_features(extractor, train.images), train.labels, run.num_classes)
@@ -85,7 +85,7 @@ def retrieve(
     predicted_real = svm(_features(extractor, test.images))
     predicted_by_d = classify_by_discriminator(networks, state, pixels, classes)
     content = {
-        'figures': {
+        'metrics': {
             'samples': float(np.mean(predicted == labels)),
             'samples, by D': float(np.mean(predicted_by_d == labels)),
             'real images': float(np.mean(predicted_real == test.labels)),
@@ -102,7 +102,7 @@ def retrieve(
     columns = min(_COLUMNS, *map(len, rows))
     picture = images.grid(np.concatenate([row[:columns] for row in rows]), columns)
     images.write_png(out / 'retrieval.png', picture)
-    line = ', '.join(f'{name} {value:.2%}' for name, value in content['figures'].items())
+    line = ', '.join(f'{name} {value:.2%}' for name, value in content['metrics'].items())
     return out, f'classification accuracy ({extractor.name}): {line}'
 
 
@@ -129,16 +129,16 @@ def classify_by_discriminator(
     return classes[np.argmax(np.stack(scores), axis=0)]
 
 
-def _real_images(config: ConfigDict, num: int, seed: int) -> tuple[Examples, Examples]:
+def _real_images(run: Run, config: ConfigDict, num: int, seed: int) -> tuple[Examples, Examples]:
     """Return disjoint sets of real images to fit and to test the classifier."""
     fields = config.evaluation
     splits = (config.data.split, fields.split)
     if splits[0] != splits[1]:
         return tuple(
-            _labeled_images(config, split, count, seed)
+            _labeled_images(run, config, split, count, seed)
             for split, count in zip(splits, (fields.num_real, num), strict=True)
         )
-    examples = _labeled_images(config, fields.split, fields.num_real + num, seed)
+    examples = _labeled_images(run, config, fields.split, fields.num_real + num, seed)
     count = min(num, len(examples.images) // 2)
     return (
         Examples(examples.images[count:], examples.labels[count:]),
@@ -146,8 +146,8 @@ def _real_images(config: ConfigDict, num: int, seed: int) -> tuple[Examples, Exa
     )
 
 
-def _labeled_images(config: ConfigDict, split: str, count: int, seed: int) -> Examples:
-    source = sources.open_split(config, split)
+def _labeled_images(run: Run, config: ConfigDict, split: str, count: int, seed: int) -> Examples:
+    source = open_split(run, config, split)
     return read_labeled_images(seed, min(count, len(source)), source)
 
 

@@ -12,7 +12,7 @@ from dcgan_jax.data import captions, images
 from dcgan_jax.runtime.errors import UserError
 from dcgan_jax.runtime.files import is_unicode, write_atomic
 from dcgan_jax.tasks.options import TaskOptions
-from dcgan_jax.tasks.trained_run import class_numbers, restore
+from dcgan_jax.tasks.trained_run import class_labels, output_folder, restore
 
 MAX_GRID_IMAGES = 1024
 _MAX_COLUMN_GROUPS = 32  # Most classes or prompts that each get columns of their own.
@@ -61,11 +61,11 @@ def sample(
     run, networks, state = trained.run, trained.networks, trained.state
     embeddings = _embed_prompts(run, prompts, classes)
     conditions = (
-        class_numbers(run, networks.conditioner, classes)
+        class_labels(run, networks.conditioner, classes)
         if prompts is None
         else np.arange(len(prompts), dtype=np.int32)
     )
-    out = run_dir.check_writable(out or epath.Path(workdir) / run_dir.SAMPLES_FOLDER, '--out')
+    out = output_folder(out, workdir, run_dir.SAMPLES_FOLDER, run.config)
     sampler = trained.sampler
     latents = sampler.latents(seed, num)
     labels = np.resize(conditions, num)

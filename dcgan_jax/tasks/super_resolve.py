@@ -8,6 +8,7 @@ from ml_collections import ConfigDict
 from dcgan_jax.data import degradations, images
 from dcgan_jax.tasks import image_to_image
 from dcgan_jax.tasks.options import TaskOptions
+from dcgan_jax.tasks.trained_run import output_folder
 
 KIND = 'low_resolution'
 
@@ -30,10 +31,10 @@ def super_resolve(
     seed: int,
     which: str = 'latest',
 ) -> tuple[epath.Path, str]:
-    """Upsample images with a run trained for it, or by latent optimization (PULSE).
+    """Upsample images with a U-Net or by latent optimization (PULSE).
 
     Args:
-        workdir: Folder of a training run.
+        workdir: Folder of a run trained for this task, or of an unconditional GAN.
         overrides: See `image_to_image.open_task`.
         out: Folder for results; defaults to `workdir/super_resolution`.
         image_folder: Folder of images to upsample; None means to downsample images of
@@ -50,15 +51,17 @@ def super_resolve(
         UserError: If the run, the images or the config are not suitable.
     """
     task = image_to_image.open_task(workdir, overrides, KIND, which, seed)
+    out = output_folder(out, workdir, 'super_resolution', task.config, image_folder)
     scale = task.config.input.scale
     if image_folder is not None:
-        user_images = image_to_image.read_user_images(image_folder, task.image_shape[-1], out)
+        user_images = image_to_image.read_user_images(
+            image_folder, task.image_shape[-1], task.config.data,
+            image_to_image.required_side(task, scale),
+        )  # fmt: skip
         image_to_image.check_multiple(image_folder, user_images, task, scale)
         upsampled = degradations.upsample(image_to_image.to_float(user_images.pixels), scale)
         restored = task.restore(np.asarray(degradations.with_full_mask(upsampled)))
-        return image_to_image.write_images(
-            image_to_image.output_folder(out, workdir, 'super_resolution'), user_images, restored
-        ), ''
+        return image_to_image.write_images(out, user_images, restored), ''
     data = image_to_image.load_evaluation_images(task, num, seed)
     restored = {
         'bicubic': image_to_image.known_pixels(data.inputs),
@@ -67,7 +70,6 @@ def super_resolve(
     }
     metrics = image_to_image.compute_metrics(task, data, restored)
     name = f'x{scale}_{task.method}'
-    out = image_to_image.output_folder(out, workdir, 'super_resolution')
     return image_to_image.write(out, name, task, data, restored, metrics)
 
 

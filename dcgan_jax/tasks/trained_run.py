@@ -1,22 +1,24 @@
 """Restore the config, networks and state of a training run."""
 
 import dataclasses
-import difflib
 import functools
 from collections.abc import Sequence
 
 import jax
 import numpy as np
+from absl import logging
 from etils import epath
 from ml_collections import ConfigDict
 
 from dcgan_jax import config as config_lib
 from dcgan_jax import models, run_dir, train_state
-from dcgan_jax.data import degradations
+from dcgan_jax.data import classes as classes_lib
+from dcgan_jax.data import degradations, sources
 from dcgan_jax.data.conditioner import Conditioner
+from dcgan_jax.data.image_source import ImageSource
 from dcgan_jax.models import Networks
 from dcgan_jax.run_dir import Run
-from dcgan_jax.runtime import checkpoint, sharding
+from dcgan_jax.runtime import checkpoint, containment, sharding
 from dcgan_jax.runtime.errors import UserError
 from dcgan_jax.sampling import Sampler
 from dcgan_jax.train_state import GANState
@@ -62,10 +64,10 @@ class TrainedRun:
             Images, uint8 `[N, H, W, C]`.
 
         Raises:
-            UserError: If a class is unknown or the generator takes images.
+            UserError: If a class is unknown or was not trained on, or the generator takes images.
         """
         _check_takes_latents(self.run)
-        conditions = class_numbers(self.run, self.networks.conditioner, classes)
+        conditions = class_labels(self.run, self.networks.conditioner, classes)
         return self.sampler(self.state, latents, np.resize(conditions, len(latents)))
 
     def sample(
@@ -120,7 +122,8 @@ def _check_takes_latents(run: Run) -> None:
 def merge_config(config: ConfigDict, overrides: ConfigDict | None) -> ConfigDict:
     """Return the run's config with the fields that tasks may override.
 
-    These are the groups of `config_lib.changeable_groups()`, and `data_dir` if it is set.
+    These are the groups of `config_lib.changeable_groups()`, `data.max_pixels`, and `data_dir` if
+    it is set.
 
     Args:
         config: The run's config; not modified.
@@ -135,21 +138,67 @@ def merge_config(config: ConfigDict, overrides: ConfigDict | None) -> ConfigDict
     merged = config.copy_and_resolve_references().unlock()
     for group in config_lib.changeable_groups():
         merged[group] = overrides[group].copy_and_resolve_references()
+    merged.data.max_pixels = overrides.data.max_pixels
     merged.data_dir = overrides.data_dir or config.data_dir
     return merged.lock()
 
 
-def class_numbers(run: Run, conditioner: Conditioner, classes: Sequence[str] | None) -> np.ndarray:
+def open_split(run: Run, config: ConfigDict, split: str) -> ImageSource:
+    """Open a split of the run's data set and check that the data set has not changed.
+
+    Args:
+        run: The run.
+        config: The run's config as returned by `merge_config`.
+        split: Name of the split.
+
+    Raises:
+        UserError: See `sources.open_split` and `run_dir.check_data`.
+    """
+    source = sources.open_split(config, split)
+    run_dir.check_data(run, source.class_names, source.identity)
+    return source
+
+
+def output_folder(
+    out: epath.PathLike | None,
+    workdir: epath.PathLike,
+    name: str,
+    config: ConfigDict,
+    image_folder: epath.PathLike | None = None,
+) -> epath.Path:
+    """Return the folder of a task's results, after checking that it can be written to.
+
+    Args:
+        out: The folder; None means `workdir/name`.
+        workdir: Folder of the run.
+        name: Name of the default folder.
+        config: Config of the run; results must not be written to a folder of training images.
+        image_folder: Folder of user-supplied images.
+
+    Raises:
+        UserError: If the folder cannot be written to, or is inside a folder of input images.
+    """
+    flag = '--workdir' if out is None else '--out'
+    out = epath.Path(workdir).expanduser() / name if out is None else out
+    inputs = {'--images': image_folder} if image_folder else {}
+    if config.dataset == 'folder':
+        inputs['config.data_dir'] = config.data_dir
+    containment.check_outside(out, flag, inputs)
+    return run_dir.check_writable(out, flag)
+
+
+def class_labels(run: Run, conditioner: Conditioner, classes: Sequence[str] | None) -> np.ndarray:
     """Return the labels of classes given by name or index, int32 `[num]`.
 
     Args:
         run: The run.
         conditioner: Conditioner of its networks.
-        classes: Names or indices; None means all classes that the run was trained on, or label 0
-            for an unconditional run.
+        classes: Names or indices, see `find_classes`; None means all classes that the run was
+            trained on, or label 0 for an unconditional run.
 
     Raises:
-        UserError: If the run is unconditional or was not trained on a class.
+        UserError: If a class is unknown or was not trained on, `classes` is empty, or the run is
+            unconditional.
     """
     if classes is None:
         return np.asarray(conditioner.classes or (0,), np.int32)
@@ -160,22 +209,12 @@ def class_numbers(run: Run, conditioner: Conditioner, classes: Sequence[str] | N
         )
     if not classes:
         raise UserError('--classes is empty: name at least one class, e.g. --classes=cat,dog')
-    names = list(run.class_names)
-    labels = []
-    for name in classes:
-        if name in names:
-            labels.append(names.index(name))
-        elif name.isdecimal() and int(name) < len(names):
-            labels.append(int(name))
-        else:
-            close = difflib.get_close_matches(name, names, n=1)
-            hint = f'Did you mean {close[0]}? ' if close else ''
+    labels = classes_lib.find_classes('--classes', classes, run.class_names)
+    for name, label in zip(classes, labels, strict=True):
+        if label not in conditioner.classes:
+            trained = classes_lib.describe(conditioner.classes, run.class_names)
             raise UserError(
-                f'--classes: {name!r} is unknown. {hint}The classes are {", ".join(names)}'
+                f'--classes: the run was not trained on {name!r}, only on {trained}: remove it'
             )
-        if labels[-1] not in conditioner.classes:
-            raise UserError(
-                f'--classes: the run was not trained on {name!r} (config.data.classes='
-                f'{tuple(run.config.data.classes)}): remove it'
-            )
+    logging.info('--classes: %s', classes_lib.describe(labels, run.class_names))
     return np.asarray(labels, np.int32)
