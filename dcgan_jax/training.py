@@ -207,7 +207,8 @@ def train(setup: Setup, seed: int, watcher: preemption.PreemptionWatcher) -> GAN
             stopped = True
             if checkpoints.latest_step() != int(state.step):
                 checkpoints.save(state)
-        if checkpoints.latest_step() is None:  # A run of no steps.
+        # `latest_step` would differ between processes while a checkpoint is being written.
+        if int(state.step) == 0:
             checkpoints.save(state)
         has_grid = grid_path(workdir, int(state.step)).exists()
         if not stopped and not multihost.all_true(has_grid):

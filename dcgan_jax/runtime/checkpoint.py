@@ -3,7 +3,7 @@
 import contextlib
 import json
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, ClassVar
 
 import flax
 import jax
@@ -31,6 +31,8 @@ class DamagedError(Exception):
 class Checkpoints:
     """Saves the states of a run in `workdir/FOLDER/STEP`."""
 
+    _open: ClassVar[set['Checkpoints']] = set()
+
     def __init__(
         self, workdir: epath.PathLike, keep: int, metadata: dict[str, Any], folder: str = FOLDER
     ):
@@ -47,6 +49,7 @@ class Checkpoints:
         self._manager = _manager(
             absolute(workdir) / folder, max_to_keep=keep, cleanup_tmp_directories=True
         )
+        self._open.add(self)
 
     def latest_step(self) -> int | None:
         """Return the step of the last complete checkpoint, or None."""
@@ -63,6 +66,10 @@ class Checkpoints:
             TrainingError: If this save fails, or the previous one failed in the background.
         """
         step = int(state.step)
+        if jax.process_count() > 1:  # The barriers of two Orbax managers have the same names.
+            with self._raise_training_error():
+                for checkpoints in self._open:
+                    checkpoints._manager.wait_until_finished()
         # Later checkpoints precede a rollback; Orbax would keep them instead of this one.
         for later in [saved for saved in self._manager.all_steps() if saved >= step]:
             self._manager.wait_until_finished()
@@ -92,6 +99,7 @@ class Checkpoints:
             if self.latest_step() is not None:
                 self._mark()
         finally:
+            self._open.discard(self)
             self._manager.close()
 
     def _mark(self) -> None:
