@@ -1,4 +1,4 @@
-"""Trains GANs and applies them: `python main.py --help`; see dcgan_jax/cli.py."""
+"""Entry point of the command line; see `python main.py --help` and dcgan_jax/cli.py."""
 
 from dcgan_jax import cli
 

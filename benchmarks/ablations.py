@@ -1,9 +1,10 @@
-"""Ablations of a training step: its duration with parts left out or computed differently.
+"""Ablations of a training step: its duration with parts removed or computed differently.
 
     python -m benchmarks.ablations --config=cifar10 --set=dtype=bfloat16 --steps_per_call=50
 
-All variants are compiled first and then timed in turn. Prints one JSON line per variant. A variant
-is an upper bound of a possible gain; for example, 'no_norms' omits the logged norms.
+All variants are compiled first and then timed in turn. Prints one JSON line per variant. The
+speedup of a variant is an upper bound of what an optimization can gain; for example, 'no_norms'
+omits the logged norms.
 """
 
 import argparse
@@ -21,7 +22,7 @@ from dcgan_jax import optimizers
 
 
 def _shifted_moments(x: jax.Array, axes: object, *_: object, **__: object) -> tuple:
-    """Compute the mean and variance in one pass over values shifted by one element per channel."""
+    """Compute the mean and variance in one pass, after subtracting the first value per channel."""
     x = jnp.asarray(x, jnp.float32)
     shift = jax.lax.stop_gradient(x[(0,) * (x.ndim - 1)])
     mean = jnp.mean(x - shift, axes)
@@ -33,7 +34,7 @@ def _flat_optimizer(create: object, *args: object) -> optax.GradientTransformati
     return optax.flatten(create(*args))
 
 
-# Functions that return a patch, which is active while the program is built.
+# Functions that create the patch of a variant. It is active while the program is built.
 PATCHES = {
     'no_norms': lambda: mock.patch.object(optax.tree, 'norm', return_value=jnp.float32(0.0)),
     'one_pass_moments': lambda: mock.patch.object(
@@ -47,12 +48,12 @@ VARIANTS = {'none': (), **{name: (name,) for name in PATCHES}, 'all': tuple(PATC
 
 
 def main() -> None:
-    """Time the variants."""
+    """Time the variants and print one JSON line each."""
     parser = argparse.ArgumentParser(description=__doc__)
     program.add_config_flags(parser)
     parser.add_argument('--steps_per_call', type=int, default=50)
     parser.add_argument('--rounds', type=int, default=5)
-    parser.add_argument('--only', default=','.join(VARIANTS), help='names, comma-separated')
+    parser.add_argument('--only', default=','.join(VARIANTS), help='comma-separated variants')
     flags = parser.parse_args()
 
     config = program.load_config(flags.config, flags.set)

@@ -1,4 +1,4 @@
-"""Benchmark an accelerator within a time limit: rates, training, peers, quality, determinism.
+"""Benchmark an accelerator within a time limit: speed, other frameworks, quality, determinism.
 
     python -m benchmarks.accelerator --minutes=8 --data_dir=DIR --features=DIR --out=DIR
 
@@ -18,7 +18,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
-# The processes of peers need memory as well, and share compiled programs with this process.
+# The processes of 'peers' need device memory too, and share compiled programs with this process.
 os.environ.setdefault('XLA_PYTHON_CLIENT_PREALLOCATE', 'false')
 os.environ.setdefault('JAX_COMPILATION_CACHE_DIR', tempfile.mkdtemp(prefix='accelerator_'))
 
@@ -27,7 +27,7 @@ from benchmarks.accelerator_stages import Bench
 
 
 class Stage(NamedTuple):
-    """A stage and its time limit in seconds."""
+    """Function of a stage and its time limit in seconds."""
 
     run: Callable[[Bench], None]
     seconds: float
@@ -46,7 +46,7 @@ STAGES = {
 
 @contextlib.contextmanager
 def _limit(seconds: float) -> Iterator[None]:
-    """Raise `TimeoutError` in the main thread after a number of seconds."""
+    """Return a context that raises `TimeoutError` if it takes longer than `seconds`."""
 
     def expire(*_: object) -> None:
         raise TimeoutError(f'exceeded {seconds:.0f} s')
@@ -63,20 +63,26 @@ def _limit(seconds: float) -> Iterator[None]:
 def main() -> None:
     """Run the stages."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument('--minutes', type=float, default=8, help='limit of all stages together')
-    parser.add_argument('--data_dir', required=True, help='TFDS directory that holds CIFAR-10')
-    parser.add_argument('--features', required=True, help='folder: one .jaxexport, one .npz')
+    parser.add_argument(
+        '--minutes', type=float, default=8, help='time limit of all stages together'
+    )
+    parser.add_argument('--data_dir', required=True, help='TFDS directory that contains CIFAR-10')
+    parser.add_argument(
+        '--features',
+        required=True,
+        help='folder with one .jaxexport extractor and one .npz with its reference statistics',
+    )
     parser.add_argument('--out', required=True, help='folder for results.jsonl and sample grids')
-    parser.add_argument('--stages', default=','.join(STAGES), help='names, comma-separated')
+    parser.add_argument('--stages', default=','.join(STAGES), help='comma-separated stages')
     parser.add_argument(
         '--configs', default='cifar10,cifar10_sngan,cifar10_resnet,cifar10_best',
-        help="configs of the stage 'quality'",
+        help="comma-separated configs of the stage 'quality'",
     )  # fmt: skip
     parser.add_argument(
         '--set', action='append', default=[], metavar='FIELD=VALUE',
-        help='changes to the configs, except those of the peers',
+        help="change of a config, except in the stage 'peers'; may be repeated",
     )  # fmt: skip
-    parser.add_argument('--rehearse', action='store_true', help='tiny sizes')
+    parser.add_argument('--rehearse', action='store_true', help='use tiny sizes')
     flags = parser.parse_args()
     names = flags.stages.split(',')
     if unknown := set(names) - set(STAGES):

@@ -24,17 +24,18 @@ class Sizes(NamedTuple):
     """Sizes of the measurements.
 
     Attributes:
-        steps_per_call: Steps in a compiled call, ascending; the last two give the overhead.
-        repeats: Timed calls of each program.
+        steps_per_call: Steps per compiled call, ascending. The overhead of a call is computed from
+            the last two.
+        repeats: Number of timed calls of each program.
         large_batches: Batch sizes of the stage 'large_batch'.
         peers: Names in `benchmarks.peers.WORKERS`.
-        rounds: Rounds of the peers.
-        peer_steps: Steps in a round.
-        images: Images that the extractor and the sampler process.
-        fingerprint_steps: Steps before two states are compared.
-        marks: Training times in seconds at which samples are evaluated.
-        num_samples: Samples that are evaluated at each mark.
-        changes: FIELD=VALUE, applied to every config.
+        rounds: Number of rounds in the stage 'peers'.
+        peer_steps: Number of steps in a round of the stage 'peers'.
+        images: Number of images that the sampler generates and the extractor processes.
+        fingerprint_steps: Number of steps before two states are compared.
+        eval_times: Training times in seconds at which samples are evaluated.
+        num_samples: Number of samples that are evaluated at each of these times.
+        changes: Changes FIELD=VALUE of every config.
     """
 
     steps_per_call: tuple[int, ...]
@@ -45,7 +46,7 @@ class Sizes(NamedTuple):
     peer_steps: int
     images: int
     fingerprint_steps: int
-    marks: tuple[float, ...]
+    eval_times: tuple[float, ...]
     num_samples: int
     changes: tuple[str, ...]
 
@@ -62,7 +63,7 @@ FULL = Sizes(
     peer_steps=20,
     images=10_240,
     fingerprint_steps=100,
-    marks=(15, 30, 60),
+    eval_times=(15, 30, 60),
     num_samples=10_000,
     changes=(),
 )  # fmt: skip
@@ -75,17 +76,17 @@ REHEARSAL = Sizes(
     peer_steps=1,
     images=16,
     fingerprint_steps=2,
-    marks=(0.1, 0.2),
+    eval_times=(0.1, 0.2),
     num_samples=16,
     changes=('batch_size=4', 'generator.width=0.05', 'discriminator.width=0.05', 'conv_impl=xla'),
 )
 
 
 class Bench:
-    """State shared by the stages: sizes, deadline, file of results, and measured rates."""
+    """State shared by the stages: sizes, deadline, results file, and measured rates."""
 
     def __init__(self, flags: argparse.Namespace):
-        """Start the clock."""
+        """Create the output folder and start the time limit."""
         self.flags = flags
         self.sizes = REHEARSAL if flags.rehearse else FULL
         self.out = Path(flags.out)
@@ -95,27 +96,27 @@ class Bench:
         self._deadline = time.monotonic() + 60 * flags.minutes
 
     def seconds_left(self) -> float:
-        """Return the seconds until the deadline; negative after it."""
+        """Return the seconds until the deadline, which are negative after it."""
         return self._deadline - time.monotonic()
 
     def report(self, benchmark: str, **fields: object) -> None:
-        """Print a result and append it to the file."""
+        """Print a result as a JSON line and append it to the results file."""
         self.append(measure.line(benchmark, **fields))
 
     def append(self, line: str) -> None:
-        """Print a JSON line and append it to the file."""
+        """Print a JSON line and append it to the results file."""
         print(line, flush=True)
         with (self.out / 'results.jsonl').open('a') as file:
             file.write(line + '\n')
 
     def config(self, name: str, **changes: object) -> ConfigDict:
-        """Load a config with the changes of the sizes and `changes` of top-level fields."""
+        """Load a config with the changes of `sizes`, `--set`, and `changes` (top-level fields)."""
         config = program.load_config(name, (*self.sizes.changes, *self.flags.set))
         config.update(changes)
         return config
 
     def rates(self) -> tuple[float, float]:
-        """Return (FLOP/s of a bfloat16 matrix product, bytes/s of a copy), measured once."""
+        """Return FLOP/s of a bfloat16 matrix product and bytes/s of a copy; measure them once."""
         if self.matmul_flop_per_s is None:
             self.matmul_flop_per_s = measure.matmul_rate(jnp.dtype(jnp.bfloat16))
             self.copy_bytes_per_s = measure.copy_rate()
@@ -145,7 +146,7 @@ def rates(bench: Bench) -> None:
 
 
 def train_step(bench: Bench) -> None:
-    """Measure the duration of a step of `cifar10.py` in both dtypes, and the overhead of a call."""
+    """Measure the duration of a `cifar10.py` step in both dtypes, and the overhead of a call."""
     for dtype in ('float32', 'bfloat16'):
         config = bench.config('cifar10', dtype=dtype)
         seconds_per_call = {}
@@ -177,13 +178,13 @@ def train_step(bench: Bench) -> None:
             batch_size=config.batch_size,
             dtype=dtype,
             steps_per_call=many,
-            seconds_per_call_beside_updates=overhead,
+            overhead_seconds_per_call=overhead,
             share_of_call=round(overhead / seconds_per_call[many], 4),
         )
 
 
 def peers(bench: Bench) -> None:
-    """Compare with the same networks, batch and update in PyTorch."""
+    """Compare with PyTorch, with the same networks, batch size and update."""
     sizes = bench.sizes
     names = ','.join(sizes.peers)
     process = bench.run(
@@ -195,7 +196,7 @@ def peers(bench: Bench) -> None:
 
 
 def large_batch(bench: Bench) -> None:
-    """Measure the fractions of the matrix product's rate and of the bandwidth at large batches."""
+    """Measure steps with large batches as fractions of the matrix product rate and bandwidth."""
     flop_rate, byte_rate = bench.rates()
     for batch_size in bench.sizes.large_batches:
         config = bench.config('cifar10', dtype='bfloat16', batch_size=batch_size)
@@ -203,7 +204,7 @@ def large_batch(bench: Bench) -> None:
         compiled = program.build(config, steps)
         times = measure.seconds(compiled.updates(), bench.sizes.repeats)
         per_step = measure.summary([t / steps for t in times])
-        flops = program.arithmetic(config)
+        flops = program.direct_conv_flops(config)
         # The compiler counts the body of a loop once, so these are the bytes of one step.
         moved = (compiled.call.cost_analysis() or {}).get('bytes accessed', 0.0)
         bench.report(
@@ -224,7 +225,7 @@ def large_batch(bench: Bench) -> None:
 
 
 def throughput(bench: Bench) -> None:
-    """Measure the throughput of the sampler and the extractor, and the peak memory."""
+    """Measure the throughput of the sampler and the extractor, and the peak device memory."""
     num = bench.sizes.images
     speed = sampling.measure_sampler(bench.config('cifar10'), num, bench.sizes.repeats)
     bench.report('accelerator_sampler', config='cifar10', **speed)
@@ -242,7 +243,7 @@ def throughput(bench: Bench) -> None:
 
 
 def determinism(bench: Bench) -> None:
-    """Compare the states of two processes, with and without deterministic XLA kernels."""
+    """Compare the final states of two processes, with and without deterministic XLA kernels."""
     flags = '--config=cifar10', f'--steps={bench.sizes.fingerprint_steps}'
     changes = [f'--set={change}' for change in bench.sizes.changes]
     variants = {'default': '', 'deterministic': ' --xla_gpu_deterministic_ops=true'}
@@ -256,7 +257,7 @@ def determinism(bench: Bench) -> None:
                 *flags,
                 *changes,
                 XLA_FLAGS=base + extra,
-                JAX_ENABLE_COMPILATION_CACHE='false',  # Each process compiles.
+                JAX_ENABLE_COMPILATION_CACHE='false',  # Each process compiles its own program.
             )
             for _ in range(2)
         ]
@@ -275,10 +276,10 @@ def determinism(bench: Bench) -> None:
 
 
 def quality_over_time(bench: Bench) -> None:
-    """Measure the FD of each config's samples over the training time, without compilation."""
+    """Measure the FD of each config's samples over the training time, excluding compilation."""
     artifact, reference = _features(bench, '*.jaxexport', '*.npz')
     for name in bench.flags.configs.split(','):
-        required = bench.sizes.marks[-1] + 30
+        required = bench.sizes.eval_times[-1] + 30
         if not bench.flags.rehearse and bench.seconds_left() < required:
             bench.report('accelerator_quality', config=name, skipped=f'under {required} s left')
             continue
@@ -289,27 +290,32 @@ def quality_over_time(bench: Bench) -> None:
         )  # fmt: skip
         source = sources.open_split(config, config.data.split)
         networks = models.build(config, source.image_shape, source.num_classes)
-        marks = quality.train(config, source, networks, list(bench.sizes.marks), start=None)
-        for score in quality.scores(config, source, networks, marks, str(bench.out / name)):
+        times = list(bench.sizes.eval_times)
+        snapshots = quality.train(config, source, networks, times, start=None)
+        for score in quality.scores(config, source, networks, snapshots, str(bench.out / name)):
             bench.report('accelerator_quality', config=name, changes=bench.flags.set, **score)
 
 
 def _features(bench: Bench, *patterns: str) -> list[str]:
-    """Return the file in `--features` for each pattern; raises unless there is exactly one."""
+    """Return the file in `--features` for each pattern.
+
+    Raises:
+        FileNotFoundError: If a pattern does not match exactly one file.
+    """
     files = []
     for pattern in patterns:
         paths = sorted(Path(bench.flags.features).glob(pattern))
         if len(paths) != 1:
             raise FileNotFoundError(
                 f'--features={bench.flags.features!r} has {len(paths)} files {pattern}; it must '
-                'have one'
+                'have exactly one'
             )
         files.append(str(paths[0]))
     return files
 
 
 def _output(process: subprocess.Popen) -> str:
-    """Return the output of a process, which is killed with its children on an interruption.
+    """Return the output of a process, and finally kill the process and its children.
 
     Raises:
         RuntimeError: If the process fails.

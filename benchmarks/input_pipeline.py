@@ -1,10 +1,10 @@
-"""Duration of batches: gathered on the device within the step, or streamed with Grain.
+"""Time to load batches that are gathered on the device, or streamed with Grain.
 
     python -m benchmarks.input_pipeline --config=cifar10 --data_dir=../shared/tfds
 
 'on_device_share' is the time of index sampling, transfer and gather divided by that of the whole
-step; 'stream_share' is the time to read a batch of the stream divided by that of the step. The
-stream keeps up if it is below 1.
+step; 'stream_share' is the time to read a batch from the stream divided by that of the step. The
+stream keeps up with training if 'stream_share' is below 1.
 """
 
 import argparse
@@ -20,7 +20,7 @@ from dcgan_jax.runtime import sharding
 
 
 def main() -> None:
-    """Time a step, its batch, and the stream; print one JSON line."""
+    """Time a step, a batch on the device, and a streamed batch; print one JSON line."""
     parser = argparse.ArgumentParser(description=__doc__)
     program.add_config_flags(parser)
     parser.add_argument('--data_dir', default=None)
@@ -47,7 +47,7 @@ def main() -> None:
     streamed = measure.seconds(lambda: next(stream), 20 * flags.repeats)
     stream.close()
     step_s = measure.summary(steps)['median_s']
-    # The stream prefetches, so a long run waits for its mean, not for its median.
+    # The stream prefetches, so in a long run the mean matters, not the median.
     streamed_s = sum(streamed) / len(streamed)
     measure.report(
         'input_pipeline',

@@ -1,12 +1,11 @@
-"""Time of single convolutions, forward and backward, for each implementation and for PyTorch.
+"""Duration of single convolutions, forward and backward, for all implementations and PyTorch.
 
     python -m benchmarks.layers --layers=conv:16x128:256:k4s2,conv_transpose:8x256:128:k5s1
 
-A layer is KIND:HEIGHTxC_IN:C_OUT:kKsS. Prints one JSON line for each implementation.
+A layer is KIND:HEIGHTxC_IN:C_OUT:kKsS. Prints one JSON line for each implementation. With
+`--errors`, prints the relative errors (L2) in bfloat16 with respect to float64 instead:
 
     python -m benchmarks.layers --errors --batch_size=4 --layers=conv:8x256:64:k4s2
-
-prints the relative errors (L2) in bfloat16 with respect to float64 instead.
 """
 
 import argparse
@@ -39,7 +38,7 @@ Run = Callable[[], object]
 
 
 def create_jax(kind: str, conv_impl: str, x: np.ndarray, kernel: np.ndarray, strides: int) -> Run:
-    """Return a compiled call that computes y, and the gradients of |y|^2 / 2."""
+    """Return a compiled function that computes the output y and the gradients of |y|^2 / 2."""
     function = functools.partial(getattr(conv, kind), strides=strides, conv_impl=conv_impl)
 
     @jax.jit
@@ -54,10 +53,11 @@ def create_jax(kind: str, conv_impl: str, x: np.ndarray, kernel: np.ndarray, str
 def errors(layer: str, batch_size: int) -> None:
     """Print the relative errors (L2) of a layer in bfloat16 with respect to float64.
 
-    The errors are those of the output, of its gradients with respect to images and kernel for a
-    random cotangent, and of the kernel's gradient of the squared gradient of the images.
+    The errors are those of the output, of the gradients with respect to images and kernel for a
+    random cotangent, and of the gradient with respect to the kernel of the squared gradient with
+    respect to the images.
     """
-    kind, x, kernel, strides = _draw(layer, batch_size)
+    kind, x, kernel, strides = _random_inputs(layer, batch_size)
 
     def gradients(conv_impl: str, x: jax.Array, kernel: jax.Array) -> tuple[jax.Array, ...]:
         function = functools.partial(getattr(conv, kind), strides=strides, conv_impl=conv_impl)
@@ -88,13 +88,13 @@ def errors(layer: str, batch_size: int) -> None:
             'layer_errors',
             layer=layer,
             batch_size=batch_size,
-            how=name,
+            implementation=name,
             errors=dict(zip(names, relative, strict=True)),
         )
 
 
 def create_pytorch(kind: str, x: np.ndarray, kernel: np.ndarray, strides: int) -> Run:
-    """Return the same computation in eager PyTorch."""
+    """Return a function with the same outputs as that of `create_jax`, in eager PyTorch."""
     k = kernel.shape[0]
     padding = (k - 1) // 2
     images = torch.tensor(x.transpose(0, 3, 1, 2).copy(), requires_grad=True)
@@ -115,8 +115,8 @@ def create_pytorch(kind: str, x: np.ndarray, kernel: np.ndarray, strides: int) -
     return run
 
 
-def _draw(layer: str, batch_size: int) -> tuple[str, np.ndarray, np.ndarray, int]:
-    """Return the kind of a layer, random images `[N, H, W, C_in]`, a kernel, and the stride.
+def _random_inputs(layer: str, batch_size: int) -> tuple[str, np.ndarray, np.ndarray, int]:
+    """Return the type of a layer, random images `[N, H, W, C_in]`, a kernel, and the stride.
 
     Raises:
         ValueError: If the layer is not of the form KIND:HEIGHTxC_IN:C_OUT:kKsS.
@@ -132,8 +132,8 @@ def _draw(layer: str, batch_size: int) -> tuple[str, np.ndarray, np.ndarray, int
 
 
 def time_layer(layer: str, batch_size: int, repeats: int) -> None:
-    """Time all implementations of a layer in turn; print one JSON line each."""
-    kind, x, kernel, strides = _draw(layer, batch_size)
+    """Time all implementations of a layer, interleaved; print one JSON line each."""
+    kind, x, kernel, strides = _random_inputs(layer, batch_size)
     k, size, (inputs, outputs) = len(kernel), x.shape[1], kernel.shape[2:]
     runs = {name: create_jax(kind, name, x, kernel, strides) for name in ('matmul', 'xla')}
     if torch and (k % 2 or strides == 2):  # PyTorch's padding is symmetric.
@@ -153,7 +153,7 @@ def time_layer(layer: str, batch_size: int, repeats: int) -> None:
             'layers',
             layer=layer,
             batch_size=batch_size,
-            how=name,
+            implementation=name,
             seconds=measure.summary(seconds),
             ratio_to_matmul=measure.ratio(seconds, times['matmul']),
             gflop=round(gflop, 2),
@@ -161,12 +161,14 @@ def time_layer(layer: str, batch_size: int, repeats: int) -> None:
 
 
 def main() -> None:
-    """Time the layers."""
+    """Time each layer, or print its errors."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('--layers', default=LAYERS)
     parser.add_argument('--batch_size', type=int, default=128)
     parser.add_argument('--repeats', type=int, default=7)
-    parser.add_argument('--errors', action='store_true', help='errors in bfloat16, not times')
+    parser.add_argument(
+        '--errors', action='store_true', help='print errors in bfloat16 instead of times'
+    )
     flags = parser.parse_args()
     for layer in flags.layers.split(','):
         if flags.errors:

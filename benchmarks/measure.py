@@ -1,4 +1,4 @@
-"""Shared code of the benchmarks: timing, description of the machine, JSON output."""
+"""Timing, description of the machine, and JSON output for the benchmarks."""
 
 import datetime
 import functools
@@ -19,7 +19,7 @@ _CPU_FLAGS = 'avx2', 'avx512f', 'avx512_bf16', 'amx_bf16', 'amx_int8'
 
 
 def seconds(run: Callable[[], object], repeats: int) -> list[float]:
-    """Time `repeats` calls of `run`, including the computation of the result, after a warm-up."""
+    """Return the durations of calls of `run`, until the result is computed, after a warm-up."""
     jax.block_until_ready(run())
     times = []
     for _ in range(repeats):
@@ -41,17 +41,17 @@ def summary(times: list[float]) -> dict[str, float]:
 
 
 def ratio(times: list[float], baseline: list[float]) -> float:
-    """Return the median of times / baseline over rounds."""
+    """Return the median over rounds of times / baseline."""
     return round(statistics.median(a / b for a, b in zip(times, baseline, strict=True)), 3)
 
 
 def matmul_rate(dtype: jnp.dtype, repeats: int = 5, precision: str | None = None) -> float:
-    """Measure the best rate of a large square matrix product in FLOP/s.
+    """Return the best measured rate of a large square matrix product in FLOP/s.
 
     Args:
         dtype: Data type of the operands.
         repeats: Number of timed runs.
-        precision: JAX precision; on GPUs, the default for float32 is TF32.
+        precision: `precision` of `jnp.dot`; on GPUs, the default for float32 is TF32.
     """
     on_cpu = jax.default_backend() == 'cpu'
     size, products = (2048, 1) if on_cpu else (8192, 10)
@@ -62,7 +62,7 @@ def matmul_rate(dtype: jnp.dtype, repeats: int = 5, precision: str | None = None
 
 
 def copy_rate(repeats: int = 5) -> float:
-    """Measure the best rate of reads and writes of an element-wise operation in bytes/s."""
+    """Return the best measured rate of an element-wise operation in bytes/s (reads and writes)."""
     count, passes = (2**26, 1) if jax.default_backend() == 'cpu' else (2**29, 10)
     x = jnp.ones((count,), jnp.float32)
     scale = jax.jit(lambda x: x * 1.5)
@@ -90,7 +90,7 @@ def line(benchmark: str, **fields: object) -> str:
 
 
 def device() -> str:
-    """Return the name and number of accelerators, or the CPU's name, cores and vector units."""
+    """Return the name and number of accelerators, or the CPU's name, cores and SIMD extensions."""
     devices = jax.devices()
     if devices[0].platform != 'cpu':
         return f'{len(devices)} x {devices[0].device_kind}'

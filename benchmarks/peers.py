@@ -1,10 +1,10 @@
-"""Comparison of the same networks, batch and update in this project and in other frameworks.
+"""Compare dcgan_jax with other frameworks, with the same networks, batch size and update.
 
     python -m benchmarks.peers --config=cifar10 --rounds=7
 
-Each framework runs in its own process. In each round they run one after the other in random order,
-so that a noisy machine affects all of them. The ratios are medians over rounds of the framework's
-time divided by this project's time.
+Each framework runs in its own process. In each round the frameworks run one after the other in
+random order, so that changes in the load of the machine affect all of them. Each ratio is the
+median over rounds of the framework's time divided by the time of dcgan_jax.
 """
 
 import argparse
@@ -29,10 +29,10 @@ WORKERS = {
 
 
 class Worker:
-    """The process of a framework."""
+    """Process that runs training steps in one framework."""
 
     def __init__(self, name: str, config_flags: Sequence[str]):
-        """Start the process; `about` waits for its first steps."""
+        """Start the process, without waiting for it."""
         module, *flags = WORKERS[name]
         module = f'benchmarks.peer_workers.{module}'
         self._process = subprocess.Popen(
@@ -44,7 +44,7 @@ class Worker:
 
     @functools.cached_property
     def about(self) -> dict:
-        """The description sent by the worker when it is ready."""
+        """Fields sent by the process when it is ready; waits for its first steps."""
         return self._receive()
 
     def _receive(self) -> dict:
@@ -54,7 +54,7 @@ class Worker:
         return json.loads(line)
 
     def run_round(self, steps: int) -> None:
-        """Run one step, then time `steps` steps."""
+        """Run a warm-up step, then time `steps` steps."""
         self._process.stdin.write(f'{steps}\n')
         self._process.stdin.flush()
         result = self._receive()
@@ -62,18 +62,18 @@ class Worker:
         self.peak_bytes = result['peak_bytes']
 
     def close(self) -> None:
-        """End the process."""
+        """Close stdin of the process, and wait until it exits."""
         self._process.stdin.close()
         self._process.wait()
 
 
 def main() -> None:
-    """Compare the installed frameworks; print one JSON line each."""
+    """Time the installed frameworks; print one JSON line each."""
     parser = argparse.ArgumentParser(description=__doc__)
     program.add_config_flags(parser)
     parser.add_argument('--rounds', type=int, default=7)
     parser.add_argument('--steps', type=int, default=1, help='steps in a round')
-    parser.add_argument('--only', default=','.join(WORKERS), help='names, comma-separated')
+    parser.add_argument('--only', default=','.join(WORKERS), help='comma-separated frameworks')
     flags = parser.parse_args()
 
     config_flags = [f'--config={flags.config}', *(f'--set={change}' for change in flags.set)]

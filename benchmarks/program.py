@@ -1,4 +1,4 @@
-"""The compiled training program of a config on random images, for benchmarks."""
+"""Compiled training program of a config on random images, for benchmarks."""
 
 import argparse
 import ast
@@ -19,7 +19,7 @@ from dcgan_jax import models, parallel, train_state
 from dcgan_jax.data.image_source import Examples
 from dcgan_jax.models import Networks
 from dcgan_jax.runtime import sharding
-from dcgan_jax.train_state import GANState
+from dcgan_jax.train_state import GANState, Teacher
 
 IMAGE_SHAPE = (32, 32, 3)
 NUM_IMAGES = 50_000
@@ -27,7 +27,7 @@ NUM_CLASSES = 10
 
 
 class Program(NamedTuple):
-    """A compiled call with its arguments."""
+    """A compiled training call with its arguments."""
 
     config: ConfigDict
     mesh: Mesh
@@ -36,14 +36,18 @@ class Program(NamedTuple):
     state: GANState
     split: Examples
     batches: jax.Array
+    teacher: Teacher | None
 
     def updates(self) -> Callable[[], jax.Array]:
-        """Return a function that runs the next call; use it once, as the state is donated."""
+        """Return a function that runs the next training call and returns the step.
+
+        Call this method only once, because the state is donated.
+        """
         state = self.state
 
         def update() -> jax.Array:
             nonlocal state
-            state, _ = self.call(state, self.split, self.batches)
+            state, _ = self.call(state, self.split, self.batches, self.teacher)
             return state.step
 
         return update
@@ -54,7 +58,7 @@ def add_config_flags(parser: argparse.ArgumentParser, default: str = 'cifar10') 
     parser.add_argument('--config', default=default, help='NAME or configs/NAME.py')
     parser.add_argument(
         '--set', action='append', default=[], metavar='FIELD=VALUE',
-        help="change of the config, like main.py's --config.FIELD=VALUE; may be repeated",
+        help="override of a field, like main.py's --config.FIELD=VALUE; may be repeated",
     )  # fmt: skip
 
 
@@ -65,7 +69,7 @@ def config_names() -> list[str]:
 
 
 def load_config(name: str, changes: Sequence[str] = ()) -> ConfigDict:
-    """Load `configs/NAME.py`, given by name or path, with changes FIELD=VALUE."""
+    """Load `configs/NAME.py`, given by NAME or path, and apply changes FIELD=VALUE."""
     config = importlib.import_module(f'dcgan_jax.configs.{Path(name).stem}').get_config()
     for field, value in (change.split('=', 1) for change in changes):
         with contextlib.suppress(ValueError, SyntaxError):  # Strings need no quotes.
@@ -85,12 +89,12 @@ def build(
     num_images: int = NUM_IMAGES,
     mesh: Mesh | None = None,
 ) -> Program:
-    """Compile the training call of a config, with random images on the devices."""
+    """Compile the training call of a config, and put random images on the devices."""
     mesh = mesh or sharding.create_mesh(config.batch_size)
     networks = models.build(config, IMAGE_SHAPE, NUM_CLASSES)
     create = functools.partial(train_state.create, config, networks, IMAGE_SHAPE)
-    like = parallel.abstract_state(create, mesh)
-    state = parallel.initial_state(create, like)
+    abstract_state = parallel.create_abstract_state(create, mesh)
+    state = parallel.initial_state(create, abstract_state)
     pixels = random_pixels(num_images).reshape(num_images, -1)
     labels = np.arange(num_images, dtype=np.int32) % NUM_CLASSES if config.conditional else None
     split = jax.device_put(Examples(pixels, labels), sharding.replicated(mesh))
@@ -98,9 +102,19 @@ def build(
     rng = np.random.default_rng(1)
     indices = rng.integers(0, num_images, (steps_per_call, step_size)).astype(np.int32)
     batches = jax.device_put(indices, sharding.sharded(mesh, axis=1))
-    call = parallel.train_call(config, mesh, like, IMAGE_SHAPE)
-    call = call.lower(state, split, batches).compile()
-    return Program(config, mesh, networks, call, state, split, batches)
+    call = parallel.train_call(config, mesh, abstract_state, IMAGE_SHAPE)
+    teacher = untrained_teacher(config)
+    call = call.lower(state, split, batches, teacher).compile()
+    return Program(config, mesh, networks, call, state, split, batches, teacher)
+
+
+def untrained_teacher(config: ConfigDict) -> Teacher | None:
+    """Return a teacher with initial weights for a config of distillation."""
+    if not config.distill.teacher:
+        return None
+    generator = models.build(load_config('cifar10_cpu'), IMAGE_SHAPE).generator
+    latents = np.zeros((1, config.latent_dim), np.float32)
+    return Teacher(generator.init(jax.random.key(0), latents, train=False), generator.apply)
 
 
 def lower(
@@ -109,30 +123,32 @@ def lower(
     num_images: int = 1,
     platforms: Sequence[str] | None = None,
 ) -> jax.stages.Lowered:
-    """Lower one step of a config from shapes only; the mesh's devices need not be present.
+    """Lower one training step of a config, without arrays; the mesh's devices need not exist.
 
     Args:
         config: The run's config.
         mesh: The mesh.
         num_images: Number of images in the data set.
-        platforms: Platforms to lower for, e.g. `('cuda', 'tpu')`; None means the mesh's.
+        platforms: Platforms to lower for, e.g. `('cuda', 'tpu')`; None means that of the mesh.
 
     Returns:
         The lowered call with `steps_per_call=1`.
     """
     networks = models.build(config, IMAGE_SHAPE, NUM_CLASSES)
     create = functools.partial(train_state.create, config, networks, IMAGE_SHAPE)
-    state = parallel.abstract_state(create, mesh)
+    state = parallel.create_abstract_state(create, mesh)
     labels = jax.ShapeDtypeStruct((num_images,), np.int32) if config.conditional else None
     split = Examples(jax.ShapeDtypeStruct((num_images, math.prod(IMAGE_SHAPE)), np.uint8), labels)
     step_size = config.batch_size * max(config.discriminator_steps, 1)
     batches = jax.ShapeDtypeStruct((1, step_size), np.int32)
-    traced = parallel.train_call(config, mesh, state, IMAGE_SHAPE).trace(state, split, batches)
+    teacher = jax.eval_shape(lambda: untrained_teacher(config))
+    call = parallel.train_call(config, mesh, state, IMAGE_SHAPE)
+    traced = call.trace(state, split, batches, teacher)
     return traced.lower(lowering_platforms=platforms) if platforms else traced.lower()
 
 
-def arithmetic(config: ConfigDict) -> float:
-    """Return the FLOPs of one step with direct convolutions, independent of the lowering."""
+def direct_conv_flops(config: ConfigDict) -> float:
+    """Return the FLOPs of one step with direct convolutions, whatever `conv_impl` is."""
     direct = config.copy_and_resolve_references()
     direct.conv_impl = 'xla'
     # Not all accelerators support the cost analysis before compilation; CPUs do.

@@ -1,10 +1,10 @@
-"""Metrics of a config's samples over the wall-clock time of its training, from a cold start.
+"""Metrics of a config's samples over the wall-clock time of training, from a cold start.
 
 python -m benchmarks.quality --config=cifar10_cpu --data_dir=DIR --minutes=5,10,20,30 \
     --extractor=FILE.jaxexport --reference=FILE.npz --out=/tmp/quality
 
 The time includes imports, reading the data and compilation, but not evaluation. The compilation
-cache is not used. Each mark prints a JSON line and writes a grid of samples to
+cache is not used. For each of the given times, prints a JSON line and writes a grid of samples to
 OUT/CONFIG_MINUTES.png.
 """
 
@@ -37,8 +37,8 @@ from dcgan_jax.train_state import GANState
 _GRID_SIZE = 100  # Images in a grid.
 
 
-class Mark(NamedTuple):
-    """A state on the host and the time at which it was reached."""
+class Snapshot(NamedTuple):
+    """A training state on the host, and the training time at which it was reached."""
 
     seconds: float
     state: GANState
@@ -48,71 +48,75 @@ def train(
     config: ConfigDict,
     source: ImageSource,
     networks: Networks,
-    marks: list[float],
+    eval_times: list[float],
     start: float | None = _START,
-) -> list[Mark]:
-    """Train until the last mark or step and return the state at each mark.
+) -> list[Snapshot]:
+    """Train until the last evaluation time or step, and return the state at each of these times.
 
-    The last state is that of the last step if training ends before a mark.
+    If training ends before the last time, the last returned state is the final one.
 
     Args:
         config: The run's config.
         source: The training images.
         networks: Networks of the config.
-        marks: Seconds since the start, ascending.
-        start: `time.perf_counter()` at the start; None means the end of the first call, which
-            compiles the program.
+        eval_times: Seconds since `start`, ascending.
+        start: Value of `time.perf_counter()` from which time is counted; None means the end of the
+            first call, so that compilation is not included.
     """
     mesh = sharding.create_mesh(config.batch_size)
     create = functools.partial(train_state.create, config, networks, source.image_shape)
-    like = parallel.abstract_state(create, mesh)
-    state = parallel.initial_state(create, like)
-    state = train_state.add_captions(state, like, config, source.class_names)
+    abstract_state = parallel.create_abstract_state(create, mesh)
+    state = parallel.initial_state(create, abstract_state)
+    state = train_state.add_captions(state, abstract_state, config, source.class_names)
     ranges = parallel.CallRanges(0, config.num_steps, parallel.steps_per_call(config))
     split, batches = input_pipeline.create_input_iter(config, mesh, source, ranges)
-    call = parallel.train_call(config, mesh, like, source.image_shape)
-    reached, metrics, remaining = [], None, list(marks)
+    call = parallel.train_call(config, mesh, abstract_state, source.image_shape)
+    snapshots, metrics, remaining = [], None, list(eval_times)
     with contextlib.closing(batches):
         for batch in batches:
             jax.block_until_ready(metrics)  # The host is one call ahead, as in training.
-            state, metrics = call(state, split, batch)
+            state, metrics = call(state, split, batch, None)
             if start is None:
                 jax.block_until_ready(metrics)
                 start = time.perf_counter()
             if time.perf_counter() - start >= remaining[0]:
-                reached.append(_mark(state, start))
-                while remaining and reached[-1].seconds >= remaining[0]:
+                snapshots.append(_snapshot(state, start))
+                while remaining and snapshots[-1].seconds >= remaining[0]:
                     remaining.pop(0)
                 if not remaining:
-                    return reached
-    return [*reached, _mark(state, start)]
+                    return snapshots
+    return [*snapshots, _snapshot(state, start)]
 
 
-def _mark(state: GANState, start: float) -> Mark:
+def _snapshot(state: GANState, start: float) -> Snapshot:
     host_state = jax.device_get(state)
-    return Mark(time.perf_counter() - start, host_state)
+    return Snapshot(time.perf_counter() - start, host_state)
 
 
 def scores(
-    config: ConfigDict, source: ImageSource, networks: Networks, marks: list[Mark], grids: str
+    config: ConfigDict,
+    source: ImageSource,
+    networks: Networks,
+    snapshots: list[Snapshot],
+    grids: str,
 ) -> Iterator[dict[str, Any]]:
-    """Yield the metrics of samples at each mark.
+    """Yield the metrics of samples of each snapshot.
 
     Args:
         config: The run's config; `config.evaluation` selects the metrics.
-        source: The images to compare with.
+        source: Training images, with which the samples are compared.
         networks: Networks of the config.
-        marks: Marks from `train`.
-        grids: Prefix of the grids GRIDS_MINUTES.png; '' for none.
+        snapshots: Snapshots from `train`.
+        grids: Prefix of the files GRIDS_MINUTES.png with sample grids; '' writes none.
     """
     sampler = Sampler(networks.generator, config)
     scorer = SampleScorer(config, sampler, source)
-    for mark in marks:
-        step, minutes = int(mark.state.step), mark.seconds / 60
+    for snapshot in snapshots:
+        step, minutes = int(snapshot.state.step), snapshot.seconds / 60
         if grids:
-            pictures = sampler(mark.state, sampler.latents(0, _GRID_SIZE))
+            pictures = sampler(snapshot.state, sampler.latents(0, _GRID_SIZE))
             images.write_png(Path(f'{grids}_{minutes:.2g}.png'), images.grid(pictures))
-        result = scorer(mark.state, config.evaluation.num_samples, seed=0)
+        result = scorer(snapshot.state, config.evaluation.num_samples, seed=0)
         yield {
             'seed': config.seed,
             'minutes': round(minutes, 3),
@@ -125,16 +129,18 @@ def scores(
 
 
 def main() -> None:
-    """Train, then evaluate each mark."""
+    """Train, then evaluate each snapshot and print one JSON line each."""
     parser = argparse.ArgumentParser(description=__doc__)
     program.add_config_flags(parser)
     parser.add_argument('--data_dir', default='')
-    parser.add_argument('--minutes', default='5,10,20,30', help='times of the evaluations')
+    parser.add_argument(
+        '--minutes', default='5,10,20,30', help='comma-separated training times of the evaluations'
+    )
     parser.add_argument('--num_samples', type=int, default=10_000)
     parser.add_argument('--metrics', default='frechet_distance')
     parser.add_argument('--extractor', default='inception')
     parser.add_argument('--reference', default='')
-    parser.add_argument('--out', default='', help='folder for grids')
+    parser.add_argument('--out', default='', help='folder for sample grids')
     flags = parser.parse_args()
 
     config = program.load_config(flags.config, flags.set)
@@ -148,11 +154,12 @@ def main() -> None:
     config_lib.validate(config)
     source = sources.open_split(config, config.data.split)
     networks = models.build(config, source.image_shape, source.num_classes)
-    marks = train(config, source, networks, [60 * float(m) for m in flags.minutes.split(',')])
+    eval_times = [60 * float(minutes) for minutes in flags.minutes.split(',')]
+    snapshots = train(config, source, networks, eval_times)
 
     name = Path(flags.config).stem
     grids = str(Path(flags.out) / name) if flags.out else ''
-    for score in scores(config, source, networks, marks, grids):
+    for score in scores(config, source, networks, snapshots, grids):
         measure.report('quality', config=name, changes=flags.set, **score)
 
 

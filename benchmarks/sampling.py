@@ -13,7 +13,7 @@ from dcgan_jax.sampling import Sampler
 
 
 def measure_sampler(config: ConfigDict, num: int, repeats: int) -> dict[str, Any]:
-    """Time sampling of `num` images, which must be more than a batch, and of a single batch."""
+    """Time the sampling of one batch and of `num` images, which must be more than one batch."""
     compiled = program.build(config, steps_per_call=1, num_images=config.batch_size)
     sampler = Sampler(compiled.networks.generator, config)
     few, many = (sampler.latents(0, count) for count in (config.batch_size, num))
@@ -36,7 +36,9 @@ def main() -> None:
     """Time sampling; print one JSON line."""
     parser = argparse.ArgumentParser(description=__doc__)
     program.add_config_flags(parser)
-    parser.add_argument('--num', type=int, default=1024, help='images; more than a batch')
+    parser.add_argument(
+        '--num', type=int, default=1024, help='number of images; more than one batch'
+    )
     parser.add_argument('--repeats', type=int, default=5)
     flags = parser.parse_args()
 

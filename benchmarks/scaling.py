@@ -2,7 +2,7 @@
 
     python -m benchmarks.scaling --config=cifar10 --axis=batch_size --values=32,64,128
 
-Simulate devices for --axis=devices: XLA_FLAGS=--xla_force_host_platform_device_count=8
+On a CPU, XLA_FLAGS=--xla_force_host_platform_device_count=8 simulates devices for --axis=devices.
 """
 
 import argparse
@@ -20,7 +20,7 @@ AXES = ('batch_size', 'width', 'steps_per_call', 'devices')
 
 
 def time_one(config: ConfigDict, axis: str, value: float, repeats: int) -> dict[str, Any]:
-    """Time a config that is changed along one axis."""
+    """Time a training step of a config with one axis set to a value."""
     steps_per_call = 1
     mesh = sharding.create_mesh(config.batch_size)
     if axis == 'batch_size':

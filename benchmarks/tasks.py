@@ -1,10 +1,10 @@
-"""Metrics of a task on a trained run, and its duration from a cold start.
+"""Results of a task on a trained run, and its duration from a cold start.
 
 python -m benchmarks.tasks --workdir=/tmp/x2 -- --mode=super_resolve --num=1000
 
-Arguments after `--` are passed to main.py, which runs in its own process without a compilation
-cache. Prints a JSON line with the contents of the JSON files written by the task and with the run's
-changes from configs/default.py. Images are written to --out.
+Arguments after `--` are passed to main.py, which runs in its own process with an empty
+compilation cache. Prints a JSON line with the contents of the JSON files written by the task and
+with the run's differences from configs/default.py. All files of the task are written to --out.
 """
 
 import argparse
@@ -41,7 +41,7 @@ def main() -> None:
 
 
 def _run(flags: list[str]) -> float:
-    """Return the duration of main.py in seconds."""
+    """Run main.py and return its duration in seconds."""
     with tempfile.TemporaryDirectory() as empty:
         start = time.perf_counter()
         subprocess.run(
@@ -61,7 +61,7 @@ def _shorten_path(flag: str) -> str:
 
 
 def _changes(workdir: str) -> list[str]:
-    """Return a run's changes from configs/default.py."""
+    """Return the differences of a run's config from configs/default.py."""
     return config_lib.differences(program.load_config('default'), run_dir.read(workdir).config)
 
 

@@ -1,13 +1,13 @@
 """Compile a config's training step for TPUs with libtpu, on a machine without TPUs.
 
-    pip install "libtpu==0.0.42.*"  # The release required by jax[tpu] for the installed jax.
+    pip install "libtpu==0.0.42.*"  # The release that jax[tpu] requires for the installed jax.
     python -m benchmarks.tpu_compile --config=cifar10 --set=dtype=bfloat16 --topology=v5e:2x4
 
 Prints a JSON line for each config, topology and number of chips, with the duration of the
 compilation and the compiler's analysis of one chip's program. Nothing runs on a TPU. The data set
-consists of one batch, because the compiler assumes that gathered images are read completely; the
-size of the real data set adds to `argument_bytes`. 'roofline_ms' is the larger of FLOPs / peak rate
-(for bfloat16 operands) and bytes / bandwidth.
+consists of one batch, because the compiler's analysis counts a gather as a read of the whole data
+set; the size of the real data set adds to `argument_bytes`. 'roofline_ms' is the larger of
+FLOPs / peak rate (for bfloat16 operands) and bytes / bandwidth.
 """
 
 import argparse
@@ -31,7 +31,7 @@ _ACCELERATOR_TYPES = {'v5e': 'v5litepod-8', 'v6e': 'v6e-8'}
 
 def tpu_mesh(topology: str, num_devices: int) -> Mesh:
     """Return a mesh over the first devices of a topology such as 'v5e:2x4'."""
-    os.environ['TPU_SKIP_MDS_QUERY'] = '1'  # Avoids queries of a cloud's metadata server.
+    os.environ['TPU_SKIP_MDS_QUERY'] = '1'  # Avoids queries of the cloud metadata server.
     os.environ['TPU_WORKER_HOSTNAMES'] = 'localhost'
     os.environ['TPU_ACCELERATOR_TYPE'] = _ACCELERATOR_TYPES[topology.split(':')[0]]
     devices = topologies.get_topology_desc(platform='tpu', topology_name=topology).devices
@@ -42,11 +42,11 @@ def compile_update(config: ConfigDict, topology: str, num_devices: int) -> dict[
     """Compile one training step for `num_devices` chips.
 
     Returns:
-        Seconds of compilation and, for one chip, memory and traffic in bytes, FLOPs, and the
-        roofline time in milliseconds.
+        Compilation time in seconds and, for one chip, memory in bytes, GFLOPs, traffic in GB, and
+        the roofline time in milliseconds.
 
     Raises:
-        KeyError: If the generation of the topology is not in `_RATES`.
+        KeyError: If the TPU generation of the topology is not in `_RATES`.
     """
     mesh = tpu_mesh(topology, num_devices)
     lowered = program.lower(config, mesh, num_images=config.batch_size)

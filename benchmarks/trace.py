@@ -1,9 +1,9 @@
-"""Profile of a config's training step: the operations that take most time.
+"""Profile a config's training step, and list the operations that take the most time.
 
     python -m benchmarks.trace --config=cifar10 --set=dtype=bfloat16 --out=DIR
 
 Writes the trace, which TensorBoard's profile plugin can also show, and the compiled program. Prints
-a JSON line with the fraction of time in which the device was busy and the longest operations.
+a JSON line with the fraction of time in which the device was busy, and the longest operations.
 """
 
 import argparse
@@ -23,7 +23,8 @@ def operations(path: Path) -> tuple[collections.Counter, float, float]:
     """Sum the durations of a trace's device operations.
 
     Returns:
-        Nanoseconds by operation, nanoseconds in which any ran, nanoseconds from first to last.
+        Nanoseconds of each operation, nanoseconds during which any operation ran, and nanoseconds
+        from the start of the first to the end of the last operation.
     """
     total, spans = collections.Counter(), []
     for plane in ProfileData.from_file(str(path)).planes:
@@ -44,7 +45,7 @@ def operations(path: Path) -> tuple[collections.Counter, float, float]:
 
 
 def main() -> None:
-    """Trace some calls of one config."""
+    """Trace `_CALLS` jitted training calls of one config and print one JSON line."""
     parser = argparse.ArgumentParser(description=__doc__)
     program.add_config_flags(parser)
     parser.add_argument('--steps_per_call', type=int, default=10)

@@ -1,4 +1,4 @@
-"""Duration of a training step, images/s, and the fraction of a matrix product's rate.
+"""Duration of a training step, images/s, and FLOP/s relative to those of a matrix product.
 
 python -m benchmarks.train_step --config=cifar10 --batch_size=128 --steps_per_call=1
 """
@@ -31,7 +31,7 @@ def main() -> None:
     seconds = measure.seconds(compiled.updates(), flags.repeats)
     times = [t / flags.steps_per_call for t in seconds]
     result = measure.summary(times)
-    flops = program.arithmetic(config)
+    flops = program.direct_conv_flops(config)
     rate = measure.matmul_rate(jnp.dtype(config.dtype))
     measure.report(
         'train_step',

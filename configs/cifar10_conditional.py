@@ -6,9 +6,9 @@
 This is `cifar10_sngan.py` with class conditioning (Miyato & Koyama 2018, arXiv:1802.05637; Dumoulin
 et al. 2017, arXiv:1610.07629). It supports any TFDS data set with a feature `label`, and image
 folders with a subfolder for each class. The class of sample i is i modulo the number of classes.
-The config is intended for a GPU or TPU, where it has not been measured. A short run at a quarter of
-the width on one CPU core with simultaneous updates (docs/recipes.md) has an FD (efficientnet_lite0)
-of 236 after 1,500 steps, 10 minutes.
+The config is intended for a GPU or TPU, but has not been evaluated there. A short run at a quarter
+of the width on one CPU core with simultaneous updates (docs/recipes.md) has an FD
+(efficientnet_lite0) of 236 after 1,500 steps (10 minutes).
 """
 
 from ml_collections import ConfigDict

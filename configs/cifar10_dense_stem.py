@@ -2,10 +2,11 @@
 
     python main.py --config=configs/cifar10_dense_stem.py --workdir=/tmp/dense_stem
 
-Updates are simultaneous, as in the original, whose first feature map has 9x9 pixels for another
-image size (`generator.base_size`). The config is intended for a GPU or TPU, where it has not been
-measured. A short run at a quarter of the width on one CPU core (docs/recipes.md) has an FD
-(efficientnet_lite0) of 294 after 1,000 steps, 3 minutes, with few distinct images.
+Updates are simultaneous, as in the original. The first feature map (`generator.base_size`) has 8x8
+instead of the original's 9x9 pixels, because the image size differs. The config is intended for a
+GPU or TPU, but has not been evaluated there. A short run at a quarter of the width on one CPU core
+(docs/recipes.md) has an FD (efficientnet_lite0) of 294 after 1,000 steps (3 minutes); its samples
+lack diversity.
 """
 
 from ml_collections import ConfigDict

@@ -5,9 +5,9 @@
 The loss has no bad local optima, and with both penalties training converges locally; D needs no
 normalization. This config uses the networks of `cifar10.py` instead of those of the paper, whose
 FID of 1.96 also requires class conditioning and days of training. The second-order gradients make
-an update about three times as slow. The config is intended for a GPU or TPU, where it has not been
-measured. A short run at a quarter of the width on one CPU core with simultaneous updates
-(docs/recipes.md) has an FD (efficientnet_lite0) of 240 after 1,000 steps, 7 minutes.
+an update about three times as slow. The config is intended for a GPU or TPU, but has not been
+evaluated there. A short run at a quarter of the width on one CPU core with simultaneous updates
+(docs/recipes.md) has an FD (efficientnet_lite0) of 240 after 1,000 steps (7 minutes).
 """
 
 from ml_collections import ConfigDict

@@ -2,13 +2,13 @@
 
     python main.py --config=configs/cifar10_resnet.py --workdir=/tmp/resnet
 
-Weights are initialized by `glorot_uniform`, without the gain of sqrt(2) of the authors' code in the
-3x3 convolutions of residual blocks. G has 4.3 million parameters and D 1.1 million. There are five
-updates of D per step, with Adam(2e-4, b1=0, b2=0.9) and learning rates that decay to 0 over 100,000
-steps. Published: FID 21.7 (the paper), 16.8 (mimicry, 50k/train). The config is intended for a GPU
-or TPU, where it has not been measured. A short run at a quarter of the width on one CPU core with
-simultaneous updates (docs/recipes.md) has an FD (efficientnet_lite0) of 240 after 184 steps, 12
-minutes.
+Weights are initialized by `glorot_uniform`, without the gain of sqrt(2) that the authors' code
+applies to the 3x3 convolutions of residual blocks. G has 4.3 million parameters and D 1.1 million.
+There are five updates of D per step, with Adam(2e-4, b1=0, b2=0.9) and learning rates that decay to
+0 over 100,000 steps. Published FIDs: 21.7 (the paper), 16.8 (mimicry, 50,000 samples against the
+training split). The config is intended for a GPU or TPU, but has not been evaluated there. A short
+run at a quarter of the width on one CPU core with simultaneous updates (docs/recipes.md) has an FD
+(efficientnet_lite0) of 240 after 184 steps (12 minutes).
 """
 
 from ml_collections import ConfigDict

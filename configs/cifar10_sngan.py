@@ -4,9 +4,10 @@
 
 The generator is that of `cifar10.py` with one more stage. The discriminator has seven convolutions
 with spectral normalization and without BatchNorm. There is one update of D per step, as in most
-reimplementations of this network; the paper uses five. Published: FID 17.8
-(pytorch-gan-collections, 50k/train; the paper: 25.5 with another protocol). On one H200 in bfloat16
-(docs/gpu.md) the FD (efficientnet_lite0) is 14.4 after 60 s, 28,950 steps.
+reimplementations of this network; the paper uses five. Published FIDs: 17.8
+(pytorch-gan-collections, 50,000 samples against the training split), 25.5 (the paper, with a
+different protocol). The FD (efficientnet_lite0) is 14.4 after 28,950 steps in bfloat16, which take
+60 s on one H200 (docs/gpu.md).
 """
 
 from ml_collections import ConfigDict

@@ -3,10 +3,11 @@
     python main.py --config=configs/cifar10_wgan_gp.py --workdir=/tmp/wgan_gp
 
 The critic uses layer normalization, because with BatchNorm the penalized gradient of an image would
-depend on the whole batch. There are five updates of the critic per step. Published: FID 19.8 with a
-CNN (pytorch-gan-collections, 50k/train). The config is intended for a GPU or TPU, where it has not
-been measured. A short run at a quarter of the width on one CPU core with simultaneous updates
-(docs/recipes.md) has an FD (efficientnet_lite0) of 246 after 500 steps, 7 minutes.
+depend on the whole batch. There are five updates of the critic per step. Published FID with a CNN:
+19.8 (pytorch-gan-collections, 50,000 samples against the training split). The config is intended
+for a GPU or TPU, but has not been evaluated there. A short run at a quarter of the width on one CPU
+core with simultaneous updates (docs/recipes.md) has an FD (efficientnet_lite0) of 246 after 500
+steps (7 minutes).
 """
 
 from ml_collections import ConfigDict

@@ -1,8 +1,8 @@
-"""All fields of a config: type, range and default value, with the meaning on the line above.
+"""All fields of a config with their types, ranges and default values.
 
-`get_config()` returns the default values as a `ConfigDict`; `configs/cifar10.py` and the other
-configs change some of them. Each field can be changed on the command line: --config.batch_size=64.
-D is the discriminator, G the generator.
+The comment above a field describes it; D is the discriminator and G the generator. `get_config()`
+returns the default values as a `ConfigDict`; `configs/cifar10.py` and the other configs change some
+of them. Fields can also be overridden on the command line, e.g. with --config.batch_size=64.
 """
 
 from typing import Annotated, Literal
@@ -42,7 +42,8 @@ class Data(Group):
     # Classes to train on, e.g. ('cat', 'dog'); (): all. Integers are indices; strings are names or,
     # if no class has that name, indices.
     classes: tuple[Count | NonEmptyText, ...] = ()
-    # 'device' (one array in device memory), 'stream', or 'auto' (by size).
+    # Where images are held: 'device' (one array in device memory), 'stream' (read when needed), or
+    # 'auto' (one of them, depending on the size of the split).
     placement: Annotated[Literal[*input_pipeline.PLACEMENTS], CHANGEABLE] = 'auto'
     # Largest split, in bytes, that 'auto' places on the device.
     device_limit_bytes: Annotated[int, Interval(ge=0, le=2**63 - 1), CHANGEABLE] = 2**30
@@ -51,22 +52,22 @@ class Data(Group):
     # Largest allowed number of pixels of an image file in a folder, as a protection against
     # decompression bombs. Pillow's own limit is 178,956,970.
     max_pixels: Annotated[int, Interval(ge=1, le=178_956_970), CHANGEABLE] = image_files.MAX_PIXELS
-    # On unreadable records: 'stop', or 'skip' to use the next one.
+    # For unreadable records: 'stop' with an error, or 'skip' to use the next record.
     on_corrupt: Annotated[Literal[*corrupt_records.CHOICES], CHANGEABLE] = 'stop'
 
 
 class Augment(Group):
-    """Augmentations of the images that D sees, see dcgan_jax/augmentation.py."""
+    """Augmentations of D's inputs, see dcgan_jax/augmentation.py."""
 
     # Horizontal flips of real images with probability 1/2.
     horizontal_flip: bool = False
-    # DiffAugment of real images and fakes: any of 'color', 'translation', 'cutout'.
+    # DiffAugment policy for real images and fakes: any of 'color', 'translation', 'cutout'.
     policy: tuple[Literal[*augmentation.POLICIES], ...] = ()
     # Probability of each augmentation of the policy, unless it is adaptive.
     probability: Fraction = 1.0
-    # ADA's target r_t, for example 0.6: the probability adapts, starting at 0. 0: it is constant.
+    # Target of ADA's r_t, e.g. 0.6, to which the probability adapts, starting at 0; 0: no ADA.
     ada_target: FractionBelowOne = 0.0
-    # Real images in which the adaptive probability can change from 0 to 1.
+    # Number of real images over which the adaptive probability can change from 0 to 1.
     ada_images: Positive = 500_000
     # Standard deviation of instance noise at step 0, for images in [-1, 1].
     instance_noise: NonNegative = 0.0
@@ -97,25 +98,25 @@ class TextConditioning(Group):
         'a photo of a {}', 'a picture of the {}', 'a small {}', 'one {} in the middle',
         'this is a {}', 'an image that shows a {}', 'there is a {} here', '{}',
     )  # fmt: skip
-    # Norm of a caption's embedding: the larger, the faster both networks learn the conditioning.
+    # Norm of a caption's embedding; both networks learn the conditioning faster if it is larger.
     scale: NonNegative = 0.2
-    # Weight of real images with captions of other classes in D's loss.
+    # Weight of the loss term of D for real images with captions of other classes (GAN-CLS).
     mismatch_weight: NonNegative = 1.0
 
 
 class Network(Group):
     """Fields of both networks."""
 
-    # Block of each stage: 'conv' (a transposed convolution in G) or 'residual'.
+    # Block of each stage: 'conv' (a transposed convolution in G) or 'residual', see BLOCKS.
     block: Literal[*blocks.BLOCKS] = 'conv'
     kernel_size: KernelSize = 4
-    # A kernel size for each of `strides`, in place of kernel_size.
+    # Kernel size of each convolution, one for each of `strides`; (): kernel_size for all.
     kernel_sizes: tuple[KernelSize, ...] = ()
-    # Kernel sizes of parallel branches; (): no branches.
+    # Kernel sizes of the parallel branches of each convolution; (): no branches.
     branches: tuple[KernelSize, ...] = ()
     # Indices of the stages followed by self-attention.
     attention: tuple[Count, ...] = ()
-    # 'batch', 'layer', 'group', 'instance', 'none'; in D after every convolution but the first.
+    # 'batch', 'layer', 'group', 'instance', 'none'. D has no norm after its first convolution.
     norm: Literal[*norms.NORMS] = 'batch'
     # Momentum of the running statistics.
     norm_momentum: FractionBelowOne = 0.9
@@ -124,7 +125,7 @@ class Network(Group):
     # Negative slope of LeakyReLU.
     leaky_slope: FractionBelowOne = 0.2
     use_bias: bool = False
-    # 'normal': N(0, weight_stddev), and N(1, weight_stddev) for the scales of norms. Or
+    # 'normal' (weights are N(0, weight_stddev), and the scales of norms are N(1, weight_stddev)),
     # 'orthogonal', 'glorot_uniform', 'glorot_normal', 'he_normal'.
     weight_init: Literal[*layers.INITIALIZERS] = 'normal'
     weight_stddev: NonNegative = 0.02
@@ -141,9 +142,9 @@ class Generator(Network):
     base_size: Annotated[int, Interval(ge=1, le=1024)] = 4
     # Channels of the first feature map.
     base_features: Channels = 512
-    # Channels of each stage; one more convolution makes the image.
+    # Channels of each stage; a further convolution outputs the image.
     features: tuple[Channels, ...] = (256, 128)
-    # Strides of each stage, and of the last convolution.
+    # Stride of each stage and of the last convolution.
     strides: Annotated[tuple[Stride, ...], NonEmpty] = (2, 2, 2)
     # Sizes of dense layers between the latent and the first feature map.
     stem_features: tuple[Channels, ...] = ()
@@ -156,14 +157,14 @@ class Generator(Network):
 class Discriminator(Network):
     """Architecture of D."""
 
-    # Channels and strides of each stage.
+    # Channels and stride of each stage.
     features: tuple[Channels, ...] = (128, 256, 512)
     strides: Annotated[tuple[Stride, ...], NonEmpty] = (2, 2, 2)
     # Group size of minibatch standard deviation; 0: none.
     minibatch_stddev: Count = 0
     # Number of images that D classifies together (PacGAN).
     pack: Annotated[int, Interval(ge=1, le=64)] = 1
-    # 'flatten': a dense layer on all positions; 'sum': on the sum over positions.
+    # Input of the dense head: 'flatten' (the flattened last map) or 'sum' (its sum over positions).
     head: Literal['flatten', 'sum'] = 'flatten'
     # Dropout after every convolution.
     dropout_rate: FractionBelowOne = 0.0
@@ -174,17 +175,18 @@ class Loss(Group):
 
     # 'non_saturating', 'least_squares', 'wasserstein', 'hinge', 'relativistic'.
     name: Literal[*losses.LOSSES] = 'non_saturating'
-    # One-sided label smoothing of the first two: the target of real images is 1 - label_smoothing.
+    # One-sided label smoothing: the target of real images is 1 - label_smoothing. Supported by
+    # 'non_saturating' and 'least_squares'.
     label_smoothing: Fraction = 0.0
     # Probability of swapping the real and fake labels of an example.
     label_flip_prob: Fraction = 0.0
     # Weight of the adversarial loss in G's loss.
     adversarial_weight: NonNegative = 1.0
-    # Weight and norm ('l1' or 'l2') of the distance between G's images and their targets, where
-    # G's input is degraded images.
+    # Weight and norm ('l1' or 'l2') of the content loss between G's images and their targets: the
+    # original images if G's inputs are degraded images, or the images of a teacher (see `Distill`).
     content_weight: NonNegative = 0.0
     content_norm: Literal['l1', 'l2'] = 'l2'
-    # Weight of the distance between D's features of these images.
+    # Weight of the feature matching loss between D's features of the same images.
     feature_matching_weight: NonNegative = 0.0
     # Weight of rotation prediction on real images in D's loss (SSGAN: 1.0).
     rotation_weight: NonNegative = 0.0
@@ -199,22 +201,23 @@ class Penalty(Group):
     r2: NonNegative = 0.0
     wgan_gp: NonNegative = 0.0
     dragan: NonNegative = 0.0
-    # Updates of D per penalty (lazy regularization); the weights are multiplied by it.
+    # Updates of D per update that includes the penalties (lazy regularization). The weights are
+    # multiplied by this number.
     interval: Positive = 1
 
 
 class Optimizer(Group):
     """Optimizer of one network, see dcgan_jax/optimizers.py."""
 
-    # A name in optax, which receives those of the fields below that it accepts. 'rmsprop' and
-    # 'amsgrad' differ from PyTorch's.
+    # Name of a function in optax, to which the fields below are passed if it accepts them.
+    # 'rmsprop' and 'amsgrad' differ from PyTorch's definitions.
     name: Literal[*optimizers.NAMES] = 'adam'
     learning_rate: NonNegative = 2e-4
     b1: FractionBelowOne = 0.5
     b2: FractionBelowOne = 0.999
     eps: NonNegative = 1e-8
     momentum: FractionBelowOne = 0.0
-    # Of 'rmsprop'.
+    # Decay rate of 'rmsprop'.
     decay: FractionBelowOne = 0.9
     weight_decay: NonNegative = 0.0
     # Largest global norm of the gradient; 0: no clipping.
@@ -237,34 +240,43 @@ class Optimizers(Group):
 
 
 class EMA(Group):
-    """Exponential moving average of G's parameters, which samples and evaluation use."""
+    """Exponential moving average of G's parameters, used for samples and evaluation."""
 
     # Halflife in images; 0: no averaging.
     halflife_images: NonNegative = 20_000.0
-    # Largest halflife as a fraction of the images seen.
+    # Largest halflife as a fraction of the images seen so far.
     rampup_ratio: Annotated[float, Interval(ge=1e-6, le=FLOAT32_MAX)] = 0.05
     # BatchNorm statistics of the averaged G: 'standing', re-estimated when needed, or 'average'.
     batch_stats: Literal['standing', 'average'] = 'standing'
-    # Batches that re-estimate standing statistics.
+    # Number of batches from which standing statistics are estimated.
     standing_batches: Positive = 16
+
+
+class Distill(Group):
+    """Distillation from the generator of another run, see dcgan_jax/distillation.py."""
+
+    # Folder of the teacher's run, whose EMA generator is used; '': no distillation.
+    teacher: Text = ''
+    # Initialization of G: 'random', or 'pruned' (channels of the teacher).
+    init: Literal['random', 'pruned'] = 'random'
 
 
 class LatentOptimization(Group):
     """Search for latents whose images match given pixels (GAN inversion)."""
 
-    # Steps of Adam.
+    # Number of Adam steps.
     steps: Positive = 300
-    # Initial latents for each image; the best result is used.
+    # Number of initial latents per image; the result with the smallest loss is used.
     restarts: Annotated[int, Interval(ge=1, le=2**12)] = 8
     learning_rate: NonNegative = 0.05
-    # Weight of D's prior loss, relative to the mean distance of pixels.
+    # Weight of the prior loss softplus(-D(G(z))) relative to the mean pixel difference.
     prior: NonNegative = 0.01
 
 
 class Anomaly(Group):
     """Settings of --mode=detect_anomalies, see dcgan_jax/tasks/anomaly_scores.py."""
 
-    # Also 'latent_optimization' and, for a run with loss.rotation_weight, 'rotation'.
+    # Scores to compute. 'rotation' needs a run with loss.rotation_weight.
     scores: Annotated[
         tuple[
             Literal[
@@ -287,17 +299,18 @@ class Evaluation(Group):
 
     # Steps between evaluations during training; 0: none.
     every: Count = 0
-    # Metric that selects the best state, see --checkpoint=best.
+    # Result that selects the best checkpoint, see --checkpoint=best.
     best: Literal[*registry.METRIC_OF_RESULT] = 'frechet_distance'
     num_samples: NumImages = 10_000
-    # 'inception' (FID's), 'inception_pytorch_fid', or a file serialized by jax.export.
+    # 'inception' (the network of the FID), 'inception_pytorch_fid', or a file serialized by
+    # jax.export.
     extractor: NonEmptyText = 'inception'
     # File of the Inception weights; '': download them once (91 MiB).
     inception_weights: Text = ''
     metrics: Annotated[tuple[Literal[*registry.METRICS], ...], NonEmpty] = (
         'frechet_distance', 'kernel_distance', 'inception_score', 'precision_recall',
     )  # fmt: skip
-    # Split to compare with. The Fréchet distance uses all of it, other metrics num_real images.
+    # Split to compare with. The Fréchet distance uses all of its images, other metrics num_real.
     split: NonEmptyText = 'train'
     num_real: NumImages = 10_000
     # File of reference statistics for the Fréchet distance, in place of the split.
@@ -320,14 +333,14 @@ class Config(Group):
     init_optimizer: bool = False
     # Images per update over all devices.
     batch_size: Annotated[int, Interval(ge=1, le=2**20)] = 128
-    # Updates per compiled call; 0: 1 on CPUs, 50 on GPUs and TPUs.
+    # Steps per jitted call; 0: 1 on CPUs, 50 on GPUs and TPUs.
     steps_per_call: Annotated[int, Interval(ge=0, le=10_000)] = 0
     # Computation dtype; parameters, statistics, losses and optimizer state are float32.
     dtype: Literal['float32', 'bfloat16'] = 'float32'
     # How convolutions are computed, see dcgan_jax/models/conv.py.
     conv_impl: Literal[*conv.IMPLEMENTATIONS] = 'auto'
 
-    # Steps between logged scalars. All intervals are rounded up to the end of a call.
+    # Steps between logged scalars. All intervals are rounded up to the end of a jitted call.
     log_every: Annotated[Positive, CHANGEABLE] = 100
     # Steps between sample grids; 0: only one at the end.
     sample_every: Annotated[Count, CHANGEABLE] = 1_000
@@ -335,9 +348,9 @@ class Config(Group):
     checkpoint_every: Annotated[Positive, CHANGEABLE] = 1_000
     # Number of latest checkpoints that are kept.
     keep_checkpoints: Annotated[Positive, CHANGEABLE] = 3
-    # Whether to profile calls 3 to 6, for TensorBoard's profile plugin.
+    # Whether to profile jitted calls 3 to 6, for TensorBoard's profile plugin.
     profile: Annotated[bool, CHANGEABLE] = False
-    # On NaN or infinity: 'stop', 'skip' the update, or 'rollback' to the last checkpoint.
+    # For NaN or infinity: 'stop', 'skip' the update, or 'rollback' to the last checkpoint.
     on_nonfinite: Annotated[Literal[*nonfinite.CHOICES], CHANGEABLE] = 'stop'
     # Largest number of consecutive skipped updates.
     max_skipped: Annotated[Count, CHANGEABLE] = 100
@@ -352,7 +365,7 @@ class Config(Group):
     data: Data = Data()
     augment: Augment = Augment()
 
-    # What G maps to images, see dcgan_jax/data/degradations.py.
+    # Inputs of G, see dcgan_jax/data/degradations.py.
     input: Input = Input()
     # Size of the latent z ~ N(0, I).
     latent_dim: Channels = 100
@@ -362,8 +375,8 @@ class Config(Group):
     generator: Generator = Generator()
     discriminator: Discriminator = Discriminator()
 
-    # 'alternating': G's gradients are through the updated D, as in pytorch/examples;
-    # 'simultaneous': through D before its update, as in the Keras tutorial.
+    # 'alternating': G's gradients are computed with the updated D, as in pytorch/examples;
+    # 'simultaneous': with D before its update, as in the Keras tutorial.
     update_order: Literal['alternating', 'simultaneous'] = 'alternating'
     # Updates of D per step, each with its own batch; 0 if G's loss does not use D.
     discriminator_steps: Annotated[int, Interval(ge=0, le=64)] = 1
@@ -373,8 +386,9 @@ class Config(Group):
     penalty: Penalty = Penalty()
     optimizer: Optimizers = Optimizers()
     ema: EMA = EMA()
+    distill: Distill = Distill()
 
-    # Settings of tasks; all may be changed for a trained run.
+    # Settings of tasks, which may be changed for a trained run.
     latent_optimization: Annotated[LatentOptimization, CHANGEABLE] = LatentOptimization()
     anomaly: Annotated[Anomaly, CHANGEABLE] = Anomaly()
     evaluation: Annotated[Evaluation, CHANGEABLE] = Evaluation()

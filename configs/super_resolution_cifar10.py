@@ -4,14 +4,15 @@
     python main.py --mode=super_resolve --workdir=/tmp/x2
     ... --config.input.scale=4                 # from 8x8 pixels; the default is 2, from 16x16
     ... --config.loss.adversarial_weight=0.0 --config.loss.feature_matching_weight=0.0 \
-        --config.discriminator_steps=0                       # content loss only: blurred, best PSNR
+        --config.discriminator_steps=0                  # content loss only: best PSNR, but blurred
 
-A U-Net predicts the residual of the bicubic image, with content, adversarial and feature matching
-losses. Results on 1,000 test images, one CPU core, simultaneous updates, bicubic in parentheses: x2
-with the content loss only has 28.62 dB (26.16) after 959 steps; with D, an FD (efficientnet_lite0)
-of 30.4 (62.4) after 2,000 steps with learning rates that decay from step 1,000. The same for x4:
-22.50 dB (21.24), after 1,500 steps, and FD 47.9 (207.9). The full 10,000 steps are intended for a
-GPU or TPU, where they have not been measured.
+A U-Net predicts the residual of the bicubic image and is trained with content, adversarial and
+feature matching losses. Results on 1,000 test images, with simultaneous updates on one CPU core
+(bicubic interpolation in parentheses): for x2, the PSNR is 28.62 dB (26.16) after 959 steps with
+the content loss only, and the FD (efficientnet_lite0) is 30.4 (62.4) after 2,000 steps with D and
+learning rates that decay from step 1,000. For x4, the PSNR is 22.50 dB (21.24) after 1,500 steps,
+and the FD is 47.9 (207.9). The full 10,000 steps are intended for a GPU or TPU, but have not been
+evaluated there.
 """
 
 from ml_collections import ConfigDict

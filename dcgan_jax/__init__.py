@@ -1,10 +1,11 @@
 """Deep convolutional GANs on CIFAR-10 in JAX and Flax.
 
-import dcgan_jax
-from dcgan_jax.configs import cifar10
+Example:
+    import dcgan_jax
+    from dcgan_jax.configs import cifar10
 
-dcgan_jax.train(cifar10.get_config(), '/tmp/run')
-images = dcgan_jax.load('/tmp/run').sample(64)
+    dcgan_jax.train(cifar10.get_config(), '/tmp/run')
+    images = dcgan_jax.load('/tmp/run').sample(64)
 """
 
 from __future__ import annotations

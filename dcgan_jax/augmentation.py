@@ -1,9 +1,9 @@
 """Differentiable augmentation of the discriminator's inputs.
 
-DiffAugment (Zhao et al. 2020, arXiv:2006.10738): real and fake images are augmented in the updates
-of both networks, so that G learns the true distribution. The probability may adapt to D's
-overfitting (ADA, Karras et al. 2020, arXiv:2006.06676). Instance noise: Sønderby et al. 2017,
-arXiv:1610.04490.
+With DiffAugment (Zhao et al. 2020, arXiv:2006.10738), real and fake images are augmented in the
+updates of both networks, so that G learns the distribution of images without augmentation. The
+probability of augmentation may adapt to D's overfitting (ADA: Karras et al. 2020,
+arXiv:2006.06676). Instance noise may be added (Sønderby et al. 2017, arXiv:1610.04490).
 """
 
 import functools
@@ -30,13 +30,13 @@ def color(key: jax.Array, images: jax.Array) -> jax.Array:
 
 
 def translation(key: jax.Array, images: jax.Array) -> jax.Array:
-    """Shift each image by up to an eighth of its side in each direction, with zero padding."""
+    """Shift each image randomly by up to an eighth of its side along each axis, padding with 0."""
     rows, columns = (
         _shift_matrices(k, images.shape[0], side, images.dtype)
         for k, side in zip(jax.random.split(key), images.shape[1:3], strict=True)
     )
-    # Products with 0 and 1 instead of a gather, whose gradient is a slow scatter. With the default
-    # precision, GPUs and TPUs would round the pixels.
+    # Matrix products with 0 and 1 replace a gather, whose gradient is a slow scatter. With the
+    # default precision, GPUs and TPUs would round the pixels.
     exact = functools.partial(jnp.einsum, precision=jax.lax.Precision.HIGHEST)
     images = exact('bhi,biwc->bhwc', rows, images)
     return exact('bwj,bhjc->bhwc', columns, images)
@@ -51,7 +51,7 @@ def _shift_matrices(key: jax.Array, count: int, side: int, dtype: jnp.dtype) -> 
 
 
 def cutout(key: jax.Array, images: jax.Array) -> jax.Array:
-    """Set a random square of half the image's size, which may be partly outside, to zero."""
+    """Set a random square with half the image's side, which may cross the border, to zero."""
     inside = jnp.ones((images.shape[0], 1, 1, 1), bool)
     for axis, axis_key in zip((1, 2), jax.random.split(key), strict=True):
         side = images.shape[axis]
@@ -90,13 +90,13 @@ def augment(
 
 
 def flip(key: jax.Array, images: jax.Array) -> jax.Array:
-    """Flip each of the images `[B, H, W, C]` horizontally with probability 0.5."""
+    """Flip each image of a batch `[B, H, W, C]` horizontally with probability 0.5."""
     mask = jax.random.bernoulli(key, 0.5, (images.shape[0], 1, 1, 1))
     return jnp.where(mask, images[:, :, ::-1], images)
 
 
 def rotate(key: jax.Array, images: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Rotate each of the square images `[B, S, S, C]` by a random multiple of 90 degrees.
+    """Rotate each image of a batch `[B, S, S, C]` by a random multiple of 90 degrees.
 
     Returns:
         The rotated images, and the number of counterclockwise rotations by 90 degrees, int32 `[B]`
@@ -157,8 +157,8 @@ def adapt(
     Args:
         probability: Current probability, float32 scalar.
         real_logits: D's logits of real images, `[B, 1]`.
-        images: Number of real images in the step; `config.ada_images` images change the
-            probability by at most 1.
+        images: Number of real images in the step. Over `config.ada_images` images, the probability
+            changes by at most 1.
         config: `config.augment`.
 
     Returns:

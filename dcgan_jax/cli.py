@@ -2,10 +2,8 @@
 
 import dataclasses
 import importlib
-import os
 import sys
 from pathlib import Path
-from typing import NoReturn
 
 from absl import app, flags
 from absl import logging as absl_logging
@@ -20,7 +18,7 @@ MODES = (
     'train', 'sample', 'evaluate', 'export', 'super_resolve', 'inpaint', 'translate', 'explore',
     'explain', 'detect_anomalies', 'retrieve', 'report',
 )  # fmt: skip
-# Modes that support a flag, for flags that are not supported by all modes.
+# Modes that support each flag; flags that all modes support are not listed.
 _MODES_OF_FLAG = {
     'images': ('evaluate', 'super_resolve', 'inpaint', 'translate', 'detect_anomalies'),
     'init_from': ('train',),
@@ -28,6 +26,8 @@ _MODES_OF_FLAG = {
     'classes': ('sample',),
     'prompt': ('sample',),
     'arithmetic': ('explore',),
+    'format': ('export',),
+    'weights': ('export',),
 }
 # Flags that are not supported together with --images, by mode.
 _NOT_WITH_IMAGES = {'evaluate': ('num', 'seed', 'checkpoint')}
@@ -44,7 +44,7 @@ _OUT = flags.DEFINE_string('out', None, 'Folder for results. Defaults to a folde
 _NUM = flags.DEFINE_integer(
     'num',
     None,
-    'Number of samples, or of images of the data set, to use. The default depends on --mode.',
+    'Number of samples, or of images of the data set. The default depends on --mode.',
     lower_bound=1,
     upper_bound=1_000_000,
 )
@@ -55,14 +55,22 @@ _IMAGES = flags.DEFINE_string(
     'images', None, 'Folder of input images, or, for --mode=evaluate, an npz file.'
 )
 _CLASSES = flags.DEFINE_list(
-    'classes', None, 'Classes to sample in turn, by name or index, e.g. cat,dog.'
+    'classes', None, 'Names or indices of the classes to cycle through, e.g. cat,dog.'
 )
 _PROMPT = flags.DEFINE_multi_string(
     'prompt', None, 'Caption to generate images from. May be repeated.'
 )
-_MASK = flags.DEFINE_string('mask', None, 'Image file of the inpainting mask; white is missing.')
+_MASK = flags.DEFINE_string(
+    'mask', None, 'Image file of the inpainting mask; white pixels are the missing region.'
+)
 _ARITHMETIC = flags.DEFINE_string(
     'arithmetic', None, 'Latent arithmetic A-B+C, lists of sample indices: 1,2,3-4,5,6+7,8,9.'
+)
+_FORMAT = flags.DEFINE_enum(
+    'format', 'jax', ['jax', 'onnx', 'all'], 'Format of exported files, see docs/export.md.'
+)
+_WEIGHTS = flags.DEFINE_enum(
+    'weights', 'float32', ['float32', 'int8'], 'Data type of exported weights.'
 )
 _COORDINATOR = flags.DEFINE_string(
     'coordinator_address', None, 'HOST:PORT of process 0 in a run of several processes.'
@@ -82,8 +90,8 @@ _CHECKPOINT = flags.DEFINE_enum(
 
 
 def run() -> None:
-    """Run `main` with absl, as `main.py` or as the console script `dcgan-jax`."""
-    for flag in flags.FLAGS.get_flags_for_module(__name__):  # Listed by --help.
+    """Run `main` with absl; called by `main.py` and by the console script `dcgan-jax`."""
+    for flag in flags.FLAGS.get_flags_for_module(__name__):  # absl's --help lists key flags only.
         flags.FLAGS.register_key_flag_for_module(sys.argv[0], flag)
     app.run(main, flags_parser=parse)
 
@@ -92,6 +100,7 @@ def main(argv: list[str]) -> None:
     """Run the mode selected by the flags; see `exit_codes` for the exit codes of errors."""
     del argv
     absl_logging.get_absl_handler().addFilter(log_filter.is_shown)
+    log_filter.install_excepthook()
     with exit_codes.handle_errors():
         _check_flags()
         cache_dir.enable_compilation_cache()
@@ -99,7 +108,7 @@ def main(argv: list[str]) -> None:
 
 
 def _train() -> str:
-    from dcgan_jax import training
+    from dcgan_jax import sample_grids, training
     from dcgan_jax.runtime import multihost
 
     config = _config()
@@ -108,7 +117,7 @@ def _train() -> str:
     if _is_distributed():
         multihost.initialize(_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value)
     state = training.train_and_evaluate(config, _WORKDIR.value)
-    return f'samples: {training.grid_path(_WORKDIR.value, int(state.step))}'
+    return f'samples: {sample_grids.grid_path(_WORKDIR.value, int(state.step))}'
 
 
 def _run_task() -> str:
@@ -118,7 +127,7 @@ def _run_task() -> str:
     names = [field.name for field in dataclasses.fields(TaskOptions) if field.name != 'config']
     options = {name: flags.FLAGS[name].value for name in names}
     task = importlib.import_module(f'dcgan_jax.tasks.{_MODE.value}')
-    return task.run(TaskOptions(config=config, **options))
+    return str(task.run(TaskOptions(config=config, **options)))
 
 
 def _is_distributed() -> bool:
@@ -129,9 +138,9 @@ def _is_distributed() -> bool:
 def _check_flags() -> None:
     mode = _MODE.value
     for name, modes in _MODES_OF_FLAG.items():
-        if flags.FLAGS[name].value is not None and mode not in modes:
-            known = ', '.join(f'--mode={name}' for name in modes)
-            raise UserError(f'--{name} is not supported by --mode={mode}; use it with {known}')
+        if flags.FLAGS[name].present and mode not in modes:
+            supported = ', '.join(f'--mode={name}' for name in modes)
+            raise UserError(f'--{name} is not supported by --mode={mode}; use it with {supported}')
     for name in _NOT_WITH_IMAGES.get(mode, ('num',)) if _IMAGES.value is not None else ():
         if flags.FLAGS[name].present:
             raise UserError(f'--{name} is not supported with --images; remove it')
@@ -167,30 +176,21 @@ def parse(argv: list[str]) -> list[str]:
             raise UserError(f'unknown argument {rest[1]!r}: use flags --NAME=VALUE, see --help')
         return rest
     except (SystemExit, BrokenPipeError):  # Raised by --help, for which absl exits with code 1.
-        _end_help()
+        exit_codes.end_help()
     except flags.UnrecognizedFlagError as error:
-        hint = '; to change fields, pass --config=FILE too' if 'config.' in str(error) else ''
+        hint = '; to override fields, also pass --config=FILE' if 'config.' in str(error) else ''
         exit_codes.exit_with_error(f'{error}{hint}', 2)
     except (flags.Error, TypeError, ValueError, SyntaxError, ImportError) as error:
         exit_codes.exit_with_error(error, 2)
     except OSError as error:  # Raised by ml_collections if fields of the config are overridden.
         exit_codes.exit_with_error(f'--config cannot be read ({error}): use a file of configs/', 2)
     except (AttributeError, KeyError) as error:
-        # Raised by ml_collections for an unknown field, with a message that is quoted twice, or for
-        # a config file without get_config.
+        # Raised by ml_collections for a config file without get_config or for an unknown field; the
+        # latter message is in two pairs of quotes.
         message = str(error).replace('\\n', ' ').replace('\\', '')
         if 'get_config' in message:
             exit_codes.exit_with_error(f'--config: {message}', 2)
         exit_codes.exit_with_error(f'--config has no field {message[1:-1]}', 2)
-
-
-def _end_help() -> NoReturn:
-    """End the process with code 0, also if stdout is closed (`--help | head -1`)."""
-    try:
-        sys.stdout.flush()
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    sys.exit(0)
 
 
 def _resolve_config(argument: str) -> str:

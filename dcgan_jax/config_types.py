@@ -1,6 +1,6 @@
-"""Types of config fields; `configs/default.py` has the fields."""
+"""Types of config fields; `configs/default.py` defines the fields."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from annotated_types import Interval, Len, Predicate
 from pydantic import BaseModel, ConfigDict
@@ -15,7 +15,7 @@ CHANGEABLE = 'changeable'
 
 
 def _is_valid_text(text: str) -> bool:
-    """Return whether `text` is valid in files and file names."""
+    """Return whether `text` can be written to files and used in file names."""
     return '\0' not in text and is_unicode(text)
 
 
@@ -35,6 +35,13 @@ NonEmpty = Len(min_length=1)  # Annotation of tuples.
 
 
 class Group(BaseModel):
-    """Base class of configs and their groups. Types are strict: values are not converted."""
+    """Base class of configs and their groups; types are strict, i.e. values are not converted."""
 
     model_config = ConfigDict(strict=True, extra='forbid', allow_inf_nan=False, frozen=True)
+
+
+def with_tuples(tree: Any) -> Any:
+    """Convert lists to tuples recursively; JSON has no tuples."""
+    if isinstance(tree, dict):
+        return {name: with_tuples(value) for name, value in tree.items()}
+    return tuple(tree) if isinstance(tree, list) else tree

@@ -1,9 +1,10 @@
-"""Evaluation of samples, and of a run during training."""
+"""Evaluation of samples, also during training."""
 
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
+from absl import logging
 from etils import epath
 from ml_collections import ConfigDict
 from tqdm import tqdm
@@ -19,10 +20,10 @@ from dcgan_jax.runtime.clu_no_tf import metric_writers
 from dcgan_jax.sampling import Sampler
 from dcgan_jax.train_state import GANState
 
-# The best checkpoint is selected on samples that reported results do not use.
+# Seed of the samples that select the best checkpoint, which reported results should not use.
 SELECTION_SEED = 2**32 - 1
-# Fields of the protocol in which comparable results may differ. The content of a reference is
-# compared, not its file name.
+# Fields of the protocol in which comparable results may differ. The field 'reference' is a file
+# name; the content of the reference is compared instead.
 _IGNORED_FIELDS = ('step', 'seed', 'reference')
 
 
@@ -35,7 +36,7 @@ class SampleScorer:
         Args:
             config: The run's config.
             sampler: Sampler of the run's generator.
-            source: The split to compare with; samples have the class distribution of its images.
+            source: The split to compare with. Conditional samples have its class distribution.
 
         Raises:
             UserError: See `Evaluator`.
@@ -102,10 +103,10 @@ class TrainingEvaluator:
         Args:
             config: The run's config.
             scorer: Evaluator of samples.
-            workdir: Folder in which `evaluation/*.json` is written.
-            writer: Writer of the results as scalars.
-            best: Checkpoints for the best state.
-            watcher: Interrupts an evaluation on a signal.
+            workdir: Folder of the run; results are written to `evaluation/*.json` in it.
+            writer: TensorBoard writer of the results.
+            best: Checkpoint manager of the best state.
+            watcher: Watcher whose signals interrupt an evaluation.
         """
         self._config = config.evaluation
         self._scorer, self._workdir, self._writer, self._best = scorer, workdir, writer, best
@@ -114,7 +115,7 @@ class TrainingEvaluator:
         self._best_result = best_result if _is_valid(best_result) else None
 
     def evaluate_if_missing(self, state: GANState) -> None:
-        """Evaluate a restored state unless it has been evaluated."""
+        """Evaluate a restored state, unless its evaluation has already been written."""
         files = (self._workdir / run_dir.EVALUATIONS_FOLDER).glob(f'{int(state.step):08d}_*.json')
         exists = any('_seed' not in path.name for path in files)  # Excludes `--mode=evaluate`.
         if not multihost.all_true(exists):
@@ -143,16 +144,22 @@ class TrainingEvaluator:
         new = {'value': result.values[name], 'measured': _settings(name, result.protocol)}
         sign = 1 if name in SMALLER_IS_BETTER else -1
         best = self._best_result
-        # Results of another metric or protocol are not comparable, so the selection restarts.
+        # Results of different metrics or protocols are not comparable, so the selection restarts.
         comparable = best is not None and best['measured'] == new['measured']
         if comparable and sign * new['value'] >= sign * best['value']:
             return
+        if best is not None and not comparable:
+            logging.warning(
+                'the best checkpoint was selected by a different evaluation; it is replaced by the '
+                'checkpoint of step %d',
+                int(state.step),
+            )
         self._best_result = new
         self._best.save(state, best=new)
 
 
 def _is_valid(result: Any) -> bool:
-    """Return whether `result` was saved by `_keep_best`; metadata has no checksum."""
+    """Return whether `result` has the form saved by `_keep_best`; metadata has no checksum."""
     return (
         isinstance(result, dict)
         and isinstance(result.get('value'), (int, float))

@@ -6,9 +6,9 @@ stopped by SIGINT and SIGTERM.
 
 import contextlib
 import errno
+import os
 import signal
 import sys
-import warnings
 from collections.abc import Iterator
 from typing import NoReturn
 
@@ -17,8 +17,22 @@ from dcgan_jax.runtime.errors import StoppedError, TrainingError, UserError
 
 def exit_with_error(error: object, code: int) -> NoReturn:
     """Print the error as one line on stderr and end the process."""
-    print('error:', *str(error).split(), file=sys.stderr)
+    _print_error(error)
     sys.exit(code)
+
+
+def _print_error(error: object) -> None:
+    # A single write, so that lines of other threads are not mixed with this one.
+    sys.stderr.write(f'error: {" ".join(str(error).split())}\n')
+
+
+def end_help() -> NoReturn:
+    """End the process with exit code 0, even if stdout is closed (`--help | head -1`)."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    sys.exit(0)
 
 
 @contextlib.contextmanager
@@ -29,10 +43,13 @@ def handle_errors() -> Iterator[None]:
     except UserError as error:
         exit_with_error(error, 2)
     except TrainingError as error:
-        # Otherwise, Python would print a warning at exit for each write that Orbax aborted.
-        warnings.simplefilter('ignore', RuntimeWarning)
-        exit_with_error(error, 1)
+        _print_error(error)
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(1)  # Python would wait for Orbax's threads, which may wait for a failed save.
     except OSError as error:
+        if isinstance(error, PermissionError | IsADirectoryError | NotADirectoryError):
+            exit_with_error(f'{error}: change its permissions, or move it elsewhere', 2)
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
         exit_with_error(f'{error}: free some space, then rerun the same command to resume', 1)

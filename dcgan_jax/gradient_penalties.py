@@ -1,8 +1,8 @@
-"""Gradient penalties of the discriminator, float32 scalars without weights.
+"""Gradient penalties of the discriminator, without their weights, as float32 scalars.
 
 The penalties are defined for the gradient of each logit with respect to its own image. With
-BatchNorm or minibatch standard deviation in D, logits also depend on other images, and the
-gradients are those of the whole batch.
+BatchNorm or minibatch standard deviation in D, a logit also depends on other images, and the
+gradient of the sum of all logits is used.
 """
 
 from collections.abc import Callable
@@ -20,7 +20,7 @@ def squared_gradient_norms(apply_discriminator: ApplyDiscriminator, images: jax.
 
     Args:
         apply_discriminator: Function from images `[B, H, W, C]` to logits `[B, 1]`, or `[B / m, 1]`
-            with packs of m images (PacGAN), whose norm is then over all m.
+            with packs of m images (PacGAN); the norm is then that over all m images.
         images: Images at which the gradients are computed.
     """
     logits, vjp = jax.vjp(apply_discriminator, images)
@@ -29,11 +29,14 @@ def squared_gradient_norms(apply_discriminator: ApplyDiscriminator, images: jax.
 
 
 def r1(apply_discriminator: ApplyDiscriminator, real: jax.Array) -> jax.Array:
-    """Compute E[|dD/dx|^2] / 2 (Mescheder et al. 2018, arXiv:1801.04406, eq. 9); R2 on fakes."""
+    """Compute E[|dD/dx|^2] / 2 (Mescheder et al. 2018, arXiv:1801.04406, eq. 9).
+
+    This is the penalty R1 for real images, and R2 for fakes.
+    """
     return 0.5 * jnp.mean(squared_gradient_norms(apply_discriminator, real))
 
 
-def unit_norm(apply_discriminator: ApplyDiscriminator, images: jax.Array) -> jax.Array:
+def one_centered(apply_discriminator: ApplyDiscriminator, images: jax.Array) -> jax.Array:
     """Compute E[(|dD/dx| - 1)^2] (Gulrajani et al. 2017, arXiv:1704.00028, eq. 3)."""
     # The derivative of the square root is infinite at 0.
     norms = jnp.sqrt(squared_gradient_norms(apply_discriminator, images) + 1e-12)
@@ -49,8 +52,8 @@ def interpolate(key: jax.Array, real: jax.Array, fake: jax.Array) -> jax.Array:
 def perturb(key: jax.Array, real: jax.Array) -> jax.Array:
     """Perturb real images (DRAGAN: Kodali et al. 2017, arXiv:1705.07215, the authors' code).
 
-    To each image a random fraction of noise U[0, 0.5 s) per pixel is added, where s is the standard
-    deviation of the batch.
+    The perturbation is noise U[0, 0.5 s) per pixel times a factor U[0, 1) per image, where s is the
+    standard deviation of the batch.
     """
     noise_key, weight_key = jax.random.split(key)
     noise = 0.5 * jnp.std(real) * jax.random.uniform(noise_key, real.shape)
@@ -76,13 +79,13 @@ def total(
     penalties = {
         'r1': lambda: r1(apply_discriminator, real),
         'r2': lambda: r1(apply_discriminator, fake),
-        'wgan_gp': lambda: unit_norm(apply_discriminator, interpolate(key, real, fake)),
-        'dragan': lambda: unit_norm(apply_discriminator, perturb(key, real)),
+        'wgan_gp': lambda: one_centered(apply_discriminator, interpolate(key, real, fake)),
+        'dragan': lambda: one_centered(apply_discriminator, perturb(key, real)),
     }
     weighted = (config[name] * penalty() for name, penalty in penalties.items() if config[name])
     return sum(weighted, jnp.float32(0.0))
 
 
 def is_used(config: ConfigDict) -> bool:
-    """Return whether any penalty of `config.penalty` has a weight."""
+    """Return whether any penalty of `config.penalty` has a nonzero weight."""
     return any(config[name] for name in NAMES)

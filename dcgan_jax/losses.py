@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 
 
 class AdversarialLoss(NamedTuple):
-    """Losses of both networks, functions from logits `[B, 1]` to a float32 scalar.
+    """Losses of both networks as functions from logits `[B, 1]` to a float32 scalar.
 
     Attributes:
         discriminator: Discriminator loss, a function of (real_logits, fake_logits).
@@ -121,7 +121,7 @@ def content(fake: jax.Array, real: jax.Array, norm: str) -> jax.Array:
 
 
 def feature_matching(real: list[jax.Array], fake: list[jax.Array]) -> jax.Array:
-    """Compute the mean over D's stages i of the mean of |D_i(x) - D_i(G(x))|.
+    """Compute the mean absolute difference |D_i(x) - D_i(G(x))|, averaged over D's stages i.
 
     See Wang et al. 2018, arXiv:1711.11585, eq. 4. The feature maps are `[B, h, w, c]`.
     """
@@ -165,7 +165,7 @@ def create(config: ConfigDict) -> AdversarialLoss:
 def flip_labels(
     key: jax.Array, real_logits: jax.Array, fake_logits: jax.Array, probability: float
 ) -> tuple[jax.Array, jax.Array]:
-    """Swap the logits of real and fake images `[B, 1]` with `probability`, which flips the labels.
+    """Flip labels by swapping the real and fake logits, `[B, 1]`, of a pair with `probability`.
 
     See Chintala et al. 2016, "How to train a GAN?", point 6.
     """

@@ -19,13 +19,13 @@ def create(config: ConfigDict, updates_per_step: int = 1) -> optax.GradientTrans
     """Create the optimizer of a network.
 
     The fields b1, b2, eps, momentum, decay and weight_decay are passed to the optax function if it
-    has such an argument. Two definitions of optax differ from PyTorch's: 'rmsprop' adds eps inside
-    the square root, and 'amsgrad' takes the maximum of the bias-corrected second moment, where
-    PyTorch corrects the maximum.
+    has an argument of that name. Two definitions in optax differ from PyTorch's: 'rmsprop' adds eps
+    inside the square root, and 'amsgrad' takes the maximum of the bias-corrected second moment,
+    whereas PyTorch corrects the maximum.
 
     Args:
         config: `config.optimizer.generator` or `config.optimizer.discriminator`.
-        updates_per_step: Updates of this network per step; schedules count steps.
+        updates_per_step: Updates of this network per step. Schedules are functions of the step.
     """
     rate = config.learning_rate
     if config.schedule != 'constant' or config.warmup_steps:
@@ -46,12 +46,12 @@ def options(name: str) -> tuple[str, ...]:
 def learning_rate(step: jax.Array, config: ConfigDict) -> jax.Array:
     """Return the learning rate at a step.
 
-    It increases linearly over `warmup_steps`, stays constant, and decays from step `decay_start` to
-    step `decay_end` to a fraction `final_lr_ratio`, linearly or as a cosine (Loshchilov & Hutter
-    2017, arXiv:1608.03983, eq. 5).
+    The rate increases linearly over `warmup_steps`, stays constant until step `decay_start`, and
+    decays to the fraction `final_lr_ratio` of its value at step `decay_end`, linearly or as a
+    cosine (Loshchilov & Hutter 2017, arXiv:1608.03983, eq. 5).
 
     Args:
-        step: Number of steps done, int32 scalar.
+        step: Number of completed steps, int32 scalar.
         config: See `create`.
     """
     step = step.astype(jnp.float32)

@@ -1,4 +1,4 @@
-"""Data-parallel training: a compiled call of several steps over all devices of a mesh."""
+"""Data-parallel training: a jitted call of several steps on all devices of a mesh."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -12,33 +12,38 @@ from dcgan_jax.data import images
 from dcgan_jax.data.image_source import Examples
 from dcgan_jax.runtime import nonfinite, sharding
 from dcgan_jax.runtime.prng import Purpose, purpose_key
-from dcgan_jax.train_state import GANState, NetworkState
+from dcgan_jax.train_state import GANState, NetworkState, Teacher
 from dcgan_jax.train_step import Metrics, train_step
 
-TrainCall = Callable[[GANState, Examples | None, jax.Array | Examples], tuple[GANState, Metrics]]
+TrainCall = Callable[
+    [GANState, Examples | None, jax.Array | Examples, Teacher | None], tuple[GANState, Metrics]
+]
 
 
 def train_call(
-    config: ConfigDict, mesh: Mesh, like: GANState, image_shape: tuple[int, int, int]
+    config: ConfigDict, mesh: Mesh, abstract_state: GANState, image_shape: tuple[int, int, int]
 ) -> TrainCall:
-    """Return a jitted function `call(state, split, batches) -> (state, metrics)`.
+    """Return a jitted function `call(state, split, batches, teacher) -> (state, metrics)`.
 
     The inputs are those of `input_pipeline.create_input_iter`: either `split`, images uint8
     `[N, H * W * C]` (flat because TPUs pad short axes), with index batches int32 `[K, B]`; or None
-    with batches of images uint8 `[K, B, H, W, C]`. A call makes K steps; the metrics are float32
-    `[K]`. The state is donated.
+    with batches of images uint8 `[K, B, H, W, C]`. A call runs K steps; the metrics are float32
+    `[K]`. The state is donated. `teacher` is None without distillation.
 
     Args:
         config: The run's config.
         mesh: The run's mesh.
-        like: Abstract state with shardings, see `abstract_state`.
+        abstract_state: Abstract state with shardings, see `create_abstract_state`.
         image_shape: (H, W, C) of the images.
     """
-    state_shardings = shardings(like)
+    state_shardings = shardings(abstract_state)
     replicated, sharded = sharding.replicated(mesh), sharding.sharded(mesh)
 
     def update(
-        state: GANState, split: Examples | None, batch: jax.Array | Examples
+        state: GANState,
+        split: Examples | None,
+        batch: jax.Array | Examples,
+        teacher: Teacher | None,
     ) -> tuple[GANState, Metrics]:
         if split is not None:
             batch = jax.tree.map(lambda leaf: jnp.take(leaf, batch, axis=0), split)
@@ -49,7 +54,9 @@ def train_call(
             discriminator=_data_parallel(state.discriminator, mesh),
         )
         real = images.to_float(batch.images.reshape(-1, *image_shape))
-        after, metrics = train_step(parallel, real, batch.labels, key, config)
+        if teacher is not None:
+            teacher = _data_parallel(teacher, mesh)
+        after, metrics = train_step(parallel, real, batch.labels, key, config, teacher)
         if config.on_nonfinite == 'skip':
             after, metrics = nonfinite.skip_nonfinite(parallel, after, metrics)
         return after.replace(
@@ -58,24 +65,30 @@ def train_call(
         ), metrics
 
     def call(
-        state: GANState, split: Examples | None, batches: jax.Array | Examples
+        state: GANState,
+        split: Examples | None,
+        batches: jax.Array | Examples,
+        teacher: Teacher | None,
     ) -> tuple[GANState, Metrics]:
         # XLA:CPU does not parallelize matrix products within a loop.
         if len(jax.tree.leaves(batches)[0]) == 1:
-            state, metrics = update(state, split, jax.tree.map(lambda leaf: leaf[0], batches))
+            batch = jax.tree.map(lambda leaf: leaf[0], batches)
+            state, metrics = update(state, split, batch, teacher)
             return state, jax.tree.map(lambda value: value[None], metrics)
-        return jax.lax.scan(lambda state, batch: update(state, split, batch), state, batches)
+        return jax.lax.scan(
+            lambda state, batch: update(state, split, batch, teacher), state, batches
+        )
 
     return jax.jit(
         call,
         donate_argnums=0,
-        in_shardings=(state_shardings, replicated, sharding.sharded(mesh, axis=1)),
+        in_shardings=(state_shardings, replicated, sharding.sharded(mesh, axis=1), replicated),
         out_shardings=(state_shardings, replicated),
     )
 
 
-def _data_parallel(network: NetworkState, mesh: Mesh) -> NetworkState:
-    """Return the network with its inputs sharded along the batch."""
+def _data_parallel(network: NetworkState | Teacher, mesh: Mesh) -> NetworkState | Teacher:
+    """Return the network with its inputs sharded along the batch axis."""
     sharded = sharding.sharded(mesh)
 
     def apply(variables: Any, inputs: jax.Array, *rest: Any, **options: Any) -> Any:
@@ -88,26 +101,26 @@ def _data_parallel(network: NetworkState, mesh: Mesh) -> NetworkState:
 class CallRanges(Sequence):
     """Ranges (first step, end) of the calls of a run from `start` to `stop`.
 
-    Calls end at multiples of `steps_per_call` and at `stop`, so that a run resumed at such a
-    multiple makes the same calls as an uninterrupted run.
+    Calls end at multiples of `steps_per_call` and at `stop`, so that a run resumed at one of these
+    multiples makes the same calls as an uninterrupted run.
     """
 
     def __init__(self, start: int, stop: int, steps_per_call: int):
         """Divide the steps [start, stop) into calls."""
-        self._start, self._stop, self._size = start, stop, steps_per_call
+        self.start, self._stop, self.steps_per_call = start, stop, steps_per_call
 
     def __len__(self) -> int:
-        if self._start >= self._stop:
+        if self.start >= self._stop:
             return 0
-        return (self._stop - 1) // self._size - self._start // self._size + 1
+        return (self._stop - 1) // self.steps_per_call - self.start // self.steps_per_call + 1
 
     def __getitem__(self, index: int | slice) -> Any:
         if isinstance(index, slice):
             return [self[i] for i in range(*index.indices(len(self)))]
         if not -len(self) <= index < len(self):
-            raise IndexError(f'call {index} of {len(self)}')
-        boundary = (self._start // self._size + index % len(self)) * self._size
-        return max(boundary, self._start), min(boundary + self._size, self._stop)
+            raise IndexError(f'index {index} is out of range for {len(self)} calls')
+        boundary = (self.start // self.steps_per_call + index % len(self)) * self.steps_per_call
+        return max(boundary, self.start), min(boundary + self.steps_per_call, self._stop)
 
 
 def steps_per_call(config: ConfigDict) -> int:
@@ -117,16 +130,16 @@ def steps_per_call(config: ConfigDict) -> int:
     return 1 if jax.default_backend() == 'cpu' else 50
 
 
-def abstract_state(create: Callable[[], GANState], mesh: Mesh) -> Any:
+def create_abstract_state(create: Callable[[], GANState], mesh: Mesh) -> Any:
     """Return the shapes and shardings of the state that `create` returns."""
     return sharding.abstract(mesh, jax.eval_shape(create))
 
 
-def initial_state(create: Callable[[], GANState], like: GANState) -> GANState:
-    """Run `create` under jit, with the shardings of `like`."""
-    return jax.jit(create, out_shardings=shardings(like))()
+def initial_state(create: Callable[[], GANState], abstract_state: GANState) -> GANState:
+    """Run `create` under jit, with the shardings of `abstract_state`."""
+    return jax.jit(create, out_shardings=shardings(abstract_state))()
 
 
-def shardings(like: GANState) -> Any:
+def shardings(abstract_state: GANState) -> Any:
     """Return the shardings of an abstract state."""
-    return jax.tree.map(lambda leaf: leaf.sharding, like)
+    return jax.tree.map(lambda leaf: leaf.sharding, abstract_state)

@@ -9,9 +9,10 @@ from typing import Any, NamedTuple
 from absl import logging
 from etils import epath
 from ml_collections import ConfigDict
+from pydantic import ValidationError
 
 from dcgan_jax import config as config_lib
-from dcgan_jax.config_types import Group, Side, Text
+from dcgan_jax.config_types import Group, Side, Text, with_tuples
 from dcgan_jax.runtime import checkpoint, nonfinite
 from dcgan_jax.runtime.errors import TrainingError, UserError
 from dcgan_jax.runtime.files import absolute, in_bucket, resolve_path, write_atomic
@@ -39,6 +40,7 @@ class _Description(Group):
     image_shape: tuple[Side, Side, Side]
     class_names: tuple[Text, ...]
     data: dict[str, int | str]
+    teacher: Text
 
 
 class Run(NamedTuple):
@@ -49,12 +51,14 @@ class Run(NamedTuple):
         image_shape: Shape (H, W, C) of the training images.
         class_names: Names of the data set's classes by label; empty without labels.
         data: Identity of the data set, see `ImageSource.identity`.
+        teacher: SHA-256 of the teacher, see `distillation.digest`; '' without distillation.
     """
 
     config: ConfigDict
     image_shape: tuple[int, int, int]
     class_names: tuple[str, ...] = ()
     data: Mapping[str, int | str] = {}
+    teacher: str = ''
 
     @property
     def num_classes(self) -> int:
@@ -118,7 +122,7 @@ def check_writable(workdir: epath.PathLike, flag: str = '--workdir') -> epath.Pa
 
 
 def presence_check(workdir: epath.Path) -> Callable[[], None]:
-    """Return a function that raises `TrainingError` if `workdir` is removed after this call.
+    """Return a function that raises `TrainingError` if `workdir` has been removed or replaced.
 
     Object stores (`gs://`) are not checked.
     """
@@ -140,6 +144,11 @@ def presence_check(workdir: epath.Path) -> Callable[[], None]:
     return check
 
 
+def exists(workdir: epath.Path) -> bool:
+    """Return whether `workdir` contains a run."""
+    return (workdir / CONFIG_FILE).exists() or (workdir / checkpoint.FOLDER).exists()
+
+
 def check_free(workdir: epath.Path, run: Run) -> Run:
     """Check that `workdir` contains either no run or this run, without writing anything.
 
@@ -151,8 +160,8 @@ def check_free(workdir: epath.Path, run: Run) -> Run:
         The run; if it is resumed, with the identity of the data set that it was started on.
 
     Raises:
-        UserError: If `workdir` contains a run with another config, or other types of files in place
-            of a run's files.
+        UserError: If `workdir` contains a run with a different config, or if the path of a run's
+            file is a folder or vice versa.
     """
     for name in FOLDERS + _FILES:
         path = workdir / name
@@ -161,15 +170,12 @@ def check_free(workdir: epath.Path, run: Run) -> Run:
         if os.path.lexists(path) and not is_valid:
             kind = 'folder' if name in FOLDERS else 'file'
             raise UserError(f'{path} is not a {kind} (or is a dangling link): move it elsewhere')
-    if not (workdir / CONFIG_FILE).exists() and not (workdir / checkpoint.FOLDER).exists():
+    if not exists(workdir):
         return run
     before = read(workdir)
-    changed = config_lib.differences(before.config, run.config)
-    if before.image_shape != run.image_shape:
-        changed.append(f'image shape: {before.image_shape} -> {run.image_shape}')
-    if changed:
+    if changed := _differences(before, run):
         raise UserError(
-            f'{workdir} contains a run with another config ({"; ".join(changed)}): '
+            f'{workdir} contains a run with a different config ({"; ".join(changed)}): '
             'use another --workdir, or pass the config of the run to resume it'
         )
     check_data(before, run.class_names, run.data)
@@ -206,8 +212,8 @@ def check_data(run: Run, class_names: tuple[str, ...], data: Mapping[str, int | 
 def write(workdir: epath.Path, run: Run) -> None:
     """Write `config.json`.
 
-    Call this within `lock` and after restoring the state, so that a rejected attempt to resume does
-    not change the file.
+    This must be called within `lock` and after the state is restored, so that a rejected attempt to
+    resume does not change the file.
     """
     write_atomic(workdir / CONFIG_FILE, json.dumps(describe(run), indent=2).encode())
 
@@ -234,7 +240,7 @@ def lock(workdir: epath.Path) -> Iterator[None]:
                 'another --workdir'
             ) from None
         except OSError as error:
-            logging.warning('%s cannot be locked (%s): do not start another run', workdir, error)
+            logging.warning('%s cannot be locked (%s): start no other run in it', workdir, error)
         yield
 
 
@@ -245,6 +251,7 @@ def describe(run: Run) -> dict[str, Any]:
         'image_shape': run.image_shape,
         'class_names': run.class_names,
         'data': dict(run.data),
+        'teacher': run.teacher,
     }
 
 
@@ -252,22 +259,71 @@ def read(workdir: epath.PathLike) -> Run:
     """Read the description of the run in `workdir`, from `config.json` or the last checkpoint.
 
     Raises:
-        UserError: If there is no run, or its description is damaged or was written by another
-            version.
+        UserError: If there is no run, or its description is damaged, was written by another
+            version, or differs from the description in the last checkpoint.
     """
     path = epath.Path(workdir) / CONFIG_FILE
     stored = None if path.exists() else _from_checkpoint(workdir)
     try:
         content = json.loads(path.read_text()) if stored is None else stored
-        description = _Description.model_validate(config_lib.with_tuples(content))
-        config = ConfigDict(description.config)
-        config_lib.validate(config)
+        run = parse(content)
     except (OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
         raise UserError(
-            f'{path} is damaged or was written by another version ({error}): '
+            f'{path} is damaged or was written by another version ({_reason(error)}): '
             'restore it, delete it if the run has a checkpoint, or use another --workdir'
         ) from error
-    return Run(config.lock(), description.image_shape, description.class_names, description.data)
+    if stored is None:
+        _check_last_checkpoint(workdir, run)
+    return run
+
+
+def _check_last_checkpoint(workdir: epath.PathLike, run: Run) -> None:
+    """Raise `UserError` if the last checkpoint is that of another run than `config.json`."""
+    try:
+        saved = parse(_description_in(checkpoint.latest_metadata(workdir)))
+    except (ValueError, TypeError, AttributeError):  # No checkpoint, or damaged metadata.
+        return
+    changed = _differences(saved, run)
+    if saved.class_names != run.class_names:
+        changed.append(f'classes: {", ".join(saved.class_names)} -> {", ".join(run.class_names)}')
+    for field in ('data', 'teacher'):
+        before, after = getattr(saved, field), getattr(run, field)
+        if before != after:
+            changed.append(f'{field}: {before} -> {after}')
+    if changed:
+        raise UserError(
+            f'{epath.Path(workdir) / CONFIG_FILE} differs from the description in the last '
+            f'checkpoint ({"; ".join(changed)}): restore the file or the checkpoint, or delete the '
+            'file to use the description in the checkpoint'
+        )
+
+
+def _differences(before: Run, after: Run) -> list[str]:
+    """Return a line for each difference that does not allow to resume one run as the other."""
+    changed = config_lib.differences(before.config, after.config)
+    if before.image_shape != after.image_shape:
+        changed.append(f'image shape: {before.image_shape} -> {after.image_shape}')
+    return changed
+
+
+def _reason(error: Exception) -> str:
+    """Return the message of an error in one line."""
+    if not isinstance(error, ValidationError):
+        return ' '.join(str(error).split())
+    first = error.errors()[0]
+    return f'{".".join(map(str, first["loc"])) or "content"}: {first["msg"]}'
+
+
+def parse(content: Any) -> Run:
+    """Return the run that `describe` described.
+
+    Raises:
+        ValueError, TypeError, AttributeError: If the description is invalid.
+    """
+    description = _Description.model_validate(with_tuples(content))
+    config = ConfigDict(description.config)
+    config_lib.validate(config)
+    return Run(config.lock(), **{name: getattr(description, name) for name in Run._fields[1:]})
 
 
 def _from_checkpoint(workdir: epath.PathLike) -> dict[str, Any]:
@@ -281,4 +337,9 @@ def _from_checkpoint(workdir: epath.PathLike) -> dict[str, Any]:
     logging.warning(
         '%s has no %s: using the description in the last checkpoint', workdir, CONFIG_FILE
     )
+    return _description_in(metadata)
+
+
+def _description_in(metadata: dict[str, Any]) -> dict[str, Any]:
+    """Return the description of the run in the metadata of a checkpoint."""
     return {name: metadata[name] for name in _Description.model_fields if name in metadata}

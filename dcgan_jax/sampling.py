@@ -19,7 +19,7 @@ from dcgan_jax.runtime.prng import Purpose, purpose_key
 from dcgan_jax.train_state import GANState
 
 MAX_PIXELS = 2**16  # Largest number of pixels in a batch of input images on one device.
-_POWER_ITERATIONS = 8  # Adapt the singular vectors of the current parameters to the EMA.
+_POWER_ITERATIONS = 8  # Adapt the singular vectors of the current parameters to the EMA's.
 
 
 def standing_statistics(
@@ -32,21 +32,23 @@ def standing_statistics(
     latent_dim: int,
     conditions: np.ndarray,
 ) -> Any:
-    """Estimate the BatchNorm statistics of given parameters, e.g. an EMA.
+    """Estimate the BatchNorm statistics for given parameters, e.g. an EMA.
 
-    The running statistics of training do not fit such parameters. Standing statistics are the mean
-    of the batch statistics over fresh latents and conditions (Brock et al. 2019, arXiv:1809.11096,
-    section 4.1). As in the authors' code, the variance is the mean of the batch variances; the
-    variance over all images would be about 5% larger on the default network.
+    The running statistics of training are those of the current parameters and do not apply to an
+    EMA. Standing statistics are the mean of the batch statistics over fresh latents and conditions
+    (Brock et al. 2019, arXiv:1809.11096, section 4.1). As in the authors' code, the variance is the
+    mean of the batch variances; the variance over all images would be about 5% larger for the
+    default network.
 
     Args:
         generator: The generator.
-        variables: Its collections except 'batch_stats'.
+        variables: The generator's collections except 'batch_stats'.
         key: Key of the latents.
         batches: Number of batches.
         batch_size: Number of latents per batch.
         latent_dim: Size of a latent.
-        conditions: Classes or captions, used in turn, int32; `[0]` if unconditional.
+        conditions: Classes or captions that the latents cycle through, int32; `[0]` if
+            unconditional.
 
     Returns:
         The collection 'batch_stats'; empty for a generator without BatchNorm.
@@ -105,21 +107,21 @@ def read_labeled_images(seed: int, count: int, source: ImageSource) -> Examples:
 
 
 def _vectorize(function: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
-    """Compile `function(key, ...)` for batches: a function of (root key, indices, ...)."""
+    """Return a jitted function of (root key, indices, ...) that maps `function(key, ...)`."""
 
-    def one(root: jax.Array, index: jax.Array, *arguments: jax.Array) -> jax.Array:
+    def apply(root: jax.Array, index: jax.Array, *arguments: jax.Array) -> jax.Array:
         return function(jax.random.fold_in(root, index), *arguments)
 
-    def many(root: jax.Array, indices: jax.Array, *arguments: jax.Array) -> jax.Array:
-        return jax.vmap(functools.partial(one, root))(indices, *arguments)
+    def apply_batch(root: jax.Array, indices: jax.Array, *arguments: jax.Array) -> jax.Array:
+        return jax.vmap(functools.partial(apply, root))(indices, *arguments)
 
-    return jax.jit(many)
+    return jax.jit(apply_batch)
 
 
 class Sampler:
     """Samples images from the EMA generator in fixed-size batches.
 
-    An image only depends on its own latent and label. Batches are sharded over all devices.
+    Each image depends only on its own latent and label. Batches are sharded over all devices.
 
     Attributes:
         classes: Classes that the run was trained on, int32; empty if unconditional.
@@ -212,8 +214,8 @@ class Sampler:
         Args:
             state: The run's state.
             latents: Latents, float32 `[N, latent_dim]`, or degraded images `[N, H, W, C + 1]`.
-            labels: Classes, int32 `[N]`; defaults to all classes in turn. The captions of a class
-                are used in turn.
+            labels: Classes, int32 `[N]`; by default, they cycle through all classes. Images of the
+                same class cycle through its captions.
             prompts: Embeddings, float32 `[P, size]`, that replace the run's captions; `labels` are
                 then indices of prompts.
 
@@ -241,7 +243,7 @@ class Sampler:
             table = sharding.place(prompts, sharding.replicated(sharding.create_mesh()))
             variables = variables | {'captions': {'condition': {'table': table}}}
         else:
-            labels = self._conditioner.in_turn(labels)
+            labels = self._conditioner.cycle(labels)
         size = self._batch_size(latents)
         for start in range(0, len(latents), size):
             rows = slice(start, start + size)

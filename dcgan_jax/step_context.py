@@ -2,6 +2,7 @@
 
 import dataclasses
 import enum
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -10,6 +11,8 @@ from ml_collections import ConfigDict
 from dcgan_jax import augmentation, losses
 from dcgan_jax.data import degradations
 from dcgan_jax.train_state import STATISTICS, NetworkState
+
+Generate = Callable[[jax.Array, jax.Array | None], jax.Array]  # From latents and labels to images.
 
 
 class RngStream(enum.IntEnum):
@@ -26,7 +29,7 @@ class RngStream(enum.IntEnum):
     FLIP = 8
     FLIP_LABELS = 9
     PENALTY = 10
-    FURTHER = 11  # To 74: keys of the further updates of D in a step.
+    FURTHER_UPDATES = 11  # Up to 74: keys of the second and later updates of D in a step.
     CAPTION = 128
     MISMATCH = 129
     ROTATION = 130
@@ -35,46 +38,61 @@ class RngStream(enum.IntEnum):
 
 @dataclasses.dataclass(frozen=True)
 class StepContext:
-    """Inputs that are shared by all terms of an update.
+    """Inputs shared by all loss terms of an update.
 
     Attributes:
         config: The run's config.
         key: Key of the update.
         step: Number of completed steps, int32 scalar.
-        count: Number of completed updates of D, int32 scalar.
+        discriminator_step: Number of completed updates of D, int32 scalar.
         labels: Conditions of the real images and of the fakes, int32 `[B]`; None if unconditional.
         mismatched: Conditions of other classes, int32 `[B]`; None if they are not used.
         probability: Probability of each augmentation.
+        teacher: Generator whose images are the targets of G; None without distillation.
     """
 
     config: ConfigDict
     key: jax.Array
     step: jax.Array
-    count: jax.Array
+    discriminator_step: jax.Array
     labels: jax.Array | None
     mismatched: jax.Array | None
     probability: float | jax.Array
+    teacher: Generate | None = None
 
     @property
     def penalty_is_due(self) -> jax.Array:
         """Whether this update of D includes the gradient penalties, a bool scalar."""
-        return self.count % self.config.penalty.interval == 0
+        return self.discriminator_step % self.config.penalty.interval == 0
 
     def stream(self, stream: RngStream) -> jax.Array:
         """Return the key of a stream."""
         return jax.random.fold_in(self.key, stream)
 
+    def inputs(self, real: jax.Array, stream: RngStream) -> jax.Array:
+        """Sample inputs of G; those of one stream are equal."""
+        return degradations.sample_inputs(self.stream(stream), self.config, real)
+
     def generate(
         self, network: NetworkState, real: jax.Array, stream: RngStream
     ) -> tuple[jax.Array, Any, Any]:
-        """Return fakes, their vjp with respect to G's parameters, and the updated statistics."""
-        inputs = degradations.sample_inputs(self.stream(stream), self.config, real)
+        """Return fakes, their VJP function for G's parameters, and the updated statistics."""
+        inputs = self.inputs(real, stream)
 
         def forward(params: Any) -> tuple[jax.Array, Any]:
             fake, updated = self._apply(network, params, network.statistics, inputs)
             return fake, self._statistics(updated)
 
         return jax.vjp(forward, network.params, has_aux=True)
+
+    def targets(self, real: jax.Array, stream: RngStream) -> jax.Array:
+        """Return the images that those of `generate` are compared with.
+
+        These are the teacher's images of the same inputs or, without a teacher, the real images.
+        """
+        if self.teacher is None:
+            return real
+        return self.teacher(self.inputs(real, stream), self.labels)
 
     def augment(self, images: jax.Array, stream: RngStream) -> jax.Array:
         """Return augmented images, the input of D."""
@@ -90,7 +108,7 @@ class StepContext:
         images: jax.Array,
         stream: RngStream,
     ) -> tuple[jax.Array, Any]:
-        """Return logits and updated statistics of D in training mode; `stream` is for dropout."""
+        """Return D's logits and updated statistics in training mode; `stream` is for dropout."""
         logits, updated = self._apply(
             network, params, statistics, images, rngs={'dropout': self.stream(stream)}
         )

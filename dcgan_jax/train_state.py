@@ -1,6 +1,6 @@
-"""Training state: everything that is updated in a step and saved in checkpoints."""
+"""Training state: all arrays that a step updates and that checkpoints contain."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import flax
@@ -51,14 +51,15 @@ class GANState(flax.struct.PyTreeNode):
     There is no random key, because every key is a function of (config.seed, step).
 
     Attributes:
-        step: Number of steps done, int32 scalar. A step is one update of G and
+        step: Number of completed steps, int32 scalar. A step is one update of G and
             `config.discriminator_steps` updates of D.
         generator: State of the generator.
         discriminator: State of the discriminator.
         ema_params: Exponential moving average of the generator's parameters.
         ema_batch_stats: Average of the generator's running statistics if `config.ema.batch_stats`
             is 'average'; otherwise empty, see `sampling.standing_statistics`.
-        augment_probability: Adaptive augmentation probability, float32 scalar; otherwise empty.
+        augment_probability: Adaptive augmentation probability (ADA), float32 scalar; empty without
+            ADA.
     """
 
     step: jax.Array
@@ -67,6 +68,26 @@ class GANState(flax.struct.PyTreeNode):
     ema_params: Any
     ema_batch_stats: Any
     augment_probability: Any
+
+    def __repr__(self) -> str:
+        """Return a short description; notebooks print the value of a cell's last line."""
+        return f'GANState(step={self.step})'
+
+
+class Teacher(flax.struct.PyTreeNode):
+    """Frozen generator for distillation.
+
+    Attributes:
+        variables: Parameters of the EMA generator and its other collections.
+        apply_fn: `apply` of the generator.
+    """
+
+    variables: Any
+    apply_fn: Callable[..., jax.Array] = flax.struct.field(pytree_node=False)
+
+    def __call__(self, latents: jax.Array, labels: jax.Array | None) -> jax.Array:
+        """Generate images in [-1, 1], float32 `[B, H, W, C]`, from latents `[B, latent_dim]`."""
+        return self.apply_fn(self.variables, latents, labels, train=False)
 
 
 def create(config: ConfigDict, networks: Networks, image_shape: tuple[int, int, int]) -> GANState:
@@ -104,13 +125,13 @@ def create(config: ConfigDict, networks: Networks, image_shape: tuple[int, int, 
 
 
 def add_captions(
-    state: GANState, like: GANState, config: ConfigDict, class_names: Sequence[str]
+    state: GANState, abstract_state: GANState, config: ConfigDict, class_names: Sequence[str]
 ) -> GANState:
     """Add the embeddings of the captions to an initial state, if the run is conditioned on text.
 
     Args:
         state: The initial state.
-        like: Abstract state with shardings.
+        abstract_state: Abstract state with shardings.
         config: The run's config.
         class_names: Names of the data set's classes.
 
@@ -126,8 +147,8 @@ def add_captions(
         return network.replace(captions={'condition': {'table': table}})
 
     return state.replace(
-        generator=add(state.generator, like.generator),
-        discriminator=add(state.discriminator, like.discriminator),
+        generator=add(state.generator, abstract_state.generator),
+        discriminator=add(state.discriminator, abstract_state.discriminator),
     )
 
 

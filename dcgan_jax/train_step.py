@@ -11,21 +11,26 @@ from ml_collections import ConfigDict
 from dcgan_jax import augmentation, gradient_penalties, losses
 from dcgan_jax.data import captions
 from dcgan_jax.data.conditioner import Conditioner
-from dcgan_jax.step_context import RngStream, StepContext
+from dcgan_jax.step_context import Generate, RngStream, StepContext
 from dcgan_jax.train_state import GANState, NetworkState
 
 Metrics = dict[str, jax.Array]
 
 
 def train_step(
-    state: GANState, real: jax.Array, labels: jax.Array | None, key: jax.Array, config: ConfigDict
+    state: GANState,
+    real: jax.Array,
+    labels: jax.Array | None,
+    key: jax.Array,
+    config: ConfigDict,
+    teacher: Generate | None = None,
 ) -> tuple[GANState, Metrics]:
     """Update D `config.discriminator_steps` times, then G once, then the EMA.
 
     Real images and fakes pass through D separately, each with its own BatchNorm statistics. With
-    `config.update_order='alternating'`, G's gradients are those through the updated D (Goodfellow
-    et al. 2014, algorithm 1), with 'simultaneous' those through the D before its update. One
-    forward pass of G serves both updates, unless `config.resample_latents` is set. Fakes have the
+    `config.update_order='alternating'`, G's gradients are computed with the updated D (Goodfellow
+    et al. 2014, algorithm 1); with 'simultaneous', they are computed with D before its update. Both
+    updates use the same forward pass of G, unless `config.resample_latents` is set. Fakes have the
     classes of the real images of the batch.
 
     Args:
@@ -34,13 +39,15 @@ def train_step(
         labels: Classes of the images, int32 `[N]`; None if unconditional.
         key: PRNG key of the step.
         config: The run's config.
+        teacher: Generator whose images are the targets of G, see `train_state.Teacher`.
 
     Returns:
         The state after the step, and metrics, float32 scalars: the loss, gradient norm and
-        parameter norm of each network; 'discriminator/real' and 'discriminator/fake', the mean
-        output of D in its last update, which is the logit, or its sigmoid for
-        `config.loss.name='non_saturating'`; 'discriminator/penalty', the weighted penalty times
-        `config.penalty.interval`, averaged over the updates of D that include it (0 if none does).
+        parameter norm of each network; 'discriminator/real' and 'discriminator/fake', the mean of
+        the logits (of their sigmoids for `config.loss.name='non_saturating'`) in D's last update;
+        'discriminator/penalty', the weighted penalty times `config.penalty.interval`, averaged over
+        the updates of D that include it (0 if none does). There are further metrics for further
+        loss terms and for ADA.
     """
     updates = config.discriminator_steps
     num_batches = max(updates, 1)
@@ -48,15 +55,18 @@ def train_step(
     probability = state.augment_probability if adaptive else config.augment.probability
     generator, discriminator = state.generator, state.discriminator
     metrics, total_penalty, num_due = {}, jnp.float32(0.0), jnp.float32(0.0)
+    # Unrolled, because XLA does not parallelize matrix products in loops on CPUs.
     for index in range(num_batches):
-        # Strided, so that each device keeps its own part of the batch.
+        # Strided slices keep each image on its device.
         batch, batch_labels = jax.tree.map(
             lambda x, first=index: x[first::num_batches], (real, labels)
         )
-        update_key = jax.random.fold_in(key, RngStream.FURTHER + index) if index else key
-        count = state.step * updates + index
+        update_key = jax.random.fold_in(key, RngStream.FURTHER_UPDATES + index) if index else key
+        discriminator_step = state.step * updates + index
         conditions = _sample_conditions(update_key, batch_labels, discriminator, config)
-        context = StepContext(config, update_key, state.step, count, *conditions, probability)
+        context = StepContext(
+            config, update_key, state.step, discriminator_step, *conditions, probability, teacher
+        )
         if config.augment.horizontal_flip:
             batch = augmentation.flip(context.stream(RngStream.FLIP), batch)
         fake, generator_vjp, statistics = context.generate(generator, batch, RngStream.LATENTS)
@@ -69,22 +79,19 @@ def train_step(
             total_penalty += metrics.get('discriminator/penalty', 0.0)
             num_due += context.penalty_is_due.astype(jnp.float32)
 
+    stream = RngStream.LATENTS
     if config.resample_latents:
-        fake, generator_vjp, statistics = context.generate(
-            generator, batch, RngStream.RESAMPLED_LATENTS
-        )
+        stream = RngStream.RESAMPLED_LATENTS
+        fake, generator_vjp, statistics = context.generate(generator, batch, stream)
         generator = generator.replace(**statistics)
     fixed_discriminator = discriminator if config.update_order == 'alternating' else previous
     (loss, terms), images_grad = jax.value_and_grad(_generator_loss, has_aux=True)(
-        fake, batch, fixed_discriminator, context
+        fake, context.targets(batch, stream), batch, fixed_discriminator, context
     )
     (generator_grads,) = generator_vjp(images_grad)
     generator = generator.apply_gradients(grads=generator_grads)
 
     step = state.step + 1
-    decay = ema_decay(step, len(batch), config.ema)
-    average = lambda new, old: optax.incremental_update(new, old, 1.0 - decay)  # noqa: E731
-    averaged = config.ema.batch_stats == 'average'
     metrics |= terms | {
         'generator/loss': loss,
         'generator/gradient_norm': optax.tree.norm(generator_grads),
@@ -101,8 +108,7 @@ def train_step(
         step=step,
         generator=generator,
         discriminator=discriminator,
-        ema_params=average(generator.params, state.ema_params),
-        ema_batch_stats=average(generator.batch_stats, state.ema_batch_stats) if averaged else {},
+        **_update_ema(state, generator, ema_decay(step, len(batch), config.ema)),
         augment_probability=probability if adaptive else {},
     ), metrics
 
@@ -127,10 +133,19 @@ def ema_decay(step: jax.Array, batch_size: int, config: ConfigDict) -> jax.Array
     return jnp.exp2(-batch_size / jnp.maximum(halflife, 1e-8))
 
 
+def _update_ema(state: GANState, generator: NetworkState, decay: jax.Array) -> dict[str, Any]:
+    """Return the EMA's fields of `GANState` after an update of G."""
+    fields = {'ema_params': generator.params}
+    if state.ema_batch_stats:
+        fields['ema_batch_stats'] = generator.batch_stats
+    old = {name: getattr(state, name) for name in fields}
+    return {'ema_batch_stats': {}} | optax.incremental_update(fields, old, 1.0 - decay)
+
+
 def _sample_conditions(
     key: jax.Array, labels: jax.Array | None, network: NetworkState, config: ConfigDict
 ) -> tuple[jax.Array | None, jax.Array | None]:
-    """Sample a condition for each label and, for GAN-CLS, one of another class."""
+    """Sample a condition for each label and, for GAN-CLS, a condition of a different class."""
     if not captions.is_used(config):
         return labels, None
     conditioner = Conditioner.create(config, len(network.captions['condition']['table']))
@@ -144,7 +159,7 @@ def _sample_conditions(
 def _update_discriminator(
     network: NetworkState, real: jax.Array, fake: jax.Array, context: StepContext
 ) -> tuple[NetworkState, jax.Array, Metrics]:
-    """Return D after its update, the logits of real images, and metrics; `fake` is constant."""
+    """Return the updated D, the logits of real images, and metrics; G is not differentiated."""
     config = context.config
     augmented_real, augmented_fake = (
         context.augment(real, RngStream.AUGMENT_REAL), context.augment(fake, RngStream.AUGMENT_FAKE)
@@ -202,11 +217,11 @@ def _update_discriminator(
 def _penalty(
     network: NetworkState, real: jax.Array, fake: jax.Array, context: StepContext
 ) -> tuple[jax.Array, Any]:
-    """Return the weighted penalties times `interval` and their gradient, or 0 if not due.
+    """Return the weighted penalties times `interval` and their gradient; 0 if they are not due.
 
-    Lazy penalties thus have the same weight on average (Karras et al. 2020, arXiv:1912.04958,
-    section 3.1; their correction of Adam's hyperparameters is not applied). As in the authors'
-    code, the differentiated function includes the augmentation.
+    The factor keeps the average weight of lazy penalties (Karras et al. 2020, arXiv:1912.04958,
+    section 3.1). The paper's correction of Adam's hyperparameters is not applied. As in the
+    authors' code, the differentiated function includes the augmentation.
     """
     config = context.config.penalty
 
@@ -231,22 +246,26 @@ def _penalty(
 
 
 def _generator_loss(
-    fake: jax.Array, real: jax.Array, discriminator: NetworkState, context: StepContext
+    fake: jax.Array,
+    targets: jax.Array,
+    real: jax.Array,
+    discriminator: NetworkState,
+    context: StepContext,
 ) -> tuple[jax.Array, Metrics]:
-    """Return G's loss and, if there are several, its terms; D is not differentiated."""
+    """Return G's loss and, if it has several terms, their values; D's parameters are fixed."""
     weights = context.config.loss
     terms = {}  # name: (weight, value)
     if weights.adversarial_weight:
         adversarial = _adversarial_loss(fake, real, discriminator, context)
         terms['adversarial'] = weights.adversarial_weight, adversarial
     if weights.content_weight:
-        content = losses.content(fake, real, weights.content_norm)
+        content = losses.content(fake, targets, weights.content_norm)
         terms['content'] = weights.content_weight, content
     if weights.feature_matching_weight:
-        # Without augmentation: each image of a pair would be augmented differently.
+        # The images of a pair would be augmented differently, so they are not augmented.
         maps = [
             context.features(discriminator, images, RngStream.AUGMENT_GENERATOR)
-            for images in (real, fake)
+            for images in (targets, fake)
         ]
         terms['feature_matching'] = weights.feature_matching_weight, losses.feature_matching(*maps)
     if weights.generator_rotation_weight:
@@ -259,8 +278,8 @@ def _generator_loss(
         )
         terms['rotation'] = weights.generator_rotation_weight, rotation
     total = sum(weight * value for weight, value in terms.values())
-    several = {f'generator/{name}': value for name, (_, value) in terms.items() if len(terms) > 1}
-    return total, several
+    metrics = {f'generator/{name}': value for name, (_, value) in terms.items() if len(terms) > 1}
+    return total, metrics
 
 
 def _adversarial_loss(

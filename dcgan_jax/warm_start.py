@@ -20,30 +20,30 @@ from dcgan_jax.train_state import NETWORKS, GANState, NetworkState
 _COPIED = ('params', 'batch_stats', 'spectral_stats')
 
 
-def check(run: Run, like: GANState, mesh: Mesh) -> None:
-    """Check that the run in `config.init_from` has the same architecture, without reading arrays.
+def check(run: Run, abstract_state: GANState, mesh: Mesh) -> None:
+    """Check that `config.init_from` has the new run's architecture, without reading arrays.
 
     Args:
         run: The new run.
-        like: Abstract state of the new run.
+        abstract_state: Abstract state of the new run.
         mesh: Mesh of the new run.
 
     Raises:
-        UserError: If there is no such run, or its networks, its classes (of a conditional run) or,
-            with `config.init_optimizer`, its optimizers differ.
+        UserError: If there is no such run, or its networks, its classes (if the new run is
+            conditional) or its optimizers (with `config.init_optimizer`) differ.
     """
     source = _read(run.config)
     if run.config.conditional and source.class_names != run.class_names:
         raise UserError(
             f'config.init_from={run.config.init_from} was trained on the classes '
-            f'{", ".join(source.class_names)}, and this run has {", ".join(run.class_names)}: use '
+            f'{", ".join(source.class_names)}, but this run has {", ".join(run.class_names)}: use '
             'the same classes'
         )
-    _check_arrays(run.config, _abstract_state(source, mesh), like)
+    _check_arrays(run.config, create_abstract_state(source, mesh), abstract_state)
 
 
 def initialize(state: GANState, config: ConfigDict, mesh: Mesh) -> GANState:
-    """Return the initial state with the networks of the last checkpoint in `config.init_from`.
+    """Return the initial state with networks from the last checkpoint in `config.init_from`.
 
     The parameters and statistics of both networks, the EMA and, with `config.init_optimizer`, the
     optimizers' moments are copied. The step is 0, and learning rate schedules restart.
@@ -56,10 +56,10 @@ def initialize(state: GANState, config: ConfigDict, mesh: Mesh) -> GANState:
     Raises:
         UserError: See `check`; also if the run has no intact checkpoint.
     """
-    like = _abstract_state(_read(config), mesh)
-    _check_arrays(config, like, state)
+    abstract_state = create_abstract_state(_read(config), mesh)
+    _check_arrays(config, abstract_state, state)
     try:
-        source, _ = checkpoint.restore_latest(config.init_from, like)
+        source, _ = checkpoint.restore_latest(config.init_from, abstract_state)
     except UserError as error:
         raise UserError(f'config.init_from: {error}') from error
     if source is None:
@@ -76,7 +76,7 @@ def initialize(state: GANState, config: ConfigDict, mesh: Mesh) -> GANState:
         ' and optimizers' if config.init_optimizer else '',
     )
     averaged = {}
-    if state.ema_batch_stats:  # Copied, because the state is donated.
+    if state.ema_batch_stats:  # The copy is needed because the state is donated.
         averaged = source.ema_batch_stats or jax.tree.map(jnp.copy, source.generator.batch_stats)
     return state.replace(**networks, ema_params=source.ema_params, ema_batch_stats=averaged)
 
@@ -85,10 +85,11 @@ def _read(config: ConfigDict) -> Run:
     return run_dir.read(run_dir.folder(config.init_from, 'config.init_from'))
 
 
-def _abstract_state(run: Run, mesh: Mesh) -> GANState:
+def create_abstract_state(run: Run, mesh: Mesh) -> GANState:
+    """Return the shapes of a run's state, replicated over a mesh."""
     networks = models.build(run.config, run.image_shape, run.num_classes)
     create = functools.partial(train_state.create, run.config, networks, run.image_shape)
-    return parallel.abstract_state(create, mesh)
+    return parallel.create_abstract_state(create, mesh)
 
 
 def _check_arrays(config: ConfigDict, source: GANState, state: GANState) -> None:
@@ -97,7 +98,7 @@ def _check_arrays(config: ConfigDict, source: GANState, state: GANState) -> None
         for array in sorted(old.keys() | new.keys()):
             if old.get(array) != new.get(array):
                 raise UserError(
-                    f'config.init_from={config.init_from} has another {name}: {array} is '
+                    f'config.init_from={config.init_from} has a different {name}: {array} is '
                     f'{old.get(array, "absent")} instead of {new.get(array, "absent")}; use the '
                     'same architecture'
                 )
@@ -105,8 +106,8 @@ def _check_arrays(config: ConfigDict, source: GANState, state: GANState) -> None
             old, new = (_moments(getattr(each, name).opt_state) for each in (source, state))
             if old.keys() != new.keys():
                 raise UserError(
-                    f'config.init_from={config.init_from} has another optimizer of the {name}: set '
-                    'config.init_optimizer=False, or use the same optimizer'
+                    f'config.init_from={config.init_from} has a different optimizer of the {name}: '
+                    'set config.init_optimizer=False, or use the same optimizer'
                 )
 
 

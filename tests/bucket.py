@@ -1,4 +1,4 @@
-"""A bucket of Google Cloud Storage on this machine: as much of its JSON API as a run needs."""
+"""A local server that implements the part of Google Cloud Storage's JSON API that runs use."""
 
 import contextlib
 import http.server
@@ -14,24 +14,24 @@ NAME = 'bucket'
 
 
 class Object(NamedTuple):
-    """What a name stands for; each change has a generation of its own."""
+    """Content of an object and its generation number, which is unique per change."""
 
     content: bytes
     generation: int
 
 
 class Server(http.server.ThreadingHTTPServer):
-    """Holds objects by name.
+    """HTTP server of one bucket.
 
     Attributes:
-      objects: by name.
-      lock: around each request.
-      generations: numbers of changes.
-      uploads: names and contents so far of those that come in parts, by number.
+        objects: Objects by name.
+        lock: Lock that is held during each request.
+        generations: Iterator over the generation numbers of changes and the ids of uploads.
+        uploads: (object name, content received so far) of resumable uploads by id.
     """
 
     daemon_threads = True
-    request_queue_size = 128  # TensorStore asks for many at once.
+    request_queue_size = 128  # TensorStore opens many connections at once.
 
     def __init__(self):
         super().__init__(('127.0.0.1', 0), _Handler)
@@ -41,25 +41,25 @@ class Server(http.server.ThreadingHTTPServer):
         self.uploads: dict[str, tuple[str, bytes]] = {}
 
     def handle_error(self, request, client_address):
-        """Clients that hang up are not told of."""
+        """Do not report connections that are closed by the client."""
         if not isinstance(sys.exc_info()[1], ConnectionError):
             super().handle_error(request, client_address)
 
     @property
     def url(self) -> str:
-        """Where it answers."""
+        """Address of the server."""
         return f'http://127.0.0.1:{self.server_address[1]}'
 
     @property
     def variables(self) -> dict[str, str]:
-        """Of the environment: they lead gcsfs and TensorStore here."""
+        """Environment variables that make gcsfs and TensorStore use this server."""
         return {'STORAGE_EMULATOR_HOST': self.url, 'TENSORSTORE_GCS_HTTP_URL': self.url,
                 'GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT': 'false'}  # fmt: skip
 
 
 @contextlib.contextmanager
 def served():
-    """A server within the block."""
+    """Run a server within the block."""
     server = Server()
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
@@ -73,10 +73,10 @@ def served():
 
 class _Handler(http.server.BaseHTTPRequestHandler):
     protocol_version = 'HTTP/1.1'
-    disable_nagle_algorithm = True  # Else each answer takes 40 ms.
+    disable_nagle_algorithm = True  # Otherwise each response takes 40 ms.
 
     def log_message(self, *arguments):
-        """Says nothing."""
+        """Do not log requests."""
 
     def do_GET(self):
         self._answer('GET')
@@ -140,28 +140,28 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             content = self.server.objects[source].content
             if verb == 'moveTo':
                 del self.server.objects[source]
-            kept = self._keep(target, content)
+            kept = self._store(target, content)
             return 200, {}, {'done': True, 'resource': kept} if verb == 'rewriteTo' else kept
-        return self._one(method, urllib.parse.unquote(name), query)
+        return self._object(method, urllib.parse.unquote(name), query)
 
-    def _one(self, method, name, query):
-        """Reads or deletes an object."""
+    def _object(self, method, name, query):
+        """Read or delete an object."""
         known = self.server.objects.get(name)
-        refused = self._precondition(known, query)
-        if known is None or refused:
-            return refused or 404, {}, b''  # A 304 must not have a body.
+        failed_status = self._precondition(known, query)
+        if known is None or failed_status:
+            return failed_status or 404, {}, b''  # A 304 must not have a body.
         if method == 'DELETE':
             del self.server.objects[name]
             return 204, {}, b''
         if query.get('alt') != 'media':
-            return 200, {}, _described(name, known)
+            return 200, {}, _resource(name, known)
         headers = {'x-goog-generation': known.generation}
-        asked = re.fullmatch(r'bytes=(\d*)-(\d*)', self.headers.get('Range', ''))
-        if not asked:
+        byte_range = re.fullmatch(r'bytes=(\d*)-(\d*)', self.headers.get('Range', ''))
+        if not byte_range:
             return 200, headers, known.content
         size = len(known.content)
-        start = int(asked[1]) if asked[1] else size - int(asked[2])
-        end = min(int(asked[2]) + 1 if asked[1] and asked[2] else size, size)
+        start = int(byte_range[1]) if byte_range[1] else size - int(byte_range[2])
+        end = min(int(byte_range[2]) + 1 if byte_range[1] and byte_range[2] else size, size)
         if start >= size:
             return 416, {'Content-Range': f'bytes */{size}'}, b''
         headers['Content-Range'] = f'bytes {start}-{end - 1}/{size}'
@@ -179,7 +179,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             if found:
                 prefixes.append(prefix + head + found)
             else:
-                items.append(_described(name, self.server.objects[name]))
+                items.append(_resource(name, self.server.objects[name]))
         return 200, {}, {'items': items, 'prefixes': sorted(set(prefixes))}
 
     def _upload(self, query, body):
@@ -201,11 +201,11 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             name = json.loads(described)['name']
         else:
             name, content = query['name'], body
-        refused = self._precondition(self.server.objects.get(name), query)
-        return (refused, {}, {}) if refused else (200, {}, self._keep(name, content))
+        failed_status = self._precondition(self.server.objects.get(name), query)
+        return (failed_status, {}, {}) if failed_status else (200, {}, self._store(name, content))
 
     def _batch(self, body):
-        """Several deletions in one request."""
+        """Perform the deletions of a batch request."""
         answers = []
         for part in _multipart(self.headers['Content-Type'], body):
             method, path, _ = part.decode().split(maxsplit=2)
@@ -219,27 +219,27 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         return 200, {'Content-Type': 'multipart/mixed; boundary=x'}, content
 
     def _precondition(self, known, query):
-        """The status of a refusal, or 0."""
+        """Return the status of a failed precondition, or 0."""
         generation = known.generation if known else 0
         if int(query.get('ifGenerationMatch', generation)) != generation:
             return 412
         return 304 if query.get('ifGenerationNotMatch') == str(generation) and known else 0
 
-    def _keep(self, name, content):
+    def _store(self, name, content):
         kept = Object(content, next(self.server.generations))
         self.server.objects[name] = kept
-        return _described(name, kept)
+        return _resource(name, kept)
 
 
 def _multipart(kind, body):
     boundary = re.search('boundary="?([^";]*)', kind)[1].encode()
     first, *parts, _ = body.split(b'--' + boundary)
     assert not first.strip()
-    end = b'\r\n' if parts[0].startswith(b'\r\n') else b'\n'  # the latter from gcsfs
+    end = b'\r\n' if parts[0].startswith(b'\r\n') else b'\n'  # gcsfs sends '\n'.
     return [part.partition(2 * end)[2].removesuffix(end) for part in parts]
 
 
-def _described(name, known):
+def _resource(name, known):
     return {
         'kind': 'storage#object', 'bucket': NAME, 'name': name, 'size': str(len(known.content)),
         'generation': str(known.generation), 'timeCreated': '2026-01-01T00:00:00.000Z',

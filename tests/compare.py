@@ -1,4 +1,4 @@
-"""States side by side; their static parts (functions) are never the same object."""
+"""Comparison of states without their static fields (functions), which differ between objects."""
 
 import flax
 import jax

@@ -1,4 +1,4 @@
-"""Strict dtype promotion, no silent rank promotion; a run that takes seconds."""
+"""Fixtures and settings of all tests: strict dtype promotion, no rank promotion, tiny runs."""
 
 import atexit
 import os
@@ -7,13 +7,13 @@ import sys
 import tempfile
 
 os.environ.setdefault('JAX_PLATFORMS', 'cpu')
-# Tests compile the same programs again and again: the processes of a test run share them.
+# The processes of a test run share compiled programs.
 if 'JAX_COMPILATION_CACHE_DIR' not in os.environ:
     os.environ['JAX_COMPILATION_CACHE_DIR'] = tempfile.mkdtemp(prefix='dcgan_jax_tests_')
     atexit.register(shutil.rmtree, os.environ['JAX_COMPILATION_CACHE_DIR'], ignore_errors=True)
 os.environ['JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS'] = '0.1'
-# Compiling tiny programs takes longer than running them, in child processes too. Most of what is
-# left of it is saved by the old code generator and by one LLVM module per program.
+# Compiling tiny programs takes longer than running them, also in child processes. Compilation is
+# faster without most optimizations, with the old code generator and one LLVM module per program.
 os.environ['JAX_DISABLE_MOST_OPTIMIZATIONS'] = '1'
 if '--xla_cpu_use_fusion_emitters' not in os.environ.get('XLA_FLAGS', ''):
     os.environ['XLA_FLAGS'] = (
@@ -39,18 +39,18 @@ tfds.disable_progress_bar()
 
 
 def slow(*values, **options):
-    """Return a `pytest.param` of tests that run with `-m slow`."""
+    """Return a `pytest.param` that is only tested with `-m slow`."""
     return pytest.param(*values, marks=pytest.mark.slow, **options)
 
 
 def slow_except(values, *default):
-    """Return parameters of which all but `default` are `slow`."""
+    """Return the values as parameters; all except `default` are `slow`."""
     assert set(default) <= set(values)
     return [value if value in default else slow(value) for value in values]
 
 
 class TinyImages(tfds.core.GeneratorBasedBuilder, skip_registration=True):
-    """Forty 8x8 pictures of three kinds."""
+    """Forty 8x8 images of three classes, which differ in color."""
 
     name = 'tiny_images'
     VERSION = tfds.core.Version('1.0.0')
@@ -77,7 +77,7 @@ class TinyImages(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
 @pytest.fixture(scope='session', autouse=True)
 def no_buckets():
-    """Nothing in this process goes out to one: tests/test_bucket.py has processes of its own."""
+    """Disable gcsfs in this process; tests/test_bucket.py starts its own processes."""
     sys.modules['gcsfs'] = None
 
 
@@ -91,7 +91,7 @@ def data_dir(tmp_path_factory):
 
 @pytest.fixture(scope='session')
 def finished(data_dir, tmp_path_factory):
-    """(workdir, state) of a run of `tiny_config`; what changes a workdir takes a copy of it."""
+    """(workdir, state) of a run of `tiny_config`; use `finished_copy` to modify the workdir."""
     workdir = tmp_path_factory.mktemp('finished') / 'run'
     return workdir, training.train_and_evaluate(tiny_config(data_dir), workdir)
 
@@ -104,15 +104,15 @@ def finished_copy(finished, tmp_path):
 
 @pytest.fixture
 def config(data_dir):
-    """See `tiny_config`."""
+    """The config of `tiny_config`."""
     return tiny_config(data_dir)
 
 
 def tiny_config(data_dir):
-    """A run of seconds: tiny networks and images, every part of the default config."""
+    """Return a config with tiny networks and images that trains in seconds."""
     config = quickstart.get_config()
     config.dataset, config.data_dir = 'tiny_images', str(data_dir)
-    config.conv_impl = 'xla'  # compiles sooner
+    config.conv_impl = 'xla'  # Compiles faster.
     config.batch_size, config.num_steps, config.latent_dim = 8, 6, 4
     config.log_every, config.sample_every, config.checkpoint_every = 2, 3, 2
     config.generator.update(base_size=2, base_features=8, features=(8,), strides=(2, 2), width=1.0)

@@ -1,9 +1,9 @@
-"""A short run for processes with other devices: `python -m tests.devices OUT DATA CASE`."""
+"""Short run for processes with simulated devices: `python -m tests.devices OUT DATA CASE`."""
 
 import sys
 from pathlib import Path
 
-import tests.conftest as tiny  # strict promotion and quick compiling, as in other tests
+import tests.conftest as tiny  # Sets strict promotion and fast compilation.
 from dcgan_jax import training
 from dcgan_jax.configs import cifar10
 from tests.extractors import write_artifact
@@ -14,7 +14,7 @@ CASES = ('device', 'stream', 'recipe', *_REAL)
 
 
 def config(case, data_dir, extractor):
-    """A config for eight devices, or for one."""
+    """Return the config of a case, for one device or eight."""
     if case in _REAL:
         config = cifar10.get_config()
         config.data_dir = str(CIFAR10)
@@ -48,7 +48,7 @@ def config(case, data_dir, extractor):
 
 
 def main(out, data_dir, case):
-    """Runs a case in the folder `out`."""
+    """Train a case in the folder `out`."""
     extractor = write_artifact(Path(out).with_suffix('.jaxexport'))
     training.train_and_evaluate(config(case, data_dir, extractor), out)
 

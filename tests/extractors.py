@@ -1,4 +1,4 @@
-"""Extractors of milliseconds, as `jax.export` artifacts."""
+"""Tiny feature extractors, serialized by `jax.export`."""
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +14,7 @@ def weights(size):
 
 
 def reference(images):
-    """What `write_artifact`'s file computes, in NumPy float64."""
+    """Return (features, logits) of the extractor of `write_artifact`, in float64 by NumPy."""
     pixels = images.reshape(len(images), -1).astype(np.float64) / 255
     out = np.tanh(pixels @ weights(images.shape[1]))
     return out[:, :DIMENSION], out[:, DIMENSION:]

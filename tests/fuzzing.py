@@ -1,4 +1,4 @@
-"""What fuzz tests share: cases that are watched and bounded, damaged files, wild values."""
+"""Shared code of the fuzz tests: monitored and limited cases, damaged files, unusual values."""
 
 import contextlib
 import copy
@@ -15,13 +15,13 @@ from hypothesis import strategies as st
 
 from dcgan_jax.runtime.errors import UserError
 
-SECONDS = 20  # of a case: more is a hang
-MEMORY = 2**31  # bytes of address space that a case may take
+SECONDS = 20  # Time limit of a case.
+MEMORY = 2**31  # Limit of the address space that a case may add, in bytes.
 STATM = '/proc/self/statm'
 
 
 def fuzz(check, cases, **strategies):
-    """Calls `check` with drawn arguments, the same ones in every run of the tests."""
+    """Call `check` with drawn arguments, which are the same in every run of the tests."""
     profile = settings(
         max_examples=max(1, round(cases)),
         derandomize=True,
@@ -37,15 +37,18 @@ def fuzz(check, cases, **strategies):
 
 
 class Hang(BaseException):
-    """No TimeoutError: that is an OSError, which code may take for the user's mistake."""
+    """A case exceeds its time limit.
+
+    It is no `TimeoutError`, which is an `OSError` that code may report as a user error.
+    """
 
 
 class Watch:
-    """Hears Python's audit events, which can't be hushed: what a case writes, runs and unpickles.
+    """Audit hook that records forbidden writes, executions, unpickling and network access.
 
     Attributes:
-        folders: that may be written in; None while no case runs.
-        wrong: what happened and must not.
+        folders: Folders that may be written to; None while no case runs.
+        wrong: Forbidden events that occurred.
     """
 
     WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
@@ -57,9 +60,9 @@ class Watch:
 
     def __init__(self):
         self.folders, self.wrong = None, []
-        sys.addaudithook(self._hear)
+        sys.addaudithook(self._audit)
 
-    def _hear(self, event, arguments):
+    def _audit(self, event, arguments):
         if self.folders is None:
             return
         if event in self.NEVER:
@@ -67,7 +70,7 @@ class Watch:
         elif event in self.CHANGES or (event == 'open' and arguments[2] & self.WRITING):
             paths = arguments[: 2 if event in ('os.rename', 'os.link') else 1]
             for path in paths:
-                if isinstance(path, (str, bytes, os.PathLike)):  # Else a file that is open.
+                if isinstance(path, (str, bytes, os.PathLike)):  # Not a file descriptor.
                     path = os.path.realpath(os.fsdecode(path))
                     inside = any(os.path.commonpath([path, one]) == one for one in self.folders)
                     if not inside and path != os.devnull:
@@ -79,10 +82,10 @@ _WATCH = Watch()
 
 @contextlib.contextmanager
 def guarded(folder):
-    """A case: ends in time, takes little memory, writes only in `folder`, runs nothing it read."""
+    """Limit the time and memory of the block, and fail if it writes elsewhere or runs its input."""
 
     def hang(*_):
-        raise Hang(f'not done after {SECONDS} s')
+        raise Hang(f'not finished after {SECONDS} s')
 
     before = signal.signal(signal.SIGALRM, hang)
     limits = resource.getrlimit(resource.RLIMIT_AS)
@@ -95,7 +98,7 @@ def guarded(folder):
     signal.setitimer(signal.ITIMER_REAL, SECONDS)
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter('ignore')  # As for users: decoders warn of what they pass over.
+            warnings.simplefilter('ignore')  # Decoders warn about data that they ignore.
             yield
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
@@ -105,24 +108,24 @@ def guarded(folder):
     assert not _WATCH.wrong, _WATCH.wrong
 
 
-def refusal(function, *arguments, folder):
-    """The message of the UserError that a call raised, or None where it worked."""
-    refused = None
+def user_error_message(function, *arguments, folder):
+    """Return the message of the UserError that a call raises, or None if it raises none."""
+    user_error = None
     with guarded(folder):
         try:
             function(*arguments)
         except UserError as error:
-            refused = error
-    if refused is None:
+            user_error = error
+    if user_error is None:
         return None
-    # What ran out of memory had taken what a file said, not what it held.
-    assert not isinstance(refused.__cause__, MemoryError)
-    assert str(refused).strip()
-    return str(refused)
+    # A MemoryError shows that memory was allocated according to a header instead of the content.
+    assert not isinstance(user_error.__cause__, MemoryError)
+    assert str(user_error).strip()
+    return str(user_error)
 
 
-def size_of(number):
-    """Whether Python turns an integer into digits, and back."""
+def is_convertible(number):
+    """Return whether a number is small enough for Python's conversion from and to strings."""
     return not isinstance(number, int) or abs(number) < 10**1000
 
 
@@ -143,7 +146,7 @@ TEXTS = st.one_of(
 
 @st.composite
 def damaged(draw, *contents):
-    """One of some files, cut, changed, and spliced with another."""
+    """Draw one of the contents, with bytes flipped, set, removed, inserted, or spliced."""
     content, other = bytearray(draw(st.sampled_from(contents))), draw(st.sampled_from(contents))
     for _ in range(draw(st.integers(1, 4))):
         start = draw(st.integers(0, max(0, len(content) - 1)))
@@ -163,7 +166,7 @@ def damaged(draw, *contents):
     return bytes(content)
 
 
-# What `json.dumps` would not write.
+# JSON texts that `json.dumps` does not write.
 RAW = {
     'nested lists': '[' * 100_000 + ']' * 100_000,
     'nested dicts': '{"a":' * 100_000 + '1' + '}' * 100_000,
@@ -175,12 +178,12 @@ RAW = {
 
 
 class Raw(str):
-    """Stands for one of `RAW`, by name, so that failures can be read."""
+    """Name of one of `RAW`, in place of its text, so that failures are readable."""
 
 
 JSON = st.recursive(
     st.one_of(
-        *(st.none(), st.booleans(), INTEGERS.filter(size_of), FLOATS, TEXTS),
+        *(st.none(), st.booleans(), INTEGERS.filter(is_convertible), FLOATS, TEXTS),
         st.sampled_from([Raw(name) for name in RAW]),
     ),
     lambda children: st.one_of(
@@ -191,7 +194,7 @@ JSON = st.recursive(
 
 
 def dumped(tree):
-    """A tree with `Raw` leaves as the bytes of a JSON file."""
+    """Return the JSON file of a tree in which `Raw` leaves are replaced by their texts."""
     raw = []
 
     def mark(node):
@@ -210,8 +213,8 @@ def dumped(tree):
 
 @st.composite
 def changed(draw, tree):
-    """A JSON tree some of whose nodes are replaced, taken out or added to."""
-    tree = {'': copy.deepcopy(tree)}  # so that the root can be replaced too
+    """Draw a copy of a JSON tree in which some nodes are replaced, removed or added."""
+    tree = {'': copy.deepcopy(tree)}  # The root can be replaced too.
     for _ in range(draw(st.integers(1, 3))):
         holder, key = tree, ''
         for _ in range(draw(st.integers(0, 4))):

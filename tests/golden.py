@@ -1,11 +1,13 @@
-"""Print a SHA-256 of what every config trains and every task writes, to compare two versions.
+"""Print SHA-256 digests of the runs of all configs and the outputs of all tasks.
+
+The digests compare two versions of the code:
 
     python -m tests.golden --data_dir=DIR > before.txt    # DIR: prepared TFDS data sets
     python -m tests.golden --data_dir=DIR > after.txt     # on the same machine; then diff them
 
-Each config is trained for three steps at an eighth of its width, then the tasks run, all by
-main.py. A digest covers arrays, pixels and numbers, not the names of parameters, files or fields,
-so that renaming changes none.
+main.py trains each config for three steps at an eighth of its width, and then runs the tasks. A
+digest covers arrays, pixels and numbers, but not the names of parameters, files or fields, so that
+renaming does not change it.
 """
 
 import argparse
@@ -43,11 +45,12 @@ TINY = {
     'latent_optimization.restarts': 2,
     'anomaly.encoder_steps': 3,
 }
-CHANGES = {  # of single configs
+CHANGES = {  # Changes of single configs.
     'text_cifar10': {'text.embedder': 'trigrams'},
     'shapes_stable': {'discriminator.pack': 1},
 }
-TASKS = {  # mode: (config whose run it takes, further flags)
+TEACHERS = {'distill_cifar10': 'cifar10_cpu'}
+TASKS = {  # mode: (config of the run, further flags)
     'sample': ('cifar10', ['--num=10', '--seed=3']),
     'evaluate': ('cifar10', []),
     'export': ('cifar10', []),
@@ -63,15 +66,15 @@ TASKS = {  # mode: (config whose run it takes, further flags)
 
 
 def run(workdir: Path, *flags: str) -> str:
-    """Runs main.py; returns why it failed, or ''."""
+    """Run main.py; return the error if it fails, or ''."""
     program = 'from tests import trigrams; from dcgan_jax import cli; cli.run()'
     command = [sys.executable, '-c', program, f'--workdir={workdir}', *flags]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    return f'failed: {done.stderr.strip().splitlines()[-1]}' if done.returncode else ''
+    process = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    return f'failed: {process.stderr.strip().splitlines()[-1]}' if process.returncode else ''
 
 
 def contents(path: Path) -> Iterator[bytes]:
-    """Yields what a file holds, one array, picture or number each; nothing of other types."""
+    """Yield each array, image or number of a file; files of other types are ignored."""
     if path.suffix == '.png':
         with PIL.Image.open(path) as picture:
             yield np.asarray(picture).tobytes()
@@ -86,18 +89,18 @@ def contents(path: Path) -> Iterator[bytes]:
 
 
 def digest(parts: Iterator[bytes]) -> str:
-    """Returns the SHA-256 of the parts in any order."""
+    """Return a SHA-256 of the parts that does not depend on their order."""
     each = sorted(hashlib.sha256(part).digest() for part in parts)
     return hashlib.sha256(b''.join(each)).hexdigest()[:16]
 
 
-def of_folder(folder: Path) -> str:
-    """Returns the digest of all that is written below a folder."""
+def digest_of_folder(folder: Path) -> str:
+    """Return the digest of all files below a folder."""
     return digest(part for path in folder.rglob('*') for part in contents(path))
 
 
-def of_run(workdir: Path) -> str:
-    """Returns the digest of a run's last state and of its sample grids."""
+def digest_of_run(workdir: Path) -> str:
+    """Return the digest of a run's last state and sample grids."""
     with ocp.StandardCheckpointer() as checkpointer:
         state = checkpointer.restore(workdir / 'checkpoints' / str(STEPS) / 'state')
     arrays = (np.asarray(leaf).tobytes() for leaf in jax.tree.leaves(state))
@@ -106,7 +109,7 @@ def of_run(workdir: Path) -> str:
 
 
 def main() -> None:
-    """Prints a line for each config and task when it is done."""
+    """Print a line for each config and task."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('--data_dir', required=True, help='prepared TFDS data sets')
     parser.add_argument('--only', default='', help='names of configs and tasks, comma-separated')
@@ -117,19 +120,22 @@ def main() -> None:
     configs = program.config_names()
     chosen = flags.only.split(',') if flags.only else [*configs, *TASKS]
     needed = {TASKS[name][0] for name in chosen if name in TASKS}
+    needed |= {TEACHERS[name] for name in chosen if name in TEACHERS}
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         extractor = write_artifact(folder / 'tiny.jaxexport', shape='b, 32, 32, 3')
         for name in (name for name in configs if name in chosen or name in needed):
             fields = TINY | {'evaluation.extractor': extractor} | CHANGES.get(name, {})
+            if name in TEACHERS:
+                fields['distill.teacher'] = folder / TEACHERS[name]
             changes = [f'--config.{field}={value}' for field, value in fields.items()]
-            done = run(folder / name, f'--config=configs/{name}.py', *changes)
-            print(name, done or of_run(folder / name), flush=True)
+            error = run(folder / name, f'--config=configs/{name}.py', *changes)
+            print(name, error or digest_of_run(folder / name), flush=True)
         for mode, (name, further) in TASKS.items():
             if mode in chosen:
                 out = folder / f'out_{mode}'
-                done = run(folder / name, f'--mode={mode}', f'--out={out}', *further)
-                print(mode, done or of_folder(out), flush=True)
+                error = run(folder / name, f'--mode={mode}', f'--out={out}', *further)
+                print(mode, error or digest_of_folder(out), flush=True)
 
 
 if __name__ == '__main__':

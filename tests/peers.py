@@ -1,7 +1,8 @@
-"""Packages to compare with (tests/requirements-peers.txt), for tests that are `slow`.
+"""Packages that `slow` tests compare with (tests/requirements-peers.txt).
 
-A test skips where its package is missing, unless the environment has DCGAN_JAX_REQUIRE_PEERS=1, as
-in .ci/run: then it fails. Warnings of these packages at import are ignored.
+If its package is missing, a test is skipped or, if the environment variable
+DCGAN_JAX_REQUIRE_PEERS is 1 (as in .ci/run), fails. Warnings of the packages during imports are
+ignored.
 """
 
 import functools
@@ -14,14 +15,14 @@ import pytest
 
 
 def peer(name):
-    """Import a module of a peer; skip the test, or fail it, where the package is missing."""
+    """Import a module of a peer package; skip or fail the test if the package is missing."""
     with warnings.catch_warnings():
         warnings.simplefilter('ignore')
         if name.partition('.')[0] in _USE_TORCH:
             torch = _import('torch')
             if name == 'torch':
                 return torch
-            _mend_torchvision()
+            _patch_torchvision()
         return _import(name)
 
 
@@ -38,7 +39,7 @@ def _import(name):
 
 
 def require(package):
-    """Skip the test, or fail it, where a package that other processes import is missing."""
+    """Skip or fail the test if a package that child processes import is missing."""
     try:
         importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
@@ -48,11 +49,11 @@ def require(package):
 
 
 @functools.cache
-def _mend_torchvision():
-    """PyPI's torchvision wants CUDA for its compiled operators, which nothing here uses.
+def _patch_torchvision():
+    """Declare two operators of torchvision, if its import fails without them.
 
-    Beside a CPU build of PyTorch its import fails where it describes two of them, unless they are
-    declared.
+    PyPI's torchvision has operators compiled for CUDA, which the tests do not use. With a CPU build
+    of PyTorch, importing it fails where it registers two of them, unless they are declared.
     """
     import torch
 

@@ -40,7 +40,7 @@ class Cifar10(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
 @pytest.fixture(scope='module')
 def inputs(tmp_path_factory):
-    """Flags for forty images in the place of CIFAR-10 and an extractor of milliseconds."""
+    """Flags for forty images that replace CIFAR-10, and for a tiny extractor."""
     data_dir, features = tmp_path_factory.mktemp('data'), tmp_path_factory.mktemp('features')
     Cifar10(data_dir=data_dir, file_format='array_record').download_and_prepare()
     artifact = extractors.write_artifact(features / 'tiny.jaxexport', shape='b, 32, 32, 3')
@@ -53,7 +53,7 @@ def inputs(tmp_path_factory):
 
 
 def accelerator(out, *flags):
-    """Runs the program; returns its JSON lines."""
+    """Run the benchmark and return its JSON lines."""
     finished = subprocess.run(
         [sys.executable, '-m', 'benchmarks.accelerator', f'--out={out}', *flags],
         cwd=ROOT, env=os.environ | {'JAX_DISABLE_MOST_OPTIMIZATIONS': 'true'},
@@ -66,7 +66,7 @@ def accelerator(out, *flags):
 
 
 @pytest.mark.slow
-def test_every_stage_writes_its_results(tmp_path, inputs):
+def test_every_stage_reports_results(tmp_path, inputs):
     lines = accelerator(
         tmp_path, *inputs, '--rehearse', '--configs=cifar10', '--minutes=10',
         '--stages=rates,train_step,large_batch,throughput,determinism,quality',
@@ -99,7 +99,7 @@ def test_every_stage_writes_its_results(tmp_path, inputs):
 
 
 @pytest.mark.slow
-def test_a_stage_that_fails_is_reported_and_the_next_one_runs(tmp_path, inputs):
+def test_failed_stage_is_reported_and_next_stage_runs(tmp_path, inputs):
     empty = tmp_path / 'empty'
     empty.mkdir()
     lines = accelerator(
@@ -111,7 +111,7 @@ def test_a_stage_that_fails_is_reported_and_the_next_one_runs(tmp_path, inputs):
 
 
 @pytest.mark.slow
-def test_without_time_every_stage_is_reported_as_skipped(tmp_path, inputs):
+def test_all_stages_are_skipped_after_the_deadline(tmp_path, inputs):
     lines = accelerator(tmp_path, *inputs, '--minutes=0', '--stages=rates,peers')
     skipped = [(line['benchmark'], line['stage'], line['reason']) for line in lines]
     assert skipped == [

@@ -1,7 +1,8 @@
-"""What bfloat16 may change: rounding, but no sum over a batch or over positions.
+"""bfloat16 may change rounding, but not sums over a batch or over positions.
 
-bfloat16 has 8 significant bits. A sum of n terms of one sign that is accumulated in bfloat16 stops
-growing at 256 times its terms, so that a gradient of a bias, say, is many times too small.
+bfloat16 has 8 significant bits. A sum of many terms of the same sign that is accumulated in
+bfloat16 stops growing at 256 times a term, so that gradients of biases, for example, would be many
+times too small.
 """
 
 import functools
@@ -27,7 +28,7 @@ LABELS = jnp.asarray(np.arange(BATCH) % 10, jnp.int32)
 
 
 def positive(tree):
-    """Variables above 0, so that all terms of a gradient are; outputs stay near 1."""
+    """Return positive variables, so that gradients are sums of terms of the same sign."""
     rng = np.random.default_rng(0)
     constants = {'scale': 1.0, 'bias': 0.1, 'gamma': 0.1, 'mean': 0.0, 'var': 1.0}
 
@@ -42,10 +43,10 @@ def positive(tree):
 
 
 def gradients(name, dtype):
-    """Gradients of the mean output of both networks of a config at an eighth of its width."""
+    """Return the gradients of the mean outputs of a config's networks at an eighth of the width."""
     config = importlib.import_module(f'dcgan_jax.configs.{name}').get_config()
     config.generator.width = config.discriminator.width = 0.125
-    config.conv_impl = 'xla'  # That of accelerators.
+    config.conv_impl = 'xla'  # As on accelerators.
     config.dtype = dtype
     if config.text.embedder:
         config.text.embedder = 'trigrams'
@@ -72,14 +73,14 @@ DEFAULT = 'cifar10', 'cifar10_tutorial'
 
 
 @pytest.mark.parametrize('name', slow_except(CONFIGS, *DEFAULT))
-def test_every_gradient_is_that_of_float32(name):
+def test_all_gradients_are_close_to_float32(name):
     expected, actual = (
         jax.tree_util.tree_leaves_with_path(gradients(name, dtype))
         for dtype in ('float32', 'bfloat16')
     )
     for (path, x), (_, y) in zip(expected, actual, strict=True):
         x, y = (np.asarray(leaf, np.float64).ravel() for leaf in (x, y))
-        if not x.any():  # Of classes that are not in the batch, say.
+        if not x.any():  # For example, embeddings of classes that are not in the batch.
             continue
         where = jax.tree_util.keystr(path)
         assert np.linalg.norm(y - x) <= 0.1 * np.linalg.norm(x), where
@@ -87,7 +88,7 @@ def test_every_gradient_is_that_of_float32(name):
 
 
 @pytest.mark.parametrize('gamma', slow_except([0.0, 0.5], 0.5))
-def test_attention_gradients_are_those_of_float32(gamma):
+def test_attention_gradients_are_close_to_float32(gamma):
     x = jnp.asarray(RNG.uniform(0.5, 1.5, (32, 16, 16, 16)), jnp.float32)
 
     def grad(dtype):
@@ -110,7 +111,7 @@ def test_attention_gradients_are_those_of_float32(gamma):
 
 
 @pytest.mark.slow
-def test_logits_beside_a_bias_of_10_differ():
+def test_logits_with_a_large_bias_are_distinct():
     config = importlib.import_module('dcgan_jax.configs.cifar10_sngan').get_config()
     config.discriminator.update(features=(8, 16), strides=(2, 2), kernel_sizes=(3, 3))
     config.loss.rotation_weight, config.conv_impl, config.dtype = 1.0, 'xla', 'bfloat16'
@@ -129,11 +130,11 @@ def test_logits_beside_a_bias_of_10_differ():
     )
     (rotation_logits,) = sown['rotation']['logits']
     assert (logits.dtype, rotation_logits.dtype) == (jnp.float32, jnp.float32)
-    assert len(np.unique(logits)) > 60  # of 64
-    assert len(np.unique(rotation_logits)) > 250  # of 256
+    assert len(np.unique(logits)) > 60  # There are 64 logits.
+    assert len(np.unique(rotation_logits)) > 250  # There are 256 rotation logits.
 
 
-def test_colors_of_bfloat16_images_change_as_those_of_float32_images():
+def test_color_augmentation_in_bfloat16_is_close_to_float32():
     images = jnp.asarray(RNG.uniform(-1, 1, (64, 16, 16, 3)), jnp.bfloat16)
     key = jax.random.key(0)
     expected = augmentation.color(key, images.astype(jnp.float32))
@@ -142,7 +143,7 @@ def test_colors_of_bfloat16_images_change_as_those_of_float32_images():
     np.testing.assert_allclose(actual.astype(jnp.float32), expected, rtol=2**-8, atol=2**-8)
 
 
-def test_gradient_of_the_minibatch_standard_deviation_is_that_of_float32():
+def test_minibatch_stddev_gradient_is_close_to_float32():
     x = jnp.asarray(RNG.uniform(0, 1, (32, 16, 16, 8)), jnp.float32)
 
     def grad(dtype):

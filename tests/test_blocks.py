@@ -1,4 +1,4 @@
-"""Variants of the networks, each by a property of its own."""
+"""Variants of the networks."""
 
 import functools
 
@@ -22,7 +22,7 @@ RNG = np.random.default_rng(0)
 
 
 def tiny(conditional=False, **changes):
-    """Networks for 8x8 images and their config."""
+    """Return networks for 8x8 images, and their config."""
     config = cifar10.get_config()
     config.conv_impl, config.latent_dim, config.conditional = 'xla', 5, conditional
     config.generator.update(base_size=2, base_features=6, features=(8,), strides=(2, 2))
@@ -47,7 +47,7 @@ def initial(module, *inputs):
 @pytest.mark.parametrize(
     'layer', slow_except(['conv', 'conv_transpose', 'dense', 'embed'], 'conv', 'embed')
 )
-def test_a_spectrally_normalized_kernel_has_a_largest_singular_value_of_one(layer):
+def test_spectral_norm_divides_by_the_largest_singular_value(layer):
     module, x = {
         'conv': (layers.Conv(7, spectral_norm=True), jnp.ones((1, 8, 8, 3))),
         'conv_transpose': (layers.ConvTranspose(7, spectral_norm=True), jnp.ones((1, 8, 8, 3))),
@@ -59,7 +59,7 @@ def test_a_spectrally_normalized_kernel_has_a_largest_singular_value_of_one(laye
     singular = np.linalg.svd(np.asarray(kernel, np.float64).reshape(-1, kernel.shape[-1]))[1]
 
     def norm(variables):
-        """How much the layer stretches: by its outputs for x, against those without the norm."""
+        """Return the estimated norm: outputs of the plain layer divided by normalized outputs."""
         plain = module.clone(spectral_norm=False)
         bias_free = {'params': {**variables['params']}}
         ratio = plain.apply(bias_free, x) / module.apply(variables, x)
@@ -73,7 +73,7 @@ def test_a_spectrally_normalized_kernel_has_a_largest_singular_value_of_one(laye
     assert 'spectral_stats' not in updated
 
 
-def test_the_gradient_through_spectral_norm_is_the_papers():
+def test_spectral_norm_gradient_equals_the_paper():
     """Miyato et al. 2018, eq. 12: (dL/dW' - <dL/dW', W'> u v^T) / sigma at the singular vectors."""
     module, x = layers.Dense(3, use_bias=False, spectral_norm=True), images(1).reshape(1, -1)[:, :4]
     variables = module.init(jax.random.key(1), x)
@@ -101,8 +101,8 @@ def test_the_gradient_through_spectral_norm_is_the_papers():
     ('norm', 'axes'),
     [('batch', (0, 1, 2)), ('layer', (1, 2, 3)), ('instance', (1, 2))],
 )
-def test_norms_are_over_their_axes(norm, axes):
-    """Of a D whose second convolution's output is caught before and after it."""
+def test_norms_normalize_over_their_axes(norm, axes):
+    """Compare with NumPy on the output of D's second convolution."""
     config = {'norm': norm, 'norm_epsilon': 0.01, 'features': (6, 8), 'weight_init': 'he_normal'}
     (_, discriminator, _), _ = tiny(discriminator=config)
     variables = initial(discriminator, images(1))
@@ -127,8 +127,8 @@ def test_norms_are_over_their_axes(norm, axes):
     ],
 )
 @pytest.mark.parametrize('mean', [0.0, 100.0, 1000.0])
-def test_norms_are_exact_where_the_mean_is_many_deviations(norm, shape, axes, mean):
-    """A variance by E[x^2] - E[x]^2 is wrong by 2.6% at a mean of 1,000 deviations."""
+def test_norms_are_accurate_for_large_means(norm, shape, axes, mean):
+    """Computed as E[x^2] - E[x]^2, the variance would be off by 2.6% at a mean of 1,000."""
     x = RNG.normal(mean, 1.0, shape).astype(np.float32)
     module = norms.Norm(norm, use_running_average=False, momentum=0.9, epsilon=1e-5)
     variables = module.init(jax.random.key(0), x)
@@ -136,12 +136,12 @@ def test_norms_are_exact_where_the_mean_is_many_deviations(norm, shape, axes, me
     wide = x.astype(np.float64)
     apart = wide - wide.mean(axis=axes, keepdims=True)
     expected = apart / np.sqrt(np.square(apart).mean(axis=axes, keepdims=True) + 1e-5)
-    # float32 holds x itself to 6e-8 of the mean.
+    # float32 represents x with an error of 6e-8 times the mean.
     np.testing.assert_allclose(actual, expected, rtol=0, atol=2e-5 + 2e-7 * mean)
 
 
 @pytest.mark.parametrize(('channels', 'groups'), [(8, 2), (18, 2), (64, 16), (192, 32), (7, 1)])
-def test_groups_of_at_least_four_neighbors_share_their_statistics(channels, groups):
+def test_group_norm_has_groups_of_at_least_four_channels(channels, groups):
     (_, discriminator, _), _ = tiny(
         discriminator={'norm': 'group', 'features': (6, channels), 'weight_init': 'he_normal'}
     )
@@ -151,11 +151,11 @@ def test_groups_of_at_least_four_neighbors_share_their_statistics(channels, grou
     after = np.asarray(seen['intermediates']['norm_1']['__call__'][-1])
     grouped = after.reshape(2, 4, groups, channels // groups)
     np.testing.assert_allclose(grouped.mean(axis=(1, 3)), 0, atol=1e-5)
-    assert np.abs(after.mean(axis=(1, 2))).max() > 0.1  # Of single channels it is not 0.
+    assert np.abs(after.mean(axis=(1, 2))).max() > 0.1  # Means of single channels are not 0.
 
 
 @pytest.mark.parametrize(
-    ('changes', 'words'),
+    ('changes', 'message'),
     [
         (
             {'generator': {'norm': 'instance', 'base_size': 1, 'features': (8, 8)}},
@@ -183,16 +183,16 @@ def test_groups_of_at_least_four_neighbors_share_their_statistics(channels, grou
     ],
     ids=['generator', 'residual', 'discriminator', 'width'],
 )
-def test_norms_that_let_nothing_pass_are_refused(changes, words):
+def test_norms_with_constant_output_are_rejected(changes, message):
     for fields in changes.values():
         fields['strides'] = (2, 2, 2)
     networks, config = tiny(**changes)
-    with pytest.raises(UserError, match=words):
+    with pytest.raises(UserError, match=message):
         train_state.create(config, networks, (8, 8, 3))
 
 
-def test_norms_of_a_single_position_let_the_rest_pass():
-    """Groups of four channels and whole images have something to differ by."""
+def test_other_norms_of_single_pixels_are_not_constant():
+    """At 1x1 pixels, norms over several channels or over the batch are not constant."""
     for norm in norms.NORMS:
         if norm != 'instance':
             fields = {'norm': norm, 'features': (6, 8, 8), 'strides': (2, 2, 2)}
@@ -207,12 +207,12 @@ def test_norms_of_a_single_position_let_the_rest_pass():
 # Conditional networks.
 
 
-def test_a_conditional_generator_has_scales_and_shifts_of_each_class():
+def test_conditional_generator_has_scales_and_shifts_per_class():
     (generator, _, _), _ = tiny(conditional=True)
     variables = random_variables(generator, (1, 5), jnp.zeros(1, jnp.int32))
     z = jnp.asarray(RNG.normal(size=(4, 5)), jnp.float32)
     by_class = generator.apply(variables, z, jnp.arange(4), train=False)
-    # A generator without classes that has class 2's numbers everywhere draws what class 2 gets.
+    # An unconditional generator with the scales and shifts of class 2 generates the same images.
     plain, _ = tiny()
     params = dict(variables['params'])
     for name in ('project_norm', 'norm_0'):
@@ -223,7 +223,7 @@ def test_a_conditional_generator_has_scales_and_shifts_of_each_class():
     assert np.abs(by_class[1] - expected[1]).max() > 0.01
 
 
-def test_a_projection_discriminator_adds_the_inner_product_with_the_class():
+def test_projection_discriminator_adds_the_inner_product_with_the_class():
     (_, discriminator, _), _ = tiny(conditional=True, discriminator={'norm': 'none'})
     variables = random_variables(discriminator, (1, 8, 8, 3), jnp.zeros(1, jnp.int32))
     batch, labels = images(3), jnp.asarray([3, 0, 3])
@@ -232,7 +232,7 @@ def test_a_projection_discriminator_adds_the_inner_product_with_the_class():
     params = {k: v for k, v in variables['params'].items() if k != 'classes'}
     kernel = np.asarray(params['logit']['kernel'], np.float64)
     bare = np.asarray(plain.discriminator.apply({'params': params}, batch, train=False))
-    # The dense layer with the class's vector added to its kernel.
+    # Equivalently, the class embedding is added to the kernel of the dense layer.
     table = np.asarray(variables['params']['classes']['embedding'], np.float64)
     for index, label in enumerate(labels):
         moved = {**params, 'logit': {'kernel': jnp.asarray(kernel + table[label][:, None],
@@ -251,7 +251,7 @@ def test_conditional_networks_need_labeled_data():
 
 # Residual networks.
 
-# Miyato et al. 2018, table 4 (32x32): kernels, biases, norms.
+# Numbers of parameters (kernels, biases, norms) of Miyato et al. 2018, table 4 (32x32).
 BLOCK_G = 2 * (9 * 256 * 256 + 256) + (256 * 256 + 256) + 2 * 2 * 256
 SNGAN_G = (
     (128 * 4 * 4 * 256 + 4 * 4 * 256) + 3 * BLOCK_G + 2 * 256 + (9 * 256 * 3 + 3)
@@ -278,14 +278,14 @@ def residual_config():
     return config
 
 
-def test_residual_networks_of_32_have_the_papers_sizes():
+def test_residual_networks_for_32x32_have_published_parameter_counts():
     _, state = shapes(residual_config())
     assert count(state.generator.params) == SNGAN_G == 4_276_739
     assert count(state.discriminator.params) == SNGAN_D
 
 
 @pytest.mark.parametrize(('side', 'base_size', 'blocks'), [(48, 6, 3), (64, 4, 4)])
-def test_residual_networks_reach_48_and_64(side, base_size, blocks):
+def test_residual_networks_support_48_and_64_pixels(side, base_size, blocks):
     config = residual_config()
     config.generator.update(
         base_size=base_size, features=(256,) * blocks, strides=(2,) * blocks + (1,)
@@ -311,7 +311,7 @@ def halved(x):
 
 
 @pytest.mark.slow
-def test_a_residual_discriminator_computes_the_papers_blocks():
+def test_residual_discriminator_equals_numpy():
     (_, discriminator, _), _ = tiny(
         discriminator=RESIDUAL | {
             'features': (4, 4, 4), 'strides': (2, 2, 1), 'norm': 'none', 'leaky_slope': 0.0,
@@ -337,7 +337,7 @@ def test_a_residual_discriminator_computes_the_papers_blocks():
     np.testing.assert_allclose(actual, expected, rtol=1e-4)
 
 
-def test_a_residual_generator_computes_the_papers_blocks():
+def test_residual_generator_equals_numpy():
     (generator, _, _), _ = tiny(
         generator=RESIDUAL | {
             'base_size': 4, 'base_features': 4, 'features': (4, 5), 'strides': (2, 1, 1),
@@ -369,7 +369,7 @@ def test_a_residual_generator_computes_the_papers_blocks():
     np.testing.assert_allclose(actual, expected, rtol=1e-3, atol=1e-4)
 
 
-def test_enlarge_and_shrink_are_inverse_and_average():
+def test_upsample_repeats_and_downsample_averages():
     x = images(2)
     np.testing.assert_array_equal(
         blocks_lib.upsample(x, 2), np.asarray(x).repeat(2, 1).repeat(2, 2)
@@ -380,10 +380,10 @@ def test_enlarge_and_shrink_are_inverse_and_average():
     )
 
 
-# What looks at more than a pixel's neighbors.
+# Attention, minibatch statistics, packing and parallel kernels.
 
 
-def test_self_attention_starts_as_the_identity_and_is_the_formula():
+def test_self_attention_is_initially_the_identity_and_equals_numpy():
     module = attention.SelfAttention(
         functools.partial(layers.Dense, kernel_init=jax.nn.initializers.normal(1.0))
     )
@@ -405,7 +405,7 @@ def test_self_attention_starts_as_the_identity_and_is_the_formula():
     np.testing.assert_allclose(actual, expected, rtol=1e-4, atol=1e-4)
 
 
-def test_attention_stands_after_its_stages():
+def test_attention_follows_the_selected_stages():
     (generator, discriminator, _), _ = tiny(
         generator={'attention': (0,)}, discriminator={'attention': (0, 1)}
     )
@@ -415,11 +415,11 @@ def test_attention_stands_after_its_stages():
     assert params['attention_1']['out']['kernel'].shape == (4, 8)
 
 
-def test_minibatch_stddev_tells_copies_from_differing_images():
+def test_minibatch_stddev_equals_numpy():
     x = RNG.normal(size=(8, 2, 2, 3))
     y = np.asarray(attention.minibatch_stddev(jnp.asarray(x, jnp.float32), 4))
     np.testing.assert_allclose(y[..., :3], x, rtol=1e-6)
-    for first in range(2):  # groups of every second image
+    for first in range(2):  # The groups are the images with even and odd indices.
         expected = x[first::2].std(axis=0).mean()
         np.testing.assert_allclose(y[first::2, ..., 3], expected, rtol=1e-4)
     copies = attention.minibatch_stddev(jnp.ones((8, 2, 2, 3)), 4)
@@ -427,7 +427,7 @@ def test_minibatch_stddev_tells_copies_from_differing_images():
     assert attention.minibatch_stddev(jnp.ones((2, 2, 2, 3)), 4).shape == (2, 2, 2, 4)
 
 
-def test_packed_images_are_judged_together():
+def test_packed_images_share_a_logit():
     (_, discriminator, _), _ = tiny(discriminator={'pack': 2, 'norm': 'none'})
     batch = images(6)
     variables = initial(discriminator, batch)
@@ -436,13 +436,13 @@ def test_packed_images_are_judged_together():
     assert logits.shape == (3, 1)
     other = discriminator.apply(variables, batch.at[3].set(0.0), train=False)
     np.testing.assert_array_equal(np.asarray(logits != other)[:, 0], [False, True, False])
-    # Channels are the images one after another.
+    # The images of a pack are concatenated along the channels.
     both = jnp.concatenate([batch[::2], batch[1::2]], axis=-1)
     alone = discriminator.clone(pack=1).apply(variables, both, train=False)
     np.testing.assert_allclose(logits, alone, rtol=1e-5)
 
 
-def test_branches_share_the_channels_and_stand_side_by_side():
+def test_branches_divide_the_output_channels():
     (generator, discriminator, _), _ = tiny(
         generator={'branches': (2, 4)}, discriminator={'branches': (1, 3, 5), 'norm': 'none'}
     )
@@ -451,23 +451,24 @@ def test_branches_share_the_channels_and_stand_side_by_side():
         variables, images(1), train=False, capture_intermediates=True, mutable=['intermediates']
     )
     maps = [seen['intermediates']['conv_1'][f'branch_{i}']['__call__'][0] for i in range(3)]
-    assert [m.shape[-1] for m in maps] == [3, 3, 2]  # 8 in all
+    assert [m.shape[-1] for m in maps] == [3, 3, 2]  # 8 channels in total.
     sizes = [variables['params']['conv_1'][f'branch_{i}']['kernel'].shape[0] for i in range(3)]
     assert sizes == [1, 3, 5]
     params = initial(generator, jnp.ones((1, 5)))['params']
     assert params['conv_0']['branch_1']['kernel'].shape == (4, 4, 6, 4)
-    assert params['conv_1']['branch_0']['kernel'].shape == (2, 2, 8, 2)  # 2 and 1 of the image's 3
+    # The branches have 2 and 1 of the 3 image channels.
+    assert params['conv_1']['branch_0']['kernel'].shape == (2, 2, 8, 2)
 
 
 @pytest.mark.parametrize(('features', 'kernel_size'), [(8, 1), (2, 4)])
-def test_convolutions_of_1x1_or_with_few_channels_have_no_branches(features, kernel_size):
+def test_convolutions_with_1x1_kernels_or_few_channels_have_no_branches(features, kernel_size):
     module = blocks_lib.ParallelConv(features, kernel_size, 1, layers.Conv, branches=(1, 3, 5))
     params = jax.eval_shape(module.init, jax.random.key(0), images(1))['params']
     shapes = [leaf.shape for leaf in jax.tree.leaves(params) if len(leaf.shape) > 1]
     assert shapes == [(kernel_size, kernel_size, 3, features)]
 
 
-def test_each_convolution_may_have_a_kernel_size_of_its_own():
+def test_kernel_sizes_are_set_per_convolution():
     (_, discriminator, _), _ = tiny(
         discriminator={'kernel_sizes': (3, 4), 'strides': (1, 2), 'head': 'sum'}
     )
@@ -523,19 +524,19 @@ def test_each_convolution_may_have_a_kernel_size_of_its_own():
     ],
     ids=str,
 )
-def test_fields_that_exclude_each_other_are_refused(changes, field):
+def test_incompatible_fields_are_rejected(changes, field):
     with pytest.raises(ConfigError) as error:
         tiny(**changes)
     assert field in error.value.fields
 
 
-def test_a_discriminator_of_too_many_strides_is_refused():
+def test_discriminator_with_too_many_strides_is_rejected():
     layers = {'block': 'residual', 'features': (4,) * 4, 'strides': (2,) * 4}
     with pytest.raises(UserError, match='8x8 images by 16'):
         tiny(discriminator=layers)
 
 
-def test_residual_discriminators_need_sides_that_can_be_halved():
+def test_residual_discriminators_need_even_sides():
     config = residual_config()
     config.generator.update(base_size=3, features=(256, 256), strides=(2, 2, 1))
     config.discriminator.update(strides=(2, 2, 2, 1))

@@ -1,4 +1,4 @@
-"""Runs whose workdir is in a bucket, `gs://`: real processes, and a server on this machine."""
+"""Runs whose workdir is in a bucket (`gs://`), with real processes and a local server."""
 
 import os
 import subprocess
@@ -13,12 +13,13 @@ from tests.peers import require
 
 ROOT = Path(__file__).parent.parent
 
-# Several uses in one process, of which each takes seconds to start.
+# One process trains, samples and writes a report, because each process takes seconds to start.
 SCRIPT = """
 import sys
 from pathlib import Path
 from dcgan_jax import training
 from dcgan_jax.tasks import report, sample
+from dcgan_jax.tasks.options import TaskOptions
 from tests.conftest import TinyImages, tiny_config
 
 data_dir, workdir, out, *steps = sys.argv[1:]
@@ -26,12 +27,12 @@ for count in map(int, steps):
     config = tiny_config(Path(data_dir))
     config.num_steps = count
     training.train_and_evaluate(config, workdir)
-sample.sample(workdir, out, 9, 0)
-print(report.report(workdir))
+sample.run(TaskOptions(workdir=workdir, out=out, num=9))
+report.run(TaskOptions(workdir=workdir))
 """
 
 
-def use(server, *arguments):
+def run_in_process(server, *arguments):
     done = subprocess.run(
         [sys.executable, '-c', SCRIPT, *map(str, arguments)], cwd=ROOT,
         env={**os.environ, **server.variables}, capture_output=True, text=True, timeout=300,
@@ -40,19 +41,19 @@ def use(server, *arguments):
     return done
 
 
-def drawn(folder):
+def samples(folder):
     with np.load(folder / 'samples.npz', allow_pickle=False) as arrays:
         return arrays['images']
 
 
 @pytest.mark.slow
-def test_a_run_in_a_bucket_equals_a_run_in_a_folder(data_dir, tmp_path):
-    """It goes on, goes back over a damaged checkpoint, and ends with the same samples."""
+def test_run_in_a_bucket_equals_a_run_in_a_folder(data_dir, tmp_path):
+    """It resumes, skips a damaged checkpoint, and ends with the same samples."""
     require('gcsfs')
     with bucket.served() as server:
-        use(server, data_dir, tmp_path / 'run', tmp_path / 'local', 4, 6)
-        use(server, data_dir, 'gs://bucket/run', tmp_path / 'remote', 4, 6)
-        np.testing.assert_array_equal(drawn(tmp_path / 'remote'), drawn(tmp_path / 'local'))
+        run_in_process(server, data_dir, tmp_path / 'run', tmp_path / 'local', 4, 6)
+        run_in_process(server, data_dir, 'gs://bucket/run', tmp_path / 'remote', 4, 6)
+        np.testing.assert_array_equal(samples(tmp_path / 'remote'), samples(tmp_path / 'local'))
         names = server.objects.keys()
         there = {name.removeprefix('run/').partition('/')[0] for name in names}
         assert {'checkpoints', 'samples', 'config.json', 'report.html'} <= there
@@ -62,7 +63,7 @@ def test_a_run_in_a_bucket_equals_a_run_in_a_folder(data_dir, tmp_path):
             content = bytearray(server.objects[name].content)
             content[len(content) // 2] ^= 1
             server.objects[name] = server.objects[name]._replace(content=bytes(content))
-        done = use(server, data_dir, 'gs://bucket/run', tmp_path / 'again', 6)
+        done = run_in_process(server, data_dir, 'gs://bucket/run', tmp_path / 'again', 6)
         assert 'damaged' in done.stderr
         assert any(name.startswith('run/damaged_checkpoints/6') for name in names)
-        np.testing.assert_array_equal(drawn(tmp_path / 'again'), drawn(tmp_path / 'local'))
+        np.testing.assert_array_equal(samples(tmp_path / 'again'), samples(tmp_path / 'local'))

@@ -1,7 +1,8 @@
-"""Damaged checkpoints on disk: what a run does when it meets them."""
+"""Detection of damaged checkpoints."""
 
 import contextlib
 import gc
+import shutil
 
 import flax
 import jax
@@ -15,13 +16,13 @@ from dcgan_jax.runtime.errors import UserError
 from dcgan_jax.tasks.trained_run import restore
 from tests.compare import assert_equal_states
 
-# Orbax drops its other reads when one fails, and Python tells of each.
+# If one read fails, Orbax abandons its other reads, and Python warns about each.
 pytestmark = pytest.mark.filterwarnings('ignore::pytest.PytestUnraisableExceptionWarning')
 
 
 @pytest.fixture(autouse=True)
-def collected():
-    """What a test leaves is told in that test, not in a later one."""
+def collect_garbage():
+    """Collect garbage, so that warnings appear in the test that causes them."""
     yield
     gc.collect()
 
@@ -33,7 +34,7 @@ def run(finished, finished_copy):
 
 
 def data_files(workdir, step):
-    """The files that hold a checkpoint's arrays, the largest first."""
+    """Return the files with a checkpoint's arrays, the largest first."""
     files = [p for p in (workdir / 'checkpoints' / str(step) / 'state').rglob('*') if p.is_file()]
     return sorted(files, key=lambda p: -p.stat().st_size)
 
@@ -48,16 +49,24 @@ def truncate(path):
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
 
 
-def test_restore_gives_what_was_saved(run):
+def test_restore_returns_the_saved_state(run):
     workdir, state = run
     restored = restore(workdir).state
     assert_equal_states(restored, state)
 
 
+def test_copied_checkpoint_with_another_name_is_rejected(run, config):
+    """It would be the last one, and later checkpoints would be deleted."""
+    folder = run[0] / 'checkpoints'
+    shutil.copytree(folder / '2', folder / '20261129')
+    config.num_steps = 8
+    with pytest.raises(UserError, match='20261129 has the state of step 2'):
+        training.train_and_evaluate(config, run[0])
+    assert sorted(path.name for path in folder.iterdir()) == ['2', '20261129', '4', '6']
+
+
 @pytest.mark.parametrize('damage', ['truncate', 'flip', 'remove'])
-def test_a_damaged_checkpoint_falls_back_to_the_one_before_and_is_set_aside(
-    run, config, damage, caplog
-):
+def test_damaged_checkpoint_is_moved_and_the_previous_one_is_used(run, config, damage, caplog):
     workdir, state = run
     largest = data_files(workdir, 6)[0]
     if damage == 'truncate':
@@ -66,18 +75,18 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before_and_is_set_aside(
         flip_bit(largest, largest.stat().st_size // 2)
     else:
         largest.unlink()
-    restored = restore(workdir).state  # reading changes nothing
+    restored = restore(workdir).state  # Reading does not change files.
     assert int(restored.step) == 4
     assert (workdir / 'checkpoints' / '6').exists()
 
-    again = training.train_and_evaluate(config, workdir)  # trains steps 5 and 6 once more
+    again = training.train_and_evaluate(config, workdir)  # Repeats steps 5 and 6.
     assert_equal_states(again, state)
     assert (workdir / 'damaged_checkpoints' / '6').exists()
     restored = restore(workdir).state
     assert int(restored.step) == 6
 
 
-def test_no_whole_checkpoint_is_an_error_never_a_new_start(run, config):
+def test_run_with_damaged_checkpoints_only_is_not_restarted(run, config):
     workdir, _ = run
     for step in (2, 4, 6):
         truncate(data_files(workdir, step)[0])
@@ -85,7 +94,7 @@ def test_no_whole_checkpoint_is_an_error_never_a_new_start(run, config):
         training.train_and_evaluate(config, workdir)
 
 
-def test_a_half_written_checkpoint_is_no_checkpoint(run, config):
+def test_incomplete_checkpoint_is_ignored(run, config):
     workdir, _ = run
     half = workdir / 'checkpoints' / '8.orbax-checkpoint-tmp-123'
     (workdir / 'checkpoints' / '6').rename(half)
@@ -94,7 +103,7 @@ def test_a_half_written_checkpoint_is_no_checkpoint(run, config):
     assert int(restored.step) == 4
 
 
-def test_another_architecture_is_refused_by_the_name_of_the_array(run):
+def test_another_architecture_is_rejected_with_the_array_name(run):
     workdir, state = run
     wider = state.replace(
         generator=state.generator.replace(
@@ -107,7 +116,7 @@ def test_another_architecture_is_refused_by_the_name_of_the_array(run):
         checkpoint.restore_latest(workdir, wider)
 
 
-def test_the_checksum_sees_every_flipped_bit():
+def test_checksum_detects_every_flipped_bit():
     leaf = np.arange(37, dtype=np.float32)
     original = int(checkpoint._checksum(jax.numpy.asarray(leaf)))
     for word in range(leaf.size):
@@ -125,11 +134,11 @@ class State(flax.struct.PyTreeNode):
     value: jax.Array
 
 
-def test_the_first_complete_checkpoint_is_recorded_during_the_run(tmp_path):
+def test_first_complete_checkpoint_is_recorded_during_the_run(tmp_path):
     checkpoints = checkpoint.Checkpoints(tmp_path, 2, {})
     marker = tmp_path / '.has_checkpoints'
     with contextlib.closing(checkpoints):
         for step in (1, 2):
             assert not marker.exists()
             checkpoints.save(State(jnp.int32(step), jnp.ones(3)))
-        assert marker.exists()  # A killed process would not close them.
+        assert marker.exists()  # A killed process would not close the manager.

@@ -21,7 +21,7 @@ ARCHIVE = 'cifar-10-binary.tar.gz'
 
 
 def fake_pixels(file, record):
-    """Noise, so that a swapped axis or channel shows: uint8 [32, 32, 3]."""
+    """Return noise, uint8 [32, 32, 3], so that swapped axes or channels are detected."""
     return np.random.default_rng([file, record]).integers(0, 256, (32, 32, 3), np.uint8)
 
 
@@ -30,7 +30,7 @@ def fake_label(file, record):
 
 
 def make_archive(path, names=NAMES, cut=0):
-    """Writes a small archive in CIFAR-10's binary format, and a file that has no business there."""
+    """Write a small archive in CIFAR-10's binary format, with a file outside of its folder."""
     with tarfile.open(path, 'w:gz') as tar:
         for file, name in enumerate(names):
             content = b''.join(
@@ -48,7 +48,7 @@ def make_archive(path, names=NAMES, cut=0):
 
 
 def expect(path, monkeypatch, url=None):
-    """Makes the archive at `path` the right one, to be had from `url`."""
+    """Set the expected SHA-256 to that of `path`, and the URL of the archive to `url`."""
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     monkeypatch.setattr(cifar10_builder, 'ARCHIVE_SHA256', digest)
     monkeypatch.setattr(cifar10_builder, 'ARCHIVE_URL', url or path.as_uri())
@@ -60,7 +60,7 @@ class Quiet(http.server.SimpleHTTPRequestHandler):
 
 
 class Truncating(Quiet):
-    """Promises the whole file and closes the connection after half of it."""
+    """Announce the size of the whole file, and close the connection after half of it."""
 
     def copyfile(self, source, outputfile):
         content = source.read()
@@ -77,7 +77,7 @@ def serve(folder, handler):
 
 @pytest.fixture(params=[Quiet])
 def web(tmp_path, monkeypatch, request):
-    """An archive behind an HTTP server; returns the folder that it serves."""
+    """Serve an archive by HTTP; yield the folder that is served."""
     folder = tmp_path / 'web'
     folder.mkdir()
     make_archive(folder / ARCHIVE)
@@ -102,7 +102,7 @@ def assert_nothing_prepared(root):
 
 
 def check_prepared(root):
-    """Every image comes back with its pixels, label and id, through us and through plain TFDS."""
+    """Compare pixels, labels and ids, read by `open_source` and by TFDS, with the archive."""
     for split, files in (('train', range(5)), ('test', [5])):
         ours = sources.open_source('cifar10', split, str(root))
         theirs = tfds.data_source('cifar10', split=split, data_dir=root)
@@ -128,14 +128,14 @@ def test_download_and_prepare(web, root, monkeypatch, capsys):
     names = tfds.builder('cifar10', data_dir=root).info.features['label'].names
     assert names[:3] == ['airplane', 'automobile', 'bird']
     assert len(names) == 10
-    # Once prepared, it needs no network and no archive.
+    # After preparation, neither the network nor the archive is needed.
     (root / 'downloads' / ARCHIVE).unlink()
     monkeypatch.setattr(cifar10_builder, 'ARCHIVE_URL', 'http://127.0.0.1:1/')
     check_prepared(root)
 
 
-def test_ids_and_order_are_those_of_tfds(tmp_path):
-    """The copy's order is that of the original cifar10:3.0.2, so an equal shuffle must give it."""
+def test_ids_and_order_equal_tfds(tmp_path):
+    """The local copy has the order of cifar10:3.0.2 in TFDS, which the shuffle must reproduce."""
     if not SHARED.is_dir():
         pytest.skip(f'no CIFAR-10 in {SHARED}')
     from tensorflow_datasets.core import shuffle
@@ -152,14 +152,14 @@ def test_ids_and_order_are_those_of_tfds(tmp_path):
     assert ordered[:200] == [copy[i]['id'] for i in range(200)]
 
 
-def test_archive_put_there_by_hand(web, root, monkeypatch):
+def test_manually_downloaded_archive_is_used(web, root, monkeypatch):
     monkeypatch.setattr(cifar10_builder, 'ARCHIVE_URL', f'http://127.0.0.1:1/{ARCHIVE}')
     (root / 'downloads').mkdir()
     (web / ARCHIVE).rename(root / 'downloads' / ARCHIVE)
     check_prepared(root)
 
 
-def test_wrong_archive_put_there_by_hand_is_refused_and_kept(web, root):
+def test_wrong_manually_downloaded_archive_is_rejected_and_kept(web, root):
     archive = root / 'downloads' / ARCHIVE
     archive.parent.mkdir()
     archive.write_bytes(b'something else')
@@ -170,10 +170,10 @@ def test_wrong_archive_put_there_by_hand_is_refused_and_kept(web, root):
     assert_nothing_prepared(root)
 
 
-def test_wrong_checksum(web, root, monkeypatch):
+def test_download_with_wrong_checksum_is_rejected(web, root, monkeypatch):
     monkeypatch.setattr(cifar10_builder, 'ARCHIVE_SHA256', '0' * 64)
     with pytest.raises(
-        UserError, match=f'gave .* bytes .* not {"0" * 64}: .*put the archive at'
+        UserError, match=f'returned .* bytes .* not {"0" * 64}: .*put the archive at'
     ) as e:
         sources.open_source('cifar10', 'train', str(root))
     assert '\n' not in str(e.value)
@@ -182,14 +182,14 @@ def test_wrong_checksum(web, root, monkeypatch):
 
 
 @pytest.mark.parametrize('web', [Truncating], indirect=True)
-def test_connection_that_breaks_off(web, root):
-    with pytest.raises(UserError, match=r'try again, or put the archive at .*downloads/cifar-10'):
+def test_interrupted_download_is_rejected(web, root):
+    with pytest.raises(UserError, match=r'try again, put the archive at .*downloads/cifar-10'):
         sources.open_source('cifar10', 'train', str(root))
     assert not (root / 'downloads' / ARCHIVE).exists()
     assert_nothing_prepared(root)
 
 
-def test_no_network(root, monkeypatch):
+def test_failed_download_is_rejected(root, monkeypatch):
     with socket.socket() as free:
         free.bind(('127.0.0.1', 0))
         port = free.getsockname()[1]
@@ -209,7 +209,9 @@ def test_no_network(root, monkeypatch):
         (lambda path: make_archive(path, cut=7), 'data_batch_1.bin has 9212 bytes'),
     ],
 )
-def test_damaged_archive_with_the_right_checksum(tmp_path, root, monkeypatch, damage, message):
+def test_damaged_archive_with_expected_checksum_is_rejected(
+    tmp_path, root, monkeypatch, damage, message
+):
     archive = tmp_path / ARCHIVE
     make_archive(archive)
     damage(archive)
@@ -219,7 +221,7 @@ def test_damaged_archive_with_the_right_checksum(tmp_path, root, monkeypatch, da
     assert_nothing_prepared(root)
 
 
-def test_interrupted_preparation_starts_again(web, root, monkeypatch):
+def test_interrupted_preparation_is_restarted(web, root, monkeypatch):
     generate = cifar10_builder.Cifar10._generate_examples
 
     def interrupted(self, split, images, labels):
@@ -231,6 +233,6 @@ def test_interrupted_preparation_starts_again(web, root, monkeypatch):
         with pytest.raises(KeyboardInterrupt):
             sources.open_source('cifar10', 'train', str(root))
     assert_nothing_prepared(root)
-    # A process that was killed outright leaves TFDS's folder of unfinished files.
+    # A killed process leaves TFDS's folder of incomplete files.
     (root / 'cifar10' / 'incomplete.ABCDEF_3.0.2').mkdir(parents=True)
     check_prepared(root)

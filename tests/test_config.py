@@ -10,7 +10,7 @@ from dcgan_jax.runtime.errors import ConfigError, UserError
 
 CONFIGS = program.config_names()
 
-# Configs that warn on purpose: the method of shapes_stable has both.
+# Configs that cause warnings on purpose.
 WARNED = {'shapes_stable': ['config.penalty.r1, config.penalty.r2 with config.discriminator.mini']}
 
 
@@ -31,11 +31,11 @@ def groups_of(config):
 
 
 @pytest.mark.parametrize('name', CONFIGS)
-def test_no_field_is_hidden_by_an_attribute_of_config_dict(name):
-    """`config.update`, say, would be the method, whatever the field's value."""
+def test_no_field_has_the_name_of_a_config_dict_attribute(name):
+    """For example, `config.update` would be the method, whatever the value of a field `update`."""
     config = importlib.import_module(f'dcgan_jax.configs.{name}').get_config()
     fields = {field for group in groups_of(config) for field in group}
-    assert {'update_order', 'width', 'learning_rate'} <= fields  # Groups in groups too.
+    assert {'update_order', 'width', 'learning_rate'} <= fields  # Includes nested groups.
     assert fields & set(dir(ConfigDict)) == set()
 
 
@@ -66,7 +66,7 @@ def test_no_field_is_hidden_by_an_attribute_of_config_dict(name):
         ('anomaly.scores', ()),
     ],
 )
-def test_a_value_out_of_range_is_refused_by_name(field, value):
+def test_invalid_value_is_rejected_with_its_field(field, value):
     config = cifar10.get_config()
     with config.ignore_type():
         config.update_from_flattened_dict({field: value})
@@ -76,7 +76,7 @@ def test_a_value_out_of_range_is_refused_by_name(field, value):
     assert str(error.value).startswith(f'config.{field}')
 
 
-def test_all_wrong_fields_are_listed():
+def test_all_invalid_fields_are_listed():
     config = cifar10.get_config()
     config.batch_size, config.ema.standing_batches = -1, 0
     with pytest.raises(ConfigError) as error:
@@ -84,14 +84,14 @@ def test_all_wrong_fields_are_listed():
     assert set(error.value.fields) == {'batch_size', 'ema.standing_batches'}
 
 
-def test_the_number_of_strides_is_that_of_features():
+def test_number_of_strides_must_match_features():
     config = cifar10.get_config()
     config.generator.strides = (2, 2)
     with pytest.raises(UserError, match=r'config.generator.strides=\(2, 2\) must have 3'):
         config_lib.validate(config)
 
 
-def test_an_unknown_field_is_refused_with_the_likely_one():
+def test_unknown_field_is_rejected_with_a_suggestion():
     config = cifar10.get_config()
     config.optimizer.generator.learning_rat = 1.0
     with pytest.raises(ConfigError, match='learning_rate') as error:
@@ -99,7 +99,7 @@ def test_an_unknown_field_is_refused_with_the_likely_one():
     assert error.value.fields == ('optimizer.generator.learning_rat',)
 
 
-def test_a_missing_field_is_refused():
+def test_missing_field_is_rejected():
     config = cifar10.get_config()
     del config.ema.halflife_images
     with pytest.raises(ConfigError) as error:
@@ -107,7 +107,7 @@ def test_a_missing_field_is_refused():
     assert error.value.fields == ('ema.halflife_images',)
 
 
-def test_differences_lists_what_a_run_may_not_change():
+def test_differences_lists_fields_that_may_not_change():
     old, new = cifar10.get_config(), cifar10.get_config()
     new.num_steps, new.data_dir, new.log_every = 7, '/elsewhere', 3
     assert config_lib.differences(old, new) == []
@@ -119,7 +119,7 @@ def test_differences_lists_what_a_run_may_not_change():
 
 
 @pytest.mark.parametrize(
-    ('changes', 'words'),
+    ('changes', 'messages'),
     [
         ({}, []),
         ({'loss.name': 'wasserstein'}, ['Lipschitz']),
@@ -139,10 +139,19 @@ def test_differences_lists_what_a_run_may_not_change():
     ],
     ids=str,
 )
-def test_probable_mistakes_are_warned_of(changes, words):
+def test_probable_mistakes_cause_warnings(changes, messages):
     config = cifar10.get_config()
     config.update_from_flattened_dict(changes)
     config_lib.validate(config)
     warnings = config_lib.warnings(config)
-    assert len(warnings) == len(words)
-    assert all(word in warning for word, warning in zip(words, warnings, strict=True))
+    assert len(warnings) == len(messages)
+    assert all(text in warning for text, warning in zip(messages, warnings, strict=True))
+
+
+def test_invalid_element_of_a_tuple_is_named_by_field_and_index():
+    config = cifar10.get_config()
+    with config.unlocked(), config.ignore_type():
+        config.data.classes = ('cat', -1)
+    with pytest.raises(ConfigError, match=r'^config.data.classes\[1\]=-1: [^<]*$') as error:
+        config_lib.validate(config)
+    assert set(error.value.fields) == {'data.classes'}

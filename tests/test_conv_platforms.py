@@ -18,11 +18,11 @@ def test_every_update_lowers_for_cuda_and_tpu(name):
     config = program.load_config(name, ['batch_size=16'])
     text = program.lower(config, mesh, platforms=('cuda', 'tpu')).as_text()
     assert 'mhlo.num_partitions = 1' in text
-    assert 'stablehlo.convolution' in text  # On CPUs all would be matrix products.
+    assert 'stablehlo.convolution' in text  # On CPUs there would be only matrix products.
 
 
 @pytest.mark.parametrize('platform', [slow('cuda'), 'tpu'])
-def test_accelerators_get_convolutions(platform):
+def test_accelerators_use_convolutions(platform):
     mesh = Mesh(np.asarray(jax.devices('cpu')[:1]), (sharding.AXIS,))
     config = program.load_config('quickstart')
     lowered = program.lower(config, mesh, platforms=(platform,))

@@ -1,4 +1,4 @@
-"""What is taken from images, and that G sees no more than that."""
+"""Degradations of images, and the inputs of generators that restore them."""
 
 import jax
 import jax.numpy as jnp
@@ -19,7 +19,7 @@ def real():
 
 
 @pytest.mark.parametrize('scale', [2, 4, 8])
-def test_low_resolution_is_pillows_bicubic_both_ways(real, scale):
+def test_downsample_and_upsample_equal_pillows_bicubic(real, scale):
     small = images.to_uint8(degradations.downsample(images.to_float(real), scale))
     large = images.to_uint8(degradations.upsample(images.to_float(small), scale))
     for index, picture in enumerate(np.asarray(real)):
@@ -32,7 +32,7 @@ def test_low_resolution_is_pillows_bicubic_both_ways(real, scale):
         assert np.abs(np.int32(large[index]) - np.int32(back)).max() <= 1
 
 
-def test_gray_is_pillows_luma(real, config):
+def test_gray_equals_pillows_luma(real, config):
     config.input.kind = 'gray'
     given = degradations.sample_inputs(KEY, config, images.to_float(real))
     for index, picture in enumerate(np.asarray(real)):
@@ -43,8 +43,8 @@ def test_gray_is_pillows_luma(real, config):
 
 
 @pytest.mark.parametrize('scale', [2, 4])
-def test_low_resolution_inputs_are_small_pictures_enlarged_by_pillow(real, config, scale):
-    """Rounded to 256 levels while small, as a file is; all of the result may change."""
+def test_low_resolution_inputs_equal_images_resized_by_pillow(real, config, scale):
+    """The small image is rounded to 256 levels, like a file; no pixel is known."""
     config.input.update(kind='low_resolution', scale=scale)
     given = np.asarray(degradations.sample_inputs(KEY, config, images.to_float(real)), np.float64)
     np.testing.assert_array_equal(given[..., 3], 1)
@@ -52,14 +52,16 @@ def test_low_resolution_inputs_are_small_pictures_enlarged_by_pillow(real, confi
     for picture, got in zip(np.asarray(real), given[..., :3], strict=True):
         small = PIL.Image.fromarray(picture).resize((side, side), PIL.Image.Resampling.BICUBIC)
         large = small.resize((32, 32), PIL.Image.Resampling.BICUBIC)
-        # Pillow rounds after each pass, whose overshoot enlarges a difference of one level.
+        # Pillow rounds after each pass, and overshoot amplifies differences of one level.
         assert np.abs((got + 1) * 127.5 - np.asarray(large, np.float64)).max() <= 3
-    between = degradations.sample_inputs(KEY, config, jnp.full((1, 32, 32, 3), 100.3 / 127.5 - 1))
-    np.testing.assert_allclose(between[..., :3], 100 / 127.5 - 1, atol=1e-6)
+    fractional = degradations.sample_inputs(
+        KEY, config, jnp.full((1, 32, 32, 3), 100.3 / 127.5 - 1)
+    )
+    np.testing.assert_allclose(fractional[..., :3], 100 / 127.5 - 1, atol=1e-6)
 
 
 @pytest.mark.parametrize('mask', degradations.MASKS)
-def test_what_is_missing_can_not_be_seen(real, config, mask):
+def test_missing_pixels_do_not_affect_the_input(real, config, mask):
     config.input.update(kind='masked', mask=mask)
     given = degradations.sample_inputs(KEY, config, images.to_float(real))
     holes = given[..., 3:]
@@ -71,7 +73,7 @@ def test_what_is_missing_can_not_be_seen(real, config, mask):
     )
 
 
-def test_holes_are_where_they_should_be():
+def test_masks_have_the_expected_positions():
     shape = (2000, 8, 8, 3)
     center = degradations.center_mask(KEY, shape, 0.8)[0, ..., 0]
     np.testing.assert_array_equal(
@@ -84,42 +86,42 @@ def test_holes_are_where_they_should_be():
     assert not np.array_equal(pixels[0], pixels[1])
 
 
-def test_masks_by_name_are_those_of_the_run(config):
-    """Shares that are missing, of 8x8 pixels: a square of 4x4, the right half, 30%, strokes."""
+def test_config_selects_the_mask(config):
+    """Missing pixels of 8x8: a square of 4x4, the right half, 30%, strokes."""
     config.input.update(kind='masked', mask_ratio=0.3)
-    shares = {}
+    fractions = {}
     for mask in ('center', 'half', 'pixels', 'free_form'):
         config.input.mask = mask
         holes = np.asarray(degradations.sample_inputs(KEY, config, jnp.ones((500, 8, 8, 3))))[
             ..., 3
         ]
-        shares[mask] = holes.mean(axis=(1, 2))
+        fractions[mask] = holes.mean(axis=(1, 2))
         if mask == 'center':
             assert holes[:, 2:6, 2:6].all()
         elif mask == 'half':
             assert holes[:, :, 4:].all()
-    assert set(shares['center']) == {0.25}
-    assert set(shares['half']) == {0.5}
-    # Binomial of 64 pixels: a standard deviation of 0.057.
-    assert shares['pixels'].mean() == pytest.approx(0.3, abs=0.01)
-    assert shares['pixels'].std() == pytest.approx(0.057, abs=0.01)
-    # The last holes are those of strokes, whose pixels have others beside them.
-    beside = sum(np.roll(holes, shift, axis) for shift in (1, -1) for axis in (1, 2))
-    assert (beside[holes == 1] > 0).mean() > 0.9
+    assert set(fractions['center']) == {0.25}
+    assert set(fractions['half']) == {0.5}
+    # The standard deviation of the mean of 64 Bernoulli pixels is 0.057.
+    assert fractions['pixels'].mean() == pytest.approx(0.3, abs=0.01)
+    assert fractions['pixels'].std() == pytest.approx(0.057, abs=0.01)
+    # The last masks are strokes, in which most pixels have a neighbor in the hole.
+    neighbors = sum(np.roll(holes, shift, axis) for shift in (1, -1) for axis in (1, 2))
+    assert (neighbors[holes == 1] > 0).mean() > 0.9
 
 
-def test_strokes_are_thick_lines_that_differ():
+def test_free_form_masks_are_distinct_thick_strokes():
     holes = np.asarray(degradations.free_form_mask(KEY, (50, 32, 32, 3), 0.8))
-    shares = holes.mean(axis=(1, 2, 3))
-    assert 0.05 < shares.min() < shares.max() < 0.8
+    fractions = holes.mean(axis=(1, 2, 3))
+    assert 0.05 < fractions.min() < fractions.max() < 0.8
     assert len({hole.tobytes() for hole in holes}) == 50
-    # Thick: a pixel of a hole has another beside it.
+    # Most pixels of a thick stroke have a neighbor in the hole.
     neighbors = sum(np.roll(holes, shift, axis) for shift in (1, -1) for axis in (1, 2))
     assert (neighbors[holes == 1] > 0).mean() > 0.95
 
 
 @pytest.mark.parametrize('kind', degradations.KINDS[1:])
-def test_the_known_part_of_the_image_itself_is_what_was_given(real, config, kind):
+def test_degraded_image_equals_the_known_input(real, config, kind):
     config.input.kind = kind
     images_ = images.to_float(real)
     given = degradations.sample_inputs(KEY, config, images_)
@@ -129,13 +131,13 @@ def test_the_known_part_of_the_image_itself_is_what_was_given(real, config, kind
     assert float(jnp.abs(gradient).max()) > 0, 'rounding would stop gradients'
 
 
-def test_latents_are_normal_and_one_for_each_image(config):
+def test_latents_are_standard_normal(config):
     config.latent_dim = 5
     given = np.asarray(
         degradations.sample_inputs(KEY, config, jnp.zeros((4000, 2, 2, 3))), np.float64
     )
     assert given.shape == (4000, 5)
-    # The first four moments of N(0, 1), and coordinates that are independent.
+    # Test the first four moments of N(0, 1), and that coordinates are uncorrelated.
     for power, moment in enumerate([0, 1, 0, 3], start=1):
         assert np.mean(given**power) == pytest.approx(moment, abs=0.25 if power == 4 else 0.1)
     np.testing.assert_allclose(np.cov(given, rowvar=False), np.eye(5), atol=0.1)

@@ -1,4 +1,4 @@
-"""One device and eight make the same run."""
+"""Runs on one device and on eight devices are equal."""
 
 import concurrent.futures
 import functools
@@ -35,7 +35,7 @@ def run(out, data_dir, case, count):
 
 @pytest.fixture(scope='module')
 def runs(tmp_path_factory, data_dir):
-    """Returns, by case, the folders of the runs on one device and on eight."""
+    """Function from a case to the folders of its runs on one device and on eight devices."""
 
     @functools.cache
     def runs(case):
@@ -57,13 +57,13 @@ def test_eight_devices_train_the_same_state_as_one(runs, case):
     one, eight = runs(case)
     real = case.startswith('cifar10')
     assert losses(one).shape == (2, 20 if real else 4)
-    # GANs amplify rounding by their rates: so does a change of 1e-7 in G's weights on one device.
-    held = 4 if case == 'cifar10' else 20
-    np.testing.assert_allclose(losses(eight)[:, :held], losses(one)[:, :held], rtol=1e-5)
+    # GANs amplify rounding errors in proportion to the learning rates.
+    num_close = 4 if case == 'cifar10' else 20
+    np.testing.assert_allclose(losses(eight)[:, :num_close], losses(one)[:, :num_close], rtol=1e-5)
     np.testing.assert_allclose(losses(eight), losses(one), rtol=1e-2 if case == 'cifar10' else 2e-3)
     if real:
         return
-    # Here both are restored on the one device of this process.
+    # Both states are restored on the single device of this process.
     states = [restore(folder).state for folder in (eight, one)]
     assert_close_states(*states, rtol=1e-3, atol=1e-5)
     grids = []

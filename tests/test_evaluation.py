@@ -1,4 +1,4 @@
-"""Figures while training, and the best state."""
+"""Evaluation during training, and the best checkpoint."""
 
 import contextlib
 import json
@@ -16,7 +16,8 @@ from dcgan_jax.metrics import evaluator
 from dcgan_jax.runtime import checkpoint
 from dcgan_jax.runtime.errors import StoppedError, UserError
 from dcgan_jax.sampling import Sampler
-from dcgan_jax.tasks.sample import sample
+from dcgan_jax.tasks import sample
+from dcgan_jax.tasks.options import TaskOptions
 from dcgan_jax.tasks.trained_run import restore
 from tests.compare import assert_equal_states
 from tests.conftest import slow, slow_except
@@ -33,7 +34,7 @@ def config(config, tmp_path, monkeypatch):
     return config
 
 
-def figures(workdir, name='frechet_distance'):
+def results(workdir, name='frechet_distance'):
     paths = sorted((workdir / 'evaluation').glob('*.json'))
     return {int(path.stem[:8]): json.loads(path.read_text())[name] for path in paths}
 
@@ -43,10 +44,10 @@ def best_step(workdir):
     return int(path.name)
 
 
-def test_a_run_is_evaluated_and_its_best_state_kept(config, tmp_path, capsys):
+def test_best_checkpoint_of_an_evaluated_run_is_kept(config, tmp_path, capsys):
     run = tmp_path / 'run'
     training.train_and_evaluate(config, run)
-    by_step = figures(run)
+    by_step = results(run)
     assert list(by_step) == [2, 4, 6]
     assert best_step(run) == min(by_step, key=by_step.get)
     events = EventAccumulator(str(run)).Reload().Scalars('evaluation_tiny/frechet_distance')
@@ -58,15 +59,15 @@ def test_a_run_is_evaluated_and_its_best_state_kept(config, tmp_path, capsys):
     ]
     assert protocol['step'] == 4
     assert protocol['n_fake'] == protocol['n_real'] == 40
-    assert protocol['seed'] == 2**32 - 1  # not what users draw
+    assert protocol['seed'] == 2**32 - 1  # A seed that users are unlikely to sample with.
     state = restore(run, 'best').state
     assert int(state.step) == best_step(run)
-    sample(run, tmp_path / 'best', num=3, seed=0, which='best')
+    sample.run(TaskOptions(workdir=run, out=tmp_path / 'best', num=3, checkpoint='best'))
     with np.load(tmp_path / 'best' / 'samples.npz', allow_pickle=False) as arrays:
         assert arrays['step'] == best_step(run)
 
 
-def test_a_run_on_gray_pictures_is_measured_as_rgb(config, tmp_path):
+def test_grayscale_run_is_evaluated_as_rgb(config, tmp_path):
     pictures = tmp_path / 'pictures'
     pictures.mkdir()
     for index, pixels in enumerate(np.random.default_rng(0).integers(0, 256, (40, 8, 8), np.uint8)):
@@ -78,7 +79,7 @@ def test_a_run_on_gray_pictures_is_measured_as_rgb(config, tmp_path):
     result = json.loads(path.read_text())
     assert result['protocol']['gray_as_rgb']
     assert np.isfinite(result['frechet_distance'])
-    sample(tmp_path / 'run', tmp_path / 'out', num=3, seed=0)
+    sample.run(TaskOptions(workdir=tmp_path / 'run', out=tmp_path / 'out', num=3))
     with np.load(tmp_path / 'out' / 'samples.npz', allow_pickle=False) as arrays:
         assert arrays['images'].shape == (3, 8, 8, 1)
 
@@ -107,13 +108,13 @@ def test_resume_keeps_the_best_checkpoint(config, tmp_path, monkeypatch, better,
 
 
 @pytest.mark.slow
-def test_a_best_by_another_protocol_is_no_rival(config, tmp_path, monkeypatch):
+def test_best_of_another_protocol_is_replaced(config, tmp_path, monkeypatch, caplog):
     values = iter([1.0, 2.0, 3.0])
 
     def fake_metrics(self, batches, count, protocol):
         list(batches)
-        figures = {'frechet_distance': next(values)}
-        return evaluator.Evaluation(figures, {'frechet_distance': 'FD'}, protocol | FAKE | {
+        results = {'frechet_distance': next(values)}
+        return evaluator.Evaluation(results, {'frechet_distance': 'FD'}, protocol | FAKE | {
             'n_fake': count
         })  # fmt: skip
 
@@ -124,10 +125,11 @@ def test_a_best_by_another_protocol_is_no_rival(config, tmp_path, monkeypatch):
     config.num_steps, config.evaluation.num_samples = 6, 50
     training.train_and_evaluate(config, tmp_path / 'run')
     assert best_step(tmp_path / 'run') == 6
+    assert 'selected by a different evaluation' in caplog.text
 
 
-def test_a_best_of_a_past_that_was_left_gives_way(config, tmp_path):
-    """The run went back before its best: what is best from there on is kept."""
+def test_best_checkpoint_of_a_later_step_is_replaced(config, tmp_path):
+    """After a rollback, a best checkpoint of a later step is replaced."""
     run = tmp_path / 'run'
     config.evaluation.best = 'recall'
     state = training.train_and_evaluate(config, run)
@@ -139,14 +141,14 @@ def test_a_best_of_a_past_that_was_left_gives_way(config, tmp_path):
     assert checkpoint.latest_metadata(run, 'best_checkpoint')['best'] == {'value': 0.5}
 
 
-def test_too_few_samples_are_refused_before_training(config, tmp_path):
+def test_too_few_samples_are_rejected_before_training(config, tmp_path):
     config.evaluation.num_samples = 3
     with pytest.raises(UserError, match='precision_recall needs at least 6'):
         training.train_and_evaluate(config, tmp_path / 'run')
     assert not (tmp_path / 'run').exists()
 
 
-def test_samples_are_scored_with_the_classes_of_the_split(config, tmp_path, monkeypatch):
+def test_evaluated_samples_have_the_classes_of_the_split(config, tmp_path, monkeypatch):
     config.conditional, config.evaluation.every = True, 0
     training.train_and_evaluate(config, tmp_path / 'run')
     trained = restore(tmp_path / 'run')
@@ -161,20 +163,21 @@ def test_samples_are_scored_with_the_classes_of_the_split(config, tmp_path, monk
     monkeypatch.setattr(Sampler, 'batches', batches)
     scorer = SampleScorer(run.config, Sampler(networks.generator, run.config), source)
     result = scorer(state, 40, seed=5)
-    np.testing.assert_array_equal(np.bincount(seen[0]), [14, 13, 13])  # 40 images of 3 classes
-    assert np.any(seen[0] != np.arange(40) % 3)  # drawn, not in turn
+    # The 40 images have 3 classes.
+    np.testing.assert_array_equal(np.bincount(seen[0]), [14, 13, 13])
+    assert np.any(seen[0] != np.arange(40) % 3)  # Drawn at random, not in cyclic order.
     assert result.protocol['classes']
 
 
 FAKE = {'n_fake': 1, 'data_set': 'x', 'split': 'y'}
 
 
-def test_a_missing_best_checkpoint_is_an_error(finished):
+def test_missing_best_checkpoint_is_rejected(finished):
     with pytest.raises(UserError, match=r'no best checkpoint.*evaluation\.every'):
         restore(finished[0], 'best')
 
 
-def test_a_best_metric_that_is_not_measured_is_refused(config, tmp_path):
+def test_best_metric_that_is_not_computed_is_rejected(config, tmp_path):
     config.evaluation.best = 'inception_score'
     with pytest.raises(UserError, match="add 'inception_score'"):
         training.train_and_evaluate(config, tmp_path / 'run')
@@ -194,31 +197,31 @@ def test_modes_are_counted_without_an_extractor(config):
     expected = {'modes': 30, 'modes_kl': np.log(1000 / 30), 'modes_unrecognized': 0.0}
     assert values == pytest.approx(expected)
     assert labels['modes'] == 'modes of 1,000'
-    limits = {'modes_max_rms': 28.0, 'modes_max_share': 0.75}
+    limits = {'modes_max_rms': 28.0, 'modes_max_residual_fraction': 0.75}
     assert protocol == {'n_fake': 30, 'modes_of': 'shapes', **limits}
     line = evaluator.summary(evaluator.Evaluation(values, labels, protocol))
     expected = 'modes of 1,000: 30 | KL to uniform: 3.507 | fraction unrecognized: 0 (30 images)'
     assert line == expected
 
 
-def test_modes_of_another_data_set_are_refused(config, tmp_path):
+def test_mode_coverage_of_another_data_set_is_rejected(config, tmp_path):
     config.evaluation.update(metrics=('mode_coverage',), best='modes')
     with pytest.raises(UserError, match=r'mode_coverage.*shapes'):
         training.train_and_evaluate(config, tmp_path / 'run')
 
 
-def test_grids_of_conditional_runs_show_the_classes_in_turn(config, tmp_path):
+def test_samples_of_conditional_runs_cycle_through_the_classes(config, tmp_path):
     config.conditional, config.evaluation.every = True, 0
     training.train_and_evaluate(config, tmp_path / 'run')
     trained = restore(tmp_path / 'run')
     run, networks, state = trained.run, trained.networks, trained.state
     assert (run.num_classes, networks.generator.num_conditions) == (3, 3)
-    path = sample(tmp_path / 'run', tmp_path / 'out', num=6, seed=0)
+    path = sample.run(TaskOptions(workdir=tmp_path / 'run', out=tmp_path / 'out', num=6)).path
     with np.load(tmp_path / 'out' / 'samples.npz', allow_pickle=False) as arrays:
         made, latents = arrays['images'], arrays['latents']
     sampler = Sampler(networks.generator, run.config)
-    turned = sampler(state, latents, np.asarray([0, 1, 2, 0, 1, 2], np.int32))
-    np.testing.assert_array_equal(made, turned)
+    expected = sampler(state, latents, np.asarray([0, 1, 2, 0, 1, 2], np.int32))
+    np.testing.assert_array_equal(made, expected)
     other = sampler(state, latents, np.asarray([1, 2, 0, 1, 2, 0], np.int32))
     assert np.any(made != other)
     assert path.exists()
@@ -226,8 +229,8 @@ def test_grids_of_conditional_runs_show_the_classes_in_turn(config, tmp_path):
 
 
 @pytest.mark.parametrize('at', slow_except([2, 4, 6], 4))
-def test_an_evaluation_stopped_by_a_signal_is_done_on_resume(config, tmp_path, monkeypatch, at):
-    config.checkpoint_every = 3  # Steps 2 and 4 are saved only because the run is stopped there.
+def test_interrupted_evaluation_is_repeated_on_resume(config, tmp_path, monkeypatch, at):
+    config.checkpoint_every = 3  # Steps 2 and 4 are only saved if the run is stopped there.
     training.train_and_evaluate(config, tmp_path / 'whole')
     score = SampleScorer.__call__
 
@@ -240,10 +243,11 @@ def test_an_evaluation_stopped_by_a_signal_is_done_on_resume(config, tmp_path, m
         patch.setattr(SampleScorer, '__call__', stopped)
         with pytest.raises(StoppedError, match=f'step {at} after'):
             training.train_and_evaluate(config, tmp_path / 'parts')
-    assert list(figures(tmp_path / 'parts')) == list(range(2, at, 2))
+    assert list(results(tmp_path / 'parts')) == list(range(2, at, 2))
     training.train_and_evaluate(config, tmp_path / 'parts')
-    assert figures(tmp_path / 'parts') == figures(tmp_path / 'whole')
+    assert results(tmp_path / 'parts') == results(tmp_path / 'whole')
     assert best_step(tmp_path / 'parts') == best_step(tmp_path / 'whole')
     written = (tmp_path / 'parts' / 'evaluation').stat().st_mtime_ns
     training.train_and_evaluate(config, tmp_path / 'parts')
-    assert (tmp_path / 'parts' / 'evaluation').stat().st_mtime_ns == written, 'once is enough'
+    # A complete evaluation is not repeated.
+    assert (tmp_path / 'parts' / 'evaluation').stat().st_mtime_ns == written

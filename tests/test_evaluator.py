@@ -17,8 +17,8 @@ from dcgan_jax.metrics.inception_score import inception_score
 from dcgan_jax.metrics.kernel_distance import kernel_distance
 from dcgan_jax.metrics.precision_recall import precision_recall
 from dcgan_jax.runtime.errors import UserError
-from dcgan_jax.tasks.evaluate import evaluate_images, evaluate_run
-from dcgan_jax.tasks.sample import sample
+from dcgan_jax.tasks import evaluate, sample
+from dcgan_jax.tasks.options import TaskOptions
 from tests.extractors import reference as extract
 from tests.extractors import write_artifact
 
@@ -63,8 +63,8 @@ def only(folder, pattern):
     return path
 
 
-def of_features(fake, real, chosen):
-    """The figures of images, from NumPy's features."""
+def expected_metrics(fake, real, chosen):
+    """Return the metrics of images with the features of `tests.extractors.reference`."""
     (fake_features, logits), (features, _) = extract(fake), extract(real)
     two = statistics_lib.statistics(fake_features)[:2], statistics_lib.statistics(features)[:2]
     kept = features[chosen]
@@ -78,7 +78,7 @@ def of_features(fake, real, chosen):
 
 
 def test_all_metrics_of_images_in_uneven_batches(config, monkeypatch):
-    three = functools.partial(kernel_distance, subsets=3)  # 100 take seconds
+    three = functools.partial(kernel_distance, subsets=3)  # 100 subsets would take seconds.
     monkeypatch.setattr(kernel_distance_lib, 'kernel_distance', three)
     source = Source()
     config.evaluation.metrics = (*NOT_KERNEL, 'kernel_distance')
@@ -86,7 +86,7 @@ def test_all_metrics_of_images_in_uneven_batches(config, monkeypatch):
     fake = np.random.default_rng(4).integers(20, 256, (1001, 8, 8, 3), np.uint8)
     batches = iter([fake[:1], fake[1:400], fake[400:405], fake[405:]])
     values, labels, protocol = Evaluator(config.evaluation, source)(batches, 1001, {'step': 5})
-    expected = of_features(fake, source.images, np.arange(1000) * 1100 // 1000)
+    expected = expected_metrics(fake, source.images, np.arange(1000) * 1100 // 1000)
     assert {name: values[name] for name in expected} == pytest.approx(expected, rel=1e-3, abs=1e-6)
     assert labels['frechet_distance'] == 'FD (tiny)'
     assert labels['kernel_distance_std'] == 'KD (tiny) std'
@@ -97,8 +97,8 @@ def test_all_metrics_of_images_in_uneven_batches(config, monkeypatch):
     assert (protocol['data_set'], protocol['split']) == ('random/1.0.0', 'train')
 
 
-def test_the_protocol_tells_apart_what_has_other_figures(config, tmp_path, caplog):
-    """Data sets of one name with other pixels, images of other sizes, too few real ones."""
+def test_protocol_identifies_the_data(config, tmp_path, caplog):
+    """The protocol shows other pixels, image sizes, and too few real images."""
 
     def mean_color(images):
         mean = images.astype(jnp.float32).mean((1, 2))
@@ -126,7 +126,7 @@ def test_the_protocol_tells_apart_what_has_other_figures(config, tmp_path, caplo
     assert '16x16' in caplog.text
 
 
-def test_only_what_is_asked_for(config):
+def test_only_requested_metrics_are_computed(config):
     config.evaluation.metrics = ('inception_score',)
     evaluator = Evaluator(config.evaluation, Source())
     result = evaluator([np.zeros((10, 8, 8, 3), np.uint8)], 10, {})
@@ -134,7 +134,7 @@ def test_only_what_is_asked_for(config):
     assert 'n_real' not in result.protocol
 
 
-def test_a_users_statistics_serve_the_frechet_distance(config, tmp_path):
+def test_user_supplied_statistics_are_used_for_the_frechet_distance(config, tmp_path):
     source = Source()
     fake = source.images[::2] // 2
     config.evaluation.metrics = ('frechet_distance', 'precision_recall')
@@ -152,7 +152,7 @@ def test_a_users_statistics_serve_the_frechet_distance(config, tmp_path):
     assert result.protocol['n_real'] == 1100
 
 
-def test_too_few_images_are_refused_before_any_is_drawn(config):
+def test_too_few_images_are_rejected_before_sampling(config):
     def never():
         pytest.fail('an image was drawn')
         yield
@@ -165,32 +165,36 @@ def test_too_few_images_are_refused_before_any_is_drawn(config):
         Evaluator(config.evaluation, Source())
 
 
-def test_an_extractor_of_another_size_is_refused(config, tmp_path):
+def test_extractor_of_another_image_size_is_rejected(config, tmp_path):
     path = write_artifact(tmp_path / 'large.jaxexport', shape='b, 16, 16, 3')
     config.evaluation.extractor = str(path)
     with pytest.raises(UserError, match=r'16x16.*8x8'):
         Evaluator(config.evaluation, Source())
 
 
-def test_evaluating_a_run_is_evaluating_its_samples(config, tmp_path):
+def test_evaluate_run_equals_evaluating_its_samples(config, tmp_path):
     run = tmp_path / 'run'
     training.train_and_evaluate(config, run)
-    result = evaluate_run(run, seed=7)
-    written = json.loads(only(run / 'evaluation', '00000006_seed7_tiny_40_*').read_text())
+    options = TaskOptions(workdir=run, seed=7)
+    result, path = evaluate.evaluate_run(options)
+    assert path == only(run / 'evaluation', '00000006_seed7_tiny_40_*')
+    written = json.loads(path.read_text())
     assert written == result.values | {'labels': result.labels, 'protocol': result.protocol}
     assert (written['protocol']['step'], written['protocol']['seed']) == (6, 7)
 
-    sample(run, tmp_path / 'out', num=40, seed=7)
+    sample.run(TaskOptions(workdir=run, out=tmp_path / 'out', num=40, seed=7))
     with np.load(tmp_path / 'out' / 'samples.npz') as arrays:
         real = input_pipeline.load_split(
             sources.open_source('tiny_images', 'train', config.data_dir)
         ).images
         images = arrays['images']
-        expected = of_features(images, real, np.arange(40))
+        expected = expected_metrics(images, real, np.arange(40))
     del expected['kernel_distance']
     actual = {name: result.values[name] for name in expected}
     assert actual == pytest.approx(expected, rel=1e-3, abs=1e-6)
-    scored = evaluate_images(tmp_path / 'out' / 'samples.npz', run)
+    scored, _ = evaluate.evaluate_images(
+        TaskOptions(workdir=run, images=tmp_path / 'out' / 'samples.npz')
+    )
     assert scored.values == pytest.approx(result.values, rel=1e-6)
     content = hashlib.sha256(images.tobytes()).hexdigest()
     assert scored.protocol['images_sha256'] == content
@@ -198,8 +202,10 @@ def test_evaluating_a_run_is_evaluating_its_samples(config, tmp_path):
 
     config.evaluation.metrics = ('inception_score',)
     config.data_dir = ''
-    config.batch_size = 3  # of the run's config, only `evaluation` and `data_dir` are replaced
-    fewer = evaluate_run(run, config, tmp_path / 'other', num=12)
+    config.batch_size = 3  # Has no effect: only `evaluation` and `data_dir` are used.
+    fewer, _ = evaluate.evaluate_run(
+        TaskOptions(workdir=run, config=config, out=tmp_path / 'other', num=12)
+    )
     assert set(fewer.values) == {'inception_score', 'inception_score_std'}
     assert fewer.protocol['n_fake'] == 12
     only(tmp_path / 'other', '00000006_seed0_tiny_12_*')
@@ -209,12 +215,15 @@ def test_evaluating_a_run_is_evaluating_its_samples(config, tmp_path):
     assert text.endswith('(40 images against 40 of tiny_images/1.0.0 train)')
 
 
-def test_the_data_sets_own_images_are_at_distance_0(config, tmp_path):
+def test_training_images_have_distance_0(config, tmp_path):
     real = input_pipeline.load_split(
         sources.open_source('tiny_images', 'train', config.data_dir)
     ).images
     np.savez(tmp_path / 'real.npz', images=real)
-    result = evaluate_images(tmp_path / 'real.npz', overrides=config)
+    result, path = evaluate.evaluate_images(
+        TaskOptions(workdir=None, config=config, images=tmp_path / 'real.npz')
+    )
+    assert path is None
     assert result.values['frechet_distance'] == pytest.approx(0, abs=1e-5)
     assert result.values['precision'] == result.values['recall'] == 1
     assert sorted(path.name for path in tmp_path.iterdir()) == [
@@ -222,18 +231,22 @@ def test_the_data_sets_own_images_are_at_distance_0(config, tmp_path):
     ]  # fmt: skip
 
 
-def test_names_of_users_files_are_escaped_in_results(config, tmp_path):
+def test_user_file_names_are_escaped_in_results(config, tmp_path):
     with open(tmp_path / 'x\udce9\n.npz', 'wb') as file:
         np.savez(file, images=np.zeros((4, 8, 8, 3), np.uint8))
     config.evaluation.metrics = ('frechet_distance',)
-    evaluate_images(tmp_path / 'x\udce9\n.npz', overrides=config, out=tmp_path / 'out')
+    images = tmp_path / 'x\udce9\n.npz'
+    result = evaluate.run(
+        TaskOptions(workdir=None, config=config, images=images, out=tmp_path / 'out')
+    )
     (path,) = (tmp_path / 'out').iterdir()
+    assert result.path == path
     assert path.name.startswith('images_x\\udce9\\n')
     protocol = json.loads(path.read_text())['protocol']
     assert protocol['images'] == str(tmp_path / 'x\\udce9\\n.npz')
 
 
-def test_names_of_users_files_may_be_as_long_as_files_names_can_be(tmp_path):
+def test_long_user_file_names_are_accepted(tmp_path):
     protocol = {'n_fake': 10, 'extractor': 'ü' * 120}
     path = evaluator_lib.write(
         tmp_path, f'images_{"é" * 120}', evaluator_lib.Evaluation({}, {}, protocol)

@@ -1,4 +1,4 @@
-"""What filters and units do, and the probe."""
+"""Network visualization and the linear probe."""
 
 import functools
 import json
@@ -15,6 +15,7 @@ from dcgan_jax.data import images, sources
 from dcgan_jax.runtime.errors import UserError
 from dcgan_jax.tasks import explain, linear_probe
 from dcgan_jax.tasks.discriminator_features import DiscriminatorFeatures
+from dcgan_jax.tasks.options import TaskOptions
 from dcgan_jax.tasks.trained_run import restore
 from tests.conftest import tiny_config
 
@@ -26,14 +27,13 @@ def workdir(data_dir, tmp_path_factory):
     return folder
 
 
-def test_pictures_are_drawn_of_a_run(workdir, tmp_path, monkeypatch):
-    monkeypatch.setattr(
-        sources, 'open_test_split', lambda config: config
-    )  # There is no test split.
+def test_explain_writes_pictures_and_accuracy(workdir, tmp_path, monkeypatch):
+    # The data set has no test split.
+    monkeypatch.setattr(sources, 'open_test_split', lambda config: config)
     monkeypatch.setattr(explain, 'classify', lambda *_: {
         'accuracy': 0.5, 'num_test': 40, 'num_features': 3, 'num_train': 40,
     })  # fmt: skip
-    out, line = explain.explain(workdir, tmp_path, None, 0)
+    out, line = explain.run(TaskOptions(workdir=workdir, out=tmp_path))
     for name in ('filters', 'ablated_channels'):
         with Image.open(out / f'{name}.png') as picture:
             assert picture.width == 8 * 10 + 2
@@ -41,18 +41,18 @@ def test_pictures_are_drawn_of_a_run(workdir, tmp_path, monkeypatch):
     assert json.loads((out / 'explain.json').read_text())['step'] == 6
 
 
-def test_a_run_without_a_test_split_has_pictures_alone(workdir, tmp_path):
-    out, line = explain.explain(workdir, tmp_path / 'out', None, 0)
+def test_explain_without_a_test_split_writes_pictures_only(workdir, tmp_path):
+    out, line = explain.run(TaskOptions(workdir=workdir, out=tmp_path / 'out'))
     assert line == ''
     assert {path.name for path in out.iterdir()} == {
         'filters.png', 'ablated_channels.png', 'explain.json',
     }  # fmt: skip
     with pytest.raises(UserError, match='--num=1'):
-        explain.explain(workdir, tmp_path / 'one', 1, 0)
+        explain.run(TaskOptions(workdir=workdir, out=tmp_path / 'one', num=1))
     assert not (tmp_path / 'one').exists()
 
 
-def test_the_representation_is_the_pooled_maps(workdir, data_dir):
+def test_features_are_max_pooled_feature_maps(workdir, data_dir):
     trained = restore(workdir)
     networks, state = trained.networks, trained.state
     pixels = np.random.default_rng(0).integers(0, 256, (7, 8, 8, 3), np.uint8)
@@ -75,7 +75,7 @@ def test_the_representation_is_the_pooled_maps(workdir, data_dir):
     np.testing.assert_allclose(got, np.concatenate(expected, axis=1), rtol=1e-5, atol=1e-6)
 
 
-def test_guided_gradients_pass_where_they_and_the_unit_are_positive():
+def test_guided_gradients_pass_where_gradient_and_activation_are_positive():
     x = jnp.asarray([-1.0, -1.0, 2.0, 2.0])
     gradient = jnp.asarray([3.0, -3.0, 4.0, -4.0])
     leaky_relu = functools.partial(nn.leaky_relu, negative_slope=0.2)
@@ -89,7 +89,7 @@ def test_guided_gradients_pass_where_they_and_the_unit_are_positive():
     [{}, {'branches': (1, 3)}, {'block': 'residual'}, {'block': 'residual', 'branches': (1, 3)}],
     ids=str,
 )
-def test_ablating_a_channel_equals_setting_it_to_zero_in_the_stems_map(config, changes):
+def test_ablating_a_channel_equals_zeroing_it_in_the_first_feature_map(config, changes):
     config.generator.update(norm='none', weight_init='he_normal', **changes)
     generator = models.build(config, (8, 8, 3)).generator
     latents = np.random.default_rng(0).normal(size=(4, 4)).astype(np.float32)
@@ -108,7 +108,7 @@ def test_ablating_a_channel_equals_setting_it_to_zero_in_the_stems_map(config, c
     assert np.abs(actual - original).max() > 0.01
 
 
-def test_the_svm_separates_what_is_separable_and_is_the_minimum():
+def test_svm_classifies_separable_classes():
     rng = np.random.default_rng(0)
     centers = 4 * rng.normal(size=(3, 5))
     labels = rng.integers(0, 3, 600)
@@ -121,10 +121,10 @@ def test_the_svm_separates_what_is_separable_and_is_the_minimum():
     assert np.mean(chance(features[500:]) == shuffled[500:]) < 0.5
 
 
-def test_the_svm_is_the_minimum_of_its_objective():
-    """In one dimension with two points it can be had by hand."""
+def test_svm_minimizes_its_objective():
+    """For two points in one dimension the solution is known."""
     features = np.asarray([[-1.0], [1.0]], np.float32)
     svm = linear_probe.LinearSVM(features, np.asarray([0, 1]), 2, penalty=1.0)
-    # Class 1: mean over both of (1 - w)^2, plus w^2: smallest at w = 1/2.
+    # Class 1: the mean of (1 - w)^2 over both points, plus w^2, is minimal at w = 1/2.
     np.testing.assert_allclose(svm._weights[:, 1], [0.5, 0.0], atol=1e-4)
     np.testing.assert_allclose(svm._weights[:, 0], [-0.5, 0.0], atol=1e-4)

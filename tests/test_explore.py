@@ -1,4 +1,4 @@
-"""Walks through latents, and neighbors."""
+"""Latent exploration and nearest neighbors."""
 
 import json
 
@@ -12,6 +12,7 @@ from dcgan_jax.sampling import Sampler
 from dcgan_jax.tasks import explore
 from dcgan_jax.tasks.discriminator_features import DiscriminatorFeatures
 from dcgan_jax.tasks.nearest_neighbors import nearest
+from dcgan_jax.tasks.options import TaskOptions
 from dcgan_jax.tasks.trained_run import restore
 
 
@@ -24,12 +25,15 @@ def workdir(data_dir, tmp_path_factory):
     return folder
 
 
-def test_all_pictures_are_drawn(workdir, tmp_path):
-    out, line = explore.explore(workdir, tmp_path, 12, 0, '0,1,2-3,4+5')
+def test_explore_writes_all_pictures(workdir, tmp_path):
+    out, line = explore.run(
+        TaskOptions(workdir=workdir, out=tmp_path, num=12, arithmetic='0,1,2-3,4+5')
+    )
     sizes = {}
     for path in out.glob('*.png'):
         with Image.open(path) as picture:
-            sizes[path.stem] = (picture.height // 10, picture.width // 10)  # 8 pixels and a gap
+            # Images of 8 pixels with gaps of 2.
+            sizes[path.stem] = (picture.height // 10, picture.width // 10)
     assert sizes == {
         'interpolation': (8, 10), 'truncation': (6, 10), 'directions': (2 * 4, 7),
         'arithmetic': (4, 4), 'neighbors': (8, 11),
@@ -42,7 +46,7 @@ def test_all_pictures_are_drawn(workdir, tmp_path):
     assert 'of samples in pixels' in line
 
 
-def test_slerp_keeps_to_the_sphere_and_halves_the_angle():
+def test_slerp_interpolates_on_the_sphere():
     a, b = np.array([3.0, 0.0, 0.0]), np.array([0.0, 3.0, 0.0])
     np.testing.assert_allclose(explore.slerp(a, b, 0.5), [3 / 2**0.5, 3 / 2**0.5, 0])
     np.testing.assert_allclose(explore.slerp(a, b, 1 / 3), [3 * np.cos(np.pi / 6), 1.5, 0])
@@ -50,7 +54,7 @@ def test_slerp_keeps_to_the_sphere_and_halves_the_angle():
     np.testing.assert_allclose(explore.slerp(a, 2 * a, 0.5), 1.5 * a)
 
 
-def test_directions_move_the_first_layer_most():
+def test_directions_are_the_largest_singular_vectors():
     rng = np.random.default_rng(0)
     kernel = rng.normal(size=(6, 40)) * np.array([1, 5, 1, 3, 1, 1])[:, None]
     found = explore.directions({'project': {'kernel': kernel}}, 2)
@@ -61,29 +65,31 @@ def test_directions_move_the_first_layer_most():
         assert np.linalg.norm(found[index] @ kernel) == pytest.approx(values[index])
 
 
-def test_nearest_is_brute_force():
+def test_nearest_equals_brute_force():
     rng = np.random.default_rng(0)
     queries = rng.normal(size=(7, 5)).astype(np.float32)
-    known = rng.normal(size=(9000, 5)).astype(np.float32)  # several blocks
+    known = rng.normal(size=(9000, 5)).astype(np.float32)  # Processed in several blocks.
     distances, indices = nearest(queries, known, 4)
-    apart = np.linalg.norm(queries[:, None].astype(np.float64) - known[None], axis=2)
-    np.testing.assert_array_equal(indices, np.argsort(apart, axis=1)[:, :4])
-    np.testing.assert_allclose(distances, np.sort(apart, axis=1)[:, :4], rtol=1e-3, atol=1e-3)
+    distances_to_known = np.linalg.norm(queries[:, None].astype(np.float64) - known[None], axis=2)
+    np.testing.assert_array_equal(indices, np.argsort(distances_to_known, axis=1)[:, :4])
+    np.testing.assert_allclose(
+        distances, np.sort(distances_to_known, axis=1)[:, :4], rtol=1e-3, atol=1e-3
+    )
 
 
-def test_a_training_image_is_its_own_neighbor(workdir):
+def test_image_is_its_own_nearest_neighbor(workdir):
     trained = restore(workdir)
     run, networks, state = trained.run, trained.networks, trained.state
     made = Sampler(networks.generator, run.config)
     pixels = made(state, made.latents(0, 5))
-    see = DiscriminatorFeatures(networks, state)
-    features = see(np.concatenate([pixels, pixels[::-1]]))
+    extract_features = DiscriminatorFeatures(networks, state)
+    features = extract_features(np.concatenate([pixels, pixels[::-1]]))
     distances, indices = nearest(features[5:], features[:5], 1)
     np.testing.assert_array_equal(indices[:, 0], [4, 3, 2, 1, 0])
     np.testing.assert_allclose(distances, 0, atol=1e-2)
 
 
-def test_arithmetic_is_of_means(workdir, tmp_path):
+def test_arithmetic_of_a_minus_a_plus_b_is_b(workdir, tmp_path):
     """A - A + B is B."""
     trained = restore(workdir)
     run, networks, state = trained.run, trained.networks, trained.state
@@ -92,13 +98,13 @@ def test_arithmetic_is_of_means(workdir, tmp_path):
     explore.draw_arithmetic(made, tmp_path, [[1, 2], [1, 2], [7]])
     with Image.open(tmp_path / 'arithmetic.png') as picture:
         pixels = np.asarray(picture)
-    expected = made.draw(sampler.latents(3, 8)[7:])
+    expected = made.generate(sampler.latents(3, 8)[7:])
     got = pixels[-10:-2, -10:-2].reshape(1, 8, 8, 3)
     assert np.abs(got.astype(int) - expected).max() <= 1
 
 
 class Recorder:
-    """Stands in for `LatentExplorer` with known latents, and keeps those that are drawn."""
+    """Test double of `LatentExplorer` with known latents that records the drawn latents."""
 
     seed = 3
 
@@ -110,12 +116,12 @@ class Recorder:
         assert seed == 3
         return np.arange(2.0 * count).reshape(count, 2) ** 2
 
-    def draw(self, latents):
+    def generate(self, latents):
         self.drawn.append(np.asarray(latents))
         return np.zeros((len(latents), 8, 8, 3), np.uint8)
 
 
-def test_arithmetic_is_the_first_mean_less_the_second_plus_the_third(tmp_path):
+def test_arithmetic_is_first_mean_minus_second_plus_third(tmp_path):
     made = Recorder()
     explore.draw_arithmetic(made, tmp_path, [[0, 2], [1], [3]])
     first, second, third, result = made.drawn
@@ -135,22 +141,22 @@ def test_truncation_scales_the_same_latents_row_by_row(tmp_path):
         np.testing.assert_allclose(drawn[10 * row : 10 * row + 10], expected)
 
 
-def test_walks_lead_from_each_latent_to_the_next(tmp_path):
+def test_interpolation_visits_each_latent(tmp_path):
     made = Recorder()
     explore.draw_interpolation(made, tmp_path)
-    picture, film = made.drawn
-    assert (picture.shape, film.shape) == ((80, 2), (360, 2))
+    picture, animation = made.drawn
+    assert (picture.shape, animation.shape) == ((80, 2), (360, 2))
     latents = np.asarray([[(2 * i) ** 2, (2 * i + 1) ** 2] for i in range(9)])
     np.testing.assert_allclose(picture[::10], latents[:8], atol=1e-9)
     np.testing.assert_allclose(picture[9::10], latents[1:], atol=1e-9)
-    np.testing.assert_allclose(film[::40], latents, atol=1e-9)
-    # The film's last step is the way back to the first latent, of which 1 / 40 is left.
-    lengths = np.linalg.norm(film[320:], axis=1)
+    np.testing.assert_allclose(animation[::40], latents, atol=1e-9)
+    # The last 40 frames return to the first latent, which is not repeated.
+    lengths = np.linalg.norm(animation[320:], axis=1)
     expected = np.linspace(np.linalg.norm(latents[8]), 1, 41)[:40]
     np.testing.assert_allclose(lengths, expected, rtol=1e-6)
 
 
 @pytest.mark.parametrize('text', ['', '1', '1-2', '1+2-3', '1,-2+3', 'a-b+c', '1-2+1000000'])
-def test_other_arithmetic_is_refused(text):
+def test_invalid_arithmetic_is_rejected(text):
     with pytest.raises(UserError, match='--arithmetic='):
         explore.parse_arithmetic(text)

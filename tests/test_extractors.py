@@ -24,7 +24,7 @@ def images():
     return np.random.default_rng(0).integers(0, 256, (23, 8, 8, 3), np.uint8)
 
 
-def test_an_artifact_gives_each_image_its_features_whatever_the_batches(artifact, images):
+def test_features_do_not_depend_on_the_batch_size(artifact, images):
     extractor = extractors.load(artifact, batch_size=4)
     for count in (23, 3, 8):
         features, logits = extractor(images[:count])
@@ -34,7 +34,7 @@ def test_an_artifact_gives_each_image_its_features_whatever_the_batches(artifact
     assert [array.shape for array in extractor(images[:0])] == [(0, DIMENSION), (0, CLASSES)]
 
 
-def test_an_artifact_describes_itself(artifact):
+def test_extractor_attributes(artifact):
     extractor = extractors.load(str(artifact))
     assert extractor.name == 'tiny'
     assert extractor.sha256 == hashlib.sha256(artifact.read_bytes()).hexdigest()
@@ -42,12 +42,12 @@ def test_an_artifact_describes_itself(artifact):
     assert extractor.labels == ('FD (tiny)', 'KD (tiny)', 'IS (tiny)')
 
 
-def test_an_artifact_of_inceptions_name_makes_no_fid(tmp_path):
+def test_serialized_extractor_named_inception_is_not_labeled_fid(tmp_path):
     extractor = extractors.load(write_artifact(tmp_path / 'inception.jaxexport'))
     assert extractor.labels == ('FD (inception)', 'KD (inception)', 'IS (inception)')
 
 
-def test_gray_images_are_taken_as_rgb_and_that_is_told_once(artifact, images, caplog):
+def test_grayscale_images_are_converted_to_rgb_and_logged_once(artifact, images, caplog):
     extractor = extractors.load(artifact, batch_size=8)
     gray = images[..., :1]
     with caplog.at_level(logging.INFO, 'absl'):
@@ -57,7 +57,7 @@ def test_gray_images_are_taken_as_rgb_and_that_is_told_once(artifact, images, ca
     assert len([message for message in caplog.messages if 'grayscale' in message]) == 1
 
 
-def test_other_sizes_and_bands_are_refused(artifact, images):
+def test_other_sizes_and_channels_are_rejected(artifact, images):
     extractor = extractors.load(artifact)
     with pytest.raises(UserError, match=r'8x8.*16x16'):
         extractor.check((16, 16, 3))
@@ -67,7 +67,7 @@ def test_other_sizes_and_bands_are_refused(artifact, images):
         extractor(images.astype(np.float32))
 
 
-def test_sizes_of_an_artifact_may_be_free(tmp_path):
+def test_extractor_may_accept_any_image_size(tmp_path):
     def means(images):
         mean = images.astype(jnp.float32).mean((1, 2))
         return mean, mean
@@ -78,7 +78,7 @@ def test_sizes_of_an_artifact_may_be_free(tmp_path):
     np.testing.assert_allclose(features, images.mean((1, 2)), rtol=1e-6)
 
 
-def test_what_is_no_extractor_is_refused(tmp_path, artifact):
+def test_invalid_extractors_are_rejected(tmp_path, artifact):
     def two(x):
         flat = x.astype(jnp.float32).reshape(x.shape[0], -1)
         return flat, flat
@@ -117,7 +117,7 @@ def test_what_is_no_extractor_is_refused(tmp_path, artifact):
 
 
 @pytest.mark.skipif(not LITE.is_file(), reason=f'no extractor at {LITE}')
-def test_efficientnet_lite_is_the_one_described():
+def test_efficientnet_lite0_has_the_expected_hash_and_shapes():
     extractor = extractors.load(LITE, batch_size=2)
     assert extractor.name == 'efficientnet_lite0'
     assert extractor.sha256 == 'e5cdf1e9374833367e41e833147fb750ce7e4f9322922705970c81ac1c70b6a0'

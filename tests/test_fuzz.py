@@ -1,4 +1,4 @@
-"""Wild flags, configs, pictures and damaged files: each works, or is refused in one clear line."""
+"""Random flags, configs, images and damaged files are accepted, or rejected with a UserError."""
 
 import contextlib
 import functools
@@ -39,22 +39,22 @@ from tests.fuzzing import (
     dumped,
     fuzz,
     guarded,
-    refusal,
-    size_of,
+    is_convertible,
+    user_error_message,
 )
 from tests.test_main import ROOT, TINY
 
 pytestmark = [
-    # Orbax drops its other reads when one fails, and Python tells of each.
+    # If one read fails, Orbax abandons its other reads, and Python warns about each.
     pytest.mark.filterwarnings('ignore::pytest.PytestUnraisableExceptionWarning'),
-    # Of the bytes of a file, where a case fails.
+    # Warnings about the bytes of a file in a failing case.
     pytest.mark.filterwarnings('ignore:Generating overly large repr'),
 ]
 
 
 @pytest.fixture(params=[pytest.param(0.1, id='some'), slow(1, id='all')])
-def share(request):
-    """Of the cases: all are about 2,000."""
+def fraction(request):
+    """Fraction of the cases that are tested; there are about 2,000 cases."""
     return request.param
 
 
@@ -65,16 +65,16 @@ FLAGS = (
     *('coordinator_address', 'num_processes', 'process_id', 'flagfile', 'undefok'),
     *('mask', 'classes', 'arithmetic', 'prompt'),
 )
-# Arguments hold no NUL; what begins with '/' or '..' would be written where the flag says.
+# Arguments contain no NUL, and no paths outside of the temporary folder.
 VALUES = st.one_of(
     TEXTS.filter(lambda text: '\0' not in text and not text.startswith(('/', '..'))),
-    st.one_of(INTEGERS, FLOATS).filter(size_of).map(str),
+    st.one_of(INTEGERS, FLOATS).filter(is_convertible).map(str),
     st.sampled_from(['w', 'file', 'file/x', 'broken', 'none', 'w/../x', '.']),
     st.sampled_from(['train', 'sample', 'evaluate', 'export', 'best', 'latest', 'true', 'false']),
     st.sampled_from(['super_resolve', 'inpaint', 'translate', 'explore', 'explain', '1,2-3+4']),
     st.sampled_from(['report', 'retrieve', 'detect_anomalies', 'a cat']),
 )
-# What some field or other may be.
+# Valid values of some fields.
 WORDS = (
     *('batch', 'none', 'layer', 'group', 'residual', 'conv', 'hinge', 'relativistic', 'adamw'),
     *('masked', 'gray', 'low_resolution', 'free_form', 'skip', 'l1', "('latent_optimization',)"),
@@ -86,7 +86,7 @@ WORDS = (
 
 @pytest.fixture
 def command_line(tmp_path, data_dir, monkeypatch):
-    """`run(*arguments)`: main.py in this process, up to what would compile, without a network."""
+    """Function that runs main.py in this process, without compilation and network."""
 
     def prepare(config, workdir):
         run = training.prepare(config, workdir).run
@@ -96,7 +96,7 @@ def command_line(tmp_path, data_dir, monkeypatch):
         return types.SimpleNamespace(step=0)
 
     def refuse(*_):
-        raise UserError('this test joins no processes')
+        raise UserError('this test has a single process')
 
     def fail(*_):
         raise OSError('this test has no network')
@@ -111,10 +111,10 @@ def command_line(tmp_path, data_dir, monkeypatch):
     monkeypatch.setattr(training, 'train_and_evaluate', prepare)
     monkeypatch.setattr(multihost, 'initialize', refuse)
     monkeypatch.setattr(download, '_download', fail)
-    sources.open_source('tiny_images')  # Libraries define flags as they are imported.
+    sources.open_source('tiny_images')  # Imports libraries that define flags.
 
     def run(*arguments):
-        """Return the exit code and the error, which is one line or empty."""
+        """Return the exit code and the lines of stderr."""
         with guarded(tmp_path):
             result = call_main(*arguments)
         code, lines = result.returncode, result.stderr.splitlines()
@@ -128,7 +128,7 @@ def command_line(tmp_path, data_dir, monkeypatch):
     return run
 
 
-def test_wild_command_lines_run_or_are_refused(command_line, share):
+def test_random_command_lines_are_accepted_or_rejected(command_line, fraction):
     assert command_line(*TINY_RUN)[0] == 0
     data = [*TINY_RUN, '--config.dataset=folder']
     for path in ('~no-such-user/x', 'x' * 300, 'gs://b/x', 'ftp://h/x', '\udcff', 'a\nb', ''):
@@ -144,18 +144,18 @@ def test_wild_command_lines_run_or_are_refused(command_line, share):
             assert command_line(*flags)[0] == 2
     flag = st.builds('--{}={}'.format, st.sampled_from(FLAGS), VALUES)
     unknown = st.builds('--{}={}'.format, st.text(max_size=5), VALUES)
-    wild = st.one_of(flag, flag, flag, unknown, VALUES)
+    random_flag = st.one_of(flag, flag, flag, unknown, VALUES)
     starts = st.sampled_from([[], TINY_RUN[-1:], TINY_RUN, [*TINY_RUN, '--mode=evaluate']])
 
     def check(start, rest):
         command_line(*start, *rest)
 
-    fuzz(check, 300 * share, start=starts, rest=st.lists(wild, min_size=1, max_size=3))
+    fuzz(check, 300 * fraction, start=starts, rest=st.lists(random_flag, min_size=1, max_size=3))
 
 
-def test_wild_overrides_of_every_field_run_or_are_refused(command_line, share):
+def test_random_overrides_are_accepted_or_rejected(command_line, fraction):
     fields = sorted(config_lib.FIELDS)
-    numbers = st.one_of(INTEGERS, FLOATS).filter(size_of)
+    numbers = st.one_of(INTEGERS, FLOATS).filter(is_convertible)
     tuples = st.lists(st.one_of(st.integers(-1, 9), numbers, TEXTS), max_size=4).map(tuple)
     values = st.one_of(numbers.map(str), tuples.map(repr), VALUES, st.sampled_from(WORDS))
     values = values.filter(lambda text: '\0' not in text)
@@ -166,11 +166,11 @@ def test_wild_overrides_of_every_field_run_or_are_refused(command_line, share):
     for index, field in enumerate(fields):
         check([(field, ('-1', 'nan', '1e999', '()', '9' * 400)[index % 5])])
     change = st.tuples(st.sampled_from(fields), values)
-    fuzz(check, 400 * share, changes=st.lists(change, min_size=1, max_size=3))
+    fuzz(check, 400 * fraction, changes=st.lists(change, min_size=1, max_size=3))
 
 
 def valid_values(group=default.Config, prefix=''):
-    """{name of a field: strategy of values of its type and range}."""
+    """Return a strategy for valid values of each field, by name."""
     strategies = {}
     for name, field in group.model_fields.items():
         if isinstance(field.annotation, type) and issubclass(field.annotation, Group):
@@ -182,7 +182,7 @@ def valid_values(group=default.Config, prefix=''):
     return strategies
 
 
-def test_an_update_of_all_that_the_schema_accepts_can_be_traced_or_is_refused(tmp_path, share):
+def test_valid_field_values_can_be_traced_or_are_rejected(tmp_path, fraction):
     values = valid_values()
     assert set(values) == set(config_lib.FIELDS)
     shape, mesh = (8, 8, 3), sharding.create_mesh()
@@ -191,17 +191,23 @@ def test_an_update_of_all_that_the_schema_accepts_can_be_traced_or_is_refused(tm
         config_lib.validate(config)
         networks = models.build(config, shape, 3)
         create = functools.partial(train_state.create, config, networks, shape)
-        like = parallel.abstract_state(create, mesh)
+        abstract_state = parallel.create_abstract_state(create, mesh)
         count = 1, config.batch_size * config.discriminator_steps
         images = jax.ShapeDtypeStruct((*count, *shape), np.uint8)
         batch = image_source.Examples(images, jax.ShapeDtypeStruct(count, np.int32))
-        jax.eval_shape(parallel.train_call(config, mesh, like, shape), like, None, batch)
+        jax.eval_shape(
+            parallel.train_call(config, mesh, abstract_state, shape),
+            abstract_state,
+            None,
+            batch,
+            None,
+        )
 
     def check(changes):
         config = tiny_config('').unlock()
         with config.ignore_type():
             config.update_from_flattened_dict(dict(changes))
-        errors.append(refusal(trace, config, folder=tmp_path))
+        errors.append(user_error_message(trace, config, folder=tmp_path))
 
     errors = []
 
@@ -214,19 +220,19 @@ def test_an_update_of_all_that_the_schema_accepts_can_be_traced_or_is_refused(tm
     change = st.sampled_from(sorted(values)).flatmap(
         lambda name: st.tuples(st.just(name), values[name])
     )
-    fuzz(check, 20 * share, changes=st.lists(change, min_size=1, max_size=8))
+    fuzz(check, 20 * fraction, changes=st.lists(change, min_size=1, max_size=8))
 
 
-def pictures():
-    """Picture files of all formats and kinds of pixels that are usual, 6x6."""
+def image_files():
+    """Return 6x6 images as files of common formats and modes."""
     colors = PIL.Image.fromarray(np.random.default_rng(0).integers(0, 256, (6, 6, 4), np.uint8))
-    deep = PIL.Image.fromarray(np.full((6, 6), 40_000, np.uint16))
-    turned = PIL.Image.Exif()
-    turned[0x0112] = 6
+    gray_16_bit = PIL.Image.fromarray(np.full((6, 6), 40_000, np.uint16))
+    rotated = PIL.Image.Exif()
+    rotated[0x0112] = 6
     files = []
 
     def add(kind, mode, **options):
-        picture = deep if mode == 'I;16' else colors.convert('RGB').convert(mode)
+        picture = gray_16_bit if mode == 'I;16' else colors.convert('RGB').convert(mode)
         if mode in ('RGBA', 'LA'):
             picture = colors.convert(mode)
         file = io.BytesIO()
@@ -243,13 +249,13 @@ def pictures():
     }.items():
         for mode in modes:
             add(kind, mode)
-    add('JPEG', 'RGB', exif=turned, progressive=True)
+    add('JPEG', 'RGB', exif=rotated, progressive=True)
     add('PNG', 'P', transparency=3)
     add('WEBP', 'RGBA', lossless=True)
     return files
 
 
-def test_damaged_pictures_are_read_or_refused(tmp_path, share):
+def test_damaged_images_are_read_or_rejected(tmp_path, fraction):
     folder = tmp_path / 'class'
     folder.mkdir()
 
@@ -266,16 +272,18 @@ def test_damaged_pictures_are_read_or_refused(tmp_path, share):
     def check(content, name):
         path = folder / name
         path.write_bytes(content)
-        errors.extend(refusal(read, folder=tmp_path) for read in (read_images, read_source))
+        errors.extend(
+            user_error_message(read, folder=tmp_path) for read in (read_images, read_source)
+        )
         path.unlink()
 
-    files = pictures()
+    files = image_files()
     for content in files:
         check(content, 'a.png')
     names = st.sampled_from(['a.png', 'a.jpg', 'a.webp', 'a.BMP', 'a\n.jpeg'])
-    fuzz(check, 300 * share, content=damaged(*files), name=names)
+    fuzz(check, 300 * fraction, content=damaged(*files), name=names)
     assert None in errors
-    assert any('cannot be decoded' in words for words in errors if words)
+    assert any('cannot be decoded' in message for message in errors if message)
 
 
 def npz(compressed=False, **arrays):
@@ -284,12 +292,14 @@ def npz(compressed=False, **arrays):
     return file.getvalue()
 
 
-def declared(shape, dtype='|u1', content=b'', name='images.npy', how=zipfile.ZIP_STORED):
-    """An npz file of an array that has `content`, whatever its header says."""
+def npz_with_header(
+    shape, dtype='|u1', content=b'', name='images.npy', compression=zipfile.ZIP_STORED
+):
+    """Return an npz file with a header of the given shape and type, followed by `content`."""
     member, file = io.BytesIO(), io.BytesIO()
     header = {'shape': shape, 'fortran_order': False, 'descr': dtype}
     np.lib.format.write_array_header_1_0(member, header)
-    with zipfile.ZipFile(file, 'w', how) as archive:
+    with zipfile.ZipFile(file, 'w', compression) as archive:
         archive.writestr(name, member.getvalue() + content)
     return file.getvalue()
 
@@ -297,24 +307,30 @@ def declared(shape, dtype='|u1', content=b'', name='images.npy', how=zipfile.ZIP
 def npz_files():
     images = np.random.default_rng(0).integers(0, 256, (3, 4, 4, 3), np.uint8)
     shape = images.shape
-    odd = [
+    unusual = [
         *(np.array([{}, os.system], object), np.array(['a']), np.zeros(3, [('é', 'i4')])),
         *(images.astype(np.float16), images.astype('M8[s]'), np.zeros((0, 4, 4, 3), np.uint8)),
     ]
     return [
         *(npz(images=images), npz(True, images=images), npz(a=images, images=images), npz()),
-        *(npz(True, images=array) for array in odd),
-        *(declared(size) for size in [(2**40, 4, 4, 3), (2**62, 4, 4, 3), (-1, 4, 4, 3), (True,)]),
-        *(declared((2**40,), kind) for kind in ('|V0', '|S0', '|U0', '|b1')),
-        *(declared(shape, content=images.tobytes(), name=name) for name in ('images', '../a.npy')),
+        *(npz(True, images=array) for array in unusual),
         *(
-            declared(shape, content=images.tobytes(), how=how)
-            for how in (zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA)
+            npz_with_header(size)
+            for size in [(2**40, 4, 4, 3), (2**62, 4, 4, 3), (-1, 4, 4, 3), (True,)]
+        ),
+        *(npz_with_header((2**40,), kind) for kind in ('|V0', '|S0', '|U0', '|b1')),
+        *(
+            npz_with_header(shape, content=images.tobytes(), name=name)
+            for name in ('images', '../a.npy')
+        ),
+        *(
+            npz_with_header(shape, content=images.tobytes(), compression=compression)
+            for compression in (zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA)
         ),
     ]
 
 
-def test_damaged_npz_files_are_read_or_refused(tmp_path, share):
+def test_damaged_npz_files_are_read_or_rejected(tmp_path, fraction):
     path = tmp_path / f'{"long" * 50}.npz'
     errors = []
 
@@ -324,18 +340,18 @@ def test_damaged_npz_files_are_read_or_refused(tmp_path, share):
 
     def check(content):
         path.write_bytes(content)
-        errors.append(refusal(read, folder=tmp_path))
+        errors.append(user_error_message(read, folder=tmp_path))
 
     for content in npz_files():
         check(content)
     assert None in errors
-    fuzz(check, 200 * share, content=damaged(*npz_files()))
+    fuzz(check, 200 * fraction, content=damaged(*npz_files()))
 
 
-def test_damaged_references_are_read_or_refused(tmp_path, share):
+def test_damaged_statistics_are_read_or_rejected(tmp_path, fraction):
     extractor = types.SimpleNamespace(name='x', sha256='0' * 64, dimension=4)
     good = {'mu': np.zeros(4), 'sigma': np.eye(4), 'n': 10, 'extractor_sha256': '0' * 64}
-    odd = [
+    unusual = [
         *(np.inf, np.nan, -1, 2**62, 2.5, 1j, 'x', b'\xff', True, np.datetime64('2020')),
         *(np.zeros((4, 4, 4)), np.full((4, 4), np.nan), np.full((4, 4), 1e308), [1, 2]),
         *(np.zeros(4, [('a', 'f4')]), np.zeros((2**12, 2**12), np.uint8)),
@@ -343,7 +359,7 @@ def test_damaged_references_are_read_or_refused(tmp_path, share):
     files = [npz(**good), npz(True, **good), npz(True, **good | {'mu': np.zeros(2**28, np.uint8)})]
     for name in good:
         files.append(npz(**{key: value for key, value in good.items() if key != name}))
-        files += [npz(True, **good | {name: value}) for value in odd]
+        files += [npz(True, **good | {name: value}) for value in unusual]
     path = tmp_path / 'r.npz'
 
     def read():
@@ -352,15 +368,15 @@ def test_damaged_references_are_read_or_refused(tmp_path, share):
 
     def check(content):
         path.write_bytes(content)
-        return refusal(read, folder=tmp_path)
+        return user_error_message(read, folder=tmp_path)
 
     assert check(files[0]) is None
     for content in files:
         check(content)
-    fuzz(check, 120 * share, content=damaged(*files[:2], *files[3:6]))
+    fuzz(check, 120 * fraction, content=damaged(*files[:2], *files[3:6]))
 
 
-def test_damaged_artifacts_are_used_or_refused(tmp_path, share):
+def test_damaged_extractors_are_used_or_rejected(tmp_path, fraction):
     path = write_artifact(tmp_path / 'tiny.jaxexport')
     content = path.read_bytes()
     errors = []
@@ -370,35 +386,35 @@ def test_damaged_artifacts_are_used_or_refused(tmp_path, share):
 
     def check(content):
         path.write_bytes(content)
-        errors.append(refusal(read, folder=tmp_path))
+        errors.append(user_error_message(read, folder=tmp_path))
 
     check(content)
-    fuzz(check, 100 * share, content=damaged(content))
+    fuzz(check, 100 * fraction, content=damaged(content))
     assert errors[0] is None
-    assert any('is damaged' in words for words in errors if words)
-    assert any('does not run' in words for words in errors if words)
+    assert any('is damaged' in message for message in errors if message)
+    assert any('does not run' in message for message in errors if message)
 
 
 @pytest.fixture(scope='module')
 def run(data_dir, tmp_path_factory):
-    """(folder, abstract state) of a run that saved steps 2 and 4, the latter as its best too."""
+    """(workdir, abstract state) of a run with checkpoints and best checkpoints at steps 2 and 4."""
     workdir = epath.Path(tmp_path_factory.mktemp('run'))
     run = run_dir.Run(tiny_config(data_dir), (8, 8, 3), ('a', 'b', 'c'))
     run_dir.write(workdir, run)
     create = functools.partial(
         train_state.create, run.config, models.build(*run[:2], run.num_classes), run.image_shape
     )
-    like = parallel.abstract_state(create, sharding.create_mesh())
-    state = parallel.initial_state(create, like)
+    abstract_state = parallel.create_abstract_state(create, sharding.create_mesh())
+    state = parallel.initial_state(create, abstract_state)
     best = {'value': 1.0, 'measured': evaluation._settings('frechet_distance', {'n_fake': 9})}
     for folder in (checkpoint.FOLDER, checkpoint.BEST_FOLDER):
         with contextlib.closing(checkpoint.Checkpoints(workdir, 2, {}, folder)) as checkpoints:
             for step in (2, 4):
                 checkpoints.save(state.replace(step=jax.numpy.int32(step)), best=best)
-    return workdir, like
+    return workdir, abstract_state
 
 
-def test_damaged_configs_of_runs_are_read_or_refused(run, tmp_path, share):
+def test_damaged_run_configs_are_read_or_rejected(run, tmp_path, fraction):
     content = (run[0] / run_dir.CONFIG_FILE).read_bytes()
     tree = json.loads(content)
 
@@ -411,17 +427,17 @@ def test_damaged_configs_of_runs_are_read_or_refused(run, tmp_path, share):
     def check(content):
         content = content if isinstance(content, bytes) else dumped(content)
         (tmp_path / run_dir.CONFIG_FILE).write_bytes(content)
-        return refusal(read, folder=tmp_path)
+        return user_error_message(read, folder=tmp_path)
 
     assert check(content) is None
     for shape in ([8, 8, -3], [8, 8, 10**30], [8, 8, float('inf')], [8, 8], '883'):
         assert 'is damaged' in check(tree | {'image_shape': shape})
     for names in (['a', 1], 'abc', ['\0'], None):
         assert 'is damaged' in check(tree | {'class_names': names})
-    fuzz(check, 300 * share, content=st.one_of(changed(tree), damaged(content)))
+    fuzz(check, 300 * fraction, content=st.one_of(changed(tree), damaged(content)))
 
 
-def test_damaged_rollbacks_are_read_or_refused(tmp_path, share):
+def test_damaged_rollbacks_are_read_or_rejected(tmp_path, fraction):
     workdir = epath.Path(tmp_path)
 
     def read():
@@ -432,12 +448,12 @@ def test_damaged_rollbacks_are_read_or_refused(tmp_path, share):
 
     def check(content):
         (workdir / nonfinite.FILE).write_bytes(dumped(content))
-        refusal(read, folder=tmp_path)
+        user_error_message(read, folder=tmp_path)
 
-    fuzz(check, 80 * share, content=changed(['a', 'b']))
+    fuzz(check, 80 * fraction, content=changed(['a', 'b']))
 
 
-def copied(run, folder, tmp_path):
+def copy_checkpoints(run, folder, tmp_path):
     shutil.copytree(run[0] / folder, tmp_path / folder)
     return sorted(
         (path for path in (tmp_path / folder).rglob('*') if path.is_file()),
@@ -445,14 +461,14 @@ def copied(run, folder, tmp_path):
     )
 
 
-def test_damaged_checkpoints_are_passed_over_or_refused(run, tmp_path, share):
-    files = {path: path.read_bytes() for path in copied(run, checkpoint.FOLDER, tmp_path)}
+def test_damaged_checkpoints_are_skipped(run, tmp_path, fraction):
+    files = {path: path.read_bytes() for path in copy_checkpoints(run, checkpoint.FOLDER, tmp_path)}
     found = []
 
     def read():
         state, passed_over = checkpoint.restore_latest(tmp_path, run[1])
         found.append((int(state.step), passed_over))
-        # Going on opens the folder for saving, damaged checkpoints and all.
+        # A resumed run opens the folder, including damaged checkpoints, for saving.
         checkpoint.Checkpoints(tmp_path, 3, {}).close()
 
     def check(data):
@@ -461,18 +477,18 @@ def test_damaged_checkpoints_are_passed_over_or_refused(run, tmp_path, share):
         with contextlib.suppress(ValueError):
             content = st.one_of(content, changed(json.loads(files[path])).map(dumped))
         path.write_bytes(data.draw(content))
-        assert refusal(read, folder=tmp_path) is None
+        assert user_error_message(read, folder=tmp_path) is None
         for path, content in files.items():
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(content)
 
-    fuzz(check, 50 * share, data=st.data())
-    # Which files are hit depends on their names, which Orbax draws.
+    fuzz(check, 50 * fraction, data=st.data())
+    # The damaged files depend on their names, which Orbax generates randomly.
     assert {(step, tuple(damaged)) for step, damaged in found} <= {(4, ()), (2, (4,))}
 
 
-def test_damaged_metadata_of_the_best_checkpoint_begin_the_search_afresh(run, tmp_path, share):
-    copied(run, checkpoint.BEST_FOLDER, tmp_path)
+def test_damaged_best_checkpoint_metadata_are_replaced(run, tmp_path, fraction):
+    copy_checkpoints(run, checkpoint.BEST_FOLDER, tmp_path)
     shutil.rmtree(tmp_path / checkpoint.BEST_FOLDER / '2')
     path = tmp_path / checkpoint.BEST_FOLDER / '4' / 'metadata' / 'metadata'
     tree = json.loads(path.read_text())
@@ -492,11 +508,11 @@ def test_damaged_metadata_of_the_best_checkpoint_begin_the_search_afresh(run, tm
 
     def check(content):
         path.write_bytes(dumped(content))
-        assert refusal(read, folder=tmp_path) is None
+        assert user_error_message(read, folder=tmp_path) is None
 
     check(tree)
     assert not saved
     for best in (None, [], {}, {'value': 'x'}, {'value': None, 'measured': 1}, {'value': 3.0}):
         check(tree | {'best': best})
     assert len(saved) == 6
-    fuzz(check, 50 * share, content=changed(tree))
+    fuzz(check, 50 * fraction, content=changed(tree))

@@ -1,4 +1,4 @@
-"""Image files of all formats, written by Pillow or with modified headers."""
+"""Image files of all formats, written by Pillow or from bytes."""
 
 import struct
 import subprocess
@@ -47,8 +47,8 @@ def test_formats(tmp_path, suffix):
 
 @pytest.mark.parametrize('suffix', ['jpg', 'png', 'webp', 'tif'])
 @pytest.mark.parametrize('orientation', range(1, 9))
-def test_sizes_are_those_of_the_upright_image(tmp_path, suffix, orientation):
-    """The EXIF specification: (row 0, column 0) are the visual (top, left), (top, right), ..."""
+def test_sizes_and_pixels_are_those_of_the_upright_image(tmp_path, suffix, orientation):
+    """In the EXIF specification, row 0 and column 0 are the (top, left), (top, right), ..."""
     path = tmp_path / f'a.{suffix}'
     stored = halves(200, 40)
     stored.save(path, exif=oriented(orientation))
@@ -63,7 +63,7 @@ def test_sizes_are_those_of_the_upright_image(tmp_path, suffix, orientation):
     assert np.median(abs(pixels - upright)) <= 4
 
 
-def test_an_orientation_after_the_pixels_of_a_png_is_read(tmp_path):
+def test_orientation_after_the_pixels_of_a_png_is_read(tmp_path):
     path = tmp_path / 'a.png'
     halves(200, 40).save(path)
     body = oriented(6).tobytes().removeprefix(b'Exif\0\0')
@@ -82,7 +82,7 @@ def test_upright_images_of_different_sizes_are_rejected(tmp_path):
         read_user_images(str(tmp_path), 3, default.get_config().data, None)
 
 
-def test_photos_of_one_upright_size_are_used_whatever_their_orientation(tmp_path):
+def test_images_of_equal_upright_size_are_accepted(tmp_path):
     halves(200, 40).save(tmp_path / 'a.png')
     halves(200, 40, 8, 16).save(tmp_path / 'b.png', exif=oriented(6))
     assert read_user_images(str(tmp_path), 3, default.get_config().data, None).pixels.shape == (
@@ -102,11 +102,11 @@ def test_16_bit_gray_is_scaled_to_8_bits(tmp_path, suffix, caplog):
     assert source.image_shape == (8, 8, 1)
     pixels = source.read(np.zeros(1, int)).images[0, ..., 0]
     np.testing.assert_array_equal(pixels, np.round(values / 65535 * 255))
-    assert '1 of 16 bits, scaled to 8' in caplog.text
+    assert '1 with 16 bits, scaled to 8' in caplog.text
 
 
 def tiff(values, bits, photometric):
-    """Uncompressed little-endian TIFF file of one strip; `values` are its bytes."""
+    """Return an uncompressed little-endian TIFF file with one strip of bytes `values`."""
     side = 8
     tags = {256: side, 257: side, 258: bits, 259: 1, 262: photometric, 277: 1, 278: side}
     offset = 8 + 2 + 12 * (len(tags) + 2) + 4
@@ -138,7 +138,7 @@ def test_pixels_of_unknown_range_are_rejected(tmp_path, mode):
         image_files.read_image(tmp_path / 'a.tif', 'L')
 
 
-def test_an_image_is_read_before_pillow_has_registered_its_formats(tmp_path):
+def test_read_image_registers_the_formats_of_pillow(tmp_path):
     """The mask of --mode=inpaint is read without scanning a folder."""
     Image.new('RGB', (4, 4)).save(tmp_path / 'a.tif')
     code = (
@@ -150,7 +150,7 @@ def test_an_image_is_read_before_pillow_has_registered_its_formats(tmp_path):
     assert done.stdout == '(4, 4, 3)\n'
 
 
-def test_16_bit_color_is_read_as_its_higher_bits(tmp_path):
+def test_16_bit_color_is_reduced_to_its_higher_bits(tmp_path):
     values = np.arange(0, 65536, 683).reshape(4, 8, 3)
 
     def chunk(kind, body):
@@ -168,14 +168,14 @@ def test_16_bit_color_is_read_as_its_higher_bits(tmp_path):
     np.testing.assert_array_equal(image_files.read_image(tmp_path / 'a.png', 'RGB'), values >> 8)
 
 
-def test_the_first_frame_of_a_gif_is_read(tmp_path):
+def test_first_frame_of_a_gif_is_read(tmp_path):
     frames = [Image.new('RGB', (4, 4), (value, 0, 0)) for value in (50, 100)]
     frames[0].save(tmp_path / 'a.gif', save_all=True, append_images=frames[1:])
     assert image_files.read_image(tmp_path / 'a.gif', 'RGB')[0, 0].tolist() == [50, 0, 0]
 
 
 def test_formats_of_installed_plugins_are_read(tmp_path, monkeypatch):
-    """HEIF needs a plugin; here BMP's decoder takes its place."""
+    """HEIF needs a plugin, which BMP's decoder replaces here."""
     factory, _ = Image.OPEN['BMP']
     assert '.heic' not in image_files.supported_formats() or 'HEIF' in Image.OPEN
     monkeypatch.setitem(Image.OPEN, 'HEIF', (factory, lambda start: start[:2] == b'BM'))
@@ -189,7 +189,7 @@ def test_formats_of_installed_plugins_are_read(tmp_path, monkeypatch):
     )
 
 
-def test_the_transparent_value_of_16_bit_gray_becomes_white(tmp_path):
+def test_transparent_value_of_16_bit_gray_becomes_white(tmp_path):
     values = np.asarray([[0, 1000], [65535, 30000]], np.uint16)
     Image.fromarray(values).save(tmp_path / 'a.png', transparency=1000)
     pixels = image_files.read_image(tmp_path / 'a.png', 'L')[..., 0]

@@ -1,4 +1,4 @@
-"""Files written by Pillow, their pixels known; headers of bad ones are written by hand."""
+"""Folders of images with known pixels, and damaged image files."""
 
 import logging
 import os
@@ -32,7 +32,7 @@ def read(root, split='train', labels=False, **options):
 
 
 def png_header(width, height, bits, color):
-    """A PNG file that ends after its header chunk and an empty chunk of pixels."""
+    """Return a PNG file with a header and an empty chunk of pixels."""
 
     def chunk(kind, body):
         return (
@@ -43,7 +43,7 @@ def png_header(width, height, bits, color):
     return b'\x89PNG\r\n\x1a\n' + chunk(b'IHDR', header) + chunk(b'IDAT', b'') + chunk(b'IEND', b'')
 
 
-def test_files_come_in_the_order_of_their_names(tmp_path):
+def test_files_are_sorted_by_name(tmp_path):
     for value, name in enumerate(['b.png', 'a.png', 'deep/er/c.bmp', 'C.PNG', 'a b.WebP']):
         write(tmp_path, name, flat((value, 10, 20)), lossless=True)
     (tmp_path / 'notes.txt').write_text('no picture')
@@ -71,7 +71,7 @@ def test_subfolders_are_classes_only_if_all_files_are_in_them(tmp_path):
         read(tmp_path, labels=True)
 
 
-def test_the_name_tells_contents_apart(tmp_path):
+def test_source_name_depends_on_the_files(tmp_path):
     def name():
         return sources.open_source('folder', 'train', str(tmp_path / 'set')).name
 
@@ -86,7 +86,7 @@ def test_the_name_tells_contents_apart(tmp_path):
     assert len({first, renamed, name()}) == 3
 
 
-def test_gray_stays_gray_only_if_all_are(tmp_path):
+def test_images_have_one_channel_only_if_all_are_grayscale(tmp_path):
     write(tmp_path, 'a.png', flat(7, mode='L'))
     write(tmp_path, 'b.png', flat(1, mode='1'))
     write(tmp_path, 'c.png', flat((9, 255), mode='LA'))
@@ -100,18 +100,18 @@ def test_gray_stays_gray_only_if_all_are(tmp_path):
     )
 
 
-def test_palettes_become_colors_and_what_is_transparent_lies_on_white(tmp_path):
+def test_palettes_are_converted_and_transparency_is_composited_on_white(tmp_path):
     palette = flat(1, mode='P')
     palette.putpalette([0, 0, 0, 50, 100, 150])
     write(tmp_path, 'a.png', palette)
     write(tmp_path, 'b.png', palette, transparency=1)
-    write(tmp_path, 'c.png', flat((200, 100, 0, 51), mode='RGBA'))  # a fifth covers
+    write(tmp_path, 'c.png', flat((200, 100, 0, 51), mode='RGBA'))  # The opacity is one fifth.
     write(tmp_path, 'd.png', flat((200, 100, 0, 255), mode='RGBA'))
     expected = [[50, 100, 150], [255, 255, 255], [244, 224, 204], [200, 100, 0]]
     np.testing.assert_array_equal(read(tmp_path).images[:, 0, 0], expected)
 
 
-def test_sizes(tmp_path):
+def test_image_sizes_must_be_equal_and_square_unless_resized(tmp_path):
     write(tmp_path, 'a.png', flat((10, 0, 0), (6, 6)))
     write(tmp_path, 'b.jpg', flat((10, 0, 0), (6, 9)))
     with pytest.raises(UserError, match=r'b\.jpg has 6x9 pixels.*6x6: set config\.data\.image_siz'):
@@ -124,7 +124,7 @@ def test_sizes(tmp_path):
         read(tmp_path)
 
 
-def test_folders_without_pictures(tmp_path):
+def test_folders_and_splits_without_images_are_rejected(tmp_path):
     with pytest.raises(UserError, match=r'config\.data_dir=.*/typo'):
         read(tmp_path / 'typo')
     (tmp_path / 'notes.txt').write_text('')
@@ -140,7 +140,7 @@ def test_folders_without_pictures(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ('content', 'words'),
+    ('content', 'message'),
     [
         (b'', 'cannot be decoded'),
         (b'GIF89a' + bytes(50), 'cannot be decoded'),
@@ -151,14 +151,14 @@ def test_folders_without_pictures(tmp_path):
         (png_header(4, 4, 8, 2), 'cannot be decoded'),
     ],
 )
-def test_a_file_that_cannot_be_used_is_named(tmp_path, content, words):
+def test_invalid_image_file_is_named(tmp_path, content, message):
     write(tmp_path, 'a.png')
     (tmp_path / 'bad.png').write_bytes(content)
-    with pytest.raises(UserError, match=rf'/bad\.png .*{words}'):
+    with pytest.raises(UserError, match=rf'/bad\.png .*{message}'):
         read(tmp_path)
 
 
-def test_a_truncated_file_is_named(tmp_path):
+def test_truncated_image_file_is_named(tmp_path):
     noise = np.random.default_rng(0).integers(0, 256, (32, 32, 3), np.uint8)
     path = write(tmp_path, 'a.jpg', Image.fromarray(noise))
     path.write_bytes(path.read_bytes()[:-200])
@@ -166,7 +166,7 @@ def test_a_truncated_file_is_named(tmp_path):
         read(tmp_path)
 
 
-def test_a_link_to_nothing_is_named(tmp_path):
+def test_dangling_link_is_named(tmp_path):
     (tmp_path / 'a.png').symlink_to(tmp_path / 'nothing')
     with pytest.raises(UserError, match=r'/a\.png cannot be decoded'):
         read(tmp_path)
@@ -177,7 +177,7 @@ def summary(caplog):
     return [line for line in caplog.messages if ' pixels, ' in line]
 
 
-def test_folders_are_found_through_links_and_loops_are_not_followed(tmp_path, caplog):
+def test_links_are_followed_except_loops(tmp_path, caplog):
     caplog.set_level(logging.INFO)
     write(tmp_path, 'elsewhere/x.png', flat((5, 0, 0)))
     write(tmp_path, 'set/dog/y.png', flat((6, 0, 0)))
@@ -193,7 +193,7 @@ def test_folders_are_found_through_links_and_loops_are_not_followed(tmp_path, ca
     assert '2 dangling link' in line
 
 
-def test_the_log_summarizes_images_and_skipped_files(tmp_path, caplog):
+def test_log_summarizes_images_and_skipped_files(tmp_path, caplog):
     caplog.set_level(logging.INFO)
     for name in ('b/1.png', 'a/2.png', 'a/3.jfif'):
         write(tmp_path, name, flat((1, 2, 3), (4, 4)))
@@ -223,7 +223,7 @@ def test_skipped_files_are_named_if_no_image_is_found(tmp_path):
         read(tmp_path)
 
 
-def test_parts_of_a_split_have_the_same_fraction_of_every_class(tmp_path):
+def test_sub_splits_have_the_same_fraction_of_every_class(tmp_path):
     for name, count in {'a': 30, 'b': 12, 'c': 3}.items():
         for index in range(count):
             write(tmp_path, f'{name}/{index}.png', flat((index, ord(name), 0)))
@@ -238,11 +238,11 @@ def test_parts_of_a_split_have_the_same_fraction_of_every_class(tmp_path):
     whole = read(tmp_path).images[:, 0, 0]
     assert sorted(map(tuple, np.concatenate(parts))) == sorted(map(tuple, whole))
     first = sorted(index for index, letter, _ in parts[0].tolist() if letter == ord('a'))
-    assert first != list(range(20)), 'cut by name'
+    assert first != list(range(20)), 'The split is not shuffled.'
     np.testing.assert_array_equal(read(tmp_path, 'train[:67%]').images[:, 0, 0], parts[0])
 
 
-def test_a_limited_number_of_images_covers_all_classes(tmp_path):
+def test_limited_number_of_images_covers_all_classes(tmp_path):
     for name, count in {'a': 6, 'b': 3}.items():
         for index in range(count):
             write(tmp_path, f'{name}/{index}.png', flat((index, 0, 0)))
@@ -260,7 +260,7 @@ def test_class_folders_with_numbers_are_in_natural_order(tmp_path):
     assert source.class_names == ('1', '2', '10', 'x9', 'x10')
 
 
-def test_names_are_equal_in_both_unicode_normalizations(tmp_path):
+def test_names_do_not_depend_on_unicode_normalization(tmp_path):
     decomposed = unicodedata.normalize('NFD', 'caf\u00e9')
     write(tmp_path, f'one/set/{decomposed}/a.png')
     write(tmp_path, 'two/set/caf\u00e9/a.png')
@@ -273,8 +273,26 @@ def test_names_are_equal_in_both_unicode_normalizations(tmp_path):
     assert len(sources.select_classes(one, (decomposed,))) == 1
 
 
+def test_folders_with_equivalent_names_log_a_warning(tmp_path, caplog):
+    write(tmp_path, unicodedata.normalize('NFD', 'caf\u00e9/a.png'))
+    with caplog.at_level(logging.WARNING, 'absl'):
+        read(tmp_path)
+        assert caplog.text == ''
+        write(tmp_path, 'caf\u00e9/b.png')
+        assert len(read(tmp_path).images) == 2
+    assert '2 folders are named caf\u00e9' in caplog.text
+
+
+def test_folder_that_is_linked_twice_logs_a_warning(tmp_path, caplog):
+    write(tmp_path, 'cat/a.png')
+    (tmp_path / 'dog').symlink_to(tmp_path / 'cat')
+    with caplog.at_level(logging.WARNING, 'absl'):
+        read(tmp_path)
+    assert f'{tmp_path / "cat"} and {tmp_path / "dog"} are the same folder' in caplog.text
+
+
 @pytest.mark.parametrize('name', [b'caf\xe9', b'a\nb', b'\x1b[31m'])
-def test_class_names_that_cannot_be_stored_are_refused(tmp_path, name):
+def test_class_names_that_cannot_be_stored_are_rejected(tmp_path, name):
     write(tmp_path, 'x/a.png')
     os.rename(tmp_path / 'x', os.path.join(os.fsencode(tmp_path), name))
     with pytest.raises(UserError, match='name of the class folder') as error:
@@ -283,8 +301,8 @@ def test_class_names_that_cannot_be_stored_are_refused(tmp_path, name):
     assert '\n' not in str(error.value)
 
 
-def test_a_data_set_is_named_in_utf_8(tmp_path):
-    """Its name is part of the stored results of evaluations."""
+def test_source_name_is_valid_utf_8(tmp_path):
+    """The name is stored with the results of evaluations."""
     write(tmp_path, 'x/a.png')
     folder = os.path.join(os.fsencode(tmp_path), b'\xe9')
     os.rename(tmp_path / 'x', folder)
@@ -293,7 +311,7 @@ def test_a_data_set_is_named_in_utf_8(tmp_path):
     assert len(input_pipeline.load_split(source).images) == 1
 
 
-def test_the_limit_of_pixels_can_be_changed(tmp_path):
+def test_max_pixels_limits_image_sizes(tmp_path):
     write(tmp_path, 'a.png', flat((1, 2, 3), (8, 8)))
     with pytest.raises(UserError, match=r'a\.png has 8x8 pixels, more than 63.*max_pixels'):
         read(tmp_path, max_pixels=63)

@@ -1,4 +1,4 @@
-"""Generators that get images: trained on the same loop, used, measured and refused."""
+"""Image restoration: training of U-Nets, tasks, evaluation and rejected inputs."""
 
 import hashlib
 import json
@@ -15,12 +15,10 @@ from dcgan_jax import models, train_state, training
 from dcgan_jax.configs import colorization_cifar10, inpainting_cifar10, super_resolution_cifar10
 from dcgan_jax.data import degradations, images
 from dcgan_jax.runtime.errors import ConfigError, UserError
-from dcgan_jax.tasks.image_to_image import open_task
-from dcgan_jax.tasks.inpaint import inpaint, read_mask
-from dcgan_jax.tasks.sample import sample
-from dcgan_jax.tasks.super_resolve import super_resolve
+from dcgan_jax.tasks import image_to_image, inpaint, sample, super_resolve, translate
+from dcgan_jax.tasks.inpaint import read_mask
+from dcgan_jax.tasks.options import TaskOptions
 from dcgan_jax.tasks.trained_run import merge_config
-from dcgan_jax.tasks.translate import translate
 from dcgan_jax.train_step import train_step
 from tests.compare import assert_equal_states
 from tests.conftest import slow, slow_except, tiny_config
@@ -35,8 +33,8 @@ BY_KIND = slow_except(KINDS, 'masked', 'gray')
 TASKS = {'low_resolution': super_resolve, 'masked': inpaint, 'gray': translate}
 
 
-def paired(data_dir, kind, **changes):
-    """A run of seconds on 16x16 pictures."""
+def restoration_config(data_dir, kind, **changes):
+    """Return a restoration config for 16x16 images that trains in seconds."""
     config = tiny_config(data_dir)
     recipe = KINDS[kind].get_config()
     config.input, config.loss, config.ema = recipe.input, recipe.loss, recipe.ema
@@ -49,20 +47,20 @@ def paired(data_dir, kind, **changes):
 
 @pytest.fixture(scope='module')
 def run(data_dir, tmp_path_factory):
-    """Workdirs by kind, trained when asked for."""
+    """Function from a kind to the workdir of its run, which is trained once."""
     made = {}
 
     def train_once(kind):
         if kind not in made:
             made[kind] = tmp_path_factory.mktemp(kind)
-            training.train_and_evaluate(paired(data_dir, kind), made[kind])
+            training.train_and_evaluate(restoration_config(data_dir, kind), made[kind])
         return made[kind]
 
     return train_once
 
 
 def given_config(data_dir, tmp_path, kind):
-    given = paired(data_dir, kind)
+    given = restoration_config(data_dir, kind)
     given.evaluation.extractor = str(
         write_artifact(tmp_path / 'tiny.jaxexport', shape='b, 16, 16, 3')
     )
@@ -70,18 +68,20 @@ def given_config(data_dir, tmp_path, kind):
     return given
 
 
-def use(kind, workdir, given, out, pictures=None, num=8, mask=None):
-    more = (mask,) if kind == 'masked' else ()
-    return TASKS[kind](workdir, given, out, pictures, *more, num, 0)
+def run_task(kind, workdir, given, out, pictures=None, num=8, mask=None):
+    options = TaskOptions(
+        workdir=workdir, config=given, out=out, images=pictures, mask=mask, num=num
+    )
+    return TASKS[kind].run(options)
 
 
 @pytest.mark.parametrize('kind', slow_except(KINDS, 'masked'))
-def test_a_restoration_run_restores_the_data_set_and_user_images(run, data_dir, tmp_path, kind):
+def test_restoration_run_restores_the_data_set_and_user_images(run, data_dir, tmp_path, kind):
     workdir = run(kind)
     with Image.open(workdir / 'samples' / '00000006.png') as picture:
-        assert picture.size[0] > 64 * 2  # 64 pairs of 16 pixels
+        assert picture.size[0] > 64 * 2  # 64 pairs of 16 pixels.
     given = given_config(data_dir, tmp_path, kind)
-    path, line = use(kind, workdir, given, tmp_path / 'out')
+    path, line = run_task(kind, workdir, given, tmp_path / 'out')
     result = json.loads(path.with_suffix('.json').read_text())
     assert result['num'] == 8
     assert {'psnr', 'ssim', 'FD (tiny)'} <= set(result['metrics']['trained'])
@@ -90,8 +90,8 @@ def test_a_restoration_run_restores_the_data_set_and_user_images(run, data_dir, 
     side = 8 if kind == 'low_resolution' else 16
     for index in range(3):
         pixels = np.random.default_rng(index).integers(0, 256, (side, side, 4), np.uint8)
-        Image.fromarray(pixels).save(tmp_path / 'own' / f'{index}.png')  # with alpha
-    folder, _ = use(kind, workdir, None, tmp_path / 'done', str(tmp_path / 'own'), None)
+        Image.fromarray(pixels).save(tmp_path / 'own' / f'{index}.png')  # With an alpha channel.
+    folder, _ = run_task(kind, workdir, None, tmp_path / 'done', str(tmp_path / 'own'), None)
     for index in range(3):
         with Image.open(folder / f'{index}.png') as picture:
             assert picture.size == (16, 16)
@@ -99,14 +99,14 @@ def test_a_restoration_run_restores_the_data_set_and_user_images(run, data_dir, 
 
 @pytest.mark.parametrize('kind', BY_KIND)
 def test_known_pixels_are_kept(run, data_dir, kind):
-    """The network adds, and in holes only."""
-    config = paired(data_dir, kind)
+    """The network only changes missing pixels, and initially changes nothing."""
+    config = restoration_config(data_dir, kind)
     generator = models.build(config, (16, 16, 3)).generator
     real = jnp.asarray(np.random.default_rng(0).uniform(-1, 1, (2, 16, 16, 3)), jnp.float32)
     given = degradations.sample_inputs(jax.random.key(1), config, real)
     variables = generator.init(jax.random.key(0), given, train=False)
     made = generator.apply(variables, given, train=False)
-    np.testing.assert_array_equal(made, given[..., :3])  # at the start
+    np.testing.assert_array_equal(made, given[..., :3])
     variables = jax.tree.map(lambda leaf: leaf + 0.1, variables)
     made = generator.apply(variables, given, train=False)
     known = np.broadcast_to(np.asarray(given[..., 3:]) == 0, made.shape)
@@ -115,9 +115,9 @@ def test_known_pixels_are_kept(run, data_dir, kind):
 
 
 @pytest.mark.parametrize('norm', ['l1', 'l2'])
-def test_the_loss_of_g_is_the_weighted_sum_of_its_parts(data_dir, norm):
-    """G changes nothing at the start: the content loss is that of gray images."""
-    config = paired(
+def test_generator_loss_is_a_weighted_sum(data_dir, norm):
+    """Initially G returns its input, so the content loss is that of gray images."""
+    config = restoration_config(
         data_dir, 'gray',
         **{'loss.adversarial_weight': 0.5, 'loss.content_weight': 3.0,
            'loss.feature_matching_weight': 7.0, 'loss.content_norm': norm},
@@ -129,8 +129,8 @@ def test_the_loss_of_g_is_the_weighted_sum_of_its_parts(data_dir, norm):
     step = jax.jit(lambda state, real, key: train_step(state, real, None, key, config))
     _, metrics = step(state, real, jax.random.key(0))
     gray = np.rint(pixels @ [0.299, 0.587, 0.114])[..., None]
-    apart = np.abs(gray - pixels) / 127.5
-    content = apart.mean() if norm == 'l1' else (apart**2).mean()
+    difference = np.abs(gray - pixels) / 127.5
+    content = difference.mean() if norm == 'l1' else (difference**2).mean()
     assert float(metrics['generator/content']) == pytest.approx(content, rel=1e-4)
     adversarial, matching = (
         float(metrics[f'generator/{name}']) for name in ('adversarial', 'feature_matching')
@@ -143,27 +143,25 @@ def test_the_loss_of_g_is_the_weighted_sum_of_its_parts(data_dir, norm):
 
 @pytest.mark.slow
 def test_training_without_a_discriminator_improves_psnr(data_dir, tmp_path):
-    """Content loss alone, no update of D: better than bicubic on what it saw."""
-    config = paired(
+    """With the content loss only, the PSNR of training images is better than bicubic."""
+    config = restoration_config(
         data_dir, 'low_resolution',
         **{'loss.adversarial_weight': 0.0, 'loss.feature_matching_weight': 0.0,
            'discriminator_steps': 0, 'num_steps': 100, 'optimizer.generator.learning_rate': 2e-3},
     )  # fmt: skip
     state = training.train_and_evaluate(config, tmp_path / 'run')
     start = training.train_and_evaluate(
-        paired(data_dir, 'low_resolution', num_steps=0), tmp_path / 'none'
+        restoration_config(data_dir, 'low_resolution', num_steps=0), tmp_path / 'none'
     )
     assert_equal_states(state.discriminator.params, start.discriminator.params)
     given = given_config(data_dir, tmp_path, 'low_resolution')
-    path, _ = use('low_resolution', tmp_path / 'run', given, tmp_path / 'out', num=40)
+    path, _ = run_task('low_resolution', tmp_path / 'run', given, tmp_path / 'out', num=40)
     table = json.loads(path.with_suffix('.json').read_text())['metrics']
     assert table['trained']['psnr'] > table['bicubic']['psnr'] + 0.3
 
 
 @pytest.mark.parametrize('kind', slow_except(KINDS, 'masked'))
-def test_latent_optimization_restores_images_with_a_run_of_latents(
-    config, data_dir, tmp_path, kind
-):
+def test_latent_optimization_restores_images_of_the_data_set(config, data_dir, tmp_path, kind):
     config.data.image_size = 16
     config.generator.update(features=(8, 8), strides=(2, 2, 2))
     training.train_and_evaluate(config, tmp_path / 'run')
@@ -175,7 +173,7 @@ def test_latent_optimization_restores_images_with_a_run_of_latents(
         write_artifact(tmp_path / 'tiny.jaxexport', shape='b, 16, 16, 3')
     )
     before = given.copy_and_resolve_references()
-    path, line = use(kind, tmp_path / 'run', given, tmp_path / 'out', num=9)
+    path, line = run_task(kind, tmp_path / 'run', given, tmp_path / 'out', num=9)
     assert 'latent_optimization: psnr' in line
     assert ('FD' in line) == with_distance
     assert given == before
@@ -186,7 +184,7 @@ def test_latent_optimization_restores_images_with_a_run_of_latents(
 
 @pytest.mark.slow
 def test_latent_optimization_fills_holes_better_than_the_mean_color(config, data_dir, tmp_path):
-    """The hole of G's own image is filled better by searching than by the mean color."""
+    """The image is generated by G, so latent optimization can reconstruct it."""
     from dcgan_jax.metrics.psnr_ssim import psnr
     from dcgan_jax.sampling import Sampler
     from dcgan_jax.tasks.inpaint import mean_fill
@@ -210,7 +208,7 @@ def test_latent_optimization_fills_holes_better_than_the_mean_color(config, data
     assert psnr(found, made, holes).mean() > psnr(mean_fill(given), made, holes).mean() + 3
 
 
-def test_a_mask_from_a_file(run, data_dir, tmp_path):
+def test_mask_file_is_used(run, data_dir, tmp_path):
     pixels = np.zeros((16, 16), np.uint8)
     pixels[3:9, 2:5] = 255
     Image.fromarray(pixels).save(tmp_path / 'mask.png')
@@ -218,7 +216,9 @@ def test_a_mask_from_a_file(run, data_dir, tmp_path):
         read_mask(str(tmp_path / 'mask.png'), (16, 16))[0, ..., 0], pixels / 255
     )
     given = given_config(data_dir, tmp_path, 'masked')
-    path, _ = use('masked', run('masked'), given, tmp_path / 'o', mask=str(tmp_path / 'mask.png'))
+    path, _ = run_task(
+        'masked', run('masked'), given, tmp_path / 'o', mask=str(tmp_path / 'mask.png')
+    )
     assert path.name == 'file_trained.png'
     content = json.loads(path.with_suffix('.json').read_text())
     assert content['input']['mask'] == str(tmp_path / 'mask.png')
@@ -229,7 +229,7 @@ def test_a_mask_from_a_file(run, data_dir, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ('pixels', 'words'),
+    ('pixels', 'message'),
     [
         (np.full((16, 16), 255, np.uint8), '--mask='),
         (np.zeros((16, 16), np.uint8), '--mask='),
@@ -237,25 +237,25 @@ def test_a_mask_from_a_file(run, data_dir, tmp_path):
         (None, 'cannot be decoded'),
     ],
 )
-def test_masks_that_can_not_be_used(tmp_path, pixels, words):
+def test_invalid_masks_are_rejected(tmp_path, pixels, message):
     path = tmp_path / 'mask.png'
     if pixels is None:
         path.write_bytes(b'nothing')
     else:
         Image.fromarray(pixels).save(path)
-    with pytest.raises(UserError, match=words):
+    with pytest.raises(UserError, match=message):
         read_mask(str(path), (16, 16))
     with pytest.raises(UserError, match=r'--mask=.*none.png'):
         read_mask(str(tmp_path / 'none.png'), (16, 16))
 
 
-def test_a_run_of_masks_is_measured_on_others(run, data_dir, tmp_path):
+def test_inpainting_run_is_evaluated_with_other_masks(run, data_dir, tmp_path):
     given = given_config(data_dir, tmp_path, 'masked')
     given.evaluation.metrics = ('inception_score',)
     found = {}
     for mask in ('center', 'half'):
         given.input.mask = mask
-        path, _ = use('masked', run('masked'), given, tmp_path / 'out')
+        path, _ = run_task('masked', run('masked'), given, tmp_path / 'out')
         assert path.name == f'{mask}_trained.png'
         content = json.loads(path.with_suffix('.json').read_text())
         assert content['input']['mask'] == mask
@@ -264,23 +264,24 @@ def test_a_run_of_masks_is_measured_on_others(run, data_dir, tmp_path):
     assert found['center'] != found['half']
 
 
-def test_the_mask_of_a_passed_config_is_used(run, data_dir):
+def test_mask_of_the_passed_config_is_used(run, data_dir):
     config = given_config(data_dir, data_dir, 'masked')
     config.input.mask, config.input.mask_ratio = 'pixels', 0.25
-    task = open_task(run('masked'), config, 'masked', 'latest', 0)
+    options = TaskOptions(workdir=run('masked'), config=config)
+    task = image_to_image.open_task(options, 'masked')
     assert task.config.input.to_dict() == config.input.to_dict()
     assert 'missing' not in task.config.input
 
 
-def test_another_input_means_nothing_to_a_run_of_latents(config, data_dir):
-    """Whose samples are evaluated, say."""
+def test_input_of_the_passed_config_is_ignored_for_latent_generators(config, data_dir):
+    """For example, when its samples are evaluated."""
     given = given_config(data_dir, data_dir, 'masked')
     given.input.scale = 4
     assert merge_config(config, given).input.to_dict() == config.input.to_dict()
 
 
-def test_masks_are_read_as_pictures_are(tmp_path):
-    """What is transparent is white, so a hole; of a header that promises too much is told."""
+def test_masks_are_decoded_like_images(tmp_path):
+    """Transparent pixels are white, so missing; decompression bombs are rejected."""
     pixels = np.zeros((16, 16, 4), np.uint8)
     pixels[..., 3] = 255
     pixels[2:5, 2:5, 3] = 0
@@ -296,53 +297,51 @@ def test_masks_are_read_as_pictures_are(tmp_path):
         read_mask(str(tmp_path / 'bomb.png'), (16, 16))
 
 
-def test_a_run_does_what_it_was_trained_for_alone(run, tmp_path):
+def test_restoration_run_supports_its_own_task_only(run, tmp_path):
     with pytest.raises(UserError, match=r'input.kind'):
-        use('masked', run('gray'), None, tmp_path / 'out')
+        run_task('masked', run('gray'), None, tmp_path / 'out')
     with pytest.raises(UserError, match='--mode=translate'):
-        sample(run('gray'), tmp_path / 'out', 3, 0)
+        sample.run(TaskOptions(workdir=run('gray'), out=tmp_path / 'out', num=3))
     assert not (tmp_path / 'out').exists()
 
 
 @pytest.mark.parametrize('kind', BY_KIND)
-def test_results_never_take_the_place_of_the_users_pictures(run, tmp_path, kind):
+def test_results_are_never_written_to_the_input_folder(run, tmp_path, kind):
     own = tmp_path / 'own'
     (own / 'below').mkdir(parents=True)
     Image.fromarray(np.zeros((16, 16, 3), np.uint8)).save(own / 'a.png')
     before = (own / 'a.png').read_bytes()
     for out in (own, own / 'below', tmp_path / 'own' / '..' / 'own'):
         with pytest.raises(UserError, match='--images'):
-            use(kind, run(kind), None, out, str(own), None)
+            run_task(kind, run(kind), None, out, str(own), None)
     assert (own / 'a.png').read_bytes() == before
     assert sorted(path.name for path in own.iterdir()) == ['a.png', 'below']
 
 
-def test_sizes_that_strides_do_not_divide_are_refused(run, tmp_path):
+def test_sizes_not_divisible_by_the_stride_are_rejected(run, tmp_path):
     (tmp_path / 'own').mkdir()
     Image.fromarray(np.zeros((9, 16, 3), np.uint8)).save(tmp_path / 'own' / 'a.png')
     with pytest.raises(UserError, match=r'16x9'):
-        use('gray', run('gray'), None, tmp_path / 'out', str(tmp_path / 'own'), None)
+        run_task('gray', run('gray'), None, tmp_path / 'out', str(tmp_path / 'own'), None)
     assert not (tmp_path / 'out').exists()
 
 
-def test_pictures_that_do_not_fit_are_refused(run, tmp_path):
+def test_folder_without_images_is_rejected(run, tmp_path):
     (tmp_path / 'own').mkdir()
     with pytest.raises(UserError, match='--images'):
-        use('masked', run('masked'), None, tmp_path / 'out', str(tmp_path / 'own'), None)
+        run_task('masked', run('masked'), None, tmp_path / 'out', str(tmp_path / 'own'), None)
     assert not (tmp_path / 'out').exists()
 
 
-def test_pictures_are_cropped_and_resized_only_if_the_training_images_are(
-    run, finished, data_dir, tmp_path
-):
+def test_images_are_only_resized_if_the_training_images_are(run, finished, data_dir, tmp_path):
     (tmp_path / 'own').mkdir()
     Image.fromarray(np.zeros((9, 20, 3), np.uint8)).save(tmp_path / 'own' / 'a.png')
-    out, _ = use('masked', run('masked'), None, tmp_path / 'out', str(tmp_path / 'own'), None)
+    out, _ = run_task('masked', run('masked'), None, tmp_path / 'out', str(tmp_path / 'own'), None)
     with Image.open(out / 'a.png') as picture:
         assert picture.size == (16, 16)
     given = given_config(data_dir, tmp_path, 'masked')
     with pytest.raises(UserError, match='20x9 pixels: this run takes images of 8x8'):
-        use('masked', finished[0], given, tmp_path / 'no', str(tmp_path / 'own'), None)
+        run_task('masked', finished[0], given, tmp_path / 'no', str(tmp_path / 'own'), None)
     assert not (tmp_path / 'no').exists()
 
 
@@ -366,9 +365,9 @@ def test_pictures_are_cropped_and_resized_only_if_the_training_images_are(
         ({'loss.rotation_weight': 1.0}, 'loss.rotation_weight'),
     ],
 )
-def test_fields_that_exclude_each_other_are_refused(data_dir, changes, field):
+def test_incompatible_fields_are_rejected(data_dir, changes, field):
     with pytest.raises(ConfigError) as error:
-        config_lib.validate(paired(data_dir, 'low_resolution', **changes))
+        config_lib.validate(restoration_config(data_dir, 'low_resolution', **changes))
     assert field in error.value.fields
 
 
@@ -380,7 +379,7 @@ SPECTRAL = {
 @pytest.mark.parametrize(
     ('kind', 'changes'),
     [
-        slow('latent', {'ema.batch_stats': 'average'}),  # As the configs of pairs have it.
+        slow('latent', {'ema.batch_stats': 'average'}),  # As in the restoration configs.
         slow('low_resolution', SPECTRAL['batch']),
         slow('low_resolution', SPECTRAL['none']),
         *(
@@ -391,8 +390,8 @@ SPECTRAL = {
     ],
     ids=str,
 )
-def test_resume_is_bit_exact_for_every_kind_of_generator(data_dir, tmp_path, kind, changes):
-    config = tiny_config(data_dir) if kind == 'latent' else paired(data_dir, kind)
+def test_resume_is_bit_exact_for_every_type_of_generator(data_dir, tmp_path, kind, changes):
+    config = tiny_config(data_dir) if kind == 'latent' else restoration_config(data_dir, kind)
     config.update_from_flattened_dict(changes)
     config.num_steps = 3
     whole = training.train_and_evaluate(config, tmp_path / 'whole')

@@ -1,4 +1,4 @@
-"""The Inception beside its ports to PyTorch, with random weights."""
+"""Inception compared to its ports to PyTorch, with random weights."""
 
 import hashlib
 import warnings
@@ -15,7 +15,7 @@ from tests.peers import peer
 
 @pytest.fixture(scope='module')
 def state_dict():
-    """Random weights under PyTorch's names, such that activations neither vanish nor explode."""
+    """Random weights with PyTorch's names; activations neither vanish nor explode."""
     torch = peer('torch')
     rng = np.random.default_rng(0)
     shapes = jax.eval_shape(
@@ -47,8 +47,8 @@ def weights(state_dict, tmp_path_factory):
 
 
 @pytest.fixture(autouse=True)
-def _these_weights_count(request, monkeypatch):
-    """As if the random weights were the published ones."""
+def _accept_random_weights(request, monkeypatch):
+    """Accept the SHA-256 of the random weights."""
     if 'weights' in request.fixturenames:
         content = request.getfixturevalue('weights').read_bytes()
         monkeypatch.setattr(inception, 'SHA256', hashlib.sha256(content).hexdigest())
@@ -78,7 +78,7 @@ def test_inception_equals_torch_fidelity(weights):
         pixels = images(40, 28)
         expected = theirs(channels_first(pixels))
     actual = extractors.load('inception', str(weights), batch_size=2)(pixels)
-    assert actual[0].std() > 1e-2  # the weights are such that something is compared
+    assert actual[0].std() > 1e-2  # The features are not constant.
     for ours, other in zip(actual, expected, strict=True):
         assert_close(ours, other)
 
@@ -99,7 +99,7 @@ def test_inception_equals_pytorch_fid(weights, state_dict, monkeypatch):
 
 @pytest.mark.slow
 @pytest.mark.parametrize('shape', [(32, 32), (31, 64), (299, 299), (400, 310), (1, 2)])
-def test_resize_equals_the_ports(shape):
+def test_resize_equals_torch_fidelity_and_pytorch(shape):
     module = peer('torch_fidelity.interpolate_compat_tensorflow')
     functional = peer('torch').nn.functional
     pixels = images(*shape).astype(np.float32)
@@ -116,20 +116,20 @@ def test_resize_equals_the_ports(shape):
         np.testing.assert_allclose(ours, tensor.numpy().transpose(0, 2, 3, 1), atol=2e-3)
 
 
-def test_other_weights_are_refused_before_they_are_parsed(tmp_path):
+def test_other_weights_are_rejected_before_parsing(tmp_path):
     (tmp_path / 'other.pth').write_bytes(b'no pickle')
     for name in ('other.pth', 'missing.pth'):
         with pytest.raises(UserError, match=name):
             extractors.load('inception', str(tmp_path / name))
 
 
-def test_the_published_weights_are_downloaded_once(tmp_path, monkeypatch):
+def test_published_weights_are_downloaded_once(tmp_path, monkeypatch):
     (tmp_path / 'web').mkdir()
     published = tmp_path / 'web' / 'weights.pth'
     published.write_bytes(b'weights')
     monkeypatch.setenv('DCGAN_JAX_CACHE', str(tmp_path / 'cache'))
     monkeypatch.setattr(inception, 'URL', published.as_uri())
-    with pytest.raises(UserError, match=r'gave 7 bytes .*config.evaluation'):
+    with pytest.raises(UserError, match=r'returned 7 bytes .*config.evaluation'):
         inception.published_weights()
     assert list((tmp_path / 'cache').iterdir()) == []
     monkeypatch.setattr(inception, 'SHA256', hashlib.sha256(b'weights').hexdigest())

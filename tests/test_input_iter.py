@@ -1,4 +1,4 @@
-"""The same images, and labels, whether the split lies on the device or is streamed."""
+"""The input pipeline yields the same batches from the device and from the stream."""
 
 import contextlib
 
@@ -26,8 +26,8 @@ class Numbered(list):
         return [self[index] for index in indices]
 
 
-def fed(placement, num_classes=10, **fields):
-    """What each call is given, the split's images taken out by their indices."""
+def call_batches(placement, num_classes=10, **fields):
+    """Return the batch of each call; batches of indices are replaced by their images."""
     config = ConfigDict({'seed': 3, 'batch_size': 4, 'conditional': False})
     config.update({'discriminator_steps': 1, **fields})
     config.data = {'placement': placement, 'device_limit_bytes': 0}
@@ -48,9 +48,9 @@ def fed(placement, num_classes=10, **fields):
 
 @pytest.mark.parametrize('steps', [1, 3])
 @pytest.mark.parametrize('placement', ['device', 'stream'])
-def test_batches_follow_the_order_of_the_run(placement, steps):
+def test_batches_follow_batch_indices(placement, steps):
     for (first, end), batch in zip(
-        RANGES, fed(placement, conditional=True, discriminator_steps=steps), strict=True
+        RANGES, call_batches(placement, conditional=True, discriminator_steps=steps), strict=True
     ):
         expected = input_pipeline.batch_indices(3, first, 4 * steps, 10, num_batches=end - first)
         assert (batch.images.dtype, batch.labels.dtype) == (np.uint8, np.int32)
@@ -60,7 +60,7 @@ def test_batches_follow_the_order_of_the_run(placement, steps):
 
 
 @pytest.mark.parametrize('placement', ['device', 'stream'])
-def test_labels_come_on_request_only(placement):
-    assert all(batch.labels is None for batch in fed(placement))
+def test_labels_are_only_loaded_on_request(placement):
+    assert all(batch.labels is None for batch in call_batches(placement))
     with pytest.raises(UserError, match='numbered has no labels'):
-        fed(placement, num_classes=0, conditional=True)
+        call_batches(placement, num_classes=0, conditional=True)

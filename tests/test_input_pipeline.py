@@ -13,7 +13,7 @@ from dcgan_jax.runtime.errors import UserError
 from tests.tiny import prepare_tiny
 
 SHARED = Path(__file__).resolve().parents[2] / 'shared' / 'tfds'
-# SHA-256 of the pixels of the copy's test split, as its README states it.
+# SHA-256 of the pixels of the local copy's test split.
 SHARED_TEST_SHA256 = '3a9a3752963dccd5df9ce7aa774c72568c8ad5d4eef8808be23bf0d56fd17693'
 
 
@@ -23,7 +23,7 @@ def labeled(data_dir):
 
 
 def reference_order(seed, n, count):
-    """The endless sequence, written as a loop: rank each epoch's random 64-bit numbers."""
+    """Return the first indices of the infinite sequence: argsort of each epoch's random numbers."""
     sequence = []
     epoch = 0
     while len(sequence) < count:
@@ -39,14 +39,14 @@ def test_epochs_are_different_permutations():
         assert sorted(order) == list(range(100))
     assert len({tuple(order) for order in orders}) == 20
     assert tuple(input_pipeline.epoch_order(8, 0, 100)) != tuple(orders[0])
-    # Every image is as likely in every place: the mean place over 20 epochs is near the middle.
+    # Positions are uniform: the mean position over 20 epochs is near the middle.
     assert (
         abs(np.mean([np.flatnonzero(order == 5)[0] for order in orders]) - 49.5) < 4 * 29 / 20**0.5
     )
 
 
 @pytest.mark.parametrize(('n', 'batch_size'), [(10, 3), (10, 5), (4, 11), (1, 2), (50, 50)])
-def test_batches_follow_the_endless_sequence(n, batch_size):
+def test_batches_follow_the_infinite_sequence(n, batch_size):
     steps = 13
     expected = np.reshape(reference_order(3, n, steps * batch_size), (steps, batch_size))
     at_once = input_pipeline.batch_indices(3, 0, batch_size, n, num_batches=steps)
@@ -58,21 +58,21 @@ def test_batches_follow_the_endless_sequence(n, batch_size):
         )
 
 
-def test_order_is_pinned():
-    # A checkpoint of today must go on with the same batches tomorrow.
+def test_epoch_order_is_stable_across_versions():
+    # Checkpoints must resume with the same batches in later versions.
     np.testing.assert_array_equal(
         input_pipeline.epoch_order(0, 0, 10), [0, 2, 9, 1, 8, 5, 4, 3, 6, 7]
     )
 
 
-def test_placement(labeled):
-    assert input_pipeline.fits_on_device(labeled, 'auto', 40 * 8 * 8 * 3)
-    assert not input_pipeline.fits_on_device(labeled, 'auto', 40 * 8 * 8 * 3 - 1)
-    assert input_pipeline.fits_on_device(labeled, 'device', 0)
-    assert not input_pipeline.fits_on_device(labeled, 'stream', 10**9)
+def test_auto_placement_depends_on_the_size(labeled):
+    assert input_pipeline.is_device_resident(labeled, 'auto', 40 * 8 * 8 * 3)
+    assert not input_pipeline.is_device_resident(labeled, 'auto', 40 * 8 * 8 * 3 - 1)
+    assert input_pipeline.is_device_resident(labeled, 'device', 0)
+    assert not input_pipeline.is_device_resident(labeled, 'stream', 10**9)
 
 
-def test_stream_equals_the_array(labeled):
+def test_stream_equals_load_split(labeled):
     split = input_pipeline.load_split(labeled, labels=True)
     ranges = [(0, 3), (3, 6), (6, 10), (10, 11)]
     elements = list(input_pipeline.stream(labeled, 5, ranges, batch_size=4, labels=True))
@@ -85,7 +85,7 @@ def test_stream_equals_the_array(labeled):
 
 
 class Spy(image_source.ImageSource):
-    """Slow, and counts the reads of all its kind."""
+    """Slow source that records the sizes of all reads."""
 
     reads: ClassVar[list[int]] = []
 
@@ -107,7 +107,7 @@ def spy(labeled):
     )
 
 
-def test_stream_resumes_without_reading_what_came_before(labeled, spy):
+def test_stream_resumes_without_reading_earlier_batches(labeled, spy):
     ranges = [(first, first + 2) for first in range(0, 12, 2)]
     whole = list(input_pipeline.stream(labeled, 5, ranges, batch_size=4, labels=True))
     resumed = list(input_pipeline.stream(spy, 5, ranges[4:], batch_size=4, labels=True))
@@ -115,7 +115,7 @@ def test_stream_resumes_without_reading_what_came_before(labeled, spy):
     assert spy.reads == [4, 4, 4, 4]
 
 
-def test_rows_of_the_processes_make_up_the_batch(labeled):
+def test_rows_of_all_processes_form_the_batch(labeled):
     def rows(part):
         batches = input_pipeline.stream(labeled, 5, [(0, 2), (2, 6)], 4, rows=part, labels=True)
         return jax.tree.map(lambda *arrays: np.concatenate(arrays), *batches)
@@ -125,7 +125,7 @@ def test_rows_of_the_processes_make_up_the_batch(labeled):
     jax.tree.map(np.testing.assert_array_equal, together, rows(slice(None)))
 
 
-def test_dropped_stream_stops_reading_and_leaves_no_thread(spy):
+def test_closed_stream_stops_reading_and_ends_its_threads(spy):
     ranges = [(first, first + 20) for first in range(0, 1000, 20)]
     batches = input_pipeline.stream(spy, 5, ranges, batch_size=4, num_threads=1)
     next(batches)
@@ -134,17 +134,17 @@ def test_dropped_stream_stops_reading_and_leaves_no_thread(spy):
         if thread.name.startswith('grain-prefetch'):
             thread.join(timeout=5)
             assert not thread.is_alive()
-    assert 20 <= len(spy.reads) < 30  # of the 20 batches to come, none but the one under way
+    assert 20 <= len(spy.reads) < 30  # At most the batch in progress is read after closing.
 
 
-def test_broken_image_surfaces_from_the_stream(tmp_path):
+def test_stream_raises_errors_of_images(tmp_path):
     prepare_tiny(tmp_path, [(6, 6, 1), (8, 8, 1)])
     source = sources.open_source('tiny', 'train', str(tmp_path))
     with pytest.raises(UserError, match='has shape'):
         list(input_pipeline.stream(source, 0, [(0, 3)], batch_size=10))
 
 
-def test_real_cifar10():
+def test_cifar10_copy_has_the_expected_pixels_and_labels():
     if not SHARED.is_dir():
         pytest.skip(f'no CIFAR-10 in {SHARED}')
     test = sources.open_source('cifar10', 'test', str(SHARED))

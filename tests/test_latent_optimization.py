@@ -1,4 +1,4 @@
-"""Latents found again from what is left of their images."""
+"""Latent optimization."""
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +11,7 @@ from dcgan_jax.sampling import Sampler
 from dcgan_jax.tasks import discriminator_features, latent_optimization
 
 
-def test_each_latent_goes_to_its_own_minimum_on_the_sphere():
+def test_minimize_finds_the_minimum_of_each_latent_on_the_sphere():
     targets = latent_optimization.project_to_sphere(jax.random.normal(jax.random.key(0), (5, 7)))
     start = jax.random.normal(jax.random.key(1), (5, 7))
 
@@ -22,14 +22,14 @@ def test_each_latent_goes_to_its_own_minimum_on_the_sphere():
     np.testing.assert_allclose(found, targets, atol=1e-2)
     np.testing.assert_allclose(jnp.linalg.norm(found, axis=-1), 7**0.5, rtol=1e-5)
     np.testing.assert_allclose(losses, objective(found), atol=1e-6)
-    # Adam works by coordinate: whatever else is searched for changes nothing.
+    # Adam is element-wise, so latents do not depend on other latents of the batch.
     alone, _ = latent_optimization.minimize(
         lambda latents: jnp.sum((latents - targets[2:3]) ** 2, axis=-1), start[2:3], 400, 0.05
     )
     np.testing.assert_allclose(alone, found[2:3], atol=1e-5)
 
 
-def test_pixels_count_as_much_as_lacks_around_them():
+def test_pixel_weights_are_the_missing_fraction_around_them():
     holes = np.zeros((1, 16, 16, 1), np.float32)
     holes[0, 6:10, 6:10] = 1
     weights = np.asarray(latent_optimization._weights(jnp.asarray(holes)))[0, ..., 0]
@@ -48,20 +48,20 @@ def networks_of(config):
 
 
 @pytest.mark.parametrize('changes', [{'pack': 3}, {'minibatch_stddev': 4}])
-def test_what_d_says_of_an_image_is_of_it_alone(config, changes):
-    """Discriminators that see several images at once in training judge each with itself."""
+def test_logits_do_not_depend_on_other_images(config, changes):
+    """Discriminators with packing or minibatch statistics are applied to copies of one image."""
     config.discriminator.update(changes)
     config.batch_size = 12
     networks, state = networks_of(config)
     pixels = np.random.default_rng(0).integers(0, 256, (7, 8, 8, 3), np.uint8)
     together = discriminator_features.logits(networks, state, pixels)
     for index in (0, 6):
-        apart = discriminator_features.logits(networks, state, pixels[index : index + 1])
-        np.testing.assert_allclose(apart, together[index : index + 1], rtol=1e-4, atol=1e-6)
+        single = discriminator_features.logits(networks, state, pixels[index : index + 1])
+        np.testing.assert_allclose(single, together[index : index + 1], rtol=1e-4, atol=1e-6)
     assert discriminator_features.DiscriminatorFeatures(networks, state)(pixels).shape[0] == 7
 
 
-def test_searched_images_do_not_depend_on_those_beside_them(config):
+def test_reconstructions_do_not_depend_on_other_images(config):
     config.discriminator.pack = 2
     config.latent_optimization.update(restarts=3, steps=3)
     networks, state = networks_of(config)
@@ -72,5 +72,5 @@ def test_searched_images_do_not_depend_on_those_beside_them(config):
     sampler = Sampler(networks.generator, config)
     config.input.kind = 'masked'
     found = latent_optimization.LatentOptimizer(networks, config, sampler)
-    backwards = found(state, given[::-1])[::-1]
-    np.testing.assert_allclose(found(state, given), backwards, atol=1)
+    reversed_order = found(state, given[::-1])[::-1]
+    np.testing.assert_allclose(found(state, given), reversed_order, atol=1)

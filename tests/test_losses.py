@@ -35,14 +35,14 @@ EXPECTED = {
 
 
 @pytest.mark.parametrize('name', sorted(LOSSES))
-def test_a_loss_is_the_formula_of_its_paper(name):
+def test_loss_equals_the_published_formula(name):
     real, fake = (jnp.asarray(x, jnp.float32) for x in (REAL, FAKE))
     loss = LOSSES[name]
     assert loss.discriminator(real, fake) == pytest.approx(EXPECTED[name][0], rel=1e-6)
     assert loss.generator(real, fake) == pytest.approx(EXPECTED[name][1], rel=1e-6)
 
 
-def test_non_saturating_at_a_blind_discriminator_is_two_and_one_times_log_2():
+def test_non_saturating_losses_of_zero_logits():
     zeros = np.zeros((4, 1), np.float32)
     loss = LOSSES['non_saturating']
     assert loss.discriminator(zeros, zeros) == pytest.approx(2 * np.log(2))
@@ -50,18 +50,19 @@ def test_non_saturating_at_a_blind_discriminator_is_two_and_one_times_log_2():
 
 
 @pytest.mark.parametrize(('name', 'best'), [('non_saturating', np.log(9)), ('least_squares', 0.9)])
-def test_smoothed_labels_move_the_best_logit_of_real_images_and_no_fake_one(name, best):
-    """sigmoid(log 9) = 0.9; the fake side stays one-sided."""
+def test_label_smoothing_changes_the_optimal_real_logit_only(name, best):
+    """sigmoid(log 9) = 0.9; the gradient for fakes does not change."""
     config = cifar10.get_config().loss
     config.name, config.label_smoothing = name, 0.1
     loss = losses.create(config).discriminator
     fake = jnp.zeros((1, 1))
-    slope = jax.grad(lambda logit: loss(logit, fake))
-    assert slope(jnp.full((1, 1), best))[0, 0] == pytest.approx(0, abs=1e-6)
-    assert slope(jnp.full((1, 1), best - 0.1))[0, 0] < 0 < slope(jnp.full((1, 1), best + 0.1))[0, 0]
+    gradient = jax.grad(lambda logit: loss(logit, fake))
+    assert gradient(jnp.full((1, 1), best))[0, 0] == pytest.approx(0, abs=1e-6)
+    assert gradient(jnp.full((1, 1), best - 0.1))[0, 0] < 0
+    assert gradient(jnp.full((1, 1), best + 0.1))[0, 0] > 0
     plain = LOSSES[name].discriminator
-    of_fake = [jax.grad(f, argnums=1)(fake, fake + 2.0) for f in (loss, plain)]
-    assert of_fake[0] == of_fake[1]
+    fake_gradients = [jax.grad(f, argnums=1)(fake, fake + 2.0) for f in (loss, plain)]
+    assert fake_gradients[0] == fake_gradients[1]
 
 
 def test_content_losses_are_means_over_all_pixels():
@@ -72,8 +73,8 @@ def test_content_losses_are_means_over_all_pixels():
     assert losses.content(*single, 'l2') == pytest.approx(((fake - real) ** 2).sum() / 120)
 
 
-def test_feature_matching_weighs_every_stage_alike():
-    """Wang et al. 2018, eq. 4, with a mean over stages in place of the sum."""
+def test_feature_matching_weights_all_stages_equally():
+    """Wang et al. 2018, eq. 4, with a mean over stages instead of the sum."""
     rng = np.random.default_rng(0)
     sizes = [(2, 4, 4, 3), (2, 2, 2, 6)]
     real, fake = ([rng.normal(size=size) for size in sizes] for _ in range(2))
@@ -82,11 +83,11 @@ def test_feature_matching_weighs_every_stage_alike():
     assert losses.feature_matching(*single) == pytest.approx((stages[0] + stages[1]) / 2)
 
 
-def test_flipped_labels_swap_their_share_of_pairs():
+def test_flip_labels_swaps_the_expected_fraction():
     real, fake = jnp.arange(4000.0).reshape(-1, 1), -1.0 - jnp.arange(4000.0).reshape(-1, 1)
-    told_real, told_fake = losses.flip_labels(jax.random.key(0), real, fake, 0.3)
-    flipped = np.asarray(told_real < 0)
+    swapped_real, swapped_fake = losses.flip_labels(jax.random.key(0), real, fake, 0.3)
+    flipped = np.asarray(swapped_real < 0)
     assert flipped.mean() == pytest.approx(0.3, abs=0.03)
-    np.testing.assert_array_equal(told_real, np.where(flipped, fake, real))
-    np.testing.assert_array_equal(told_fake, np.where(flipped, real, fake))
+    np.testing.assert_array_equal(swapped_real, np.where(flipped, fake, real))
+    np.testing.assert_array_equal(swapped_fake, np.where(flipped, real, fake))
     assert losses.flip_labels(jax.random.key(0), real, fake, 0.0)[0] is real

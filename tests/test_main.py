@@ -1,4 +1,4 @@
-"""The command line: exit codes, one line on stderr, a real process killed and started again."""
+"""The command line: exit codes, errors in one line, and resumption of real processes."""
 
 import os
 import pathlib
@@ -17,7 +17,7 @@ from tests.command_line import call_main
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 TINY = [
     '--config=configs/quickstart.py',
-    '--config.conv_impl=xla',  # compiles sooner
+    '--config.conv_impl=xla',  # Compiles faster.
     '--config.generator.base_features=8',
     '--config.dataset=tiny_images',
     '--config.batch_size=8',
@@ -46,8 +46,8 @@ def run(*flags, **environment):
     )
 
 
-def assert_refused(result, *words):
-    """Code 2, and one line on stderr that says what is wrong."""
+def assert_rejected(result, *words):
+    """Assert exit code 2 and one line on stderr with the given words."""
     assert result.returncode == 2, result.stderr
     lines = result.stderr.strip().splitlines()
     assert len(lines) == 1, result.stderr
@@ -80,7 +80,7 @@ def assert_refused(result, *words):
         (['--mode=sample', '--workdir={tmp}/w'], ['contains no run']),
         (['--mode=sample', '--workdir={tmp}/w', '--num=0'], ['--num=0']),
         (['--mode=evaluate', '--workdir={tmp}/w'], ['contains no run']),
-        (['--mode=evaluate', '--config.evaluation.every=3'], ['every', 'pass --config=FILE too']),
+        (['--mode=evaluate', '--config.evaluation.every=3'], ['every', 'also pass --config=FILE']),
         (['--mode=evaluate', '--images={tmp}/none'], ['--workdir is missing']),
         ([*TINY, '--mode=evaluate', '--images={tmp}/none'], ['none', '--images=']),
         ([*TINY, '--mode=evaluate', '--images={tmp}/broken'], ['broken', 'no image files']),
@@ -95,30 +95,30 @@ def assert_refused(result, *words):
     ],
     ids=lambda value: ' '.join(value)[-60:] if isinstance(value, list) else None,
 )
-@pytest.mark.filterwarnings('ignore')  # As for users.
-def test_a_users_mistake_is_one_line_and_code_2(flags, words, tmp_path, data_dir, monkeypatch):
+@pytest.mark.filterwarnings('ignore')
+def test_user_errors_print_one_line_and_exit_with_2(flags, words, tmp_path, data_dir, monkeypatch):
     monkeypatch.chdir(ROOT)
     monkeypatch.setenv('TFDS_DATA_DIR', str(data_dir))
-    sources.open_source('tiny_images')  # Libraries define flags as they are imported.
+    sources.open_source('tiny_images')  # Imports libraries that define flags.
     (tmp_path / 'file').write_text('')
     (tmp_path / 'syntax.py').write_text('x = (')
     (tmp_path / 'broken').mkdir()
     (tmp_path / 'broken' / 'config.json').write_text('{"config": 3')
     before = sorted(tmp_path.rglob('*'))
     flags = [flag.format(tmp=tmp_path) for flag in flags]
-    assert_refused(call_main(*flags), *words)
+    assert_rejected(call_main(*flags), *words)
     left = [path for path in sorted(tmp_path.rglob('*')) if path.name != 'w']
     assert left == before
 
 
-def test_a_process_ends_with_one_line_and_code_2_at_a_users_mistake(tmp_path):
-    (tmp_path / 'file.py').write_text('')  # A new process has no other config loaded.
+def test_process_with_a_user_error_exits_with_2(tmp_path):
+    (tmp_path / 'file.py').write_text('')  # In this process, other configs are imported.
     flags = f'--config={tmp_path / "file.py"}', f'--workdir={tmp_path / "w"}'
-    assert_refused(run(*flags), "no attribute 'get_config'")
+    assert_rejected(run(*flags), "no attribute 'get_config'")
 
 
 @pytest.mark.parametrize('flag', ['--help', '--helpfull'])
-def test_help_ends_quietly_where_its_reader_stops(flag):
+def test_help_ignores_a_closed_pipe(flag):
     shell = f'{sys.executable} main.py {flag} | head -1; exit "${{PIPESTATUS[0]}}"'
     result = subprocess.run(
         ['bash', '-c', shell], cwd=ROOT, capture_output=True, text=True, timeout=120, check=False
@@ -127,7 +127,7 @@ def test_help_ends_quietly_where_its_reader_stops(flag):
     assert result.stdout.count('\n') == 1
 
 
-def test_help_is_quick():
+def test_help_is_fast():
     start = time.monotonic()
     result = run('--help')
     assert '--workdir' in result.stdout
@@ -140,14 +140,14 @@ def checkpoints(workdir, folder='checkpoints'):
 
 
 def wait_for(condition, seconds=240):
-    """Until `condition()`; the machine may be busy."""
+    """Wait until `condition()` is true, or fail."""
     deadline = time.monotonic() + seconds
     while not condition() and time.monotonic() < deadline:
         time.sleep(0.01)
     assert condition()
 
 
-def test_resume_after_sigkill_gives_the_same_samples(tmp_path, data_dir):
+def test_resume_after_sigkill_produces_the_same_samples(tmp_path, data_dir):
     flags = [*TINY, '--config.checkpoint_every=20']
     environment = {**os.environ, 'TFDS_DATA_DIR': str(data_dir)}
     killed = tmp_path / 'killed'
@@ -174,13 +174,13 @@ def test_resume_after_sigkill_gives_the_same_samples(tmp_path, data_dir):
             '--mode=sample', f'--workdir={tmp_path / name}', '--num=6', f'--out={out}'
         )
         assert sampled.returncode == 0, sampled.stderr
-        assert sampled.stdout.strip() == f'samples: {out / "samples.png"}'
+        assert sampled.stdout == f'results: {out / "samples.png"}\n'
         arrays.append(np.load(out / 'samples.npz', allow_pickle=False)['images'])
     np.testing.assert_array_equal(*arrays)
 
 
 @pytest.mark.slow
-def test_a_second_process_in_a_workdir_is_refused_until_the_first_ends(tmp_path, data_dir):
+def test_second_process_in_a_workdir_is_rejected(tmp_path, data_dir):
     flags = [*TINY, '--config.checkpoint_every=100000', f'--workdir={tmp_path}']
     environment = {'TFDS_DATA_DIR': str(data_dir)}
     first = subprocess.Popen(
@@ -198,14 +198,14 @@ def test_a_second_process_in_a_workdir_is_refused_until_the_first_ends(tmp_path,
     finally:
         first.kill()
         first.wait()
-    (tmp_path / 'samples').rename(tmp_path / 'old_samples')  # it saved no checkpoint
+    (tmp_path / 'samples').rename(tmp_path / 'old_samples')  # The killed run saved no checkpoint.
     third = run(*flags, '--config.num_steps=2', **environment)
     assert third.returncode == 0, third.stderr
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGINT])
-def test_resume_after_a_signal_gives_the_same_samples(number, tmp_path, data_dir):
+def test_resume_after_a_signal_produces_the_same_samples(number, tmp_path, data_dir):
     flags = [*TINY, '--config.checkpoint_every=1000000']
     environment = {**os.environ, 'TFDS_DATA_DIR': str(data_dir)}
     workdir = tmp_path / 'run'
@@ -237,7 +237,7 @@ def test_resume_after_a_signal_gives_the_same_samples(number, tmp_path, data_dir
 
 
 @pytest.mark.slow
-def test_more_than_the_devices_memory_ends_with_one_line(tmp_path):
+def test_exhausted_device_memory_is_reported_in_one_line(tmp_path):
     script = """
 import jax, jax.numpy as jnp
 from absl import app
@@ -257,7 +257,7 @@ app.run(cli.main, flags_parser=cli.parse)
     assert 'Traceback' not in result.stderr
 
 
-def test_installed_configs_are_found_in_any_folder(tmp_path, monkeypatch):
+def test_installed_configs_are_found_from_any_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     found = cli._resolve_config('--config=configs/quickstart.py')
     assert pathlib.Path(found.removeprefix('--config=')).samefile(

@@ -1,4 +1,4 @@
-"""The labels that pictures are drawn by are the reference; degraded as samples of GANs are."""
+"""Mode coverage of rendered images with known modes, degraded like samples of GANs."""
 
 import io
 import itertools
@@ -13,7 +13,7 @@ from dcgan_jax.runtime.errors import UserError
 from tests.conftest import slow
 
 
-def drawn(split, part=slice(None)):
+def rendered(split, part=slice(None)):
     pairs = itertools.islice(shapes_builder.make_split(split), part.start, part.stop, part.step)
     modes, images = zip(*pairs, strict=True)
     return np.array(modes), np.stack(images)
@@ -52,15 +52,15 @@ NOISE = np.random.default_rng(0).integers(0, 256, (20, 32, 32, 3), np.uint8)
 @pytest.mark.parametrize(
     ('split', 'part'), [slow('train', slice(0, 1000, 7)), ('test', slice(0, 2000, 11))]
 )
-def test_each_image_has_the_mode_it_was_drawn_with(split, part, change):
-    modes, images = drawn(split, part)
+def test_degraded_images_are_classified_as_their_mode(split, part, change):
+    modes, images = rendered(split, part)
     np.testing.assert_array_equal(classify(change(images)), modes)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize('split', list(shapes_builder.PER_MODE))
-def test_every_image_has_the_mode_it_was_drawn_with(split):
-    modes, images = drawn(split)
+def test_all_images_are_classified_as_their_mode(split):
+    modes, images = rendered(split)
     np.testing.assert_array_equal(classify(images), modes)
 
 
@@ -76,8 +76,8 @@ def test_every_image_has_the_mode_it_was_drawn_with(split):
     ],
 )
 @pytest.mark.parametrize('background', ['white', 'navy'])
-def test_another_program_drew_the_picture(shape, outline, background):
-    """By Pillow at eight times the size, and shrunk; background and color as the names say."""
+def test_images_of_another_renderer_are_classified(shape, outline, background):
+    """Draw a shape with Pillow at eight times the size, and downsample it."""
     behind = {'white': (255, 255, 255), 'navy': (16, 24, 88)}[background]
     picture = Image.new('RGB', (256, 256), behind)
     outline(ImageDraw.Draw(picture), (255, 130, 0))
@@ -95,21 +95,21 @@ def test_another_program_drew_the_picture(shape, outline, background):
     'images',
     [
         NOISE,
-        shapes_builder.background_images(),  # without a shape
+        shapes_builder.background_images(),  # No shape.
         noisy(shapes_builder.background_images()),
         np.full((1, 32, 32, 3), 200, np.uint8),
         of_modes(123, 456, 789)[:, ::-1, :, :] // 2 + of_modes(987, 654, 321) // 2,
     ],
 )
-def test_what_shows_no_mode_is_not_recognized(images):
+def test_images_without_a_mode_are_unrecognized(images):
     np.testing.assert_array_equal(classify(images), UNRECOGNIZED)
 
 
-def test_coverage_counted_by_hand():
-    """Modes 5, 5, 5 and 700, and a picture of noise."""
+def test_coverage_equals_hand_computed_values():
+    """Test modes 5, 5, 5 and 700, and a noise image."""
     coverage = mode_coverage(np.concatenate([of_modes(5, 700, 5, 5), NOISE[:1]]))
     assert coverage.modes == 2
-    # p is 3/4 and 1/4, over the four that are recognized.
+    # p is 3/4 and 1/4 over the four recognized images.
     assert coverage.kl == pytest.approx(0.75 * np.log(750) + 0.25 * np.log(250))
     assert coverage.unrecognized == pytest.approx(0.2)
     assert (coverage.counts[5], coverage.counts[700], coverage.counts.sum()) == (3, 1, 4)
@@ -117,8 +117,8 @@ def test_coverage_counted_by_hand():
     assert mode_coverage(of_modes(5, 700, 5, 5), min_samples=2).modes == 1
 
 
-def test_coverage_of_all_of_one_and_of_none():
-    everything = mode_coverage(drawn('train', slice(1000))[1])
+def test_coverage_of_all_modes_one_mode_and_no_mode():
+    everything = mode_coverage(rendered('train', slice(1000))[1])
     assert everything.modes == 1000
     assert everything.kl == pytest.approx(0, abs=1e-12)
     collapsed = mode_coverage(of_modes(*[321] * 10))
@@ -138,6 +138,6 @@ def test_coverage_of_all_of_one_and_of_none():
         np.zeros((0, 32, 32, 3), np.uint8),
     ],
 )
-def test_other_images_are_refused(images):
+def test_invalid_images_are_rejected(images):
     with pytest.raises(UserError, match='uint8'):
         classify(images)

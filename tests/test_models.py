@@ -1,4 +1,4 @@
-"""Shapes and parameter counts of every config's networks, worked out by hand."""
+"""Shapes, parameter counts and outputs of the networks."""
 
 import flax.linen as nn
 import jax
@@ -75,7 +75,7 @@ def test_parameter_counts(module, generator, discriminator):
         (9, (1, 2, 2), (36, 36, 3)),
     ],
 )
-def test_one_module_makes_every_size(base_size, strides, image_shape):
+def test_networks_support_several_image_sizes(base_size, strides, image_shape):
     config = quickstart.get_config()
     config.generator.base_size, config.generator.strides = base_size, strides
     networks, state = shapes(config, image_shape)
@@ -104,10 +104,10 @@ def test_width_scales_every_channel():
     params = state.generator.params
     assert params['project']['kernel'].shape == (100, 4 * 4 * 128)
     assert params['conv_0']['kernel'].shape == (4, 4, 128, 64)
-    assert params['conv_2']['kernel'].shape == (4, 4, 32, 3)  # the image keeps its channels
+    assert params['conv_2']['kernel'].shape == (4, 4, 32, 3)  # The image channels are not scaled.
 
 
-def test_weights_are_drawn_as_the_paper_says():
+def test_initial_weights_have_the_published_distribution():
     config = cifar10.get_config()
     networks = models.build(config, (32, 32, 3))
     state = jax.jit(lambda: train_state.create(config, networks, (32, 32, 3)))()
@@ -119,12 +119,12 @@ def test_weights_are_drawn_as_the_paper_says():
     assert scale.std() == pytest.approx(0.02, rel=0.2)
 
 
-def test_an_image_size_that_the_stages_cannot_reach_is_refused():
+def test_unreachable_image_size_is_rejected():
     with pytest.raises(UserError, match=r'32x32.*48x48'):
         models.build(cifar10.get_config(), (48, 48, 3))
 
 
-def test_a_discriminator_that_shrinks_too_far_is_refused():
+def test_discriminator_with_too_many_stages_is_rejected():
     config = cifar10.get_config()
     config.discriminator.features = (8,) * 6
     config.discriminator.strides = (2,) * 6
@@ -132,7 +132,7 @@ def test_a_discriminator_that_shrinks_too_far_is_refused():
         models.build(config, (32, 32, 3))
 
 
-def test_bfloat16_keeps_float32_parameters_images_and_logits():
+def test_bfloat16_networks_have_float32_parameters_images_and_logits():
     config = quickstart.get_config()
     config.dtype = 'bfloat16'
     networks, state = shapes(config)
@@ -160,7 +160,7 @@ def test_bfloat16_keeps_float32_parameters_images_and_logits():
 
 
 def numpy_forward(variables, x, layers_of):
-    """A network layer by layer in float64: (kind, name or function) each."""
+    """Apply layers, given as (type, name or function), in float64."""
     params, stats = variables['params'], variables['batch_stats']
     for kind, what in layers_of:
         if kind == 'dense':
@@ -184,18 +184,18 @@ def numpy_forward(variables, x, layers_of):
 
 
 def random_variables(module, shape, labels=None):
-    """Variables with nothing at its initial value, running statistics included."""
+    """Return random variables, including running statistics."""
     variables = module.init(jax.random.key(0), jnp.ones(shape), labels, train=False)
     rng = np.random.default_rng(1)
 
     def draw(leaf):
-        signs = rng.choice([-1, 1], leaf.shape) if leaf.ndim > 1 else 1  # variances are positive
+        signs = rng.choice([-1, 1], leaf.shape) if leaf.ndim > 1 else 1  # Variances are positive.
         return jnp.asarray(signs * rng.uniform(0.1, 0.6, leaf.shape), leaf.dtype)
 
     return jax.tree.map(draw, {'batch_stats': {}, **variables})
 
 
-def test_the_generator_computes_what_its_fields_say():
+def test_generator_equals_numpy():
     config = cifar10_dense_stem.get_config()
     config.conv_impl = 'xla'
     config.generator.update(
@@ -221,7 +221,7 @@ def test_the_generator_computes_what_its_fields_say():
     np.testing.assert_allclose(actual, expected, rtol=1e-4, atol=1e-5)
 
 
-def test_the_discriminator_computes_what_its_fields_say():
+def test_discriminator_equals_numpy():
     config = cifar10.get_config()
     config.conv_impl = 'xla'
     config.discriminator.update(
@@ -246,8 +246,8 @@ def test_the_discriminator_computes_what_its_fields_say():
 
 
 @pytest.mark.parametrize('use_bias', [False, True])
-def test_a_discriminator_without_biases_is_blind_to_a_batchs_contrast(use_bias):
-    """BatchNorm takes away the scale that convolutions and LeakyReLU hand on."""
+def test_discriminator_without_biases_is_invariant_to_contrast(use_bias):
+    """BatchNorm removes the scale, with which convolutions and LeakyReLU are homogeneous."""
     config = cifar10.get_config()
     config.discriminator.update(features=(4, 4), strides=(2, 2), use_bias=use_bias)
     config.generator.update(base_size=2, features=(2,), strides=(2, 2))
@@ -262,7 +262,7 @@ def test_a_discriminator_without_biases_is_blind_to_a_batchs_contrast(use_bias):
     assert difference > 0.1 if use_bias else difference < 1e-3
 
 
-def test_dropout_drops_its_share_while_training_only():
+def test_dropout_rate_during_training_only():
     config = cifar10.get_config()
     config.discriminator.update(features=(64,), strides=(1,), dropout_rate=0.3, norm='none')
     discriminator = models.build(config, (32, 32, 3)).discriminator

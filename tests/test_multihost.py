@@ -1,4 +1,4 @@
-"""Real processes that make one run: 2 and 4 of them on this machine, with four devices in all."""
+"""Runs of two and four local processes, with four devices in total."""
 
 import contextlib
 import json
@@ -22,8 +22,8 @@ DEVICES = 4
 
 
 @contextlib.contextmanager
-def started(count, data_dir, *flags):
-    """The processes of a run, killed at the end of the block at the latest."""
+def start_processes(count, data_dir, *flags):
+    """Start the processes of a run; kill them at the end of the block."""
     with socket.socket() as probe:
         probe.bind(('localhost', 0))
         port = probe.getsockname()[1]
@@ -56,13 +56,13 @@ def started(count, data_dir, *flags):
 
 
 def finish(processes, timeout=240):
-    """(exit codes, stderr of each)."""
+    """Wait for the processes; return their exit codes and stderr."""
     stderr = [process.communicate(timeout=timeout)[1] for process in processes]
     return [process.returncode for process in processes], stderr
 
 
 def run(count, data_dir, *flags):
-    with started(count, data_dir, *flags) as processes:
+    with start_processes(count, data_dir, *flags) as processes:
         codes, stderr = finish(processes)
     assert codes == [0] * count, stderr
 
@@ -73,9 +73,9 @@ def grid(workdir, step):
 
 
 @pytest.fixture(scope='module')
-def alone(tmp_path_factory, data_dir):
-    """The run of one process."""
-    workdir = tmp_path_factory.mktemp('alone')
+def single_process_run(tmp_path_factory, data_dir):
+    """Workdir of a run of one process."""
+    workdir = tmp_path_factory.mktemp('single_process_run')
     run(1, data_dir, f'--workdir={workdir}', '--config.num_steps=8')
     return workdir
 
@@ -83,20 +83,24 @@ def alone(tmp_path_factory, data_dir):
 @pytest.mark.parametrize(
     ('count', 'placement'), [slow(2, 'device'), (2, 'stream'), slow(4, 'stream')]
 )
-def test_several_processes_train_the_same_state_as_one(count, placement, alone, tmp_path, data_dir):
-    """The second half by one process less or more: checkpoints are of no number of processes."""
+def test_several_processes_produce_the_state_of_one(
+    count, placement, single_process_run, tmp_path, data_dir
+):
+    """Checkpoints can be resumed with another number of processes."""
     flags = [f'--workdir={tmp_path}', f'--config.data.placement={placement}']
     run(count, data_dir, *flags, '--config.num_steps=4')
     assert checkpoints(tmp_path)[-1] == 4
     run(1 if count == 2 else 2, data_dir, *flags, '--config.num_steps=8')
-    assert_close_states(restore(tmp_path).state, restore(alone).state, rtol=1e-3, atol=1e-5)
-    assert np.abs(grid(tmp_path, 8) - grid(alone, 8)).max() <= 1
+    assert_close_states(
+        restore(tmp_path).state, restore(single_process_run).state, rtol=1e-3, atol=1e-5
+    )
+    assert np.abs(grid(tmp_path, 8) - grid(single_process_run, 8)).max() <= 1
     assert json.loads((tmp_path / 'config.json').read_text())['config']['batch_size'] == 8
 
 
 @pytest.mark.slow
-def test_several_processes_evaluate_as_one(tmp_path, data_dir, monkeypatch):
-    """Figures, and which checkpoint is the best."""
+def test_several_processes_evaluate_like_one(tmp_path, data_dir, monkeypatch):
+    """Compare the metrics and the best checkpoint."""
     monkeypatch.setenv('DCGAN_JAX_CACHE', str(tmp_path / 'cache'))
     extractor = write_artifact(tmp_path / 'tiny.jaxexport')
     flags = [
@@ -123,8 +127,8 @@ LONG = ['--config.num_steps=1000000', '--config.checkpoint_every=200']
 
 
 @pytest.mark.slow
-def test_a_preempted_process_stops_all_at_one_step(tmp_path, data_dir):
-    with started(2, data_dir, f'--workdir={tmp_path}', *LONG) as processes:
+def test_preempted_process_stops_all_at_the_same_step(tmp_path, data_dir):
+    with start_processes(2, data_dir, f'--workdir={tmp_path}', *LONG) as processes:
         wait_for(lambda: checkpoints(tmp_path))
         processes[1].send_signal(signal.SIGTERM)
         codes, stderr = finish(processes)
@@ -135,8 +139,8 @@ def test_a_preempted_process_stops_all_at_one_step(tmp_path, data_dir):
 
 @pytest.mark.slow
 @pytest.mark.parametrize('lost', [0, 1])
-def test_a_lost_process_ends_the_others(lost, tmp_path, data_dir):
-    with started(2, data_dir, f'--workdir={tmp_path}', *LONG) as processes:
+def test_lost_process_stops_the_others(lost, tmp_path, data_dir):
+    with start_processes(2, data_dir, f'--workdir={tmp_path}', *LONG) as processes:
         wait_for(lambda: checkpoints(tmp_path))
         processes[lost].kill()
         began = time.monotonic()
@@ -151,9 +155,9 @@ def test_a_lost_process_ends_the_others(lost, tmp_path, data_dir):
 
 
 @pytest.mark.slow
-def test_an_error_of_the_first_process_ends_all_processes(tmp_path, data_dir):
+def test_error_of_the_first_process_stops_all_processes(tmp_path, data_dir):
     (tmp_path / 'file').write_text('')
-    with started(
+    with start_processes(
         2, data_dir, f'--workdir={tmp_path / "file"}', '--config.num_steps=2'
     ) as processes:
         codes, stderr = finish(processes)

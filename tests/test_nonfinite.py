@@ -1,4 +1,4 @@
-"""NaN in a batch, and what `config.on_nonfinite` makes of it."""
+"""NaN in a batch, with each value of `config.on_nonfinite`."""
 
 import json
 
@@ -13,19 +13,19 @@ from dcgan_jax.runtime import checkpoint, nonfinite
 from dcgan_jax.runtime.errors import TrainingError, UserError
 from tests.compare import assert_equal_states
 
-AT = 3  # steps done before the update that sees NaN
+AT = 3  # Number of steps before the update with a batch of NaN.
 
 
 @pytest.fixture
 def poison(monkeypatch):
-    """Makes updates see a batch of NaN where `when(step, seed)`."""
+    """Function that replaces batches by NaN where `when(step, seed)` is true."""
     train_step = parallel.train_step
 
     def poison(when):
-        def poisoned(state, real, labels, key, config):
+        def poisoned(state, real, labels, key, config, teacher):
             bad = jnp.asarray(when(state.step, config.seed))
             real = jnp.where(bad, jnp.float32('nan'), real)
-            return train_step(state, real, labels, key, config)
+            return train_step(state, real, labels, key, config, teacher)
 
         monkeypatch.setattr(parallel, 'train_step', poisoned)
 
@@ -36,7 +36,7 @@ def assert_finite(state):
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state))
 
 
-def test_skip_leaves_all_but_the_step_as_it_was(config, tmp_path, poison):
+def test_skip_changes_only_the_step(config, tmp_path, poison):
     poison(lambda step, seed: step == AT)
     config.on_nonfinite, config.log_every = 'skip', 4
     config.num_steps = AT
@@ -54,20 +54,20 @@ def test_skip_leaves_all_but_the_step_as_it_was(config, tmp_path, poison):
     assert all(np.isfinite(event.value) for event in events.Scalars('generator/loss'))
 
 
-def test_skip_does_not_touch_finite_updates(config, tmp_path, finished):
+def test_skip_does_not_change_finite_updates(config, tmp_path, finished):
     _, stopped = finished
     config.on_nonfinite = 'skip'
     assert_equal_states(training.train_and_evaluate(config, tmp_path / 'skip'), stopped)
 
 
-def test_too_many_skipped_in_a_row_stop_the_run(config, tmp_path, poison):
+def test_too_many_consecutive_skips_stop_the_run(config, tmp_path, poison):
     poison(lambda step, seed: step >= AT)
     config.on_nonfinite, config.max_skipped, config.num_steps = 'skip', 4, 20
     with pytest.raises(TrainingError, match='max_skipped=4'):
         training.train_and_evaluate(config, tmp_path)
 
 
-def test_rollback_resumes_from_the_checkpoint_with_another_order(config, tmp_path, poison):
+def test_rollback_resumes_with_another_order_of_images(config, tmp_path, poison):
     poison(lambda step, seed: (step == AT) & (seed == config.seed))
     config.on_nonfinite = 'rollback'
     state = training.train_and_evaluate(config, tmp_path / 'run')
@@ -75,7 +75,7 @@ def test_rollback_resumes_from_the_checkpoint_with_another_order(config, tmp_pat
     assert_finite(state)
     (why,) = json.loads((tmp_path / 'run' / nonfinite.FILE).read_text())
     assert f'at step {AT + 1}' in why
-    # A process that was killed after the rollback makes the same of it.
+    # A process that was killed after recording the rollback resumes in the same way.
     config.num_steps = 2
     training.train_and_evaluate(config, tmp_path / 'other')
     nonfinite.add_rollback(tmp_path / 'other', 'as the other run')
@@ -83,7 +83,7 @@ def test_rollback_resumes_from_the_checkpoint_with_another_order(config, tmp_pat
     assert_equal_states(training.train_and_evaluate(config, tmp_path / 'other'), state)
 
 
-def test_rollbacks_have_a_limit(config, tmp_path, poison):
+def test_max_rollbacks_stops_the_run(config, tmp_path, poison):
     poison(lambda step, seed: step == AT)
     config.on_nonfinite, config.max_rollbacks = 'rollback', 1
     with pytest.raises(TrainingError, match=f'at step {AT + 1}'):
@@ -91,14 +91,14 @@ def test_rollbacks_have_a_limit(config, tmp_path, poison):
     assert len(nonfinite.read_rollbacks(tmp_path)) == 1
 
 
-def test_seeds_of_rollbacks_are_distinct_and_the_first_is_the_runs_own():
+def test_seeds_after_rollbacks_are_distinct():
     seeds = [nonfinite.seed_after_rollbacks(7, count) for count in range(100)]
     assert seeds[0] == 7
     assert len(set(seeds)) == 100
     assert all(0 <= seed < 2**32 for seed in seeds)
 
 
-def test_what_a_rollback_does_not_mend_ends_the_run(config, tmp_path, monkeypatch):
+def test_other_errors_cause_no_rollback(config, tmp_path, monkeypatch):
     def save(self, state, **metadata):
         raise TrainingError('a checkpoint can not be written')
 
@@ -109,7 +109,7 @@ def test_what_a_rollback_does_not_mend_ends_the_run(config, tmp_path, monkeypatc
     assert nonfinite.read_rollbacks(tmp_path) == []
 
 
-def test_a_damaged_record_of_rollbacks_is_named(config, tmp_path):
+def test_damaged_rollbacks_file_is_named(config, tmp_path):
     (tmp_path / nonfinite.FILE).write_text('[')
     with pytest.raises(UserError, match=nonfinite.FILE):
         training.train_and_evaluate(config, tmp_path)

@@ -5,7 +5,7 @@ import pytest
 from dcgan_jax import optimizers
 from dcgan_jax.configs import cifar10
 
-GRADIENT = np.array([3.0, -4.0])  # of norm 5
+GRADIENT = np.array([3.0, -4.0])  # Its norm is 5.
 
 
 def settings(**changes):
@@ -15,7 +15,7 @@ def settings(**changes):
 
 
 def updates(config, count, updates_per_step=1):
-    """What `count` updates by the same gradient add to parameters, one after another."""
+    """Return the parameter updates of `count` consecutive steps with the same gradient."""
     optimizer = optimizers.create(config, updates_per_step)
     params = jnp.zeros(2)
     state, moves = optimizer.init(params), []
@@ -27,7 +27,7 @@ def updates(config, count, updates_per_step=1):
 
 @pytest.fixture(autouse=True)
 def _standard_promotion(monkeypatch):
-    """As in NetworkState.apply_gradients: Adam's b1**count has a float and an int32."""
+    """Use standard promotion, because Adam computes b1**count of a float and an int32."""
     import jax
 
     with jax.numpy_dtype_promotion('standard'):
@@ -40,7 +40,7 @@ def _standard_promotion(monkeypatch):
         (0, 0.1), (4, 0.5), (9, 1.0), (10, 1.0), (20, 1.0), (60, 0.6), (100, 0.2), (500, 0.2),
     ],
 )  # fmt: skip
-def test_linear_schedule_by_hand(step, expected):
+def test_linear_schedule_equals_hand_computed_values(step, expected):
     config = settings(
         learning_rate=1.0, warmup_steps=10, schedule='linear', decay_start=20, decay_end=100,
         final_lr_ratio=0.2,
@@ -48,7 +48,7 @@ def test_linear_schedule_by_hand(step, expected):
     assert optimizers.learning_rate(jnp.int32(step), config) == pytest.approx(expected)
 
 
-def test_cosine_schedule_is_half_a_cosine():
+def test_cosine_schedule_equals_the_formula():
     config = settings(learning_rate=2.0, schedule='cosine', decay_start=0, decay_end=100)
     for step in (0, 25, 50, 75, 100):
         expected = 1 + np.cos(np.pi * step / 100)
@@ -56,7 +56,7 @@ def test_cosine_schedule_is_half_a_cosine():
         assert actual == pytest.approx(expected, abs=1e-6)
 
 
-def test_schedules_count_the_runs_steps_whatever_the_updates_of_one():
+def test_schedules_count_steps_and_not_updates():
     config = settings(name='sgd', learning_rate=1.0, warmup_steps=4)
     moves = updates(config, 6, updates_per_step=2)
     rates = [-move[0] / GRADIENT[0] for move in moves]
@@ -70,17 +70,18 @@ def test_clipping_bounds_the_norm_of_the_gradient():
     np.testing.assert_allclose(clipped, -GRADIENT / 5, rtol=1e-6)
 
 
-def test_options_reach_the_optimizer_that_has_them():
+def test_options_are_passed_to_the_optimizer():
     moves = updates(settings(name='sgd', learning_rate=0.1, momentum=0.5), 3)
     for move, velocity in zip(moves, [1, 1.5, 1.75], strict=True):
         np.testing.assert_allclose(move, -0.1 * velocity * GRADIENT, rtol=1e-6)
     moves = updates(settings(name='rmsprop', learning_rate=0.1, decay=0.75, eps=1e-12), 2)
-    for move, share in zip(moves, [0.25, 0.4375], strict=True):  # 1 - 0.75^t of the square
-        np.testing.assert_allclose(move, -0.1 * np.sign(GRADIENT) / np.sqrt(share), rtol=1e-5)
+    # The second moment is 1 - 0.75^t times the square.
+    for move, fraction in zip(moves, [0.25, 0.4375], strict=True):
+        np.testing.assert_allclose(move, -0.1 * np.sign(GRADIENT) / np.sqrt(fraction), rtol=1e-5)
 
 
 @pytest.mark.parametrize(('name', 'weight_decay'), [('adam', 0.0), ('adamw', 0.3)])
-def test_adam_is_algorithm_1_with_the_options_of_its_config(name, weight_decay):
+def test_adam_equals_the_published_algorithm(name, weight_decay):
     """Kingma & Ba 2015, and the decoupled decay of Loshchilov & Hutter 2019, in float64."""
     config = settings(name=name, learning_rate=0.1, b1=0.5, b2=0.75, eps=0.25)
     config.weight_decay = weight_decay
@@ -88,7 +89,7 @@ def test_adam_is_algorithm_1_with_the_options_of_its_config(name, weight_decay):
     params = np.asarray([2.0, -1.0])
     state = optimizer.init(jnp.asarray(params, jnp.float32))
     m, v = np.zeros(2), np.zeros(2)
-    # Gradients that change: the bias-corrected moments of constant ones do not show b1 and b2.
+    # Bias-corrected moments of constant gradients would not depend on b1 and b2.
     for t, gradient in enumerate(np.asarray([[3.0, -4.0], [-1.0, 0.5], [0.0, 2.0]]), start=1):
         move, state = optimizer.update(
             jnp.asarray(gradient, jnp.float32), state, jnp.asarray(params, jnp.float32)
@@ -101,6 +102,6 @@ def test_adam_is_algorithm_1_with_the_options_of_its_config(name, weight_decay):
 
 
 @pytest.mark.parametrize('name', optimizers.NAMES)
-def test_every_optimizer_goes_downhill(name):
+def test_every_optimizer_descends(name):
     (move, *_) = updates(settings(name=name), 1)
     assert move @ GRADIENT < 0

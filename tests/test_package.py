@@ -1,4 +1,4 @@
-"""The installed package, in a folder with a package `configs` of its own."""
+"""The installed package, in a folder that contains another package `configs`."""
 
 import os
 import shutil
@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 
 import dcgan_jax
-from dcgan_jax.tasks.sample import sample
+from dcgan_jax.tasks import sample
+from dcgan_jax.tasks.options import TaskOptions
 from tests.conftest import tiny_config
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -44,6 +45,6 @@ def test_train_load_and_sample(data_dir, tmp_path):
     images = dcgan_jax.load(tmp_path / 'run').sample(5, seed=3)
     assert (images.shape, images.dtype) == ((5, 8, 8, 3), np.uint8)
     assert int(state.step) == int(dcgan_jax.load(tmp_path / 'run').state.step)
-    sample(tmp_path / 'run', tmp_path / 'out', 5, 3)
+    sample.run(TaskOptions(workdir=tmp_path / 'run', out=tmp_path / 'out', num=5, seed=3))
     with np.load(tmp_path / 'out' / 'samples.npz') as arrays:
         np.testing.assert_array_equal(images, arrays['images'])

@@ -1,4 +1,4 @@
-"""Poisson blending against a sparse direct solver in float64."""
+"""Poisson blending compared to a sparse direct solver in float64."""
 
 import numpy as np
 import scipy.sparse
@@ -8,7 +8,7 @@ from dcgan_jax.tasks import poisson_blending
 
 
 def solve(known, hole, guide):
-    """One channel: gradients of `guide` where `hole` is, `known` elsewhere."""
+    """Blend one channel: gradients of `guide` in the hole, values of `known` elsewhere."""
     height, width = known.shape
     number = np.arange(height * width).reshape(height, width)
     edges = [
@@ -27,13 +27,13 @@ def solve(known, hole, guide):
     return result.reshape(height, width)
 
 
-def test_it_is_the_least_squares_solution():
+def test_blend_equals_the_least_squares_solution():
     rng = np.random.default_rng(0)
     known = rng.uniform(-0.3, 0.3, (3, 9, 8, 2))
     guide = rng.uniform(-0.3, 0.3, (3, 9, 8, 2))
     holes = np.zeros((3, 9, 8, 1))
     holes[0, 2:6, 3:7] = 1
-    holes[1, :, 4:] = 1  # up to the borders
+    holes[1, :, 4:] = 1  # Extends to the borders.
     holes[2] = rng.uniform(size=(9, 8, 1)) < 0.6
     got = poisson_blending.blend(
         known.astype(np.float32), holes.astype(np.float32), guide.astype(np.float32)
@@ -48,7 +48,7 @@ def test_it_is_the_least_squares_solution():
             )
 
 
-def test_a_guide_that_is_off_by_a_constant_fills_without_a_seam():
+def test_constant_offset_of_the_guide_has_no_effect():
     ramp = np.broadcast_to(np.linspace(-0.5, 0.5, 8, dtype=np.float32)[None, :, None], (8, 8, 1))
     holes = np.zeros((1, 8, 8, 1), np.float32)
     holes[0, 2:6, 2:6] = 1

@@ -1,4 +1,4 @@
-"""Products with bfloat16 operands against NumPy in float64, alone and in convolutions."""
+"""Products with bfloat16 operands compared to float64, alone and in convolutions."""
 
 import functools
 import re
@@ -16,7 +16,7 @@ CONVS = {'conv': conv.conv, 'conv_transpose': conv.conv_transpose}
 
 @pytest.fixture
 def with_units(monkeypatch):
-    """Take this machine's CPU for one with bfloat16 units, whether it has them or not."""
+    """Assume that the CPU has bfloat16 units."""
     monkeypatch.setattr(products, 'cpu_multiplies_bfloat16', lambda: True)
 
 
@@ -33,11 +33,10 @@ def relative_error(actual, expected):
     return np.linalg.norm(actual - expected) / np.linalg.norm(expected)
 
 
-@pytest.mark.parametrize(
-    'rows', [3, 300]
-)  # The number of rows decides which operand is transposed.
+# The number of rows determines which operand is transposed.
+@pytest.mark.parametrize('rows', [3, 300])
 @pytest.mark.parametrize('subscripts', ['tc,co->to', 'tc,oc->to'])
-def test_product_and_gradients_round_operands_only(subscripts, rows):
+def test_products_and_their_gradients_round_operands_only(subscripts, rows):
     left, right = draw(0, rows, 64), draw(1, *((64, 7) if 'co->' in subscripts else (7, 64)))
     function = functools.partial(products.einsum, subscripts, jnp.bfloat16)
     y, vjp = jax.vjp(function, left, right)
@@ -68,7 +67,7 @@ def dot_types(function, *args):
 
 
 def gradients(function, x, kernel):
-    """Return the output, its gradients, and the kernel's gradient of x's squared gradient."""
+    """Return the output, its gradients, and a second-order gradient of the kernel."""
     y, vjp = jax.vjp(function, x, kernel)
     weights = jnp.asarray(np.random.default_rng(0).normal(size=y.shape)).astype(jnp.bfloat16)
     weights = weights.astype(y.dtype)
@@ -92,7 +91,7 @@ def gradients(function, x, kernel):
     ],
 )
 def test_convolutions_and_gradients_are_close_to_float64(name, channels, k, strides, limit):
-    """Compare with float64; XLA's bfloat16 convolution has an error of 1.7e-3 too."""
+    """Compare with float64; XLA's bfloat16 convolutions have an error of 1.7e-3."""
     function = functools.partial(CONVS[name], strides=strides, conv_impl='matmul')
     reference = functools.partial(CONVS[name], strides=strides, conv_impl='xla')
     x, kernel = (
@@ -127,7 +126,7 @@ def test_operands_are_bfloat16_in_gradients_of_every_order(name, channels, k, dt
     assert dot_types(functools.partial(gradients, function), *operands) == expected
 
 
-def test_cpus_without_units_multiply_float32(monkeypatch):
+def test_cpus_without_bfloat16_units_multiply_float32(monkeypatch):
     monkeypatch.setattr(products, 'cpu_multiplies_bfloat16', lambda: False)
     function = functools.partial(conv.conv, strides=2, conv_impl='matmul')
     x, kernel = jnp.ones((2, 8, 8, 8), jnp.bfloat16), jnp.ones((4, 4, 8, 8), jnp.bfloat16)
@@ -138,7 +137,7 @@ def test_cpus_without_units_multiply_float32(monkeypatch):
     ('flags', 'expected'),
     [('avx2 fma', False), ('avx2 amx_bf16 amx_tile', True), ('avx512_bf16', True), (None, False)],
 )
-def test_units_are_found_by_the_flags_that_linux_lists(monkeypatch, tmp_path, flags, expected):
+def test_bfloat16_units_are_detected_by_cpu_flags(monkeypatch, tmp_path, flags, expected):
     file = tmp_path / 'cpuinfo'
     if flags is not None:
         file.write_text(f'processor : 0\nflags : fpu {flags}\n')
@@ -151,7 +150,7 @@ def test_units_are_found_by_the_flags_that_linux_lists(monkeypatch, tmp_path, fl
 @pytest.mark.skipif(not products.has_cpu_flag('amx_bf16'), reason='needs a CPU with AMX')
 @pytest.mark.parametrize('rows', [4, 1000])
 def test_compiled_gradients_have_bfloat16_operands(rows):
-    """XLA may merge a transposition with a product and then convert its operands to float32."""
+    """XLA may fuse a transposition with a product and then convert the operands to float32."""
 
     def gradients(left, right, cotangent):
         function = functools.partial(products.einsum, 'tc,co->to', jnp.bfloat16)

@@ -1,4 +1,4 @@
-"""PSNR and SSIM against scikit-image and by hand."""
+"""PSNR and SSIM compared to scikit-image and hand-computed values."""
 
 import numpy as np
 import pytest
@@ -34,13 +34,13 @@ def test_psnr_and_ssim_equal_scikit_image(pairs):
         np.testing.assert_allclose(psnr(*images), expected, rtol=1e-12)
 
 
-def test_equal_images(pairs):
+def test_psnr_and_ssim_of_equal_images(pairs):
     _, real = pairs
     np.testing.assert_allclose(psnr(real, real), 10 * np.log10(255**2 * 12))
     np.testing.assert_allclose(ssim(real, real), 1.0)
 
 
-def test_holes_alone_count():
+def test_only_pixels_in_holes_are_compared():
     real = np.zeros((1, 16, 16, 1), np.uint8)
     made, holes = real.copy(), np.zeros((1, 16, 16, 1))
     holes[0, 7:9, 7:9] = 1
@@ -52,5 +52,5 @@ def test_holes_alone_count():
     assert ssim(made, real)[0] < 1.0
 
 
-def test_images_smaller_than_the_window_have_no_similarity():
+def test_ssim_of_images_smaller_than_the_window_is_nan():
     assert np.isnan(ssim(np.zeros((2, 8, 8, 3), np.uint8), np.zeros((2, 8, 8, 3), np.uint8))).all()

@@ -29,14 +29,14 @@ def cache(tmp_path, monkeypatch):
     return tmp_path / 'cache' / 'reference'
 
 
-def no_calls(extractor):
-    """An extractor that was only asked who it is."""
+def without_call(extractor):
+    """Return the attributes of an extractor in an object that cannot be called."""
 
-    class Refusing:
+    class NotCallable:
         name, sha256, resize = extractor.name, extractor.sha256, extractor.resize
         dimension = extractor.dimension
 
-    return Refusing()
+    return NotCallable()
 
 
 @pytest.mark.parametrize('whole', [True, False])
@@ -54,41 +54,41 @@ def test_statistics_and_features_of_a_split(source, extractor, whole):
     else:
         assert result.statistics is None
     again = reference_stats.compute_reference(
-        source, no_calls(extractor), num_features=7, with_statistics=whole
+        source, without_call(extractor), num_features=7, with_statistics=whole
     )
     np.testing.assert_equal(again, result)
 
 
-def test_it_is_computed_once(source, extractor, cache):
+def test_reference_is_computed_once(source, extractor, cache):
     first = reference_stats.compute_reference(source, extractor, 7)
-    second = reference_stats.compute_reference(source, no_calls(extractor), 7)
+    second = reference_stats.compute_reference(source, without_call(extractor), 7)
     np.testing.assert_equal(second, first)
     assert len(list(cache.iterdir())) == 1
     assert not list(cache.glob('*.partial'))
 
 
-def test_it_is_computed_again_for_anything_else(source, extractor, data_dir, cache):
+def test_other_arguments_are_computed_again(source, extractor, data_dir, cache):
     reference_stats.compute_reference(source, extractor, 7)
     others = [
         (source, extractor, 8, True),
         (source, extractor, 7, False),
         (sources.open_source('tiny_images', 'train[:39]', str(data_dir)), extractor, 7, True),
     ]
-    other = no_calls(extractor)
+    other = without_call(extractor)
     other.sha256 = '0' * 64
     others.append((source, other, 7, True))
 
     for count, arguments in enumerate(others, start=2):
         try:
             reference_stats.compute_reference(*arguments)
-        except (TypeError, AttributeError):  # the refusing extractor was called
+        except (TypeError, AttributeError):  # The object without `__call__` was used.
             continue
         assert len(list(cache.iterdir())) == count
 
 
 @pytest.mark.parametrize('limit', [2**30, 0])
-def test_a_changed_pixel_invalidates_the_cache(extractor, cache, tmp_path, monkeypatch, limit):
-    """Names, sizes and, unless they replace the contents, modification times stay the same."""
+def test_changed_pixel_invalidates_the_cache(extractor, cache, tmp_path, monkeypatch, limit):
+    """The size and, if contents are hashed, the modification time of the file do not change."""
     monkeypatch.setattr(files, 'MAX_HASHED_BYTES', limit)
     folder = tmp_path / 'images'
     folder.mkdir()
@@ -110,7 +110,7 @@ def folder_source(folder):
     return sources.open_source('folder', 'train', str(folder))
 
 
-def test_a_damaged_cache_is_computed_anew_with_a_warning(source, extractor, cache, caplog):
+def test_damaged_cache_is_recomputed_with_a_warning(source, extractor, cache, caplog):
     first = reference_stats.compute_reference(source, extractor, 7)
     (path,) = cache.iterdir()
     whole = path.read_bytes()
@@ -126,7 +126,7 @@ def test_a_damaged_cache_is_computed_anew_with_a_warning(source, extractor, cach
         assert path.read_bytes() == whole
 
 
-def test_a_cache_that_can_not_be_written_is_no_obstacle(source, extractor, cache, caplog):
+def test_unwritable_cache_causes_a_warning(source, extractor, cache, caplog):
     cache.parent.mkdir()
     cache.write_text('a file where the folder should be')
     with caplog.at_level(logging.WARNING, 'absl'):
@@ -145,7 +145,7 @@ def statistics_file(path, **changes):
     return path
 
 
-def test_a_users_statistics(tmp_path, extractor):
+def test_user_supplied_statistics_are_read(tmp_path, extractor):
     path = statistics_file(tmp_path / 's.npz', extractor_sha256=extractor.sha256)
     mu, sigma, n = reference_stats.read_statistics(path, extractor)
     assert (mu.dtype, sigma.dtype, n) == (np.float64, np.float64, 100)
@@ -153,7 +153,7 @@ def test_a_users_statistics(tmp_path, extractor):
 
 
 @pytest.mark.parametrize(
-    ('changes', 'words'),
+    ('changes', 'message'),
     [
         ({'extractor_sha256': 'ab' * 32}, 'SHA-256 abababababababab, not tiny'),
         ({'sigma': None}, 'sigma'),
@@ -164,14 +164,14 @@ def test_a_users_statistics(tmp_path, extractor):
         ({'sigma': np.tri(DIMENSION)}, 'sigma'),
     ],
 )
-def test_a_users_statistics_that_do_not_fit_are_refused(tmp_path, extractor, changes, words):
+def test_invalid_user_supplied_statistics_are_rejected(tmp_path, extractor, changes, message):
     changes = {'extractor_sha256': extractor.sha256} | changes
     path = statistics_file(tmp_path / 's.npz', **changes)
-    with pytest.raises(UserError, match=words):
+    with pytest.raises(UserError, match=message):
         reference_stats.read_statistics(path, extractor)
 
 
-def test_a_users_statistics_must_be_there(tmp_path, extractor):
+def test_missing_or_unreadable_statistics_are_rejected(tmp_path, extractor):
     (tmp_path / 'text.npz').write_text('text')
     for name in ('none.npz', 'text.npz'):
         with pytest.raises(UserError, match=name):

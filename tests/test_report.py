@@ -1,4 +1,4 @@
-"""The report of a run: one file that says what the folder holds, and fetches and runs nothing."""
+"""The report of a run: one self-contained HTML file without scripts."""
 
 import base64
 import html.parser
@@ -14,22 +14,22 @@ from PIL import Image
 
 from dcgan_jax import training
 from dcgan_jax.runtime.errors import UserError
-from dcgan_jax.tasks import explore, html_report
-from dcgan_jax.tasks.report import report
+from dcgan_jax.tasks import explore, html_report, report
+from dcgan_jax.tasks.options import TaskOptions
 
 
-class Read(html.parser.HTMLParser):
-    """What a page has: tags with their attributes, and words."""
+class ParsedPage(html.parser.HTMLParser):
+    """Parsed page: tags with their attributes, and texts."""
 
     def __init__(self, content):
         super().__init__()
-        self.tags, self.words, self._open = [], [], []
+        self.tags, self.texts, self._open = [], [], []
         self.feed(content)
         assert not self._open
 
     def handle_starttag(self, tag, attrs):
         self.tags.append((tag, dict(attrs)))
-        if tag not in ('meta', 'img'):  # Which have no end.
+        if tag not in ('meta', 'img'):  # Void elements have no end tag.
             self._open.append(tag)
 
     def handle_startendtag(self, tag, attrs):
@@ -39,7 +39,7 @@ class Read(html.parser.HTMLParser):
         assert self._open.pop() == tag
 
     def handle_data(self, data):
-        self.words.append(data)
+        self.texts.append(data)
 
     def named(self, tag):
         return [attrs for name, attrs in self.tags if name == tag]
@@ -51,31 +51,36 @@ def workdir(data_dir, tmp_path_factory):
 
     folder = tmp_path_factory.mktemp('runs') / 'a <b>run'
     training.train_and_evaluate(tiny_config(data_dir), folder)
-    explore.explore(folder, None, 8, 0)
+    explore.run(TaskOptions(workdir=folder, num=8))
     found = {'labels': {'frechet_distance': 'FD (<x>)'}, 'protocol': {'step': 6, 'n_fake': 10}}
     (folder / 'evaluation').mkdir()
     (folder / 'evaluation' / '6.json').write_text(json.dumps({'frechet_distance': 12.345, **found}))
     return folder
 
 
-def test_all_that_the_folder_holds_is_in_one_file(workdir, tmp_path):
-    content = report(workdir, tmp_path).read_text()
-    read = Read(content)
+def write_page(workdir, out=None):
+    """Write the report of a run and return its content."""
+    return report.run(TaskOptions(workdir=workdir, out=out)).path.read_text()
+
+
+def test_report_contains_all_results(workdir, tmp_path):
+    content = write_page(workdir, tmp_path)
+    read = ParsedPage(content)
     pictures = {attrs['alt']: attrs['src'] for attrs in read.named('img')}
     assert {'Step 3', 'Step 6'} <= pictures.keys()
     kind, encoded = re.fullmatch('data:image/(.*);base64,(.*)', pictures['Step 6']).groups()
     assert kind == 'png'
     decoded = base64.b64decode(encoded)
     assert decoded == (workdir / 'samples' / '00000006.png').read_bytes()
-    words = ' '.join(read.words)
+    text = ' '.join(read.texts)
     for word in ('FD (<x>)', '12.35', 'tiny_images', 'config', 'base_features', 'a <b>run'):
-        assert word in words
+        assert word in text
     titles = {attrs['aria-label'] for attrs in read.named('svg')}
     assert {'loss', 'gradient norm', 'discriminator/real', 'images per second'} <= titles
 
 
-def test_nothing_is_fetched_or_run(workdir, tmp_path):
-    read = Read(report(workdir, tmp_path).read_text())
+def test_report_loads_nothing_and_has_no_scripts(workdir, tmp_path):
+    read = ParsedPage(write_page(workdir, tmp_path))
     names = {tag for tag, _ in read.tags}
     assert not names & {'script', 'link', 'iframe', 'object'}
     assert all(attrs['src'].startswith('data:image/') for attrs in read.named('img'))
@@ -84,68 +89,68 @@ def test_nothing_is_fetched_or_run(workdir, tmp_path):
     assert not any(name.startswith('on') for _, attrs in read.tags for name in attrs)
 
 
-def test_a_chart_is_true_to_scale():
-    """The middle of a straight line is in the middle of the drawing; NaN is left out."""
+def test_chart_is_linear_and_omits_nan():
+    """The middle of a straight line is in the middle of the chart; NaN is omitted."""
     line = [(0, 2.0), (10, 3.0), (20, 4.0), (30, float('nan'))]
-    (drawn,) = Read(html_report.chart('t', {'a': line})).named('polyline')
+    (drawn,) = ParsedPage(html_report.chart('t', {'a': line})).named('polyline')
     points = np.array([p.split(',') for p in drawn['points'].split()], float)
     np.testing.assert_allclose(points[1], (points[0] + points[2]) / 2, atol=0.1)
-    assert points[0, 1] > points[2, 1]  # SVG counts from the top
+    assert points[0, 1] > points[2, 1]  # The y axis of SVG points down.
     assert len(points) == 3
     assert html_report.chart('t', {'a': [(0, float('inf'))]}) == ''
 
 
-def test_long_lines_keep_their_ends():
+def test_subsampled_lines_keep_their_end_points():
     line = [(step, float(step % 7)) for step in range(10_001)]
-    (drawn,) = Read(html_report.chart('t', {'a': line})).named('polyline')
+    (drawn,) = ParsedPage(html_report.chart('t', {'a': line})).named('polyline')
     points = drawn['points'].split()
     assert len(points) <= 401
     assert points[0].startswith('58.0,')
     assert points[-1].startswith('470.0,')
 
 
-def test_damaged_figures_are_told(workdir, tmp_path):
+def test_damaged_results_are_listed(workdir, tmp_path):
     folder = shutil.copytree(workdir, tmp_path / 'run')
     (folder / 'evaluation' / 'x.json').write_text('{')
     (folder / 'evaluation' / 'y.json').write_text('{"labels": 3, "protocol": []}')
     (folder / 'explore' / 'explore.json').write_text('[]')
-    words = ' '.join(Read(report(folder).read_text()).words)
-    assert 'x.json' in words
-    assert 'y.json' in words
-    assert '12.35' in words
+    text = ' '.join(ParsedPage(write_page(folder)).texts)
+    assert 'x.json' in text
+    assert 'y.json' in text
+    assert '12.35' in text
 
 
-def test_pictures_that_are_too_large_are_named(workdir, tmp_path):
+def test_too_large_pictures_are_listed(workdir, tmp_path):
     folder = shutil.copytree(workdir, tmp_path / 'run')
     (folder / 'explore' / 'large.png').write_bytes(bytes(9 * 2**20))
-    words = ' '.join(Read(report(folder).read_text()).words)
-    assert 'explore/large.png: 9,437,184 bytes' in words
+    text = ' '.join(ParsedPage(write_page(folder)).texts)
+    assert 'explore/large.png: 9,437,184 bytes' in text
 
 
-def test_a_run_without_checkpoint_is_refused_and_nothing_written(workdir, tmp_path):
+def test_run_without_checkpoint_is_rejected(workdir, tmp_path):
     folder = tmp_path / 'run'
     folder.mkdir()
     with pytest.raises(UserError, match='contains no run'):
-        report(folder)
+        write_page(folder)
     shutil.copy(workdir / 'config.json', folder)
     with pytest.raises(UserError, match='no checkpoint'):
-        report(folder, tmp_path / 'out')
+        write_page(folder, tmp_path / 'out')
     assert [path.name for path in folder.iterdir()] == ['config.json']
     assert not (tmp_path / 'out').exists()
 
 
-def test_unfinished_files_are_no_part_of_it(workdir, tmp_path):
+def test_incomplete_files_are_ignored(workdir, tmp_path):
     folder = shutil.copytree(workdir, tmp_path / 'run')
     (folder / 'checkpoints' / '999.orbax-checkpoint-tmp').mkdir()
     (folder / 'samples' / '00000009.png.7.partial').write_bytes(b'x')
     (folder / 'samples' / '5.txt').write_text('x')
-    read = Read(report(folder).read_text())
-    assert '6 steps' in ' '.join(read.words[:3])
+    read = ParsedPage(write_page(folder))
+    assert '6 steps' in ' '.join(read.texts[:3])
     shown = [attrs['alt'] for attrs in read.named('img') if attrs['alt'].startswith('Step')]
     assert shown == ['Step 3', 'Step 6']
 
 
-def test_odd_files_are_told_and_the_rest_is_shown(workdir, tmp_path):
+def test_unreadable_files_are_listed_and_others_are_shown(workdir, tmp_path):
     folder = shutil.copytree(workdir, tmp_path / 'run')
     (folder / 'explore' / 'gone.png').symlink_to(folder / 'nowhere.png')
     (folder / 'explore' / 'folder.png').mkdir()
@@ -153,13 +158,13 @@ def test_odd_files_are_told_and_the_rest_is_shown(workdir, tmp_path):
     (folder / 'inpainting' / 'x.json').write_text('{"input": {"a": 1}, "metrics": 3}')
     odd = {'labels': {'a': ['b']}, 'protocol': {'step': 7}, 'a': '\\ud800'}
     (folder / 'evaluation' / '7.json').write_text(json.dumps(odd).replace('\\\\', '\\'))
-    words = ' '.join(Read(report(folder).read_text()).words)
-    assert 'explore/gone.png' in words
-    assert 'explore/folder.png' in words
-    assert "['b']" in words
-    assert 'Curves' in words
+    text = ' '.join(ParsedPage(write_page(folder)).texts)
+    assert 'explore/gone.png' in text
+    assert 'explore/folder.png' in text
+    assert "['b']" in text
+    assert 'Curves' in text
     (folder / 'events.out.tfevents.1.x').mkdir()
-    assert 'event files' in ' '.join(Read(report(folder).read_text()).words)
+    assert 'event files' in ' '.join(ParsedPage(write_page(folder)).texts)
 
 
 def chromium(folder, width, *options):
@@ -171,12 +176,12 @@ def chromium(folder, width, *options):
 
 
 @pytest.mark.skipif(shutil.which('chromium') is None, reason='needs the browser chromium')
-@pytest.mark.parametrize('width', [500, 1200])  # Windows are no narrower than 500.
-def test_nothing_is_wider_than_the_screen(workdir, tmp_path, width):
-    """Not even with a word that is; a script, which the page itself forbids, measures it."""
+@pytest.mark.parametrize('width', [500, 1200])  # 500 is the minimum width of a window.
+def test_page_is_not_wider_than_the_window(workdir, tmp_path, width):
+    """Measure the width of a page with a very long word by a script, with the policy removed."""
     folder = shutil.copytree(workdir, tmp_path / 'run')
     (folder / 'evaluation' / f'{"x" * 200}.json').write_text('{')
-    content = report(folder, tmp_path).read_text()
+    content = write_page(folder, tmp_path)
     assert 'x' * 200 in content
     measured = (
         '<script>const e = document.documentElement;'
@@ -192,16 +197,16 @@ def test_nothing_is_wider_than_the_screen(workdir, tmp_path, width):
     )
     assert wide <= screen
     assert screen <= width
-    assert decoded == len(Read(content).named('img'))
+    assert decoded == len(ParsedPage(content).named('img'))
 
 
 @pytest.mark.skipif(shutil.which('chromium') is None, reason='needs the browser chromium')
-def test_a_browser_shows_it(workdir, tmp_path):
-    """Its policy lets pictures be seen."""
-    path = report(workdir, tmp_path)
+def test_browser_shows_pictures(workdir, tmp_path):
+    """The content security policy allows the pictures."""
+    path = report.run(TaskOptions(workdir=workdir, out=tmp_path)).path
     shot = tmp_path / 'shot.png'
     chromium(tmp_path, 500, f'--screenshot={shot}', path.absolute().as_uri())
     with Image.open(io.BytesIO(shot.read_bytes())) as picture:
         shown = np.asarray(picture.convert('RGB'))
     colors = np.unique(shown.reshape(-1, 3), axis=0)
-    assert len(colors) > 200  # of samples: words and lines alone have fewer
+    assert len(colors) > 200  # Text and lines alone have fewer colors than samples.

@@ -16,11 +16,12 @@ from etils import epath
 from PIL import Image
 
 import dcgan_jax
-from dcgan_jax import run_dir, training
+from dcgan_jax import run_dir, sample_grids, training
 from dcgan_jax.data import sources
 from dcgan_jax.runtime import cache_dir, containment
 from dcgan_jax.runtime.errors import TrainingError, UserError
 from dcgan_jax.tasks import evaluate, sample, trained_run
+from dcgan_jax.tasks.options import TaskOptions
 from tests.compare import assert_equal_states
 from tests.conftest import tiny_config
 
@@ -51,7 +52,7 @@ def content(root):
 
 @pytest.fixture(scope='module')
 def trained(tmp_path_factory):
-    """(images, run): three class folders and a conditional run of two steps."""
+    """(folder of images, workdir): three class folders and a conditional run of two steps."""
     root = tmp_path_factory.mktemp('folder_run')
     for name, color in COLORS.items():
         write_images(root / 'images' / name, color)
@@ -65,7 +66,7 @@ def copied(trained, tmp_path):
     return tuple(shutil.copytree(folder, tmp_path / folder.name) for folder in trained)
 
 
-def test_a_rejected_resume_changes_no_file(copied):
+def test_rejected_resume_changes_no_file(copied):
     images, run = copied
     write_images(images / 'yellow', (255, 255, 0), num=1)
     before = content(run)
@@ -77,23 +78,64 @@ def test_a_rejected_resume_changes_no_file(copied):
     assert len(dcgan_jax.load(run).sample(3)) == 3
 
 
-def test_a_rejected_checkpoint_leaves_the_config_unchanged(copied):
+def test_rejected_checkpoint_leaves_the_config_unchanged(copied):
     """The arrays of the checkpoint do not fit the config, which is detected while restoring."""
     images, run = copied
     description = json.loads((run / 'config.json').read_text())
     description['config']['latent_dim'] = 7
     (run / 'config.json').write_text(json.dumps(description))
+    for path in (run / 'checkpoints').glob('*/metadata'):
+        shutil.rmtree(path)  # Its description would be compared first.
     before = content(run)
     config = folder_config(images)
     config.latent_dim, config.num_steps = 7, 4
-    with pytest.raises(UserError, match='another architecture'):
+    with pytest.raises(UserError, match='a different architecture'):
         training.train_and_evaluate(config, run)
     assert content(run) == before
 
 
-def test_renamed_classes_are_refused_by_name(copied):
+@pytest.mark.parametrize('content', ['{}', '[]', 'null', '{"config": {}}', '{'])
+def test_damaged_description_is_rejected_in_one_line(finished_copy, content):
+    (finished_copy / 'config.json').write_text(content)
+    with pytest.raises(UserError, match='is damaged or was written by another version') as error:
+        run_dir.read(finished_copy)
+    assert '\n' not in str(error.value)
+
+
+def test_description_that_differs_from_the_last_checkpoint_is_rejected(copied):
+    _, run = copied
+    path = run / 'config.json'
+    original = json.loads(path.read_text())
+    changed = json.loads(path.read_text())
+    changed['config']['generator']['activation'] = 'leaky_relu'
+    path.write_text(json.dumps(changed))
+    with pytest.raises(UserError, match=r'last checkpoint \(generator.activation: .relu'):
+        dcgan_jax.load(run)
+    path.write_text(json.dumps(original | {'class_names': ['red', 'green', 'blue']}))
+    with pytest.raises(UserError, match=r'classes: blue, green, red -> red, green, blue'):
+        dcgan_jax.load(run)
+    path.write_text(json.dumps(original | {'data': original['data'] | {'digest': 'other'}}))
+    with pytest.raises(UserError, match=r'data: .*digest'):
+        dcgan_jax.load(run)
+    path.unlink()
+    assert len(dcgan_jax.load(run).sample(3)) == 3
+
+
+def test_paths_are_stored_as_absolute_paths(config, data_dir, tmp_path, monkeypatch):
+    monkeypatch.chdir(data_dir.parent)
+    config.data_dir, config.num_steps = data_dir.name, 0
+    config.evaluation.extractor, config.evaluation.reference = 'a.jaxexport', 'b.npz'
+    training.train_and_evaluate(config, tmp_path / 'run')
+    stored = run_dir.read(tmp_path / 'run').config
+    assert stored.data_dir == str(data_dir)
+    assert stored.evaluation.extractor == str(data_dir.parent / 'a.jaxexport')
+    assert stored.evaluation.reference == str(data_dir.parent / 'b.npz')
+    assert config.data_dir == data_dir.name
+
+
+def test_renamed_classes_are_rejected_by_name(copied):
     images, run = copied
-    (images / 'green').rename(images / 'zebra')  # Its label would be that of 'red'.
+    (images / 'green').rename(images / 'zebra')  # 'zebra' would have the label of 'red'.
     with pytest.raises(UserError, match=r'the classes blue, red, zebra.*trained on blue, green'):
         training.train_and_evaluate(folder_config(images), run)
     with pytest.raises(UserError, match='trained on blue, green, red'):
@@ -135,30 +177,30 @@ def test_tfds_data_sets_are_identified_by_version_and_sizes(data_dir):
 
 
 @pytest.mark.slow
-def test_a_run_without_its_config_is_read_from_the_checkpoint_and_resumed(copied):
+def test_run_without_config_file_is_resumed_from_the_checkpoint(copied):
     images, run = copied
     pixels = dcgan_jax.load(run).sample(3)
     (run / 'config.json').unlink()
     np.testing.assert_array_equal(dcgan_jax.load(run).sample(3), pixels)
     config = folder_config(images)
     config.batch_size = 4
-    with pytest.raises(UserError, match=r'another config.*batch_size: 8 -> 4'):
+    with pytest.raises(UserError, match=r'a different config.*batch_size: 8 -> 4'):
         training.train_and_evaluate(config, run)
     config.batch_size, config.num_steps = 8, 3
     assert int(training.train_and_evaluate(config, run).step) == 3
     assert run_dir.read(run).config.num_steps == 3
 
 
-def test_a_run_whose_folder_is_removed_ends_with_an_error(tmp_path, trained, monkeypatch):
+def test_run_whose_workdir_is_removed_ends_with_an_error(tmp_path, trained, monkeypatch):
     config = folder_config(trained[0])
     config.num_steps, config.log_every = 6, 1
-    draw = training.SampleGrids.draw
+    draw = sample_grids.SampleGrids.write
 
     def draw_and_remove(self, state):
         draw(self, state)
         shutil.rmtree(tmp_path / 'run')
 
-    monkeypatch.setattr(training.SampleGrids, 'draw', draw_and_remove)
+    monkeypatch.setattr(sample_grids.SampleGrids, 'write', draw_and_remove)
     config.sample_every = 2
     with pytest.raises(TrainingError, match='was removed'):
         training.train_and_evaluate(config, tmp_path / 'run')
@@ -181,7 +223,7 @@ def test_runs_in_threads_equal_single_runs(trained, tmp_path):
         train(0, 'a')
 
 
-def test_a_user_without_a_home_folder_has_temporary_caches(monkeypatch, caplog):
+def test_user_without_a_home_folder_has_temporary_caches(monkeypatch, caplog):
     monkeypatch.delenv('DCGAN_JAX_CACHE', raising=False)
     monkeypatch.setattr(os.path, 'expanduser', lambda path: path)  # As for an unknown user.
     with caplog.at_level(logging.WARNING, 'absl'):
@@ -189,7 +231,7 @@ def test_a_user_without_a_home_folder_has_temporary_caches(monkeypatch, caplog):
     assert all(folder.is_relative_to(tempfile.gettempdir()) for folder in folders)
 
 
-def test_systems_without_file_locks_are_refused_in_one_line(tmp_path):
+def test_systems_without_file_locks_are_rejected_in_one_line(tmp_path):
     script = 'import sys; sys.modules["fcntl"] = None\nfrom dcgan_jax import cli; cli.run()'
     flags = '--config=configs/quickstart.py', f'--workdir={tmp_path}'
     done = subprocess.run(
@@ -200,7 +242,7 @@ def test_systems_without_file_locks_are_refused_in_one_line(tmp_path):
 
 
 @pytest.mark.parametrize('name', ['run', '', 'a/b'])
-def test_a_workdir_inside_the_training_images_is_rejected(trained, name):
+def test_workdir_inside_the_training_images_is_rejected(trained, name):
     images, _ = trained
     before = content(images)
     with pytest.raises(
@@ -210,19 +252,21 @@ def test_a_workdir_inside_the_training_images_is_rejected(trained, name):
     assert content(images) == before
 
 
-def test_an_output_folder_linked_into_the_images_is_rejected(trained, tmp_path):
+def test_output_folder_linked_into_the_images_is_rejected(trained, tmp_path):
     images, run = trained
     (tmp_path / 'link').symlink_to(images)
     with pytest.raises(UserError, match=r'--out=.* would be read as images of config\.data_dir'):
-        sample.sample(run, tmp_path / 'link' / 'out', num=1, seed=0)
+        sample.run(TaskOptions(workdir=run, out=tmp_path / 'link' / 'out', num=1))
     (tmp_path / 'own').mkdir()
     write_images(tmp_path / 'own', COLORS['red'], num=2)
     (tmp_path / 'own' / 'run').symlink_to(run)
     with pytest.raises(UserError, match=r'--out=.* would be read as images of --images'):
-        evaluate.evaluate_images(tmp_path / 'own', run, out=tmp_path / 'own' / 'results')
+        evaluate.run(
+            TaskOptions(workdir=run, images=tmp_path / 'own', out=tmp_path / 'own' / 'results')
+        )
 
 
-def test_an_output_folder_beside_the_images_is_accepted(tmp_path):
+def test_output_folder_outside_of_the_images_is_accepted(tmp_path):
     (tmp_path / 'images').mkdir()
     inputs = {'--images': tmp_path / 'images', 'config.data_dir': ''}
     containment.check_outside(tmp_path / 'images_2', '--out', inputs)
@@ -232,7 +276,7 @@ def test_an_output_folder_beside_the_images_is_accepted(tmp_path):
 
 
 def link_inside(root):
-    """The images contain a link to the parent of the output folder."""
+    """Return (images, workdir), where images contain a link to the parent of the workdir."""
     (root / 'images' / 'link').symlink_to(root / 'elsewhere')
     return root / 'images', root / 'elsewhere' / 'run'
 
@@ -260,7 +304,7 @@ def test_folders_of_a_run_that_would_be_read_as_images_are_rejected(tmp_path, cr
         containment.check_outside(workdir, '--workdir', {'--images': images}, run_dir.FOLDERS)
 
 
-def test_images_in_a_folder_of_their_own_in_the_workdir_are_accepted(tmp_path):
+def test_images_in_another_subfolder_of_the_workdir_are_accepted(tmp_path):
     (tmp_path / 'run' / 'images' / 'loop').mkdir(parents=True)
     (tmp_path / 'run' / 'images' / 'loop' / 'up').symlink_to(tmp_path / 'run' / 'images')
     inputs = {'config.data_dir': tmp_path / 'run' / 'images'}
@@ -274,7 +318,7 @@ def test_workdirs_that_orbax_would_write_elsewhere_are_rejected(trained, tmp_pat
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_resume_that_fails_on_its_images_changes_no_file(copied):
+def test_resume_with_a_corrupt_image_changes_no_file(copied):
     images, run = copied
     path = images / 'red' / '3.png'
     path.write_bytes(path.read_bytes()[:45])
@@ -287,7 +331,7 @@ def test_a_resume_that_fails_on_its_images_changes_no_file(copied):
 
 
 @pytest.mark.slow
-def test_the_identity_of_the_first_images_is_kept(copied, caplog):
+def test_data_identity_of_the_start_is_kept(copied, caplog):
     images, run = copied
     config = folder_config(images)
     first = run_dir.read(run).data
@@ -301,7 +345,7 @@ def test_the_identity_of_the_first_images_is_kept(copied, caplog):
     assert run_dir.read(run).data == first
 
 
-def test_a_new_run_starts_from_the_networks_of_another(trained, tmp_path):
+def test_init_from_copies_the_networks(trained, tmp_path):
     images, run = trained
     source = dcgan_jax.load(run).state
     config = folder_config(images)
@@ -318,7 +362,7 @@ def test_a_new_run_starts_from_the_networks_of_another(trained, tmp_path):
 
 
 @pytest.mark.slow
-def test_optimizer_moments_are_copied_on_request_and_schedules_restart(trained, tmp_path):
+def test_init_optimizer_copies_moments_and_restarts_schedules(trained, tmp_path):
     images, run = trained
     source = dcgan_jax.load(run).state
     config = folder_config(images)
@@ -330,18 +374,18 @@ def test_optimizer_moments_are_copied_on_request_and_schedules_restart(trained, 
     assert int(adam.count) == 2
     assert int(schedule.count) == 0
     config.optimizer.generator.name = 'sgd'
-    with pytest.raises(UserError, match='another optimizer of the generator'):
+    with pytest.raises(UserError, match='a different optimizer of the generator'):
         training.train_and_evaluate(config, tmp_path / 'other')
 
 
-def test_a_run_of_averaged_statistics_starts_from_one_of_standing_statistics(trained, tmp_path):
+def test_init_from_standing_to_averaged_statistics(trained, tmp_path):
     images, run = trained
     config = folder_config(images)
     config.init_from, config.ema.batch_stats, config.num_steps = str(run), 'average', 1
     assert int(training.train_and_evaluate(config, tmp_path / 'new').step) == 1
 
 
-def test_a_run_without_steps_has_a_checkpoint(trained, tmp_path, monkeypatch):
+def test_run_without_steps_has_a_checkpoint(trained, tmp_path, monkeypatch):
     images, run = trained
     monkeypatch.chdir(run.parent)
     config = folder_config(images)
@@ -366,7 +410,7 @@ def test_initialization_from_another_architecture_is_rejected(trained, tmp_path)
     images, run = trained
     config = folder_config(images)
     config.init_from, config.discriminator.use_bias = str(run), not config.discriminator.use_bias
-    with pytest.raises(UserError, match=r'another discriminator: params/.*bias'):
+    with pytest.raises(UserError, match=r'a different discriminator: params/.*bias'):
         training.train_and_evaluate(config, tmp_path / 'new')
     assert not epath.Path(tmp_path / 'new').exists()
     config.init_from = str(tmp_path)

@@ -1,4 +1,4 @@
-"""Nothing that is read runs, nothing is written elsewhere, and no network is used unasked."""
+"""No input is executed, all output is in the given folders, and the network is not used."""
 
 import ast
 import os
@@ -12,11 +12,11 @@ import pytest
 
 import dcgan_jax
 from tests.extractors import write_artifact
-from tests.test_main import ROOT, TINY, assert_refused
+from tests.test_main import ROOT, TINY, assert_rejected
 
 
 class Command:
-    """Runs a command when it is unpickled."""
+    """Object whose unpickling runs a command."""
 
     def __init__(self, path):
         self.path = path
@@ -25,11 +25,11 @@ class Command:
         return os.system, (f'touch {self.path}',)
 
 
-# Runs main.py, and tells of what it must not do in a file that is open before.
+# Runs main.py and writes forbidden audit events to a file.
 AUDITED = """
 import os, runpy, sys
 
-# Buckets' client, an extra that tensorboardX imports: urllib3, which it takes, binds a socket then.
+# tensorboardX imports this optional client of buckets, whose import of urllib3 binds a socket.
 sys.modules['google.cloud.storage'] = None
 
 events, *folders = [os.path.realpath(path) for path in sys.argv[1].split(os.pathsep)]
@@ -41,27 +41,27 @@ never = (
     'socket.getaddrinfo', 'socket.sendto', 'socket.bind',
 )
 
-# tensorboardX hands its own events to its thread by a queue of multiprocessing, which pickles them.
+# tensorboardX passes its own events through a multiprocessing queue, which pickles them.
 queued = ('tensorboardX.proto.event_pb2', 'Event'), ('builtins', 'object')
 
-def hear(event, arguments):
+def audit(event, arguments):
     if event in never and arguments not in queued:
         print(event, arguments, file=events)
     elif event in ('os.mkdir', 'os.rename') or event == 'open' and arguments[2] & writing:
         for path in arguments[: 2 if event == 'os.rename' else 1]:
-            if isinstance(path, (str, bytes, os.PathLike)):  # Else a file that is open.
+            if isinstance(path, (str, bytes, os.PathLike)):  # Otherwise a file descriptor.
                 path = os.path.realpath(os.fsdecode(path))
-                if not path.startswith((*folders, '/proc/', os.devnull)):  # names of threads
+                if not path.startswith((*folders, '/proc/', os.devnull)):  # /proc: thread names
                     print(event, path, file=events)
 
-sys.addaudithook(hear)
+sys.addaudithook(audit)
 runpy.run_path('main.py', run_name='__main__')
 """
 
 
 @pytest.fixture
 def audited(tmp_path, data_dir):
-    """`call(*flags)`: the result of main.py, and what it did that it must not."""
+    """Function that runs main.py and returns its result and its forbidden audit events."""
     for name in ('home', 'temporary', 'cache', 'programs'):
         (tmp_path / name).mkdir()
     environment = {
@@ -90,7 +90,7 @@ def audited(tmp_path, data_dir):
 
 
 @pytest.mark.slow
-def test_a_run_writes_only_into_its_folders_and_uses_no_network(audited, tmp_path):
+def test_run_writes_only_to_its_folders_and_uses_no_network(audited, tmp_path):
     workdir, out = f'--workdir={tmp_path / "w"}', tmp_path / 'out'
     artifact = write_artifact(tmp_path / 'tiny.jaxexport')
     extractor = [
@@ -104,12 +104,12 @@ def test_a_run_writes_only_into_its_folders_and_uses_no_network(audited, tmp_pat
     assert sampled.returncode == 0, sampled.stderr
     assert events == ''
     assert sorted(path.name for path in out.iterdir()) == ['samples.npz', 'samples.png']
-    # The watching itself works: it hears of another folder.
+    # The audit hook detects writes to another folder.
     _, events = audited(*TINY, f'--workdir={tmp_path / "elsewhere"}', '--config.dataset=none')
     assert 'elsewhere' in events
 
 
-def test_hostile_files_are_refused_and_nothing_in_them_runs(audited, tmp_path):
+def test_malicious_files_are_rejected_and_not_executed(audited, tmp_path):
     touched = tmp_path / 'touched'
     pickled = np.array([Command(touched)], object)
     np.savez(tmp_path / 'images.npz', images=pickled)
@@ -126,13 +126,13 @@ def test_hostile_files_are_refused_and_nothing_in_them_runs(audited, tmp_path):
         if name != 'images.npz':
             np.savez(tmp_path / 'images.npz', images=np.zeros((4, 8, 8, 3), np.uint8))
         result, events = audited(*tiny, *flags)
-        assert_refused(result, name)
+        assert_rejected(result, name)
         assert events == ''
     assert not touched.exists()
 
 
-def test_no_module_can_unpickle_or_execute_what_it_reads():
-    """But `torch_weights`, whose unpickler knows no names but those of a state_dict."""
+def test_no_module_unpickles_or_executes_input():
+    """The exception is `torch_weights`, whose unpickler only accepts the names of a state_dict."""
     folder = pathlib.Path(dcgan_jax.__file__).parent
     found = set()
     for path in [*folder.rglob('*.py'), ROOT / 'main.py']:
@@ -150,7 +150,7 @@ def test_no_module_can_unpickle_or_execute_what_it_reads():
                 ]
             else:
                 continue
-            dangers = {'pickle', 'marshal', 'shelve', 'dill', 'joblib', 'yaml', 'torch', 'eval'}
-            dangers |= {'exec', 'allow_pickle', 'cloudpickle', 'subprocess'}
-            found |= {(path.name, name) for name in names if name in dangers}
+            forbidden = {'pickle', 'marshal', 'shelve', 'dill', 'joblib', 'yaml', 'torch', 'eval'}
+            forbidden |= {'exec', 'allow_pickle', 'cloudpickle', 'subprocess'}
+            found |= {(path.name, name) for name in names if name in forbidden}
     assert found == {('torch_weights.py', 'pickle')}

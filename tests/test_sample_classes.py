@@ -1,4 +1,4 @@
-"""Classes by name."""
+"""Selection of classes for training and sampling."""
 
 import numpy as np
 import pytest
@@ -7,7 +7,8 @@ from PIL import Image
 from dcgan_jax import run_dir, training
 from dcgan_jax.data import classes
 from dcgan_jax.runtime.errors import UserError
-from dcgan_jax.tasks.sample import grid_columns, sample
+from dcgan_jax.tasks import sample
+from dcgan_jax.tasks.options import TaskOptions
 
 
 @pytest.fixture(scope='module')
@@ -37,48 +38,51 @@ def labels(out):
         (['3'], [3] * 5),
     ],
 )
-def test_classes_are_drawn_in_turn(workdir, tmp_path, classes, expected):
-    sample(workdir, tmp_path, 5, 0, classes=classes)
+def test_samples_cycle_through_the_classes(workdir, tmp_path, classes, expected):
+    sample.run(TaskOptions(workdir=workdir, out=tmp_path, num=5, classes=classes))
     assert labels(tmp_path) == expected
 
 
-def test_each_column_is_of_one_class(workdir, tmp_path):
-    path = sample(workdir, tmp_path, 10, 0, classes=['can', 'apple'])
+def test_each_column_of_the_grid_has_one_class(workdir, tmp_path):
+    path = sample.run(
+        TaskOptions(workdir=workdir, out=tmp_path, num=10, classes=['can', 'apple'])
+    ).path
     with Image.open(path) as picture:
-        assert picture.width == 4 * 10 + 2  # near the root of ten, and even
-    assert grid_columns(100, 3) == 9
-    assert grid_columns(5, 10) == 10
-    assert grid_columns(100, 1) is None
-    assert grid_columns(100, 1000) is None
+        # The number of columns is a multiple of the number of classes near the square root of 10.
+        assert picture.width == 4 * 10 + 2
+    assert sample.grid_columns(100, 3) == 9
+    assert sample.grid_columns(5, 10) == 10
+    assert sample.grid_columns(100, 1) is None
+    assert sample.grid_columns(100, 1000) is None
 
 
-def test_unknown_classes_are_refused(workdir, tmp_path):
+def test_unknown_classes_are_rejected(workdir, tmp_path):
     with pytest.raises(UserError, match=r"'aple' .*apple"):
-        sample(workdir, tmp_path / 'out', 5, 0, classes=['aple'])
+        sample.run(TaskOptions(workdir=workdir, out=tmp_path / 'out', num=5, classes=['aple']))
     assert not (tmp_path / 'out').exists()
 
 
-def test_no_classes_are_refused(workdir, tmp_path):
+def test_empty_classes_are_rejected(workdir, tmp_path):
     with pytest.raises(UserError, match='--classes is empty'):
-        sample(workdir, tmp_path / 'out', 5, 0, classes=[])
+        sample.run(TaskOptions(workdir=workdir, out=tmp_path / 'out', num=5, classes=[]))
 
 
-def test_classes_that_were_not_learnt_are_neither_drawn_nor_asked_for(config, tmp_path):
+def test_only_trained_classes_are_sampled(config, tmp_path):
     config.conditional, config.data.classes, config.num_steps = True, (2, 1), 2
     training.train_and_evaluate(config, tmp_path)
-    sample(tmp_path, tmp_path / 'out', 5, 0)
+    sample.run(TaskOptions(workdir=tmp_path, out=tmp_path / 'out', num=5))
     assert labels(tmp_path / 'out') == [1, 2, 1, 2, 1]
-    sample(tmp_path, tmp_path / 'two', 2, 0, classes=['2'])
+    sample.run(TaskOptions(workdir=tmp_path, out=tmp_path / 'two', num=2, classes=['2']))
     assert labels(tmp_path / 'two') == [2, 2]
     with pytest.raises(UserError, match=r"'0', only on 1 \(1\), 2 \(2\)"):
-        sample(tmp_path, tmp_path / 'other', 5, 0, classes=['0'])
+        sample.run(TaskOptions(workdir=tmp_path, out=tmp_path / 'other', num=5, classes=['0']))
 
 
-def test_a_run_without_classes_has_none(config, tmp_path):
+def test_classes_of_an_unconditional_run_are_rejected(config, tmp_path):
     config.num_steps = 2
     training.train_and_evaluate(config, tmp_path)
     with pytest.raises(UserError, match='--classes'):
-        sample(tmp_path, tmp_path / 'out', 5, 0, classes=['1'])
+        sample.run(TaskOptions(workdir=tmp_path, out=tmp_path / 'out', num=5, classes=['1']))
 
 
 @pytest.fixture
@@ -109,9 +113,9 @@ def test_classes_are_selected_by_name_and_stored_by_index(numbered, tmp_path, ca
     assert run_dir.read(tmp_path / 'run').config.data.classes == (2, 1)
     assert config.data.classes == ('10', '2')
     training.train_and_evaluate(config, tmp_path / 'run')  # Resumes.
-    sample(tmp_path / 'run', tmp_path / 'out', 4, 0)
+    sample.run(TaskOptions(workdir=tmp_path / 'run', out=tmp_path / 'out', num=4))
     assert labels(tmp_path / 'out') == [1, 2, 1, 2]
-    sample(tmp_path / 'run', tmp_path / 'out', 4, 0, classes=['2'])
+    sample.run(TaskOptions(workdir=tmp_path / 'run', out=tmp_path / 'out', num=4, classes=['2']))
     assert labels(tmp_path / 'out') == [1] * 4, 'The name 2 precedes the index 2.'
     assert '--classes: 2 (1)' in caplog.text
 
@@ -126,14 +130,14 @@ def test_names_precede_indices_and_integers_are_indices():
         classes.find_classes('x', ('1,2',), names)
 
 
-def test_an_index_that_is_the_name_of_another_class_is_refused(numbered, tmp_path):
+def test_index_that_is_the_name_of_another_class_is_rejected(numbered, tmp_path):
     config = folder_config(numbered, (1,))
     with pytest.raises(UserError, match=r"1 is both a name and the index .*\('1',\)"):
         training.train_and_evaluate(config, tmp_path / 'run')
     assert not (tmp_path / 'run').exists()
 
 
-def test_an_image_outside_of_class_folders_is_named_if_labels_are_required(numbered, tmp_path):
+def test_image_outside_of_class_folders_is_named_if_labels_are_needed(numbered, tmp_path):
     Image.new('RGB', (8, 8)).save(numbered / 'stray.png')
     for selected, remedy in ((), 'config.conditional=False'), ((0,), 'conditional=False'):
         with pytest.raises(UserError, match=rf'stray\.png is not in a class folder.*{remedy}'):
@@ -144,7 +148,7 @@ def test_an_image_outside_of_class_folders_is_named_if_labels_are_required(numbe
         training.prepare(config, tmp_path / 'run')
 
 
-def test_a_class_without_training_images_is_refused_in_a_conditional_run(numbered, tmp_path):
+def test_conditional_run_with_an_empty_class_is_rejected(numbered, tmp_path):
     for path in list((numbered / '10').iterdir())[1:]:
         path.unlink()
     config = folder_config(numbered)
@@ -157,7 +161,7 @@ def test_a_class_without_training_images_is_refused_in_a_conditional_run(numbere
     training.prepare(config, tmp_path / 'run')
 
 
-def test_odd_class_names_can_be_trained_and_sampled(tmp_path):
+def test_unusual_class_names_can_be_trained_and_sampled(tmp_path):
     names = ['ü ber', '日本', "it's", 'a,b', '-x', '{}', '"', '%s', '👩\u200d🚀', '1.0']
     for name in names:
         (tmp_path / 'set' / name).mkdir(parents=True)
@@ -165,5 +169,7 @@ def test_odd_class_names_can_be_trained_and_sampled(tmp_path):
     training.train_and_evaluate(folder_config(tmp_path / 'set'), tmp_path / 'run')
     stored = run_dir.read(tmp_path / 'run').class_names
     assert set(stored) == set(names)
-    sample(tmp_path / 'run', tmp_path / 'out', len(names), 0, classes=names)
+    sample.run(
+        TaskOptions(workdir=tmp_path / 'run', out=tmp_path / 'out', num=len(names), classes=names)
+    )
     assert [stored[label] for label in labels(tmp_path / 'out')] == names

@@ -6,11 +6,12 @@ from etils import epath
 
 from dcgan_jax import models, run_dir, sampling, train_state
 from dcgan_jax.runtime.errors import UserError
-from dcgan_jax.tasks.sample import sample
+from dcgan_jax.tasks import sample
+from dcgan_jax.tasks.options import TaskOptions
 from dcgan_jax.tasks.trained_run import restore
 from tests.test_models import random_variables
 
-ALL = np.zeros(1, np.int32)
+UNCONDITIONAL = np.zeros(1, np.int32)
 
 
 @pytest.fixture
@@ -24,9 +25,15 @@ def test_standing_statistics_are_the_mean_of_batch_statistics(generator_and_stat
     generator, state = generator_and_state
     params, key = state.ema_params, jax.random.key(5)
     stats = sampling.standing_statistics(
-        generator, {'params': params}, key, batches=3, batch_size=16, latent_dim=4, conditions=ALL
+        generator,
+        {'params': params},
+        key,
+        batches=3,
+        batch_size=16,
+        latent_dim=4,
+        conditions=UNCONDITIONAL,
     )
-    # The first normalization follows one dense layer: its statistics by hand, in float64.
+    # The first normalization follows one dense layer; compute its statistics in float64.
     kernel = np.asarray(params['project']['kernel'], np.float64)
     means, variances = [], []
     for index in range(3):
@@ -39,8 +46,8 @@ def test_standing_statistics_are_the_mean_of_batch_statistics(generator_and_stat
 
 
 @pytest.mark.parametrize('norm', ['none', 'batch'])
-def test_images_are_of_the_averages_and_not_of_the_live_generator(config, norm):
-    """Parameters and, where they are averaged, statistics: both far from the live ones."""
+def test_samples_are_from_the_ema(config, norm):
+    """The averaged parameters and statistics differ strongly from the current ones."""
     config.generator.norm, config.ema.batch_stats = norm, 'average'
     networks = models.build(config, (8, 8, 3))
     state = jax.jit(lambda: train_state.create(config, networks, (8, 8, 3)))()
@@ -55,10 +62,10 @@ def test_images_are_of_the_averages_and_not_of_the_live_generator(config, norm):
     assert np.abs(pixels - expected).max() < 0.51
 
 
-def test_an_image_depends_on_its_latent_alone(generator_and_state, config):
+def test_image_depends_only_on_its_latent(generator_and_state, config):
     generator, state = generator_and_state
     sampler = sampling.Sampler(generator, config)
-    latents = sampler.latents(1, 20)  # two and a half batches
+    latents = sampler.latents(1, 20)  # 2.5 batches.
     pixels = sampler(state, latents)
     assert pixels.shape == (20, 8, 8, 3)
     assert pixels.dtype == np.uint8
@@ -76,9 +83,9 @@ def test_latents_are_a_function_of_seed_and_index(generator_and_state, config):
     assert len(np.unique(many, axis=0)) == 4000
 
 
-def test_sample_writes_pictures_of_the_average(finished, tmp_path):
+def test_sample_writes_images_of_the_ema(finished, tmp_path):
     workdir, _ = finished
-    path = sample(workdir, tmp_path / 'out', num=10, seed=4)
+    path = sample.run(TaskOptions(workdir=workdir, out=tmp_path / 'out', num=10, seed=4)).path
     assert path == tmp_path / 'out' / 'samples.png'
     with np.load(tmp_path / 'out' / 'samples.npz', allow_pickle=False) as arrays:
         pixels, latents, step = arrays['images'], arrays['latents'], int(arrays['step'])
@@ -88,25 +95,25 @@ def test_sample_writes_pictures_of_the_average(finished, tmp_path):
     run, networks, state = trained.run, trained.networks, trained.state
     sampler = sampling.Sampler(networks.generator, run.config)
     np.testing.assert_array_equal(sampler(state, latents), pixels)
-    live = sampler(state.replace(ema_params=state.generator.params), latents)
-    assert not np.array_equal(live, pixels)  # the average is not the live generator
+    current = sampler(state.replace(ema_params=state.generator.params), latents)
+    assert not np.array_equal(current, pixels)  # The EMA differs from the current generator.
 
 
-def test_sample_of_fewer_is_the_start_of_more(finished, tmp_path):
+def test_smaller_sample_is_a_prefix_of_a_larger_sample(finished, tmp_path):
     for num in (5, 12):
-        sample(finished[0], tmp_path / str(num), num=num, seed=0)
+        sample.run(TaskOptions(workdir=finished[0], out=tmp_path / str(num), num=num))
     few, many = (
         np.load(tmp_path / num / 'samples.npz', allow_pickle=False)['images'] for num in ('5', '12')
     )
     np.testing.assert_array_equal(few, many[:5])
 
 
-def test_sample_without_a_run_or_checkpoint_is_refused(config, tmp_path):
+def test_sample_without_a_run_or_checkpoint_is_rejected(config, tmp_path):
     with pytest.raises(UserError, match='contains no run'):
-        sample(tmp_path, None, num=1, seed=0)
+        sample.run(TaskOptions(workdir=tmp_path, num=1))
     run_dir.write(epath.Path(tmp_path), run_dir.Run(config, (8, 8, 3)))
     with pytest.raises(UserError, match='no checkpoint'):
-        sample(tmp_path, None, num=1, seed=0)
+        sample.run(TaskOptions(workdir=tmp_path, num=1))
 
 
 def test_standing_statistics_of_bfloat16_networks_are_float32(config):
@@ -121,14 +128,14 @@ def test_standing_statistics_of_bfloat16_networks_are_float32(config):
         batches=2,
         batch_size=8,
         latent_dim=4,
-        conditions=ALL,
+        conditions=UNCONDITIONAL,
     )
     assert {leaf.dtype for leaf in jax.tree.leaves(stats)} == {jnp.dtype('float32')}
 
 
 @pytest.mark.parametrize('conditions', [(0, 1, 2), (1, 2)])
-def test_standing_statistics_see_every_class_that_was_learnt(config, conditions):
-    """In batches of two: a class's scale and shift touch later layers' statistics."""
+def test_standing_statistics_depend_on_every_trained_class(config, conditions):
+    """In batches of two, the shift of every trained class affects statistics of later layers."""
     conditions = np.asarray(conditions, np.int32)
     config.conditional = True
     networks = models.build(config, (8, 8, 3), 3)
@@ -150,16 +157,18 @@ def test_standing_statistics_see_every_class_that_was_learnt(config, conditions)
         assert (np.abs(statistics(moved) - before).max() > 1e-3) == (label in conditions)
 
 
-def test_the_average_is_normalized_by_vectors_of_its_own(config):
-    """Spectral vectors of the live generator say nothing of an average that is far from it."""
+def test_ema_has_its_own_spectral_normalization(config):
+    """The singular vectors of the current generator are not used for the EMA."""
     config.generator.update(spectral_norm=True, norm='none', weight_init='he_normal')
     networks = models.build(config, (8, 8, 3))
     state = jax.jit(lambda: train_state.create(config, networks, (8, 8, 3)))()
     rng = np.random.default_rng(0)
     rows, columns = rng.normal(size=(4, 1)), rng.normal(size=(1, 32))
     kernel = jnp.asarray(rows @ columns + 0.1 * rng.normal(size=(4, 32)), jnp.float32)
-    far = state.replace(ema_params={**state.ema_params, 'project': {'kernel': kernel}})
+    state_with_far_ema = state.replace(
+        ema_params={**state.ema_params, 'project': {'kernel': kernel}}
+    )
     sampler = sampling.Sampler(networks.generator, config)
-    variables = sampler.variables(far)
-    stretched = np.linalg.norm(kernel @ variables['spectral_stats']['project']['kernel'])
-    assert stretched == pytest.approx(np.linalg.svd(kernel)[1][0], rel=1e-3)
+    variables = sampler.variables(state_with_far_ema)
+    norm_estimate = np.linalg.norm(kernel @ variables['spectral_stats']['project']['kernel'])
+    assert norm_estimate == pytest.approx(np.linalg.svd(kernel)[1][0], rel=1e-3)

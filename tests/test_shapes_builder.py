@@ -4,55 +4,55 @@ import tensorflow_datasets as tfds
 
 from dcgan_jax.data import shapes_builder, sources
 
-CENTRED = shapes_builder.Pose(np.array([[16.0, 16.0]]), np.array([10.0]), np.array([0.0]))
+CENTERED = shapes_builder.Pose(np.array([[16.0, 16.0]]), np.array([10.0]), np.array([0.0]))
 
 
 @pytest.fixture(scope='module')
 def records(tmp_path_factory):
-    """The test split as prepared, opened by name, and the records with their labels."""
+    """Source of the prepared test split, and its records with labels."""
     root = tmp_path_factory.mktemp('shapes')
-    # Writing the whole train split would take seconds.
+    # Writing the complete train split would take seconds.
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(shapes_builder.PER_MODE, 'train', 2)
         source = sources.open_source('shapes', 'test', str(root))
     return source, list(tfds.data_source('shapes', split='test', data_dir=root))
 
 
-def test_every_mode_is_equally_often():
+def test_modes_are_equally_frequent():
     assert shapes_builder.NUM_MODES == 1000
     modes = [mode for mode, _ in shapes_builder.make_split('test')]
     np.testing.assert_array_equal(np.bincount(modes, minlength=1000), np.full(1000, 2))
     assert shapes_builder.PER_MODE['train'] == 20
 
 
-def test_split_mode_numbers_every_combination_once():
+def test_split_mode_enumerates_all_combinations():
     combinations = set(
         zip(*map(np.ndarray.tolist, shapes_builder.split_mode(np.arange(1000))), strict=True)
     )
     assert combinations == {(s, f, b) for s in range(10) for f in range(10) for b in range(10)}
 
 
-def test_same_seed_same_images_and_splits_differ():
+def test_images_depend_on_seed_and_split():
     first, again, other = (
         np.stack([image for _, image in shapes_builder.make_split('test', seed)])
         for seed in (0, 0, 1)
     )
     np.testing.assert_array_equal(first, again)
     assert (first != other).any()
-    assert (first[:1000] != first[1000:]).any(axis=(1, 2, 3)).all()  # no two images are equal
+    assert (first[:1000] != first[1000:]).any(axis=(1, 2, 3)).all()  # All images differ.
     head_of_train = [
         image for (_, image), _ in zip(shapes_builder.make_split('train'), range(9), strict=False)
     ]
     assert (np.stack(head_of_train) != first[:9]).any(axis=(1, 2, 3)).all()
 
 
-def test_prepared_records(records):
+def test_prepared_records_equal_make_split(records):
     source, records = records
     assert source.image_shape == (32, 32, 3)
     assert len(source) == len(records) == 2000
     labels = np.array([record['label'] for record in records])
     np.testing.assert_array_equal(np.bincount(labels), np.full(1000, 2))
-    # Shuffled: neighbors are in order about half of the time, not nearly always.
+    # In a shuffled split, about half of all neighbors are in order.
     assert 0.4 < np.mean(np.diff(labels) > 0) < 0.6
     drawn = {
         f'test_{i:05d}'.encode(): pair for i, pair in enumerate(shapes_builder.make_split('test'))
@@ -68,8 +68,8 @@ def test_prepared_records(records):
     assert source.num_classes == 1000
 
 
-def test_label_matches_picture(records):
-    """Pixels alone tell the color (the palette's commonest) and the background (the frame)."""
+def test_labels_match_the_images(records):
+    """Infer the color from the most frequent palette color, the background from the border."""
     palette = np.array(list(shapes_builder.COLORS.values()))
     backgrounds = shapes_builder.background_images().astype(int)
     frame = np.zeros((32, 32), bool)
@@ -95,7 +95,7 @@ def test_backgrounds_and_colors_are_far_apart():
 
 
 def monte_carlo(inside):
-    """Covered part of each pixel, by 40 x 40 points in each: [32, 32]."""
+    """Return the covered fraction of each pixel, [32, 32], estimated with 40 x 40 points each."""
     points = (np.arange(32 * 40) + 0.5) / 40
     y, x = np.meshgrid(points, points, indexing='ij')
     return inside(x - 16, y - 16).reshape(32, 40, 32, 40).mean((1, 3))
@@ -117,17 +117,17 @@ def monte_carlo(inside):
         ('crescent', lambda x, y: (np.hypot(x, y) < 10) & (np.hypot(x - 5, y + 2) > 8.2)),
     ],
 )
-def test_coverage_against_counted_points(name, inside):
+def test_coverage_equals_counted_points(name, inside):
     index = list(shapes_builder.SHAPES).index(name)
-    alpha = shapes_builder.coverage(np.array([index]), CENTRED)[0]
+    alpha = shapes_builder.coverage(np.array([index]), CENTERED)[0]
     expected = monte_carlo(inside)
-    assert np.abs(alpha - expected).max() < 0.35  # a distance is no area where the edge has corners
+    assert np.abs(alpha - expected).max() < 0.35  # The approximation is inexact at corners.
     assert np.abs(alpha - expected).mean() < 0.006
-    assert ((alpha > 0.05) & (alpha < 0.95)).sum() > 8  # anti-aliased
+    assert ((alpha > 0.05) & (alpha < 0.95)).sum() > 8  # Edges are anti-aliased.
 
 
-def test_shapes_are_big_and_stay_apart():
-    """No shape in any pose looks more like the mean of another shape than like its own."""
+def test_shapes_are_large_and_distinct():
+    """Nearly all shapes in random poses are closest to the mean of their own shape."""
     rng = np.random.default_rng(0)
     kind = np.repeat(np.arange(10), 200)
     alpha = shapes_builder.coverage(kind, shapes_builder.random_pose(len(kind), rng)).reshape(
@@ -141,8 +141,8 @@ def test_shapes_are_big_and_stay_apart():
     assert (nearest == np.arange(10)[:, None]).mean() > 0.97
 
 
-def test_a_turn_moves_the_picture_clockwise():
+def test_positive_angles_rotate_clockwise():
     triangle = np.array([list(shapes_builder.SHAPES).index('triangle')])
-    turned = shapes_builder.coverage(triangle, CENTRED._replace(angle=np.array([np.pi / 2])))[0]
-    upright = shapes_builder.coverage(triangle, CENTRED)[0]
-    np.testing.assert_allclose(turned, np.rot90(upright, -1), atol=1e-9)
+    rotated = shapes_builder.coverage(triangle, CENTERED._replace(angle=np.array([np.pi / 2])))[0]
+    upright = shapes_builder.coverage(triangle, CENTERED)[0]
+    np.testing.assert_allclose(rotated, np.rot90(upright, -1), atol=1e-9)

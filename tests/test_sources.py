@@ -21,7 +21,7 @@ def gray(tmp_path_factory):
 
 @pytest.fixture(scope='module')
 def labeled_dir(tmp_path_factory):
-    """Image i, of gray value 20 * i, has the label i % 4."""
+    """Folder of a data set whose image i has the gray value 20 * i and the label i % 4."""
     root = tmp_path_factory.mktemp('labeled')
     prepare_tiny(root, [(6, 6, 1)], label=lambda i: i % 4)
     return root
@@ -37,7 +37,7 @@ def source(gray):
     return sources.open_source('tiny', 'train', str(gray))
 
 
-def test_source_reads_in_the_order_asked_for(source):
+def test_source_reads_in_the_requested_order(source):
     images, labels = source.read(np.array([3, 0, 3, 9]))
     assert labels is None
     assert source.name == 'tiny/1.2.0'
@@ -52,7 +52,7 @@ def test_source_reads_in_the_order_asked_for(source):
     assert sorted(everything[:, 0, 0, 0]) == [20 * i for i in range(10)]
 
 
-def test_labels_stay_with_their_images(labeled):
+def test_labels_match_their_images(labeled):
     assert labeled.num_classes == 4
     images, labels = input_pipeline.load_split(labeled, labels=True)
     assert labels.dtype == np.int32
@@ -65,7 +65,7 @@ def test_labels_stay_with_their_images(labeled):
     assert input_pipeline.load_split(labeled).labels is None
 
 
-def test_labels_where_there_are_none(source):
+def test_missing_labels_are_rejected(source):
     assert source.num_classes == 0
     for read in (
         source.require_labels,
@@ -78,8 +78,8 @@ def test_labels_where_there_are_none(source):
             read()
 
 
-def test_an_image_without_its_label(tmp_path):
-    """As in STL-10's unlabeled split: TFDS stores -1."""
+def test_unlabeled_image_is_rejected(tmp_path):
+    """In unlabeled splits, such as that of STL-10, TFDS stores the label -1."""
     prepare_tiny(tmp_path, [(6, 6, 1)], label=lambda i: -1 if i == 4 else 0)
     source = sources.open_source('tiny', 'train', str(tmp_path))
     assert len(input_pipeline.load_split(source).images) == 10
@@ -87,7 +87,7 @@ def test_an_image_without_its_label(tmp_path):
         input_pipeline.load_split(source, labels=True)
 
 
-def test_environment_names_the_data_dir(gray, monkeypatch):
+def test_data_dir_is_read_from_the_environment(gray, monkeypatch):
     monkeypatch.setenv('TFDS_DATA_DIR', str(gray))
     assert len(sources.open_source('tiny')) == 10
     with pytest.raises(UserError, match='does not exist'):
@@ -103,7 +103,7 @@ def test_default_data_dir_is_created(tmp_path, monkeypatch):
         sources.open_source('tinny')
 
 
-def test_one_size_only(tmp_path):
+def test_images_of_different_sizes_are_rejected(tmp_path):
     prepare_tiny(tmp_path, [(6, 6, 1), (8, 8, 1)])
     source = sources.open_source('tiny', 'train', str(tmp_path))
     message = r'tiny/1.2.0 train: image \d+ has shape .* set config\.data\.image_size'
@@ -111,7 +111,7 @@ def test_one_size_only(tmp_path):
         input_pipeline.load_split(source)
 
 
-def test_square_only(tmp_path):
+def test_non_square_images_are_rejected(tmp_path):
     prepare_tiny(tmp_path, [(6, 8, 3)])
     message = r'\(6, 8, 3\).*set config\.data\.image_size'
     with pytest.raises(UserError, match=message):
@@ -119,8 +119,8 @@ def test_square_only(tmp_path):
 
 
 @pytest.mark.parametrize('channels', [1, 3])
-def test_images_of_any_size_are_read_at_one(tmp_path, channels):
-    """CelebA is 218x178 everywhere; LSUN's sizes differ; 4x4 is smaller than asked for."""
+def test_images_are_resized_to_image_size(tmp_path, channels):
+    """Images have other sizes than requested, also smaller ones (4x4)."""
     shapes = [(9, 7, channels), (6, 12, channels), (5, 5, channels), (4, 4, channels)]
     prepare_tiny(tmp_path, shapes, label=lambda i: i % 4)
     source = sources.open_source('tiny', 'train', str(tmp_path), image_size=5)
@@ -129,7 +129,7 @@ def test_images_of_any_size_are_read_at_one(tmp_path, channels):
     images, labels = input_pipeline.load_split(source, labels=True)
     assert images.shape == (10, 5, 5, channels)
     assert images.flags.c_contiguous
-    # Images are of one value each.
+    # Each image has a constant value.
     np.testing.assert_array_equal(images, np.broadcast_to(images[:, :1, :1, :1], images.shape))
     np.testing.assert_array_equal(labels, images[:, 0, 0, 0] // 20 % 4)
     streamed = list(input_pipeline.stream(source, 0, [(0, 1)], batch_size=10, labels=True))
@@ -137,7 +137,7 @@ def test_images_of_any_size_are_read_at_one(tmp_path, channels):
     np.testing.assert_array_equal(streamed[0].images, images[indices])
 
 
-def test_unknown_name_lists_close_ones(tmp_path):
+def test_unknown_name_is_rejected_with_suggestions(tmp_path):
     with pytest.raises(UserError, match='did you mean cifar10 or') as error:
         sources.open_source('cifr10', data_dir=str(tmp_path))
     assert 'cifar10 and shapes' in str(error.value)
@@ -146,7 +146,7 @@ def test_unknown_name_lists_close_ones(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_unknown_split_lists_the_splits(gray):
+def test_unknown_split_is_rejected_with_the_known_splits(gray):
     with pytest.raises(UserError, match=r"nope.*\['train'\]"):
         sources.open_source('tiny', 'nope', str(gray))
     with pytest.raises(UserError, match='no images'):
@@ -171,13 +171,13 @@ def tfrecord_dir(tmp_path):
     return tmp_path
 
 
-def test_tfrecord_without_tensorflow(tfrecord_dir, monkeypatch):
+def test_tfrecord_without_tensorflow_is_rejected(tfrecord_dir, monkeypatch):
     monkeypatch.setattr(tfds_data.importlib.util, 'find_spec', lambda name: None)
     with pytest.raises(UserError, match=r'has the format tfrecord.*install tensorflow, or set'):
         sources.open_source('tiny', 'train', str(tfrecord_dir))
 
 
-def test_tfrecord_with_tensorflow(tmp_path):
+def test_tfrecord_equals_array_record(tmp_path):
     pytest.importorskip('tensorflow')
     splits = []
     for file_format in ('array_record', 'tfrecord'):
@@ -188,7 +188,7 @@ def test_tfrecord_with_tensorflow(tmp_path):
 
 
 @pytest.mark.parametrize('file_format', ['array_record', 'parquet'])
-def test_parts_of_a_split(tmp_path, file_format):
+def test_sub_splits(tmp_path, file_format):
     prepare_tiny(tmp_path, [(6, 6, 1)], file_format)
     whole = input_pipeline.load_split(sources.open_source('tiny', 'train', str(tmp_path))).images
     for split, part in {
@@ -200,7 +200,7 @@ def test_parts_of_a_split(tmp_path, file_format):
         np.testing.assert_array_equal(images, whole[part])
 
 
-def test_lost_records_are_noticed(tmp_path):
+def test_missing_records_are_detected(tmp_path):
     prepare_tiny(tmp_path, [(6, 6, 1)], 'parquet')
     info = tmp_path / 'tiny' / '1.2.0' / 'dataset_info.json'
     info.write_text(info.read_text().replace('"10"', '"11"'))
@@ -208,7 +208,7 @@ def test_lost_records_are_noticed(tmp_path):
         sources.open_source('tiny', 'train', str(tmp_path))
 
 
-def test_missing_shard(tmp_path):
+def test_missing_shard_is_rejected(tmp_path):
     prepare_tiny(tmp_path, [(6, 6, 1)])
     for shard in (tmp_path / 'tiny' / '1.2.0').glob('*array_record*'):
         shard.unlink()
@@ -228,25 +228,25 @@ def test_missing_decoder_is_named(gray, monkeypatch):
 
 
 @pytest.mark.skipif(not Path('/proc').is_dir(), reason='no folder that even root cannot write to')
-def test_preparing_needs_a_folder_that_can_be_written():
+def test_preparing_in_an_unwritable_folder_is_rejected():
     with pytest.raises(UserError, match=r'cannot prepare shapes in /proc .*set data_dir'):
         sources.open_source('shapes', 'test', '/proc')
 
 
-def test_file_where_the_data_set_should_be(tmp_path):
+def test_file_in_place_of_the_data_set_is_rejected(tmp_path):
     (tmp_path / 'shapes').write_text('')
     with pytest.raises(UserError, match=r'shapes in .* cannot be opened .*set data_dir'):
         sources.open_source('shapes', 'test', str(tmp_path))
 
 
-def test_half_copied_data_set_is_not_used(tmp_path):
+def test_incomplete_data_set_is_rejected(tmp_path):
     (tmp_path / 'shapes' / '1.0.0').mkdir(parents=True)
     with pytest.raises(UserError, match='incomplete'):
         sources.open_source('shapes', 'test', str(tmp_path))
 
 
 def prepare_with_a_corrupt_record(root):
-    """Prepare `tiny`, damage a picture in its file, and return the images from before."""
+    """Prepare `tiny`, damage an image in its file, and return the original images and labels."""
     prepare_tiny(root, [(6, 6, 1)], label=lambda i: i % 4)
     source = sources.open_source('tiny', 'train', str(root))
     whole = source.read(np.arange(len(source)), labels=True)
@@ -257,7 +257,7 @@ def prepare_with_a_corrupt_record(root):
     return whole
 
 
-def test_a_corrupt_record_is_refused_or_replaced_by_the_next(tmp_path, caplog):
+def test_corrupt_record_is_rejected_or_replaced_by_the_next(tmp_path, caplog):
     whole = prepare_with_a_corrupt_record(tmp_path)
     with pytest.raises(UserError, match=r'tiny/1\.2\.0 train: record \d+ is corrupt .*on_corrupt'):
         sources.open_source('tiny', 'train', str(tmp_path)).read(np.arange(10))
@@ -268,20 +268,22 @@ def test_a_corrupt_record_is_refused_or_replaced_by_the_next(tmp_path, caplog):
     index = int(re.search(r'record (\d+) is corrupt', warning).group(1))
     assert '1 so far' in warning
     following = (index + 1) % 10
-    stands_in = np.arange(10)
-    stands_in[index] = following
-    np.testing.assert_array_equal(got.images, whole.images[stands_in])
-    np.testing.assert_array_equal(got.labels, whole.labels[stands_in])
+    replacement = np.arange(10)
+    replacement[index] = following
+    np.testing.assert_array_equal(got.images, whole.images[replacement])
+    np.testing.assert_array_equal(got.labels, whole.labels[replacement])
     again = damaged.read(np.array([index, 0, index]))
-    np.testing.assert_array_equal(again.images, whole.images[stands_in[[index, 0, index]]])
-    assert sum('is corrupt' in line for line in caplog.messages) == 1, 'counted once'
+    np.testing.assert_array_equal(again.images, whole.images[replacement[[index, 0, index]]])
+    assert sum('is corrupt' in line for line in caplog.messages) == 1, (
+        'A record is counted more than once.'
+    )
 
 
-def test_damaged_pictures_of_a_folder_are_passed_over_if_told_so(tmp_path, caplog):
+def test_damaged_images_of_a_folder_are_skipped_on_request(tmp_path, caplog):
     for value in range(4):
         images.write_png(tmp_path / f'{value}.png', np.full((8, 8, 3), value, np.uint8))
     whole = (tmp_path / '3.png').read_bytes()
-    (tmp_path / '3.png').write_bytes(whole[:50])  # Its header is fine.
+    (tmp_path / '3.png').write_bytes(whole[:50])  # The header is intact.
     (tmp_path / '1.png').write_bytes(b'nothing')
     with pytest.raises(UserError, match=r'1\.png'):
         sources.open_source('folder', data_dir=str(tmp_path))
@@ -293,7 +295,7 @@ def test_damaged_pictures_of_a_folder_are_passed_over_if_told_so(tmp_path, caplo
     assert '2 so far' in caplog.text
 
 
-def test_a_folder_of_damaged_pictures_alone_is_refused(tmp_path):
+def test_folder_with_damaged_images_only_is_rejected(tmp_path):
     (tmp_path / '1.png').write_bytes(b'nothing')
     with pytest.raises(UserError, match=r'config\.data_dir'):
         sources.open_source('folder', data_dir=str(tmp_path), on_corrupt='skip')

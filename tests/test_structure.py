@@ -1,4 +1,4 @@
-"""What the folders of `dcgan_jax/` may import from each other."""
+"""Allowed imports between the folders of `dcgan_jax/`."""
 
 import ast
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).resolve().parents[1] / 'dcgan_jax'
-# The modules of `dcgan_jax/` itself are 'core', but for those that know all others.
+# Modules in `dcgan_jax/` itself are 'core', except the entry points, which may import all others.
 ENTRIES = '__init__', 'cli', 'training'
 ALLOWED = {
     'runtime': {'runtime'},
@@ -25,12 +25,12 @@ def folder(parts):
 
 
 def imported(path):
-    """Dotted names of what a module imports from `dcgan_jax`, as tuples."""
+    """Yield the names that a module imports from `dcgan_jax`, split at dots."""
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
-            assert not node.level, f'{path} has a relative import, which this test does not read'
+            assert not node.level, f'{path} has a relative import, which this test does not support'
             names = [f'{node.module}.{alias.name}' for alias in node.names]
         else:
             continue
@@ -40,7 +40,7 @@ def imported(path):
 @pytest.mark.parametrize(
     'path', sorted(PACKAGE.rglob('*.py')), ids=lambda path: str(path.relative_to(PACKAGE))
 )
-def test_imports_point_one_way(path):
+def test_imports_follow_the_allowed_directions(path):
     parts = path.relative_to(PACKAGE.parent).with_suffix('').parts
     for target in imported(path):
         assert folder(target) in ALLOWED[folder(parts)], '.'.join(target)

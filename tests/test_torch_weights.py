@@ -8,8 +8,8 @@ from tests.peers import peer
 
 
 @pytest.mark.slow
-def test_a_state_dict_is_read(tmp_path):
-    """It has `_metadata`, parameters and BatchNorm's counter."""
+def test_state_dict_is_read(tmp_path):
+    """The file contains `_metadata`, parameters and BatchNorm's counter."""
     torch = peer('torch')
     module = torch.nn.Sequential(torch.nn.Conv2d(2, 3, 5), torch.nn.BatchNorm2d(3))
     torch.save(module.state_dict(), tmp_path / 'w.pth', _use_new_zipfile_serialization=False)

@@ -1,4 +1,4 @@
-"""docs/tour.ipynb runs from top to bottom."""
+"""docs/tour.ipynb can be executed."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ NOTEBOOK = Path(__file__).resolve().parents[1] / 'docs' / 'tour.ipynb'
 
 
 @pytest.mark.slow
-def test_the_tour_runs(monkeypatch, tmp_path):
+def test_tour_runs(monkeypatch, tmp_path):
     monkeypatch.setenv('TOUR_STEPS', '4')
     monkeypatch.setenv('TFDS_DATA_DIR', str(tmp_path))
     notebook = nbformat.read(NOTEBOOK, as_version=4)

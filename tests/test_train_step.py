@@ -1,4 +1,4 @@
-"""The update against a reference written by hand with NumPy arithmetic on JAX gradients."""
+"""The training step compared to a reference with separate losses and NumPy optimizers."""
 
 import dataclasses
 
@@ -16,10 +16,10 @@ from tests.conftest import slow
 
 IMAGE_SHAPE = (8, 8, 3)
 BATCH = 8
-STATES = {}  # by config; no update here is donated its state
+STATES = {}  # Initial states by config; they are not donated.
 
 
-# (D's loss of real and fake logits, G's loss), as the papers have them.
+# Published formulas: (D's loss, G's loss) of real and fake logits.
 LOSSES = {
     'non_saturating': (
         lambda r, f: -jnp.log(jax.nn.sigmoid(r)).mean() - jnp.log(1 - jax.nn.sigmoid(f)).mean(),
@@ -45,7 +45,7 @@ def tiny(conditional=False, **changes):
     config = quickstart.get_config()
     config.update_order = 'alternating'
     config.conditional = conditional
-    config.conv_impl = 'xla'  # compiles sooner
+    config.conv_impl = 'xla'  # Compiles faster.
     config.latent_dim = 6
     config.generator.update(base_size=2, base_features=8, features=(6,), strides=(2, 2), width=1.0)
     config.discriminator.update(features=(5, 7), strides=(2, 2), width=1.0)
@@ -64,7 +64,7 @@ def step(config):
 
 
 def adam_first_step(params, grads, *, learning_rate, eps, b1=0.5, b2=0.999):
-    """Kingma & Ba 2015, algorithm 1, at t = 1, in float64."""
+    """Return parameters after one step of Kingma & Ba 2015, algorithm 1, in float64."""
 
     def update(p, g):
         p, g = np.asarray(p, np.float64), np.asarray(g, np.float64)
@@ -92,14 +92,14 @@ def apply(module, params, batch_stats, x, key=None):
 
 
 def gradient_norms(discriminate, images):
-    """|dD/dx|^2 of each image, one by one."""
+    """Return |dD/dx|^2 of each image, computed one by one."""
     one = lambda image: jnp.sum(jax.grad(lambda x: discriminate(x[None])[0, 0])(image) ** 2)  # noqa: E731
     return jnp.stack([one(image) for image in images])
 
 
 @dataclasses.dataclass(frozen=True)
 class Plain:
-    """An update in plain values; the reference reads these, never the config under test."""
+    """Options of a training step that the reference reads instead of the config."""
 
     update_order: str = 'alternating'
     resample_latents: bool = False
@@ -111,10 +111,10 @@ class Plain:
     policy: tuple[str, ...] = ()
     dropout_rate: float = 0.0
     norm: str = 'batch'
-    eps: float = 1e-5  # Far above the rounding of gradients, which 1e-8 would magnify.
+    eps: float = 1e-5  # With 1e-8, rounding errors of small gradients would be amplified.
 
     def changes(self):
-        """The same values as config fields, for `tiny`."""
+        """Return the options as config fields, for `tiny`."""
         return {
             'update_order': self.update_order,
             'resample_latents': self.resample_latents,
@@ -134,29 +134,29 @@ class Plain:
 
 
 def rotation_loss(module, key, stream, policy):
-    """Return a function to -E[log Q(rotation | rotated image)] and statistics, image by image."""
-    turn, view, dropout = jax.random.split(jax.random.fold_in(key, stream), 3)
-    rotations = [int(count) for count in jax.random.randint(turn, (BATCH,), 0, 4)]
+    """Return a function that computes -E[log Q(rotation | rotated image)] and statistics."""
+    rotation_key, augment_key, dropout = jax.random.split(jax.random.fold_in(key, stream), 3)
+    rotations = [int(count) for count in jax.random.randint(rotation_key, (BATCH,), 0, 4)]
     assert len(set(rotations)) > 1
 
     def loss(params, stats, images):
         rotated = jnp.stack([jnp.rot90(x, n) for x, n in zip(images, rotations, strict=True)])
         _, new = module.apply(
             {'params': params, 'batch_stats': stats},
-            augmentation.augment(view, rotated, policy, 1.0),
+            augmentation.augment(augment_key, rotated, policy, 1.0),
             train=True,
             mutable=['batch_stats', 'rotation'],
             rngs={'dropout': dropout},
         )
-        chances = jax.nn.softmax(new['rotation']['logits'][0])
-        right = [chances[index, count] for index, count in enumerate(rotations)]
-        return -jnp.log(jnp.stack(right)).mean(), new.get('batch_stats', {})
+        probabilities = jax.nn.softmax(new['rotation']['logits'][0])
+        correct = [probabilities[index, count] for index, count in enumerate(rotations)]
+        return -jnp.log(jnp.stack(correct)).mean(), new.get('batch_stats', {})
 
     return loss
 
 
 def reference(plain, networks, state, real, key):
-    """One step as the textbook has it: whole losses, whole gradients, nothing shared."""
+    """Compute one training step with separate forward passes for each loss."""
     g, d = networks.generator, networks.discriminator
     d_formula, g_formula = LOSSES[plain.loss]
     gp, gs = state.generator.params, state.generator.batch_stats
@@ -164,7 +164,7 @@ def reference(plain, networks, state, real, key):
     keys = [jax.random.fold_in(key, stream) for stream in RngStream]
     z = jax.random.normal(keys[0], (BATCH, 6))
     fake, fake_stats = apply(g, gp, gs, z)
-    see = lambda images, stream: augmentation.augment(  # noqa: E731
+    augment = lambda images, stream: augmentation.augment(  # noqa: E731
         jax.random.fold_in(key, stream), images, plain.policy, 1.0
     )
     of_real, of_fake = (
@@ -174,8 +174,10 @@ def reference(plain, networks, state, real, key):
 
     def d_loss(params):
         constant = jnp.asarray(np.asarray(fake))
-        real_logits, stats = apply(d, params, ds, see(real, RngStream.AUGMENT_REAL), keys[2])
-        fake_logits, stats = apply(d, params, stats, see(constant, RngStream.AUGMENT_FAKE), keys[3])
+        real_logits, stats = apply(d, params, ds, augment(real, RngStream.AUGMENT_REAL), keys[2])
+        fake_logits, stats = apply(
+            d, params, stats, augment(constant, RngStream.AUGMENT_FAKE), keys[3]
+        )
         loss = d_formula(real_logits, fake_logits)
         if plain.rotation:
             value, stats = of_real(params, stats, real)
@@ -200,9 +202,13 @@ def reference(plain, networks, state, real, key):
 
     def g_loss(params):
         images, stats = apply(g, params, gs, z)
-        view = see(images, RngStream.AUGMENT_GENERATOR if alternating else RngStream.AUGMENT_FAKE)
-        logits, _ = apply(d, fixed_d, fixed_stats, view, keys[4] if alternating else keys[3])
-        real_logits, _ = apply(d, fixed_d, fixed_stats, see(real, RngStream.AUGMENT_REAL), keys[2])
+        augmented = augment(
+            images, RngStream.AUGMENT_GENERATOR if alternating else RngStream.AUGMENT_FAKE
+        )
+        logits, _ = apply(d, fixed_d, fixed_stats, augmented, keys[4] if alternating else keys[3])
+        real_logits, _ = apply(
+            d, fixed_d, fixed_stats, augment(real, RngStream.AUGMENT_REAL), keys[2]
+        )
         value = of_fake(fixed_d, fixed_stats, images)[0] if plain.rotation_generator else 0.0
         return g_formula(real_logits, logits) + plain.rotation_generator * value, stats
 
@@ -233,13 +239,13 @@ def reference(plain, networks, state, real, key):
     ],
     ids=str,
 )
-def test_one_step_equals_the_reference(plain):
+def test_train_step_equals_the_reference(plain):
     config, networks, state, real = tiny(**plain.changes())
     key = jax.random.key(3)
     new, metrics = step(config)(state, real, key)
     gp, gs, dp, ds, g_value, d_value = reference(plain, networks, state, real, key)
-    # Adam's first step is lr * sign(g) wherever |g| >> eps, so parameters say little about small
-    # gradients; the losses, the statistics and the direction say the rest.
+    # Adam's first step is lr * sign(g) if |g| >> eps, so parameters hardly depend on the size of
+    # gradients. Therefore losses and statistics are compared too.
     assert_trees_close(new.discriminator.params, dp, rtol=2e-5, atol=2e-6)
     assert_trees_close(new.generator.params, gp, rtol=2e-5, atol=2e-6)
     assert_trees_close(new.discriminator.batch_stats, ds, rtol=1e-5, atol=1e-7)
@@ -249,14 +255,16 @@ def test_one_step_equals_the_reference(plain):
     assert int(new.step) == 1
 
 
-def test_the_update_of_each_network_leaves_the_other_alone():
+def test_each_update_changes_only_its_network():
     config, _, state, real = tiny()
     key = jax.random.key(0)
-    for still in ('generator', 'discriminator'):
-        frozen = getattr(state, still).replace(tx=optax.set_to_zero(), opt_state=optax.EmptyState())
-        new, _ = step(config)(state.replace(**{still: frozen}), real, key)
-        moved = 'discriminator' if still == 'generator' else 'generator'
-        before, after = getattr(state, still).params, getattr(new, still).params
+    for fixed_name in ('generator', 'discriminator'):
+        frozen = getattr(state, fixed_name).replace(
+            tx=optax.set_to_zero(), opt_state=optax.EmptyState()
+        )
+        new, _ = step(config)(state.replace(**{fixed_name: frozen}), real, key)
+        moved = 'discriminator' if fixed_name == 'generator' else 'generator'
+        before, after = getattr(state, fixed_name).params, getattr(new, fixed_name).params
         assert_trees_close(after, before, rtol=0, atol=0)
         changed = jax.tree.map(
             lambda a, b: float(jnp.abs(a - b).max()),
@@ -266,8 +274,8 @@ def test_the_update_of_each_network_leaves_the_other_alone():
         assert min(jax.tree.leaves(changed)) > 0
 
 
-def test_the_generators_gradient_is_that_of_its_own_loss_alone():
-    """The shared forward pass must not let D's loss, softplus(+logit), into G."""
+def test_generator_gradient_is_that_of_its_loss():
+    """With a shared forward pass, D's loss must not contribute to G's gradient."""
     config, networks, state, real = tiny(update_order='simultaneous')
     key = jax.random.key(0)
     new, _ = step(config)(state, real, key)
@@ -286,14 +294,14 @@ def test_the_generators_gradient_is_that_of_its_own_loss_alone():
 
 
 @pytest.mark.parametrize('step', [1, 10, 100, 10_000])
-def test_ema_decay_is_the_halflife_with_ramp_up(step):
+def test_ema_decay_equals_halflife_with_ramp_up(step):
     config = quickstart.get_config().ema
     config.halflife_images, config.rampup_ratio = 20_000.0, 0.05
     halflife = min(20_000, 0.05 * 64 * step)
     assert ema_decay(jnp.int32(step), 64, config) == pytest.approx(0.5 ** (64 / halflife))
 
 
-def test_gradient_and_parameter_norms_are_those_of_their_networks():
+def test_logged_norms_equal_numpy():
     config, _, state, real = tiny()
     new, metrics = step(config)(state, real, jax.random.key(0))
     for name in ('generator', 'discriminator'):
@@ -311,7 +319,7 @@ def test_gradient_and_parameter_norms_are_those_of_their_networks():
         assert metrics[f'{name}/parameter_norm'] == pytest.approx(norm, rel=1e-5)
 
 
-def test_ema_follows_the_recursion_and_halflife_0_is_the_live_generator():
+def test_ema_equals_the_recursion():
     config, _, state, real = tiny(ema={'halflife_images': 1.0, 'rampup_ratio': 0.05})
     expected = jax.tree.map(np.asarray, state.ema_params)
     run = step(config)
@@ -328,7 +336,7 @@ def test_ema_follows_the_recursion_and_halflife_0_is_the_live_generator():
     assert_trees_close(new.ema_params, new.generator.params, rtol=1e-6)
 
 
-def test_metrics_are_what_they_are_called():
+def test_logged_probabilities_equal_the_discriminator_outputs():
     config, networks, state, real = tiny(update_order='simultaneous')
     key = jax.random.key(1)
     _, metrics = step(config)(state, real, key)
@@ -341,8 +349,8 @@ def test_metrics_are_what_they_are_called():
         assert metrics[f'discriminator/{name}'] == pytest.approx(probability.mean(), rel=1e-5)
 
 
-def test_each_update_of_d_has_a_batch_of_its_own():
-    """Two of them equal two steps whose G stands still, but for its last."""
+def test_each_update_of_d_has_its_own_batch():
+    """Two updates of D equal two steps, of which the first does not update G."""
     config, _, state, real = tiny(discriminator_steps=2)
     key = jax.random.key(2)
     new, _ = step(config)(state, real, key)
@@ -350,18 +358,18 @@ def test_each_update_of_d_has_a_batch_of_its_own():
 
     config.discriminator_steps = 1
     once = step(config)
-    still = state.generator.replace(tx=optax.set_to_zero(), opt_state=optax.EmptyState())
-    first, _ = once(state.replace(generator=still), real[::2], key)
-    second_key = jax.random.fold_in(key, RngStream.FURTHER + 1)
+    frozen_generator = state.generator.replace(tx=optax.set_to_zero(), opt_state=optax.EmptyState())
+    first, _ = once(state.replace(generator=frozen_generator), real[::2], key)
+    second_key = jax.random.fold_in(key, RngStream.FURTHER_UPDATES + 1)
     generator = state.generator.replace(**first.generator.statistics)
     second, _ = once(first.replace(generator=generator), real[1::2], second_key)
-    # G's own view of D draws from the second update's key in both.
+    # In both cases G's update uses the key of the second update.
     assert_trees_close(new.discriminator.params, second.discriminator.params, rtol=1e-6)
     assert_trees_close(new.generator.params, second.generator.params, rtol=1e-6)
 
 
 @pytest.mark.slow
-def test_a_lazy_penalty_comes_every_interval_and_counts_that_often():
+def test_lazy_penalty_is_applied_every_interval_with_its_weight():
     changes = {'penalty': {'r1': 0.7}, 'discriminator': {'norm': 'none'}}
     config, _, state, real = tiny(**changes)
     key = jax.random.key(0)
@@ -385,7 +393,7 @@ def test_a_lazy_penalty_comes_every_interval_and_counts_that_often():
     del every
 
 
-def test_spectral_vectors_are_state_and_follow_the_weights():
+def test_singular_vectors_are_updated():
     config, _, state, real = tiny(
         discriminator={'spectral_norm': True, 'norm': 'none'}, generator={'spectral_norm': True}
     )
@@ -396,12 +404,12 @@ def test_spectral_vectors_are_state_and_follow_the_weights():
         for name, stats in network.spectral_stats.items():
             kernel = np.asarray(network.params[name]['kernel'], np.float64)
             matrix = kernel.reshape(-1, kernel.shape[-1])
-            stretched = np.linalg.norm(matrix @ np.asarray(stats['kernel'], np.float64))
+            norm_estimate = np.linalg.norm(matrix @ np.asarray(stats['kernel'], np.float64))
             largest = np.linalg.svd(matrix)[1][0]
-            assert 0.8 * largest < stretched < 1.0001 * largest, name
+            assert 0.8 * largest < norm_estimate < 1.0001 * largest, name
 
 
-def test_averaged_statistics_follow_the_recursion():
+def test_averaged_statistics_equal_the_recursion():
     config, _, state, real = tiny(ema={'batch_stats': 'average', 'rampup_ratio': 2.0})
     before = state.ema_batch_stats
     new, _ = step(config)(state, real, jax.random.key(0))
@@ -414,7 +422,7 @@ def test_averaged_statistics_follow_the_recursion():
 
 
 @pytest.mark.slow
-def test_the_adaptive_probability_is_state_and_what_d_saw():
+def test_ada_probability_is_updated_and_used():
     changes = {
         'policy': ('color',), 'ada_target': 0.9, 'ada_images': 80,
     }  # fmt: skip
@@ -423,7 +431,7 @@ def test_the_adaptive_probability_is_state_and_what_d_saw():
     state = state.replace(augment_probability=jnp.float32(0.25))
     new, metrics = step(config)(state, real, jax.random.key(0))
     assert metrics['augment/probability'] == 0.25
-    # r_t is below its target unless all signs agree: 8 of 80 images lower it by a tenth.
+    # r_t is below its target unless all signs agree, so 8 of 80 images lower p by 0.1.
     assert new.augment_probability == pytest.approx(0.15, abs=1e-6)
 
     twice, *_ = tiny(augment=changes, discriminator_steps=2)
@@ -441,7 +449,7 @@ def test_real_and_fake_are_augmented_for_d_and_fakes_for_g():
     _, plain = step(tiny(update_order='simultaneous')[0])(state, real, jax.random.key(0))
     for name in ('discriminator/real', 'discriminator/fake', 'generator/loss'):
         assert metrics[name] != plain[name], name
-    # All of an image cut away: D can tell nothing, so G learns nothing.
+    # If all pixels are removed, D's logits do not depend on G.
     config.augment.policy = ('blank',)
     with pytest.MonkeyPatch.context() as patch:
         blank = lambda key, images: 0.0 * images  # noqa: E731
@@ -450,7 +458,7 @@ def test_real_and_fake_are_augmented_for_d_and_fakes_for_g():
     assert metrics['generator/gradient_norm'] == 0
 
 
-def test_flips_are_of_real_images_alone():
+def test_only_real_images_are_flipped():
     config, _, state, real = tiny(augment={'horizontal_flip': True}, update_order='simultaneous')
     symmetric = jnp.concatenate([real[:, :, :4], real[:, :, 3::-1]], axis=2)
     key = jax.random.key(0)
@@ -472,7 +480,7 @@ def test_flips_are_of_real_images_alone():
 @pytest.mark.parametrize(
     ('loss', 'output'), [('non_saturating', jax.nn.sigmoid), ('hinge', jnp.asarray)]
 )
-def test_logged_outputs_are_of_images_of_the_same_classes(loss, output):
+def test_logged_outputs_are_conditioned_on_the_labels(loss, output):
     config, networks, state, real = tiny(conditional=True, update_order='simultaneous')
     config.loss.name = loss
     labels = jnp.asarray([0, 1, 2, 0, 1, 2, 1, 1])
@@ -500,7 +508,7 @@ def test_flipped_labels_reach_the_loss():
     _, flipped = step(config)(state, real, key)
     config.loss.label_flip_prob = 0.0
     _, plain = step(config)(state, real, key)
-    # All flipped: the loss of the negated logits.
+    # If all labels are flipped, the loss differs and the logged outputs do not.
     logit = lambda p: np.log(p / (1 - p))  # noqa: E731
     assert flipped['discriminator/loss'] != plain['discriminator/loss']
     assert logit(flipped['discriminator/real']) == pytest.approx(
@@ -509,8 +517,8 @@ def test_flipped_labels_reach_the_loss():
 
 
 @pytest.mark.slow
-def test_lazy_penalties_count_the_updates_of_d_and_log_the_mean_of_those_due():
-    """Each update's penalty by hand: R1 at the D before that update, on its own batch."""
+def test_lazy_penalties_count_updates_of_d_and_log_their_mean():
+    """Compare with R1 of each update's batch; D's learning rate is 0, so D does not change."""
     r1, interval = 0.7, 3
     config, networks, state, real = tiny(
         discriminator_steps=3,
@@ -526,7 +534,8 @@ def test_lazy_penalties_count_the_updates_of_d_and_log_the_mean_of_those_due():
     means = [float(gradient_norms(discriminate, real[first::3]).mean()) for first in range(3)]
     penalties = [interval * r1 / 2 * mean for mean in means]
     run = step(config)
-    _, metrics = run(state, real, jax.random.key(0))  # updates 0, 1, 2: the first is due
+    # Of updates 0, 1 and 2, only the first is due.
+    _, metrics = run(state, real, jax.random.key(0))
     assert metrics['discriminator/penalty'] == pytest.approx(penalties[0], rel=1e-5)
 
     config.penalty.interval = 2
@@ -537,13 +546,13 @@ def test_lazy_penalties_count_the_updates_of_d_and_log_the_mean_of_those_due():
         expected = np.mean([penalties[update] for update in due])
         assert metrics['discriminator/penalty'] == pytest.approx(expected, rel=1e-5)
 
-    config.penalty.interval = 8  # Updates 3, 4, 5: none is due.
+    config.penalty.interval = 8  # None of the updates 3, 4 and 5 is due.
     _, metrics = step(config)(state.replace(step=jnp.int32(1)), real, jax.random.key(0))
     assert metrics['discriminator/penalty'] == 0
 
 
-def test_penalties_are_of_slopes_in_images_before_they_are_augmented():
-    """What augmentation cuts away has no slope."""
+def test_penalties_are_gradients_with_respect_to_unaugmented_images():
+    """The gradient with respect to removed pixels is 0."""
     changes = {'penalty': {'r1': 1.0}, 'discriminator': {'norm': 'none'}}
     config, _, state, real = tiny(augment={'policy': ('cutout',)}, **changes)
     with pytest.MonkeyPatch.context() as patch:
@@ -552,7 +561,7 @@ def test_penalties_are_of_slopes_in_images_before_they_are_augmented():
     assert metrics['discriminator/penalty'] == 0
 
 
-def test_schedules_of_d_count_the_runs_steps():
+def test_schedules_of_d_count_steps():
     optimizer = {'name': 'sgd', 'learning_rate': 1.0, 'warmup_steps': 4}
     _, _, state, _ = tiny(discriminator_steps=2, optimizer={'discriminator': optimizer})
     update, params = state.discriminator.tx.update, {'w': jnp.zeros(1)}

@@ -58,7 +58,7 @@ def header_of_a_huge_png():
     return bytes(png)
 
 
-def test_files_that_can_not_be_taken(images, tmp_path):
+def test_invalid_image_files_are_rejected(images, tmp_path):
     def png(image):
         content = io.BytesIO()
         Image.fromarray(image).save(content, 'PNG')
@@ -71,15 +71,15 @@ def test_files_that_can_not_be_taken(images, tmp_path):
         'cannot identify image file': b'GIF89a',
     }
     (tmp_path / 'a.png').write_bytes(png(images[0]))
-    for words, content in wrong.items():
+    for message, content in wrong.items():
         (tmp_path / 'b.png').write_bytes(content)
-        with pytest.raises(UserError, match=words) as error:
+        with pytest.raises(UserError, match=message) as error:
             read(tmp_path)
         assert 'b.png' in str(error.value)
 
 
 @pytest.mark.parametrize(
-    ('arrays', 'words'),
+    ('arrays', 'message'),
     [
         ({'images': np.zeros((2, 4, 4, 3))}, r'float64 \[2, 4, 4, 3\]'),
         ({'images': np.zeros((2, 4, 4), np.uint8)}, r'uint8 \[2, 4, 4\]'),
@@ -90,13 +90,13 @@ def test_files_that_can_not_be_taken(images, tmp_path):
         ({}, 'has arrays'),
     ],
 )
-def test_npz_files_that_can_not_be_taken(tmp_path, arrays, words):
+def test_invalid_npz_files_are_rejected(tmp_path, arrays, message):
     np.savez(tmp_path / 'x.npz', **arrays)
-    with pytest.raises(UserError, match=words):
+    with pytest.raises(UserError, match=message):
         read(tmp_path / 'x.npz')
 
 
-def test_npz_files_have_a_limit(images, tmp_path, monkeypatch):
+def test_npz_files_are_limited_in_size(images, tmp_path, monkeypatch):
     np.savez_compressed(tmp_path / 'x.npz', images=np.zeros_like(images))
     monkeypatch.setattr(user_images, 'MAX_BYTES', images.nbytes - 1)
     with pytest.raises(UserError, match='more than 7,349'):
@@ -106,7 +106,7 @@ def test_npz_files_have_a_limit(images, tmp_path, monkeypatch):
         read(tmp_path / 'x.npz')
 
 
-def test_images_are_cropped_and_resized_if_the_training_images_are(images, tmp_path, caplog):
+def test_user_images_are_resized_if_the_training_images_are(images, tmp_path, caplog):
     caplog.set_level('INFO')
     np.savez(tmp_path / 'a.npz', images=images)
     (tmp_path / 'set').mkdir()
@@ -118,10 +118,10 @@ def test_images_are_cropped_and_resized_if_the_training_images_are(images, tmp_p
     np.testing.assert_array_equal(found[0], expected[0])
     np.testing.assert_array_equal(found[1], center_crop(images[1].transpose(1, 0, 2), 4))
     lines = [line for line in caplog.messages if 'resized to 4x4 pixels, as in training' in line]
-    assert len(lines) == 2, 'One for each call.'
+    assert len(lines) == 2, 'Each call logs one line.'
 
 
-def test_a_pipe_is_rejected_without_blocking(tmp_path):
+def test_pipe_is_rejected_without_blocking(tmp_path):
     os.mkfifo(tmp_path / 'a.npz')
     with pytest.raises(UserError, match='is a pipe or device'):
         read(tmp_path / 'a.npz')

@@ -1,4 +1,4 @@
-"""Event files written, then read back by TensorBoard's own reader."""
+"""Event files, read by TensorBoard."""
 
 import numpy as np
 import pytest
@@ -11,14 +11,14 @@ from dcgan_jax.runtime import writers
 
 @pytest.fixture
 def events(config, tmp_path):
-    """What a run of six steps wrote."""
+    """Events of a run of six steps."""
     training.train_and_evaluate(config, tmp_path)
     accumulator = EventAccumulator(str(tmp_path), size_guidance={'images': 0, 'tensors': 0})
     accumulator.Reload()
     return accumulator
 
 
-def test_a_runs_scalars_images_and_texts_are_there(events, config):
+def test_run_writes_scalars_images_and_texts(events, config):
     assert {
         'discriminator/loss',
         'generator/loss',
@@ -37,7 +37,7 @@ def test_a_runs_scalars_images_and_texts_are_there(events, config):
     assert 'conv_1/kernel' in overview
 
 
-def test_hparams_are_what_tensorboard_expects(events, config):
+def test_hparams_are_readable_by_tensorboard(events, config):
     content = events.summary_metadata['_hparams_/session_start_info'].plugin_data.content
     data = plugin_data_pb2.HParamsPluginData.FromString(content)
     hparams = data.session_start_info.hparams
@@ -46,7 +46,7 @@ def test_hparams_are_what_tensorboard_expects(events, config):
     assert hparams['resample_latents'].bool_value is False
 
 
-def test_a_resumed_run_replaces_what_came_after_its_checkpoint(tmp_path):
+def test_resumed_run_replaces_later_events(tmp_path):
     for first_step, value in ((0, 1.0), (4, 2.0)):
         with writers.open_writer(tmp_path, first_step) as writer:
             for step in range(first_step + 1, 7):

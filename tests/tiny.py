@@ -1,4 +1,4 @@
-"""A data set of ten images, of any shapes, labels and file format."""
+"""A data set of ten images with configurable shapes, labels and file format."""
 
 import numpy as np
 import PIL.Image
@@ -6,9 +6,9 @@ import tensorflow_datasets as tfds
 
 
 class Tiny(tfds.core.GeneratorBasedBuilder, skip_registration=True):
-    """Ten images of the given shapes, in turn: a data set that TFDS has no code for.
+    """Ten images that cycle through the given shapes; the builder is not registered with TFDS.
 
-    Image i is of gray value 20 * i; its label, where the data set has labels, is label(i).
+    Image i has the gray value 20 * i and, if the data set has labels, the label `label(i)`.
     """
 
     VERSION = tfds.core.Version('1.2.0')
@@ -18,7 +18,7 @@ class Tiny(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     def _info(self):
         image = tfds.features.Image(shape=(None, None, self.shapes[0][-1]))
         features = {'image': image}
-        if self.label:  # As CIFAR-100 has them: `label` is one of several.
+        if self.label:  # As in CIFAR-100, `label` is one of several label features.
             features['coarse_label'] = tfds.features.ClassLabel(names=['even', 'odd'])
             features['label'] = tfds.features.ClassLabel(names=['apple', 'bear', 'can', 'dolphin'])
         return tfds.core.DatasetInfo(builder=self, features=tfds.features.FeaturesDict(features))

@@ -1,6 +1,6 @@
 """A test double of `captions.EMBEDDERS['minilm']`, which needs PyTorch.
 
-Import it before `dcgan_jax.configs`, which reads the names of the embedders.
+Import this module before `dcgan_jax.configs`, which reads the names of the embedders.
 """
 
 import zlib
@@ -13,7 +13,7 @@ SIZE = 256
 
 
 def embed(texts):
-    """Counts of letter triples, hashed with a sign: texts of similar spelling are near."""
+    """Return hashed, signed counts of character trigrams; similar spellings have close vectors."""
     vectors = np.zeros((len(texts), SIZE), np.float32)
     for vector, text in zip(vectors, texts, strict=True):
         words = f'  {" ".join(text.lower().split())}  '

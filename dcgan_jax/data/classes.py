@@ -61,7 +61,7 @@ def _find_class(setting: str, value: int | str, names: list[str]) -> int:
     if text.isdecimal() and len(text) < 10 and int(text) < len(names):
         return int(text)
     close = difflib.get_close_matches(text, names, n=1)
-    hint = f'Did you mean {close[0]}? ' if close else ''
+    hint = f'Did you mean {close[0]!r}? ' if close else ''
     if ',' in text:
         hint = f'Write several classes as {tuple(text.split(","))}. '
     raise UserError(

@@ -13,11 +13,12 @@ from dcgan_jax.data import captions
 class Conditioner(NamedTuple):
     """Maps the classes of images to the conditions of both networks.
 
-    A condition is an index: of a class or, with text conditioning, of a caption. The captions of
+    A condition is the index of a class or, with text conditioning, of a caption. The captions of
     class c are `c * captions_per_class`, ..., `(c + 1) * captions_per_class - 1`.
 
     Attributes:
-        classes: Classes that the run is trained on, in order; empty if it is unconditional.
+        classes: Classes that the run is trained on, in increasing order; empty if it is
+            unconditional.
         captions_per_class: Number of captions of each class; 1 without text conditioning.
     """
 
@@ -47,14 +48,14 @@ class Conditioner(NamedTuple):
 
     @property
     def default(self) -> int:
-        """The condition for tasks that use a single one: the first of `conditions`."""
+        """The condition used by tasks that need a single one: the first of `conditions`."""
         return int(self.conditions[0])
 
     def first(self, classes: np.ndarray | jax.Array) -> np.ndarray | jax.Array:
         """Return the first condition of each class, int32."""
         return classes * self.captions_per_class
 
-    def in_turn(self, classes: np.ndarray) -> np.ndarray:
+    def cycle(self, classes: np.ndarray) -> np.ndarray:
         """Return a condition for each class, int32 `[N]`, cycling through its captions."""
         occurrence = np.zeros_like(classes)
         for number in np.unique(classes):
@@ -63,14 +64,14 @@ class Conditioner(NamedTuple):
         return self.first(classes) + occurrence % self.captions_per_class
 
     def sample(self, key: jax.Array, classes: jax.Array) -> jax.Array:
-        """Sample a condition of each class, int32 `[B]`."""
+        """Sample a condition for each of `classes`, int32 `[B]`."""
         shift = jax.random.randint(key, classes.shape, 0, self.captions_per_class, classes.dtype)
         return self.first(classes) + shift
 
     def sample_mismatched(self, key: jax.Array, classes: jax.Array) -> jax.Array:
-        """Sample a condition of another class for each class, int32 `[B]`.
+        """Sample a condition of a different class for each of `classes`, int32 `[B]`.
 
-        All other classes of `self.classes` are equally likely. Requires at least two classes.
+        All other classes of `self.classes` are equally likely. At least two classes are required.
         """
         class_key, condition_key = jax.random.split(key)
         trained = np.asarray(self.classes, np.int32)

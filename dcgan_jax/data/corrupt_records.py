@@ -8,13 +8,13 @@ from absl import logging
 from dcgan_jax.runtime.errors import UserError
 
 CHOICES = ('stop', 'skip')
-_MAX_CONSECUTIVE = 100  # More consecutive corrupt records indicate a missing file.
+_MAX_CONSECUTIVE = 100  # That many consecutive corrupt records indicate a missing file.
 
 
 class CheckedRecords:
     """Records of a split; a corrupt record raises an error or is replaced by the next intact one.
 
-    The result only depends on the index, and is therefore the same on every machine.
+    The result depends only on the index, and is therefore the same on every machine.
     """
 
     def __init__(self, records: Any, name: str, on_corrupt: str):
@@ -37,7 +37,8 @@ class CheckedRecords:
         """Return the records of `indices`, in that order.
 
         Raises:
-            UserError: If a record is corrupt, or too many consecutive records are.
+            UserError: If a record is corrupt and `on_corrupt` is 'stop', or if too many consecutive
+                records are corrupt.
         """
         try:
             return self._records.__getitems__(indices)

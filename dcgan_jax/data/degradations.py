@@ -24,8 +24,8 @@ def takes_images(config: ConfigDict) -> bool:
 def sample_inputs(key: jax.Array, config: ConfigDict, real: jax.Array) -> jax.Array:
     """Sample latents, or degrade images as configured in `config.input`.
 
-    Only the discriminator's inputs are augmented, not these (DiffAugment, Zhao et al. 2020,
-    arXiv:2006.10738, section 3.2).
+    The inputs are not augmented; augmentations are only applied to the discriminator's inputs
+    (DiffAugment: Zhao et al. 2020, arXiv:2006.10738, section 3.2).
 
     Args:
         key: Random key.
@@ -89,7 +89,7 @@ def to_gray(images: jax.Array) -> jax.Array:
 
 
 def downsample(images: jax.Array, scale: int) -> jax.Array:
-    """Downsample `[B, H, W, C]` by an antialiased bicubic filter.
+    """Downsample `[B, H, W, C]` with an antialiased bicubic filter.
 
     The filter is that of Keys 1981 with a = -0.5, as in Pillow's BICUBIC.
     """
@@ -99,7 +99,7 @@ def downsample(images: jax.Array, scale: int) -> jax.Array:
 
 
 def upsample(images: jax.Array, scale: int) -> jax.Array:
-    """Upsample `[B, h, w, C]` by the same bicubic filter and clip to [-1, 1]."""
+    """Upsample `[B, h, w, C]` with the same bicubic filter and clip to [-1, 1]."""
     batch, height, width, channels = images.shape
     shape = (batch, height * scale, width * scale, channels)
     return jnp.clip(jax.image.resize(images, shape, 'cubic'), -1.0, 1.0)
@@ -110,9 +110,9 @@ def quantize(images: jax.Array) -> jax.Array:
     return jnp.round(jnp.clip(images, -1.0, 1.0) * 127.5 + 127.5) / 127.5 - 1.0
 
 
-def center_mask(key: jax.Array, shape: tuple[int, ...], missing: float) -> jax.Array:
+def center_mask(key: jax.Array, shape: tuple[int, ...], mask_ratio: float) -> jax.Array:
     """Mask a central square of half the size (Pathak et al. 2016, arXiv:1604.07379)."""
-    del key, missing
+    del key, mask_ratio
     batch, height, width, _ = shape
     rows, columns = (
         (jnp.arange(side) >= side // 4) & (jnp.arange(side) < side // 4 + side // 2)
@@ -122,23 +122,23 @@ def center_mask(key: jax.Array, shape: tuple[int, ...], missing: float) -> jax.A
     return jnp.broadcast_to(hole[None, :, :, None], (batch, height, width, 1)).astype(jnp.float32)
 
 
-def half_mask(key: jax.Array, shape: tuple[int, ...], missing: float) -> jax.Array:
+def half_mask(key: jax.Array, shape: tuple[int, ...], mask_ratio: float) -> jax.Array:
     """Mask the right half."""
-    del key, missing
+    del key, mask_ratio
     batch, height, width, _ = shape
     hole = jnp.arange(width) >= width // 2
     shape = (batch, height, width, 1)
     return jnp.broadcast_to(hole[None, None, :, None], shape).astype(jnp.float32)
 
 
-def pixel_mask(key: jax.Array, shape: tuple[int, ...], missing: float) -> jax.Array:
-    """Mask each pixel with probability `missing` (Yeh et al. 2017, arXiv:1607.07539: 0.8)."""
-    return jax.random.bernoulli(key, missing, (*shape[:3], 1)).astype(jnp.float32)
+def pixel_mask(key: jax.Array, shape: tuple[int, ...], mask_ratio: float) -> jax.Array:
+    """Mask each pixel with probability `mask_ratio` (Yeh et al. 2017, arXiv:1607.07539: 0.8)."""
+    return jax.random.bernoulli(key, mask_ratio, (*shape[:3], 1)).astype(jnp.float32)
 
 
-def free_form_mask(key: jax.Array, shape: tuple[int, ...], missing: float) -> jax.Array:
+def free_form_mask(key: jax.Array, shape: tuple[int, ...], mask_ratio: float) -> jax.Array:
     """Mask four thick lines between random points."""
-    del missing
+    del mask_ratio
     batch, height, width, _ = shape
     ends_key, width_key = jax.random.split(key)
     size = jnp.asarray([height, width], jnp.float32)

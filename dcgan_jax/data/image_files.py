@@ -14,7 +14,7 @@ import PIL.ImageOps
 
 from dcgan_jax.runtime.errors import UserError
 
-# The only decoders used, independent of the suffix. AVIF needs Pillow 11.3; HEIF needs a plugin.
+# Formats that are decoded, for any suffix of the file. AVIF needs Pillow 11.3; HEIF needs a plugin.
 _FORMATS = (
     'PNG', 'JPEG', 'WEBP', 'BMP', 'TIFF', 'GIF', 'AVIF', 'HEIF', 'JPEG2000', 'PPM',
 )  # fmt: skip
@@ -22,7 +22,7 @@ MAX_PIXELS = 2**26  # Default limit, as a protection against decompression bombs
 _MAX_BITS = 16
 _GRAY_MODES = ('1', 'L', 'LA', 'La')
 _COLOR_MODES = ('P', 'PA', 'RGB', 'RGBA', 'RGBa', 'RGBX', 'CMYK', 'YCbCr')
-_ORIENTATION = 0x0112  # EXIF tag; its values 5 to 8 exchange width and height.
+_ORIENTATION = 0x0112  # EXIF tag; its values 5 to 8 swap width and height.
 _TIFF_SIZE = 256, 257
 _TIFF_BITS = 258
 _TIFF_PHOTOMETRIC = 262  # 0: the largest value is black.
@@ -133,7 +133,7 @@ def _formats() -> list[str]:
 @contextlib.contextmanager
 def _open(path: Path) -> Iterator[PIL.Image.Image]:
     with warnings.catch_warnings():
-        # Pillow warns at its own, smaller limit; `read_header` checks ours.
+        # Pillow warns at its own limit, which is smaller; `read_header` checks `max_pixels`.
         warnings.simplefilter('ignore', PIL.Image.DecompressionBombWarning)
         picture = PIL.Image.open(path, formats=_formats())
     with picture:
@@ -147,7 +147,7 @@ def _upright_size(path: Path, picture: PIL.Image.Image) -> tuple[int, int]:
         size = tuple(picture.tag_v2[tag] for tag in _TIFF_SIZE)
     if picture.format == 'PNG' and 'exif' not in picture.info and _has_exif_chunk(path):
         picture.load()  # Pillow reads the chunk after the pixels.
-    # The override of this method in Pillow's PNG class decodes all pixels.
+    # Pillow's PNG class overrides this method, and the override decodes all pixels.
     exif = PIL.Image.Image.getexif(picture)
     return size[::-1] if exif.get(_ORIENTATION) in (5, 6, 7, 8) else size
 

@@ -31,7 +31,7 @@ class ImageFolder:
 
     A record has 'image', uint8 [H, W, C], oriented according to its EXIF data, and 'label' if there
     are classes. C is 1 if all images are grayscale, else 3. Transparent images are composited on
-    white. Names that differ only in their Unicode normalization are equal.
+    white. Names that differ only in their Unicode normalization are treated as equal.
 
     Attributes:
       name: 'folder/NAME-DIGEST', where NAME is the name of the folder.
@@ -39,8 +39,8 @@ class ImageFolder:
       names: POSIX paths of the images relative to the folder, sorted.
       files: Paths of the images, in the same order.
       classes: Names of the classes in natural order ('2' before '10'); empty if there are none.
-      no_classes: The reason why there are no classes; '' if there are.
-      labels: Indices of the classes of the images; empty if there are none.
+      no_classes_reason: Reason why there are no classes; '' if there are classes.
+      labels: Index of the class of each image; empty if there are no classes.
       channels: Number of channels, C.
     """
 
@@ -53,8 +53,8 @@ class ImageFolder:
     ):
         """Find the images, read the header of each, and log a summary.
 
-        Links are followed. Hidden files and folders are ignored. Other types of files, pipes,
-        sockets and devices are skipped and counted in the summary.
+        Symbolic links are followed. Hidden files and folders are ignored. Other types of files,
+        pipes, sockets and devices are skipped and counted in the summary.
 
         Args:
           root: The folder.
@@ -64,9 +64,9 @@ class ImageFolder:
           max_pixels: Largest allowed number of pixels of an image.
 
         Raises:
-          UserError: If there is no such folder or no image; an image is damaged, too large, or of
-            another pixel type than 8 bits per channel or 16-bit gray; or the name of a class
-            is not valid UTF-8 or has control characters.
+          UserError: If there is no such folder or no image; if an image is damaged, too large, or
+            has neither 8 bits per channel nor 16-bit gray values; or if the name of a class is not
+            valid UTF-8 or has control characters.
         """
         # The pathlib equivalents raise for unknown users and for names that are too long.
         root = Path(os.path.expanduser(root)).absolute()
@@ -76,6 +76,7 @@ class ImageFolder:
         if not found.files:
             skipped = f' ({found.skipped_text()})' if found.skipped else ''
             raise UserError(f'{field}={root} has no image files{skipped}: use another folder')
+        _warn_of_merged_classes(found.files)
         self.files = list(found.files.values())
         self.names = names = [_normalize(name) for name in found.files]
         self.digest = _digest(names, self.files)
@@ -83,7 +84,7 @@ class ImageFolder:
         folders = [name.split('/')[:-1] for name in names]
         outside = [path for path, parts in zip(self.files, folders, strict=True) if len(parts) != 1]
         self.classes = [] if outside else sorted({parts[0] for parts in folders}, key=_natural_key)
-        self.no_classes = _no_classes(root, outside) if outside else ''
+        self.no_classes_reason = _no_classes_reason(root, outside) if outside else ''
         for name in self.classes:
             if escape(name) != name:
                 raise UserError(
@@ -124,10 +125,10 @@ class ImageFolder:
         return records
 
     def side(self, remedy: str) -> int:
-        """Return the side length if all images are squares of the same size.
+        """Return the side of the images, which must be squares of the same size.
 
         Raises:
-          UserError: If they are not. The message ends with `remedy`.
+          UserError: If they are not squares of the same size. The message ends with `remedy`.
         """
         first, (width, height) = next(self._sizes())
         if width != height:
@@ -145,7 +146,7 @@ class ImageFolder:
                 )
 
     def split_order(self) -> np.ndarray:
-        """Return the permutation, int `[N]`, whose slices are the sub-splits such as 'train[:66%]'.
+        """Return the permutation, int `[N]`, whose slices are sub-splits such as 'train[:66%]'.
 
         It depends only on the names. Each slice has nearly the same fraction of every class.
         """
@@ -179,7 +180,7 @@ class ImageFolder:
             'gray' if self.channels == 1 else 'RGB',
         ]
         if count := sum(header.has_16_bits for header in self._headers.values()):
-            parts.append(f'{count} of 16 bits, scaled to 8')
+            parts.append(f'{count} with 16 bits, scaled to 8')
         text = ', '.join(parts)
         return f'{text}; {found.skipped_text()}' if found.skipped else text
 
@@ -188,7 +189,7 @@ class _Found(NamedTuple):
     """Image files of a folder, and the number of skipped files.
 
     Attributes:
-      files: Paths of the images, by POSIX path relative to the folder, sorted.
+      files: Paths of the images by their POSIX paths relative to the folder, sorted.
       skipped: Number of skipped files of each type.
     """
 
@@ -204,6 +205,7 @@ def _find(root: Path, field: str) -> _Found:
     """Find the image files below `root`."""
     suffixes = frozenset(image_files.supported_formats())
     files, skipped = {}, collections.Counter()
+    visited = {}
 
     def walk(folder: Path, ancestors: frozenset[tuple[int, int]]) -> None:
         status = os.stat(folder)
@@ -211,6 +213,10 @@ def _find(root: Path, field: str) -> _Found:
         if identity in ancestors:
             skipped['link to a parent folder'] += 1
             return
+        if (first := visited.setdefault(identity, folder)) != folder:
+            logging.warning(
+                '%s and %s are the same folder; its images are read twice', first, folder
+            )
         for entry in sorted(os.listdir(folder)):
             path = folder / entry
             if entry.startswith('.'):
@@ -241,7 +247,21 @@ def _find(root: Path, field: str) -> _Found:
     return _Found(dict(sorted(files.items(), key=lambda item: _normalize(item[0]))), skipped)
 
 
-def _no_classes(root: Path, outside: list[Path]) -> str:
+def _warn_of_merged_classes(files: dict[str, Path]) -> None:
+    """Log a warning if folders have equal names after Unicode normalization."""
+    folders = collections.Counter(
+        _normalize(folder) for folder in {os.path.dirname(f) for f in files}
+    )
+    for folder, count in folders.items():
+        if count > 1:
+            logging.warning(
+                '%d folders are named %s in different Unicode normalizations; they are read as one',
+                count,
+                escape(folder),
+            )
+
+
+def _no_classes_reason(root: Path, outside: list[Path]) -> str:
     others = f' and {_plural(len(outside) - 1, "other image")} are' if len(outside) > 1 else ' is'
     return f'{outside[0]}{others} not in a class folder, a direct subfolder of {root}'
 

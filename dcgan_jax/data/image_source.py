@@ -15,8 +15,8 @@ from dcgan_jax.data.tfds_data import Records
 from dcgan_jax.runtime.errors import UserError
 from dcgan_jax.runtime.files import digest
 
-RESIZE = 'set config.data.image_size, e.g. to 64, to crop images to squares and resize them'
-_LABELS_AT_ONCE = 64
+RESIZE_REMEDY = 'set config.data.image_size, e.g. to 64, to crop images to squares and resize them'
+_LABEL_BATCH_SIZE = 64
 
 
 class Examples(NamedTuple):
@@ -39,7 +39,8 @@ class ImageSource:
       name: Name and version, e.g. 'cifar10/3.0.2', or 'folder/NAME-DIGEST'.
       split: Name of the split, e.g. 'train' or 'test[:100]'.
       image_shape: (H, W, C) of the images as read, with H == W.
-      records: Records with 'image', uint8 [H, W, C] as stored, and 'label' if there are classes.
+      records: Records with 'image', the stored image, uint8 [H, W, C], and 'label' if there are
+        classes.
       files: Paths of the files of the data set.
       identity: Properties that identify the data set independently of its path and the split. For
         TFDS, its name, its version and the sizes of its splits. For a folder, the number of images
@@ -47,7 +48,7 @@ class ImageSource:
       class_names: Names of the classes by label; empty if images have no labels.
       image_size: Size to which stored images are cropped and resized; 0 if they are used as stored
         and are squares of the same size.
-      no_labels: Reason why the images have no labels; only used if they have none.
+      no_labels_reason: Reason why the images have no labels; only used if they have none.
       empty_classes: Classes known to have no images in this split.
     """
 
@@ -59,7 +60,7 @@ class ImageSource:
     identity: Mapping[str, int | str] = dataclasses.field(default_factory=dict)
     class_names: tuple[str, ...] = ()
     image_size: int = 0
-    no_labels: str = 'no feature `label` of classes'
+    no_labels_reason: str = 'no feature `label` of classes'
     empty_classes: tuple[int, ...] = ()
 
     def __len__(self) -> int:
@@ -84,8 +85,8 @@ class ImageSource:
         """Raise a `UserError` that contains `remedy` if the images have no labels."""
         if not self.num_classes:
             raise UserError(
-                f'{self.name} has no labels ({self.no_labels}): {remedy}, or use a data set with '
-                'labels'
+                f'{self.name} has no labels ({self.no_labels_reason}): {remedy}, or use a data set '
+                'with labels'
             )
 
     def read(self, indices: np.ndarray, labels: bool = False) -> Examples:
@@ -122,8 +123,8 @@ class ImageSource:
         labels = []
         bar = tqdm.tqdm(total=len(self), desc=f'Labels of {self.name}', delay=3, disable=None)
         with bar:
-            for start in range(0, len(self), _LABELS_AT_ONCE):
-                batch = list(range(start, min(start + _LABELS_AT_ONCE, len(self))))
+            for start in range(0, len(self), _LABEL_BATCH_SIZE):
+                batch = list(range(start, min(start + _LABEL_BATCH_SIZE, len(self))))
                 labels += [record['label'] for record in self.records.__getitems__(batch)]
                 bar.update(len(batch))
         return np.asarray(labels, np.int32)
@@ -134,7 +135,7 @@ class ImageSource:
             image = center_crop(image, self.image_size)
         if image.shape != self.image_shape:
             channels = self.image_shape[-1]
-            remedy = f'use images of {channels} channels' if self.image_size else RESIZE
+            remedy = f'use images of {channels} channels' if self.image_size else RESIZE_REMEDY
             raise UserError(
                 f'{self.name} {self.split}: image {index} has shape {stored_shape}, but the first '
                 f'image is read as {self.image_shape}: {remedy}'

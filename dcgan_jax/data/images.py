@@ -1,4 +1,4 @@
-"""Conversion, cropping, grids, and PNG and GIF files of images."""
+"""Conversion and cropping of images, image grids, and writers of PNG and GIF files."""
 
 import io
 import math

@@ -1,8 +1,8 @@
 """Input pipeline: batches of a split that is held on the devices or streamed.
 
-The order of the images is a function of (seed, step). The training images form an infinite
-sequence of epochs, each a new permutation; batches may span epochs and no image is dropped.
-Resumed runs and runs on more devices therefore see the same batches.
+The order of the images is a function of (seed, step). The training images form an infinite sequence
+of epochs, each of which is a new permutation; batches may span epochs, and no image is dropped.
+Resumed runs and runs on more devices therefore use the same batches.
 """
 
 import contextlib
@@ -27,7 +27,7 @@ def epoch_order(seed: int, epoch: int, n: int) -> np.ndarray:
     """Return the order of the images in an epoch: a read-only permutation of range(n), int64 [n].
 
     The permutation ranks the outputs of Philox (Salmon et al. 2011, SC11) keyed by (seed, epoch).
-    Unlike NumPy's `permutation`, these are the same in every version of NumPy.
+    Unlike NumPy's `permutation`, these outputs are the same in every version of NumPy.
     """
     keys = np.random.Philox(key=np.array([seed, epoch], np.uint64)).random_raw(n)
     order = np.argsort(keys, kind='stable')
@@ -62,8 +62,8 @@ def batch_indices(
     return indices.reshape(num_batches, batch_size)
 
 
-def fits_on_device(source: ImageSource, placement: str, limit_bytes: int) -> bool:
-    """Return whether to hold the split on the devices (True) or to stream it (False).
+def is_device_resident(source: ImageSource, placement: str, limit_bytes: int) -> bool:
+    """Return whether to store the split in device memory (True) or to stream it (False).
 
     Args:
       source: The split.
@@ -121,8 +121,8 @@ def stream(
       ranges: Contiguous ranges (first step, end).
       batch_size: Images per batch, over all processes.
       rows: Rows of each batch that this process reads.
-      num_threads: Number of threads. The prefetched batches are those of one range, or two per
-        thread if that is more.
+      num_threads: Number of threads. The number of prefetched batches is that of a range, or two
+        per thread if that is more.
       labels: Whether to read the labels as well.
 
     Yields:
@@ -136,8 +136,8 @@ def stream(
 
     if not ranges:
         return
-    ahead = max([2 * num_threads, *(end - first for first, end in ranges[:2])])
-    options = grain.ReadOptions(num_threads=num_threads, prefetch_buffer_size=ahead)
+    num_prefetched = max([2 * num_threads, *(end - first for first, end in ranges[:2])])
+    options = grain.ReadOptions(num_threads=num_threads, prefetch_buffer_size=num_prefetched)
     steps = grain.MapDataset.range(ranges[0][0], ranges[-1][1])
     batches = iter(steps.map(read).to_iter_dataset(options))
     try:
@@ -165,9 +165,9 @@ def create_input_iter(
     Returns:
         Either the split on every device, with images uint8 `[N, H * W * C]`, and a generator of
         index batches int32 `[K, B]`; or None and a generator of batches of images uint8
-        `[K, B, H, W, C]`. Both give the same images. B is `batch_size * discriminator_steps`.
-        Conditional runs also get labels, int32 `[N]` or `[K, B]`. Close the generator to stop
-        early.
+        `[K, B, H, W, C]`. The images are the same in both cases. B is
+        `batch_size * max(discriminator_steps, 1)`. Conditional runs also have labels, int32 `[N]`
+        or `[K, B]`. Close the generator to stop early.
 
     Raises:
         UserError: If the run is conditional and the split has no labels.
@@ -175,8 +175,8 @@ def create_input_iter(
     if config.conditional:
         source.require_labels()
     step_size = config.batch_size * max(config.discriminator_steps, 1)
-    placed = sharding.sharded(mesh, axis=1)
-    if fits_on_device(source, config.data.placement, config.data.device_limit_bytes):
+    batch_sharding = sharding.sharded(mesh, axis=1)
+    if is_device_resident(source, config.data.placement, config.data.device_limit_bytes):
         replicated = sharding.replicated(mesh)
         examples = load_split(source, config.conditional)
         examples = examples._replace(images=examples.images.reshape(len(source), -1))
@@ -185,19 +185,19 @@ def create_input_iter(
             batch_indices(config.seed, first, step_size, len(source), end - first)
             for first, end in ranges
         )
-        return split, (sharding.place(batch, placed) for batch in indices)
+        return split, (sharding.place(batch, batch_sharding) for batch in indices)
     # Each process reads the rows of its own devices.
-    share = step_size // jax.process_count()
-    rows = slice(jax.process_index() * share, (jax.process_index() + 1) * share)
+    count, index = step_size // jax.process_count(), jax.process_index()
+    rows = slice(index * count, (index + 1) * count)
     batches = stream(source, config.seed, ranges, step_size, rows, labels=config.conditional)
-    return None, _place_batches(batches, placed)
+    return None, _place_batches(batches, batch_sharding)
 
 
 def _place_batches(
-    batches: Generator[Examples, None, None], placed: jax.sharding.Sharding
+    batches: Generator[Examples, None, None], batch_sharding: jax.sharding.Sharding
 ) -> Generator[Examples, None, None]:
     with contextlib.closing(batches):  # Stops the threads.
         for batch in batches:
             yield jax.tree.map(
-                lambda rows: jax.make_array_from_process_local_data(placed, rows), batch
+                lambda rows: jax.make_array_from_process_local_data(batch_sharding, rows), batch
             )

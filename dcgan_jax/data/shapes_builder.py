@@ -1,7 +1,8 @@
 """Shapes: a procedurally generated data set with exactly 1,000 known modes.
 
-Each image is one filled shape (10) of one color (10) on one background (10), so the mode coverage
-of a GAN can be counted. It needs no download, and small networks learn it within minutes.
+Each image shows one of 10 filled shapes in one of 10 colors on one of 10 backgrounds, so that the
+modes covered by a GAN can be counted. The data set needs no download, and small networks learn it
+within minutes.
 """
 
 from collections.abc import Iterator
@@ -47,7 +48,7 @@ BACKGROUNDS = (*_PLAIN, *_PATTERNS)
 
 
 def _polar(radius: np.ndarray, degrees: np.ndarray) -> np.ndarray:
-    """Return vertices (x, y) [V, 2], y down, from radii and clockwise angles from the top [V]."""
+    """Return points (x, y), y down, [V, 2], for radii [V] and clockwise angles from the top [V]."""
     angle = np.deg2rad(degrees)
     return np.stack([radius * np.sin(angle), -radius * np.cos(angle)], axis=1)
 
@@ -55,8 +56,8 @@ def _polar(radius: np.ndarray, degrees: np.ndarray) -> np.ndarray:
 def _polygon_distance(x: np.ndarray, y: np.ndarray, vertices: np.ndarray) -> np.ndarray:
     """Return signed distances of points [...] to a simple polygon [V, 2], negative inside.
 
-    The magnitude is the distance to the nearest edge; the sign is given by the parity of the edges
-    that a ray crosses.
+    The magnitude is the distance to the nearest edge. The sign is determined by the parity of the
+    number of edges that a ray crosses.
     """
     squared = np.full(x.shape, np.inf)
     inside = np.zeros(x.shape, bool)
@@ -206,7 +207,7 @@ def make_split(split: str, seed: int = SEED, chunk: int = 1000) -> Iterator[tupl
 
 
 class Shapes(tfds.core.GeneratorBasedBuilder, skip_registration=True):
-    """TFDS builder; `label` is the mode (0 to 999), the other labels are its components."""
+    """TFDS builder; `label` is the mode (0 to 999), and the other labels are its components."""
 
     VERSION = tfds.core.Version('1.0.0')
     RELEASE_NOTES = {'1.0.0': 'First version.'}  # noqa: RUF012 (TFDS's own convention)

@@ -13,7 +13,7 @@ from dcgan_jax.data import classes as classes_lib
 from dcgan_jax.data import image_files
 from dcgan_jax.data.corrupt_records import CheckedRecords
 from dcgan_jax.data.image_folder import ImageFolder
-from dcgan_jax.data.image_source import RESIZE, ImageSource
+from dcgan_jax.data.image_source import RESIZE_REMEDY, ImageSource
 from dcgan_jax.data.tfds_data import (
     Selection,
     class_names,
@@ -49,7 +49,7 @@ def open_source(
       max_pixels: Largest allowed number of pixels of an image; only used for 'folder'.
 
     Raises:
-      UserError: If the data set cannot be found, prepared or read, or its images are not suitable.
+      UserError: If the data set cannot be found, prepared or read, or its images are not supported.
     """
     if name == 'folder':
         return _open_folder(data_dir, split, image_size, on_corrupt, max_pixels)
@@ -86,7 +86,7 @@ def open_all_classes(config: ConfigDict, split: str) -> ImageSource:
 
 
 def open_test_split(config: ConfigDict) -> ImageSource | None:
-    """Open the test split; returns None if there is none or it is used for training."""
+    """Open the test split; return None if there is none or it is used for training."""
     if config.dataset == 'folder' or 'test' in config.data.split:
         return None
     try:
@@ -125,7 +125,7 @@ def select_classes(source: ImageSource, classes: Sequence[int | str]) -> ImageSo
 
 
 def _check_conditional(source: ImageSource, classes: Sequence[int | str]) -> None:
-    """Raise `UserError` unless there are labels, and images of each selected class."""
+    """Raise `UserError` unless there are labels and images of each selected class."""
     source.require_labels()
     selected = classes_lib.find_classes('config.data.classes', classes, source.class_names)
     empty = set(source.empty_classes) & set(selected or source.empty_classes)
@@ -153,7 +153,7 @@ def _open_folder(
     indices = np.concatenate([np.sort(order[part.from_ : part.to]) for part in parts])
     if not len(indices):
         raise UserError(f'{folder.name} {split} has no images: use another split')
-    side = image_size or folder.side(RESIZE)
+    side = image_size or folder.side(RESIZE_REMEDY)
     files = [path for path in folder.files if path.exists()]  # A link may be dangling.
     return ImageSource(
         name=folder.name,
@@ -169,7 +169,7 @@ def _open_folder(
         },
         class_names=tuple(folder.classes),
         image_size=image_size,
-        no_labels=folder.no_classes,
+        no_labels_reason=folder.no_classes_reason,
         empty_classes=tuple(
             sorted(set(folder.labels) - {folder.labels[index] for index in indices})
             if folder.labels
@@ -203,7 +203,7 @@ def _open_split(
     if height != width:
         raise UserError(
             f'{name} {split} has images of shape {(height, width, channels)}: '
-            f'images must be square: {RESIZE}'
+            f'images must be square: {RESIZE_REMEDY}'
         )
     shape = height, width, channels
     sizes = {f'images_in_{key}': info.num_examples for key, info in builder.info.splits.items()}

@@ -1,4 +1,4 @@
-"""TFDS data sets: search, preparation and records of splits."""
+"""TFDS data sets: lookup, preparation and records of splits."""
 
 import contextlib
 import dataclasses
@@ -30,7 +30,7 @@ _DATA_FOLDER = 'tensorflow_datasets'  # In the user's home; TFDS's default.
 
 
 class Records(Protocol):
-    """Interface of TFDS's data sources; bulk reads are up to three times as fast."""
+    """Interface of TFDS's data sources; bulk reads are up to three times as fast as single ones."""
 
     def __len__(self) -> int: ...
 
@@ -125,6 +125,11 @@ def _prepare(name: str, root: epath.Path) -> None:
         root.mkdir(parents=True, exist_ok=True)
         with contextlib.redirect_stdout(sys.stderr):  # TFDS prints to stdout.
             make_builder(data_dir=root, file_format='array_record').download_and_prepare()
+    except ValueError as error:
+        raise UserError(
+            f'{name} in {root} is incomplete ({first_line(error)}): delete the folders of versions '
+            'that have no data set, or set data_dir to another folder'
+        ) from error
     except OSError as error:
         # Another process may have prepared the data set in the meantime.
         if _find_prepared(name, root) is None:
@@ -157,7 +162,8 @@ def open_records(builder: tfds.core.DatasetBuilder, split: str) -> Records:
     """Return the records of a split.
 
     Raises:
-        UserError: If they cannot be read without TensorFlow, or their number is wrong.
+        UserError: If TensorFlow is needed to read the records and is not installed, or if the
+            number of records is wrong.
     """
     try:
         return _select(builder.as_data_source(split), builder, split)
@@ -165,8 +171,8 @@ def open_records(builder: tfds.core.DatasetBuilder, split: str) -> Records:
         if importlib.util.find_spec('tensorflow') is None:
             raise UserError(
                 f'{builder.info.full_name} in {builder.data_dir} has the format '
-                f'{builder.info.file_format.value}, which only TensorFlow reads: install '
-                'tensorflow, or set data_dir to a folder with an array_record version '
+                f'{builder.info.file_format.value}, which can only be read with TensorFlow: '
+                'install tensorflow, or set data_dir to a folder with an array_record version '
                 f'({" and ".join(_BUILDERS)} are prepared there if missing)'
             ) from None
     return _read_with_tensorflow(builder, split)

@@ -65,7 +65,7 @@ def read_folder(folder: ImageFolder, size: int) -> Iterator[np.ndarray]:
 
 
 def open_images(path: os.PathLike | str, fields: ConfigDict) -> Images:
-    """Open an npz file (key `images`, or its only array) or a folder of image files.
+    """Open an npz file (the array `images`, or its only array) or a folder of image files.
 
     Images are cropped and resized to `config.data.image_size`, if it is set, as in training.
 

@@ -22,7 +22,7 @@ from dcgan_jax.runtime.batching import rebatch
 from dcgan_jax.runtime.errors import UserError
 from dcgan_jax.runtime.files import write_atomic
 
-_BATCH_SIZE = 64  # Without an extractor.
+_BATCH_SIZE = 64  # Batch size if there is no extractor.
 
 
 class Evaluation(NamedTuple):
@@ -83,7 +83,8 @@ class Evaluator:
             protocol: JSON-serializable description of the images, e.g. step and seed.
 
         Raises:
-            UserError: If there are too few images for a metric or they do not fit the extractor.
+            UserError: If there are too few images for a metric, or the extractor does not support
+                them.
         """
         self.check(count)
         images, features, logits, shape = self._extract(batches, count)
@@ -121,7 +122,7 @@ class Evaluator:
     def _extract(
         self, batches: Iterable[np.ndarray], count: int
     ) -> tuple[np.ndarray | None, np.ndarray | None, np.ndarray | None, tuple[int, int, int]]:
-        """Return (images, features, logits, (H, W, C) of the images), None where not needed."""
+        """Return (images, features, logits, image shape (H, W, C)); arrays not needed are None."""
         size = self._extractor.preferred_batch_size if self._extractor else _BATCH_SIZE
         images, extracted, shape = [], [], None
         with tqdm(total=count, desc='Evaluating', unit='image', disable=None) as bar:
@@ -138,7 +139,7 @@ class Evaluator:
         return np.concatenate(images) if images else None, features, logits, shape
 
     def _is_covariance_singular(self, count: int, dimension: int) -> bool:
-        """Return whether the Fréchet distance is overestimated, and warn if it is by much."""
+        """Return whether a covariance is singular; log a warning if it is that of real images."""
         num_real = self._statistics.n
         if num_real <= dimension:
             logging.warning(
@@ -163,7 +164,7 @@ class Evaluator:
 
     @property
     def _uses_split(self) -> bool:
-        """Whether images of the split are used, and not only a file of statistics."""
+        """Whether images of the split are used, rather than only a file of statistics."""
         return self._uses_split_statistics or Need.REAL_FEATURES in self._needs
 
     @property
@@ -209,7 +210,8 @@ class Evaluator:
 def write(folder: epath.Path, name: str, evaluation: Evaluation) -> epath.Path:
     """Write an evaluation to `NAME_EXTRACTOR_N_HASH.json` and return the path.
 
-    The hash is that of the metrics and the protocol, so that no other evaluation is overwritten.
+    The hash is that of the metrics and the protocol, so that different evaluations have different
+    paths.
     """
     protocol = evaluation.protocol
     identity = json.dumps([sorted(evaluation.values), protocol], sort_keys=True)

@@ -1,4 +1,4 @@
-"""Extractors of features and logits: Inception, or an artifact of `jax.export`."""
+"""Extractors of features and logits: Inception, or a program serialized by `jax.export`."""
 
 import concurrent.futures
 import functools
@@ -18,17 +18,17 @@ from dcgan_jax.runtime import sharding
 from dcgan_jax.runtime.errors import UserError
 from dcgan_jax.runtime.files import resolve_path
 
-# Variables, uint8 [b, H, W, 3] -> features float32 [b, D], logits float32 [b, K].
-Function = Callable[[Any, jax.Array], tuple[jax.Array, jax.Array]]
+# Maps variables and images, uint8 [b, H, W, 3], to features, float32 [b, D], and logits, float32
+# [b, K].
+ExtractorFunction = Callable[[Any, jax.Array], tuple[jax.Array, jax.Array]]
 
 INCEPTIONS = tuple(inception.RESIZES)
-_CPU_BATCHES = (
-    2  # Concurrent batches of a CPU device; a single one leaves a second core mostly idle.
-)
+# Number of batches processed concurrently on a CPU; one would leave a second core mostly idle.
+_CPU_BATCHES = 2
 
 
 class Labels(NamedTuple):
-    """Display names of results; only one extractor's Fréchet distance is called FID."""
+    """Display names of results; only the extractor 'inception' uses 'FID' without a suffix."""
 
     frechet_distance: str
     kernel_distance: str
@@ -39,16 +39,16 @@ class Extractor:
     """Maps images to features and logits in fixed-size batches.
 
     Attributes:
-        name: 'inception', 'inception_pytorch_fid', or the file stem of an artifact.
+        name: 'inception', 'inception_pytorch_fid', or the stem of the program's file name.
         labels: Display names of results.
-        sha256: SHA-256 of the weights or of the artifact.
+        sha256: SHA-256 of the file of the weights or of the program.
         resize: Description of the preprocessing, for protocols.
         dimension: Number of features.
     """
 
     def __init__(
         self,
-        function: Function,
+        function: ExtractorFunction,
         variables: Any,
         *,
         name: str,
@@ -61,14 +61,14 @@ class Extractor:
         """Wrap a function, which is compiled at the first call.
 
         Args:
-            function: See `Function`.
+            function: See `ExtractorFunction`.
             variables: First argument of the function, a pytree of arrays.
-            name: See above.
-            labels: See above.
-            sha256: See above.
-            resize: See above.
+            name: Name of the extractor, for protocols and file names.
+            labels: Display names of results.
+            sha256: SHA-256 of the file of the weights or of the program.
+            resize: Description of the preprocessing, for protocols.
             batch_size: Images per compiled call on each device.
-            size: (H, W) of the images, or None for any.
+            size: Required (H, W) of the images, or None if any size is supported.
         """
         self.name, self.labels, self.sha256, self.resize = name, labels, sha256, resize
         mesh = sharding.create_mesh()
@@ -95,7 +95,7 @@ class Extractor:
 
     @property
     def preferred_batch_size(self) -> int:
-        """The most efficient number of images per call; any other number is also allowed."""
+        """The most efficient number of images per call; other numbers are also supported."""
         return self._batches * self._batch_size
 
     def check(self, shape: tuple[int, int, int]) -> None:
@@ -150,12 +150,13 @@ class Extractor:
 def load(name_or_path: epath.PathLike, weights: str = '', batch_size: int = 16) -> Extractor:
     """Load an extractor.
 
-    An artifact is executed: only use files from trusted sources.
+    A serialized program is executed, so only load files from trusted sources.
 
     Args:
-        name_or_path: 'inception', 'inception_pytorch_fid', or an artifact of `jax.export` with the
-            signature of `Function` without variables; H and W may be fixed or symbolic.
-        weights: File with Inception's weights; '' downloads the published ones once.
+        name_or_path: 'inception', 'inception_pytorch_fid', or the path of a program serialized by
+            `jax.export` with the signature of `ExtractorFunction` without variables; H and W may be
+            fixed or symbolic.
+        weights: File of Inception's weights; '' downloads the published weights once.
         batch_size: Images per compiled call on each device.
 
     Raises:
@@ -167,7 +168,7 @@ def load(name_or_path: epath.PathLike, weights: str = '', batch_size: int = 16) 
     if not path.is_file():
         raise UserError(
             f'config.evaluation.extractor={os.fspath(name_or_path)} is neither one of '
-            f'{", ".join(INCEPTIONS)} nor a file (of jax.export): correct it'
+            f'{", ".join(INCEPTIONS)} nor a file (serialized by jax.export): correct the path'
         )
     return _load_artifact(path, batch_size)
 
@@ -203,7 +204,7 @@ def _load_artifact(path: epath.Path, batch_size: int) -> Extractor:
     except Exception as error:  # flatbuffers does not validate files.
         raise UserError(
             f'config.evaluation.extractor={path} is damaged, or not a file serialized by '
-            'jax.export: use another'
+            'jax.export: use another file'
         ) from error
     _check_signature(path, exported)
     if jax.default_backend() not in _backends(exported.platforms):
@@ -224,7 +225,7 @@ def _load_artifact(path: epath.Path, batch_size: int) -> Extractor:
             batch_size=batch_size,
             size=(height, width) if fixed else None,
         )
-        # Compiles the program, so that damage to it is found now.
+        # The program is compiled and run once, so that damage is detected now.
         example = np.zeros((1, *((height, width) if fixed else (32, 32)), 3), np.uint8)
         outputs = extractor(example)
     except _FAILURES as error:
@@ -235,8 +236,8 @@ def _load_artifact(path: epath.Path, batch_size: int) -> Extractor:
         ) from error
     if not all(np.isfinite(output).all() for output in outputs):
         raise UserError(
-            f'config.evaluation.extractor={path} gives features or logits that are not finite for '
-            'a black image: its weights are damaged, export it again'
+            f'config.evaluation.extractor={path} returns features or logits that are not finite '
+            'for a black image: its weights are damaged, export it again'
         )
     return extractor
 
@@ -247,7 +248,7 @@ def _backends(platforms: tuple[str, ...]) -> set[str]:
 
 
 def _check_signature(path: epath.Path, exported: jax.export.Exported) -> None:
-    """Raise `UserError` unless an artifact has the signature of `Function` and any batch size."""
+    """Raise `UserError` unless a program is an `ExtractorFunction` with a symbolic batch size."""
 
     def describe(avals: tuple[jax.core.ShapedArray, ...]) -> str:
         return ', '.join(f'{a.dtype}[{",".join(map(str, a.shape))}]' for a in avals)

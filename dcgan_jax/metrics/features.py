@@ -6,7 +6,7 @@ from dcgan_jax.runtime.errors import UserError
 
 
 def check(features: np.ndarray, minimum: int, name: str = 'features') -> None:
-    """Raise `UserError` unless features are `[N, D]` with N at least `minimum`, and finite."""
+    """Raise `UserError` unless features are finite and `[N, D]` with N at least `minimum`."""
     if features.ndim != 2:
         raise UserError(f'{name} must be an array [N, D], got shape {features.shape}')
     if len(features) < minimum:
@@ -14,7 +14,7 @@ def check(features: np.ndarray, minimum: int, name: str = 'features') -> None:
     if not np.isfinite(features).all():
         rows = np.flatnonzero(~np.isfinite(features).all(1))
         raise UserError(
-            f'{len(rows)} of {len(features)} {name} are not finite (the first: row {rows[0]}): '
+            f'{len(rows)} of {len(features)} {name} are not finite (first in row {rows[0]}): '
             'check the images and the extractor'
         )
 

@@ -45,7 +45,7 @@ def frechet_distance(
         ) from error
     overlap = np.sqrt(np.clip(product, 0, None)).sum()
     distance = np.square(mu1 - mu2).sum() + np.trace(sigma1) + np.trace(sigma2) - 2 * overlap
-    return max(0.0, float(distance))  # Rounding can make it negative.
+    return max(0.0, float(distance))  # Rounding errors can make it negative.
 
 
 def _compute(inputs: Inputs) -> dict[str, float]:

@@ -1,8 +1,9 @@
 """The Inception network of the FID: TensorFlow's graph of 2015-12-05.
 
-It is Inception v3 (Szegedy et al. 2015, arXiv:1512.00567) with 1,008 outputs and two differences,
-which are also in its PyTorch ports (pytorch-fid, torch-fidelity): average pooling excludes the
-padding, and the last block uses max pooling instead. Layers are named as in those ports.
+This is Inception v3 (Szegedy et al. 2015, arXiv:1512.00567) with 1,008 outputs and two differences,
+which its PyTorch ports (pytorch-fid, torch-fidelity) also have: average pooling excludes the
+padding, and the last block uses max pooling instead of average pooling. Layers are named as in
+these ports.
 """
 
 from pathlib import Path
@@ -162,10 +163,7 @@ class BlockE(nn.Module):
 
 
 class Inception(nn.Module):
-    """The Inception network.
-
-    The logits have no bias, as in the Inception Score.
-    """
+    """The Inception network; the logits have no bias, as in the Inception Score."""
 
     @nn.compact
     def __call__(self, x: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -228,7 +226,7 @@ def load_weights(path: str) -> tuple[Any, str]:
         The variables, and the SHA-256 of the file.
 
     Raises:
-        UserError: The file cannot be read or downloaded, or its SHA-256 is not that of `URL`.
+        UserError: If the file cannot be read or downloaded, or its SHA-256 is not `SHA256`.
     """
     file = Path(path).expanduser() if path else published_weights()
     try:
@@ -239,8 +237,8 @@ def load_weights(path: str) -> tuple[Any, str]:
         ) from error
     if sha256 != SHA256:
         raise UserError(
-            f'{file} has SHA-256 {sha256}, not {SHA256}: use {URL}, or export another network '
-            '(config.evaluation.extractor)'
+            f'{file} has SHA-256 {sha256}, not {SHA256}: use {URL}, or export the network and set '
+            'config.evaluation.extractor'
         )
     tensors = torch_weights.read(file)
     shapes = jax.eval_shape(

@@ -22,7 +22,7 @@ class Need(enum.Flag):
 
 
 class Inputs(NamedTuple):
-    """Inputs of the metrics; None if no metric needs it.
+    """Inputs of the metrics; an input is None if no metric needs it.
 
     Attributes:
         images: Generated images, uint8 `[N, H, W, C]`.
@@ -48,14 +48,14 @@ class Metric:
     """A metric of generated images.
 
     Attributes:
-        compute: Returns the results by name, and standard deviations by '<name>_std'.
+        compute: Function that returns results by name, and standard deviations by '<name>_std'.
         results: Names of the results.
         needs: Inputs that `compute` uses.
         min_samples: Minimum number of images, and of real images if their features are used.
         label: Function of (result name, extractor or None) that returns the display name.
         smaller_is_better: Results for which smaller is better.
-        settings: JSON-serializable settings that the results depend on.
-        check_source: Raises `UserError` if the metric does not apply to a data set.
+        settings: JSON-serializable settings that the results depend on, for protocols.
+        check_source: Function that raises `UserError` if the metric does not support a data set.
     """
 
     compute: Callable[[Inputs], dict[str, float]]

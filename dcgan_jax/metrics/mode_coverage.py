@@ -1,8 +1,7 @@
 """Mode coverage on `shapes`: which of the 1,000 modes are covered by samples, and how evenly.
 
-Each sample is classified by rendering: its mode is that of the image of the data set that is
-nearest in the least-squares sense. There is no trained classifier, and real images are classified
-without errors.
+A sample is assigned to the mode of the rendered image that is nearest in the least-squares sense.
+No classifier is trained, and real images are classified without errors.
 """
 
 import functools
@@ -18,8 +17,9 @@ from dcgan_jax.runtime.errors import UserError
 UNRECOGNIZED = -1
 IMAGE_SHAPE = (shapes_builder.SIZE, shapes_builder.SIZE, 3)
 # A sample is unrecognized if it differs from the nearest image by more than this root mean square
-# (of 255). Real images differ by up to 17, because poses are searched on a grid; with Gaussian
-# noise of 10, a 3x3 box blur or JPEG of quality 75 by up to 26; with all three by up to 30.
+# (of 255). Real images differ by up to 17, because poses are searched on a grid; by up to 26 with
+# Gaussian noise of standard deviation 10, a 3x3 box blur or JPEG compression of quality 75; and by
+# up to 30 with all three.
 MAX_RMS = 28.0
 # It is also unrecognized if the squared residual exceeds this fraction of the squared difference
 # between the nearest image and its background; a background without a shape has a fraction of 1.
@@ -27,8 +27,8 @@ MAX_RESIDUAL_FRACTION = 0.75
 
 _PIXELS = shapes_builder.SIZE**2
 _COLORS = np.array(list(shapes_builder.COLORS.values()), np.float32)
-_CANDIDATES = 2  # Colors considered in the search for a shape.
-_CHUNK = 64  # Samples at a time, so that the working set fits in the cache.
+_CANDIDATES = 2  # Number of colors considered in the search for a shape.
+_CHUNK = 64  # Number of samples per chunk, small enough that the working set fits in the cache.
 # Grid of poses of `shapes_builder.random_pose`: offsets and radii in pixels, angles in degrees.
 _AXES = (
     np.linspace(-2, 2, 9),
@@ -36,7 +36,7 @@ _AXES = (
     np.linspace(9.5, 11.5, 5),
     np.linspace(-10, 10, 9),
 )
-_COARSE = (slice(None), *[slice(None, None, 2)] * len(_AXES))  # Every shape, every second pose.
+_COARSE = (slice(None), *[slice(None, None, 2)] * len(_AXES))  # Every second pose along each axis.
 
 
 class ModeCoverage(NamedTuple):
@@ -56,20 +56,21 @@ class ModeCoverage(NamedTuple):
 
 
 def mode_coverage(images: np.ndarray, min_samples: int = 1) -> ModeCoverage:
-    """Count the covered modes of `shapes`, as is done for Stacked MNIST.
+    """Count the covered modes of `shapes`, analogously to Stacked MNIST.
 
-    Metz et al. 2017 (arXiv:1611.02163) and Srivastava et al. 2017 (arXiv:1705.07761) classify
-    25,600 samples of 1,000 modes by a network. Here p, the histogram in the KL divergence, is over
-    the recognized samples only: kl = sum_m p_m ln(1000 p_m) with p_m = counts[m] / counts.sum(). It
-    is 0 for a uniform distribution, and ln 1000 = 6.91 for a single mode or if no sample is
-    recognized. For large N, N perfect samples have about 999 / (2 N) by chance.
+    For Stacked MNIST, Metz et al. 2017 (arXiv:1611.02163) and Srivastava et al. 2017
+    (arXiv:1705.07761) classify 25,600 samples of 1,000 modes with a network. Here, the distribution
+    p in the KL divergence is that of the recognized samples only: kl = sum_m p_m ln(1000 p_m) with
+    p_m = counts[m] / counts.sum(). It is 0 for a uniform distribution, and ln 1000 = 6.91 for a
+    single mode or if no sample is recognized. Its expected value for N perfect samples is about
+    999 / (2 N) if N is large.
 
     Args:
       images: uint8 [N, 32, 32, 3] with N at least 1.
       min_samples: Number of samples that a covered mode must have, at least 1.
 
     Raises:
-      UserError: If the images have another shape or dtype.
+      UserError: If the images have a different shape or dtype.
     """
     labels = classify(images)
     counts = np.bincount(labels[labels != UNRECOGNIZED], minlength=shapes_builder.NUM_MODES)
@@ -97,24 +98,25 @@ def classify(images: np.ndarray) -> np.ndarray:
       Modes in [0, 1000) as in `shapes_builder.split_mode`, or `UNRECOGNIZED`, int64 [N].
 
     Raises:
-      UserError: If the images have another shape or dtype.
+      UserError: If the images have a different shape or dtype.
     """
     if images.shape[1:] != IMAGE_SHAPE or images.dtype != np.uint8 or not len(images):
         raise UserError(
             f'mode coverage needs uint8 images of shape {IMAGE_SHAPE}, not {images.dtype} images '
             f'of shape {images.shape[1:]}: use samples of a model of the data set shapes'
         )
-    results = [_explain(images[start : start + _CHUNK]) for start in range(0, len(images), _CHUNK)]
+    starts = range(0, len(images), _CHUNK)
+    results = [_find_nearest(images[start : start + _CHUNK]) for start in starts]
     mode, residual, energy = map(np.concatenate, zip(*results, strict=True))
     close = residual <= MAX_RMS**2 * 3 * _PIXELS
     return np.where(close & (residual <= MAX_RESIDUAL_FRACTION * energy), mode, UNRECOGNIZED)
 
 
 class _Templates(NamedTuple):
-    """Rendered components of all images. P is the number of pixels; poses are 9 x 9 x 5 x 9.
+    """Rendered components of all images; P is the number of pixels, and poses are (9, 9, 5, 9).
 
     Attributes:
-      behind: Backgrounds, float32 [10, P, 3].
+      backgrounds: Images of the backgrounds, float32 [10, P, 3].
       frame: Pixels that are not covered by any shape in any pose, bool [P].
       contrast: |color - background|^2, float32 [10 backgrounds, P, 10 colors].
       alpha: Coverage by the shapes, float32 [10, *poses, P].
@@ -122,7 +124,7 @@ class _Templates(NamedTuple):
         *poses].
     """
 
-    behind: np.ndarray
+    backgrounds: np.ndarray
     frame: np.ndarray
     contrast: np.ndarray
     alpha: np.ndarray
@@ -132,21 +134,21 @@ class _Templates(NamedTuple):
 @functools.cache
 def _templates() -> _Templates:
     """Render the templates once per process; this takes seconds and 170 MB."""
-    behind = shapes_builder.background_images().reshape(-1, _PIXELS, 3).astype(np.float32)
-    contrast = np.square(_COLORS - behind[:, :, None]).sum(-1)
+    backgrounds = shapes_builder.background_images().reshape(-1, _PIXELS, 3).astype(np.float32)
+    contrast = np.square(_COLORS - backgrounds[:, :, None]).sum(-1)
     grid = [axis.ravel() for axis in np.meshgrid(*_AXES, indexing='ij')]
     center = shapes_builder.SIZE / 2 + np.stack(grid[:2], axis=1)
     pose = shapes_builder.Pose(center, grid[2], np.deg2rad(grid[3]))
-    number = len(pose.radius)
-    alpha = np.empty((len(shapes_builder.SHAPES), number, _PIXELS), np.float32)
-    energy = np.empty((len(behind), len(_COLORS), len(shapes_builder.SHAPES), number), np.float32)
-    for shape in range(len(shapes_builder.SHAPES)):
-        coverage = shapes_builder.coverage(np.full(number, shape), pose)
-        alpha[shape] = coverage.reshape(number, _PIXELS)
+    num_poses, num_shapes = len(pose.radius), len(shapes_builder.SHAPES)
+    alpha = np.empty((num_shapes, num_poses, _PIXELS), np.float32)
+    energy = np.empty((len(backgrounds), len(_COLORS), num_shapes, num_poses), np.float32)
+    for shape in range(num_shapes):
+        coverage = shapes_builder.coverage(np.full(num_poses, shape), pose)
+        alpha[shape] = coverage.reshape(num_poses, _PIXELS)
         energy[:, :, shape] = np.einsum('tp,bpc->bct', alpha[shape] ** 2, contrast, optimize=True)
     poses = [len(axis) for axis in _AXES]
     return _Templates(
-        behind=behind,
+        backgrounds=backgrounds,
         frame=(alpha == 0).all(axis=(0, 1)),
         contrast=contrast,
         alpha=alpha.reshape(-1, *poses, _PIXELS),
@@ -165,27 +167,32 @@ def _coarse() -> tuple[np.ndarray, np.ndarray]:
     )
 
 
-def _explain(images: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Find the nearest rendered image of each of the images, uint8 [M, 32, 32, 3].
+def _find_nearest(images: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Find the rendered image that is nearest to each of the images, uint8 [M, 32, 32, 3].
 
-    A sample x is a background b plus alpha (c - b) of a shape of color c. With d = x - b, the
-    squared residual is |d|^2 - 2 sum alpha <d, c - b> + sum alpha^2 |c - b|^2.
+    A rendered image is b + alpha (c - b) for a background b and a shape of color c and coverage
+    alpha. With d = x - b, the squared residual of a sample x is
+    |d|^2 - 2 sum alpha <d, c - b> + sum alpha^2 |c - b|^2. Its last term is called the energy.
 
     Returns:
-      (modes int [M], squared residuals [M], last terms of the residuals [M]).
+      (modes int [M], squared residuals [M], energies [M]).
     """
     templates = _templates()
     pixels = images.reshape(len(images), _PIXELS, 3).astype(np.float32)
     background = _background(pixels)
-    behind = templates.behind[background]
-    difference = pixels - behind
-    along = difference @ _COLORS.T - (difference * behind).sum(-1, keepdims=True)
-    colors = _likely_colors(along, templates.contrast[background])
+    background_pixels = templates.backgrounds[background]
+    difference = pixels - background_pixels
+    # <d, c - b> of each pixel and color.
+    products = difference @ _COLORS.T - (difference * background_pixels).sum(-1, keepdims=True)
+    colors = _likely_colors(products, templates.contrast[background])
 
     rows = np.arange(len(images))
     alpha, energy = _coarse()
     gain = np.stack(
-        [2 * (along[rows, :, color] @ alpha.T) - energy[background, color] for color in colors.T],
+        [
+            2 * (products[rows, :, color] @ alpha.T) - energy[background, color]
+            for color in colors.T
+        ],
         axis=1,
     ).reshape(len(images), -1)
     candidate, template = np.divmod(gain.argmax(1), len(alpha))
@@ -194,8 +201,8 @@ def _explain(images: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     shape, *pose = np.unravel_index(template, coarse_shape)
     gain, energy = np.transpose(
         [
-            _refine(along[row, :, color[row]], background[row], color[row], shape[row], where)
-            for row, where in enumerate(np.transpose(pose))
+            _refine(products[row, :, color[row]], background[row], color[row], shape[row], index)
+            for row, index in enumerate(np.transpose(pose))
         ]
     )
     mode = np.ravel_multi_index((shape, color, background), (10, 10, 10))
@@ -203,35 +210,35 @@ def _explain(images: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def _background(pixels: np.ndarray) -> np.ndarray:
-    """Return the nearest background of each sample [M, P, 3] on the pixels of the frame, [M]."""
+    """Return the background nearest to each sample [M, P, 3] on the pixels of the frame, [M]."""
     templates = _templates()
     frames = pixels[:, templates.frame].reshape(len(pixels), -1)
-    known = templates.behind[:, templates.frame].reshape(len(templates.behind), -1)
+    known = templates.backgrounds[:, templates.frame].reshape(len(templates.backgrounds), -1)
     return (np.square(known).sum(1) - 2 * frames @ known.T).argmin(1)
 
 
-def _likely_colors(along: np.ndarray, contrast: np.ndarray) -> np.ndarray:
-    """Return the colors that fit samples best if each pixel had an arbitrary coverage.
+def _likely_colors(products: np.ndarray, contrast: np.ndarray) -> np.ndarray:
+    """Return the colors that would fit samples best if each pixel had an arbitrary coverage.
 
     Args:
-      along: <d, c - b> of each pixel and color, [M, P, 10].
+      products: <d, c - b> of each pixel and color, [M, P, 10].
       contrast: |c - b|^2 of each pixel and color, [M, P, 10].
 
     Returns:
-      [M, _CANDIDATES], the best first.
+      Indices of colors [M, _CANDIDATES], the best first.
     """
-    fraction = np.clip(along / contrast, 0, 1)
-    gain = ((2 * along - fraction * contrast) * fraction).sum(1)
+    fraction = np.clip(products / contrast, 0, 1)
+    gain = ((2 * products - fraction * contrast) * fraction).sum(1)
     return np.argsort(-gain, axis=1)[:, :_CANDIDATES]
 
 
 def _refine(
-    along: np.ndarray, background: int, color: int, shape: int, pose: np.ndarray
+    products: np.ndarray, background: int, color: int, shape: int, pose: np.ndarray
 ) -> tuple[float, float]:
     """Search the fine grid of poses around a pose of the coarse grid.
 
     Args:
-      along: <d, c - b> of each pixel, [P].
+      products: <d, c - b> of each pixel, [P].
       background: Index of the background.
       color: Index of the color.
       shape: Index of the shape.
@@ -244,7 +251,7 @@ def _refine(
     around = tuple(slice(max(0, 2 * index - 1), 2 * index + 2) for index in pose)
     alpha = templates.alpha[shape][around].reshape(-1, _PIXELS)
     energy = templates.energy[background, color, shape][around].ravel()
-    gain = 2 * (alpha @ along) - energy
+    gain = 2 * (alpha @ products) - energy
     best = gain.argmax()
     return gain[best], energy[best]
 
@@ -287,7 +294,7 @@ METRIC = Metric(
     settings={
         'modes_of': _DATA_SET,
         'modes_max_rms': MAX_RMS,
-        'modes_max_share': MAX_RESIDUAL_FRACTION,
+        'modes_max_residual_fraction': MAX_RESIDUAL_FRACTION,
     },
     check_source=_check_source,
 )

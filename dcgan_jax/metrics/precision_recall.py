@@ -1,4 +1,4 @@
-"""Precision, recall, density and coverage by nearest neighbors in feature space.
+"""Precision, recall, density and coverage, based on nearest neighbors in feature space.
 
 Precision and recall: Kynkäänniemi et al. 2019 (arXiv:1904.06991, eq. 1-3). Density and coverage:
 Naeem et al. 2020 (arXiv:2002.09797, eq. 4 and 6).
@@ -68,7 +68,7 @@ def precision_recall(
 
 
 def _radii(features: np.ndarray, num_neighbors: int) -> np.ndarray:
-    """Return the squared distance of each of `[N, D]` features to its k-th neighbor, `[N]`."""
+    """Return the squared distance of each feature `[N, D]` to its k-th nearest neighbor, `[N]`."""
     result = np.empty(len(features))
     for rows in _blocks(len(features)):
         distances = _squared_distances(features[rows], features)

@@ -3,14 +3,15 @@
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
-_RADIUS, _SIGMA = 5, 1.5  # Of SSIM's Gaussian window, 11 pixels wide.
+_RADIUS, _SIGMA = 5, 1.5  # Radius and standard deviation of SSIM's Gaussian window, in pixels.
 _LEVELS = 255.0
 
 
 def psnr(images: np.ndarray, real: np.ndarray, holes: np.ndarray | None = None) -> np.ndarray:
     """Compute the peak signal-to-noise ratio in dB, 10 log10(255^2 / max(MSE, 1/12)).
 
-    The MSE is at least that of rounding, 1/12, so that identical images do not make means infinite.
+    The MSE is bounded below by that of rounding, 1/12, so that the PSNR of identical images is
+    finite.
 
     Args:
         images: Images, uint8 `[N, H, W, C]`.
@@ -38,7 +39,7 @@ def ssim(images: np.ndarray, real: np.ndarray, holes: np.ndarray | None = None) 
         holes: Mask, `[N, H, W, 1]`; if given, only windows centered where it is 1 are used.
 
     Returns:
-        SSIM, float64 `[N]`, at most 1; NaN if no window is used, as in images smaller than one.
+        SSIM, float64 `[N]`, at most 1; NaN if no window is used or the image is smaller than one.
     """
     x, y = images.astype(np.float64), real.astype(np.float64)
     if min(x.shape[1:3]) <= 2 * _RADIUS:
@@ -59,7 +60,7 @@ def ssim(images: np.ndarray, real: np.ndarray, holes: np.ndarray | None = None) 
 
 
 def _window(images: np.ndarray) -> np.ndarray:
-    """Return Gaussian means within the image, `[N, H - 10, W - 10, C]`."""
+    """Return the Gaussian-weighted means of all windows, `[N, H - 10, W - 10, C]`."""
     taps = np.exp(-0.5 * (np.arange(-_RADIUS, _RADIUS + 1) / _SIGMA) ** 2)
     taps /= taps.sum()
     rows = sliding_window_view(images, len(taps), axis=1) @ taps

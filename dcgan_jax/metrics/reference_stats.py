@@ -1,4 +1,4 @@
-"""Features of real images that samples are compared with, computed once and cached."""
+"""Features of the real images that samples are compared with, computed once and cached."""
 
 import hashlib
 import io
@@ -18,7 +18,7 @@ from dcgan_jax.runtime import cache_dir, multihost
 from dcgan_jax.runtime.errors import UserError
 from dcgan_jax.runtime.files import read_npz, resolve_path, write_atomic
 
-# Files of statistics of up to this dimension are read, to report a wrong extractor by name.
+# Statistics of other extractors are read up to this dimension, so that the error can name them.
 _MAX_DIMENSION = 4096
 
 
@@ -27,7 +27,7 @@ class Reference(NamedTuple):
 
     Attributes:
         statistics: Statistics of the whole split, or None if not requested.
-        features: Features of N images, float32 `[N, D]`.
+        features: Features of N images of the split, float32 `[N, D]`.
     """
 
     statistics: Statistics | None
@@ -37,7 +37,7 @@ class Reference(NamedTuple):
 def compute_reference(
     source: ImageSource, extractor: Extractor, num_features: int, with_statistics: bool = True
 ) -> Reference:
-    """Return statistics and features of a split, from the cache if possible.
+    """Compute statistics and features of a split, or read them from the cache.
 
     Args:
         source: The split.
@@ -73,12 +73,12 @@ def read_statistics(path: epath.PathLike, extractor: Extractor) -> Statistics:
     """Read statistics from a user-supplied file.
 
     Args:
-        path: npz file with `mu` [D], `sigma` [D, D], `n`, and `extractor_sha256` of the extractor
-            that the statistics come from.
+        path: npz file with `mu` [D], `sigma` [D, D], `n`, and the `extractor_sha256` of the
+            extractor with which the statistics were computed.
         extractor: The extractor in use.
 
     Raises:
-        UserError: If the file cannot be read, or its statistics come from another extractor.
+        UserError: If the file cannot be read, or was computed with a different extractor.
     """
     name = f'config.evaluation.reference={path}'
     path = resolve_path(path, 'config.evaluation.reference')
@@ -93,7 +93,7 @@ def read_statistics(path: epath.PathLike, extractor: Extractor) -> Statistics:
         ) from error
     if sha256 != extractor.sha256:
         raise UserError(
-            f'{name} was made with an extractor of SHA-256 {sha256[:16]}, not {extractor.name} '
+            f'{name} was computed with an extractor of SHA-256 {sha256[:16]}, not {extractor.name} '
             f'({extractor.sha256[:16]}): use the same extractor, or another reference'
         )
     size = extractor.dimension
@@ -142,7 +142,7 @@ def _compute(
 
 
 def _read(path: epath.Path, described: dict, dimension: int) -> Reference | None:
-    """Read a cached reference; returns None if it does not exist or is damaged."""
+    """Read a cached reference; return None if it does not exist or is damaged."""
     if not path.exists():
         return None
     try:

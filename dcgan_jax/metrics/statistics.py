@@ -8,7 +8,7 @@ from absl import logging
 from dcgan_jax.metrics import features as features_lib
 from dcgan_jax.runtime.errors import UserError
 
-_CHUNK_SIZE = 4096  # Features that are converted to float64 at a time, to bound memory.
+_CHUNK_SIZE = 4096  # Number of features converted to float64 at a time, to bound memory.
 
 
 class Statistics(NamedTuple):
@@ -64,7 +64,7 @@ class Moments:
         if self._n <= len(self._sum):
             logging.warning(
                 '%d samples for %d feature dimensions: the covariance is singular, and the Fréchet '
-                'distance strongly overestimated; use more samples',
+                'distance is strongly overestimated; use more samples',
                 *(self._n, len(self._sum)),
             )
         sigma = self._products - np.outer(self._sum, self._sum / self._n)

@@ -24,7 +24,7 @@ class _Tensor(NamedTuple):
 
 
 class _StateDict(dict):
-    """Dictionary that accepts attributes, because unpickling an `OrderedDict` sets some."""
+    """Dictionary that allows attributes, which unpickling an `OrderedDict` sets."""
 
 
 def _rebuild_tensor(storage: _Storage, offset: int, shape: Any, *unused: Any) -> _Tensor:

@@ -36,7 +36,7 @@ def build(config: ConfigDict, image_shape: tuple[int, int, int], num_classes: in
         num_classes: Number of classes of the data set; only used by conditional runs.
 
     Raises:
-        UserError: If the config does not fit the images or the classes.
+        UserError: If the config is incompatible with the images or the classes.
     """
     side, _, channels = image_shape
     _check_generator(config, image_shape)
@@ -46,10 +46,11 @@ def build(config: ConfigDict, image_shape: tuple[int, int, int], num_classes: in
             f'config.discriminator.strides={tuple(config.discriminator.strides)} downsample '
             f'{side}x{side} images by {stride}: use fewer stages or strides of 1'
         )
-    if config.discriminator.block == 'residual' and side % stride:
+    block = config.discriminator.block
+    if block != 'conv' and side % stride:
         raise UserError(
             f'config.discriminator.strides={tuple(config.discriminator.strides)} downsample images '
-            f"by {stride}, and block='residual' needs an image size divisible by that, not {side}: "
+            f'by {stride}, and block={block!r} needs an image size divisible by that, not {side}: '
             'use fewer strides of 2'
         )
     _check_attention(config, side)
@@ -159,7 +160,7 @@ def _common_fields(
                 else nn.initializers.ones
             ),
             caption_init=nn.initializers.normal(stddev),
-            num_classes=num_conditions,
+            num_conditions=num_conditions,
         ),
         'dtype': jnp.dtype(config.dtype),
     }
@@ -193,7 +194,7 @@ def _scale_channels(network: ConfigDict, *features: int) -> tuple[int, ...]:
 
 
 def _check_generator(config: ConfigDict, image_shape: tuple[int, int, int]) -> None:
-    """Raise `UserError` if the generator outputs images of another size or the input is invalid."""
+    """Raise `UserError` if the size of the generator's outputs or its input kind is invalid."""
     height, width, channels = image_shape
     stride, strides = math.prod(config.generator.strides), tuple(config.generator.strides)
     if not degradations.takes_images(config):

@@ -52,11 +52,11 @@ def minibatch_stddev(x: jax.Array, group: int) -> jax.Array:
 
     Args:
         x: Feature map [B, H, W, C].
-        group: Number of images in a group, which must divide B or be at least B for a single group.
-            The images of a group are B / group apart.
+        group: Number of images in a group. It must divide B, or be at least B to form a single
+            group. A group has every (B / group)-th image.
 
     Returns:
-        [B, H, W, C + 1] of x's dtype. The last channel is the standard deviation within the group,
+        [B, H, W, C + 1], in x's dtype. The last channel is the standard deviation within the group,
         computed in float32 and averaged over H, W and C.
     """
     batch, height, width, _ = x.shape

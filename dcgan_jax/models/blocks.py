@@ -1,16 +1,17 @@
 """Residual blocks, parallel convolutions and resampling.
 
-A `conv` field is a module class that is called with (features, kernel_size, strides), such as
-`layers.Conv`. A `norm` field is `norms.Norm`. Their other fields are bound by `functools.partial`.
+The field `conv` is a module class that is called with (features, kernel_size, strides), such as
+`layers.Conv`. The field `norm` is `norms.Norm`. Their other fields are bound with
+`functools.partial`.
 """
+
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
 from dcgan_jax.models.layers import Activation, ModuleDef
-
-BLOCKS = ('conv', 'residual')
 
 
 class ParallelConv(nn.Module):
@@ -37,9 +38,9 @@ class ParallelConv(nn.Module):
         """Apply the convolutions to [B, H, W, C] and concatenate the results along channels."""
         parallel = self.kernel_size > 1 and self.features >= len(self.branches)
         sizes = self.branches if parallel else (self.kernel_size,)
-        share, rest = divmod(self.features, len(sizes))
+        count, rest = divmod(self.features, len(sizes))
         outputs = [
-            self.conv(share + (index < rest), size, self.strides, name=f'branch_{index}')(x)
+            self.conv(count + (index < rest), size, self.strides, name=f'branch_{index}')(x)
             for index, size in enumerate(sizes)
         ]
         return jnp.concatenate(outputs, axis=-1)
@@ -90,7 +91,7 @@ class ResidualDown(nn.Module):
         conv: Convolution.
         norm: Normalization.
         act: Activation.
-        first: Whether the input is an image, to which neither norm nor activation is applied.
+        first: Whether the input is an image. Neither norm nor activation is applied to images.
     """
 
     features: int
@@ -112,6 +113,25 @@ class ResidualDown(nn.Module):
         if self.stride > 1 or x.shape[-1] != self.features:
             x = self.conv(self.features, 1, 1, name='shortcut')(x)
         return x + y
+
+
+class Blocks(NamedTuple):
+    """Pair of pre-activation blocks.
+
+    Attributes:
+        up: Block of G, with the fields and the call signature of `ResidualUp`.
+        down: Block of D, with the fields and the call signature of `ResidualDown`.
+    """
+
+    up: type[nn.Module]
+    down: type[nn.Module]
+
+
+# Blocks by config name; None means a convolution, a norm and an activation.
+BLOCKS = {
+    'conv': None,
+    'residual': Blocks(ResidualUp, ResidualDown),
+}
 
 
 def upsample(x: jax.Array, factor: int) -> jax.Array:

@@ -39,16 +39,16 @@ class ConditionalEmbedding(nn.Module):
     """Learned embedding of the condition of each image.
 
     Each class has an embedding (Dumoulin et al. 2017, arXiv:1610.07629; Miyato & Koyama 2018,
-    arXiv:1802.05637). Caption embeddings are mapped linearly, which also works for unseen captions.
+    arXiv:1802.05637). Caption embeddings are mapped linearly, which generalizes to new captions.
 
     Attributes:
-        num_classes: Number of classes; ignored for captions.
+        num_conditions: Number of classes; ignored for captions.
         features: Size of the output.
-        embedding_init: Initializer of `embedding`, [num_classes or caption size, features].
+        embedding_init: Initializer of `embedding`, [num_conditions or caption size, features].
         spectral_norm: Whether to apply spectral normalization to `embedding`.
     """
 
-    num_classes: int
+    num_conditions: int
     features: int
     embedding_init: layers.Initializer = nn.initializers.normal(1.0)
     spectral_norm: bool = False
@@ -57,7 +57,7 @@ class ConditionalEmbedding(nn.Module):
     def __call__(self, condition: jax.Array) -> jax.Array:
         """Map the result of `Condition` to embeddings, float32 [B, features]."""
         is_caption = condition.ndim == 2
-        rows = condition.shape[-1] if is_caption else self.num_classes
+        rows = condition.shape[-1] if is_caption else self.num_conditions
         table = self.param('embedding', self.embedding_init, (rows, self.features))
         if self.spectral_norm:
             table = layers.spectral_normalize(self, 'embedding', table)

@@ -3,12 +3,12 @@
 All implementations compute the same function of the same parameters:
 
 - 'xla': `lax.conv_general_dilated` and `lax.conv_transpose`; best on TPUs.
-- 'adjoint': a transposed convolution as the gradient of a convolution, with gradients that are
-  convolutions. XLA maps these patterns to cuDNN's backward kernels, whereas `lax.conv_transpose`
+- 'adjoint': computes a transposed convolution as the gradient of a convolution, and its gradients
+  as convolutions. XLA maps these patterns to cuDNN's backward kernels, whereas `lax.conv_transpose`
   runs as a forward convolution of an image dilated with zeros, with four times the arithmetic.
   Convolutions are the same as in 'xla'.
 - 'matmul': a few matrix products (`conv_winograd`, or `conv_im2col` for few channels), for CPUs,
-  where XLA has fast products but slow gradients of strided and transposed convolutions. A
+  where XLA has fast matrix products but slow gradients of strided and transposed convolutions. A
   transposed convolution is computed as the adjoint of a convolution.
 - 'auto': 'matmul' on CPUs, 'adjoint' on NVIDIA GPUs, 'xla' elsewhere.
 """
@@ -158,8 +158,8 @@ def _adjoint(linear: Callable[[jax.Array], jax.Array], y: jax.Array, like: jax.A
 def _adjoint_kernel(kernel: jax.Array) -> jax.Array:
     """Rotate a kernel by 180 degrees and swap its channels.
 
-    The barrier keeps XLA from fusing the rotation with the convolution, which would hide the
-    pattern that it maps to cuDNN.
+    The barrier prevents XLA from fusing the rotation with the convolution; XLA would then not
+    recognize the pattern that it maps to cuDNN.
     """
     return lax.optimization_barrier(jnp.swapaxes(kernel[::-1, ::-1], 2, 3))
 
@@ -178,8 +178,8 @@ def _conv_matmul(
     taps = -(-kernel.shape[0] // strides)
     use_im2col = taps == 1 or min(kernel.shape[2:]) <= _IMAGE_CHANNELS
     form = conv_im2col if use_im2col or taps > conv_winograd.MAX_TAPS else conv_winograd
-    # Sums before and after the matrix products need more precision than bfloat16, as do the
-    # operands of Winograd's products with many taps.
+    # Sums before and after the matrix products need more precision than bfloat16. With many taps,
+    # the operands of Winograd's products do too.
     dtype = x.dtype if jnp.finfo(x.dtype).bits >= 32 else jnp.float32
     may_round = x.dtype == jnp.bfloat16 and (
         form is conv_im2col or taps <= conv_winograd.MAX_ROUNDED_TAPS

@@ -1,8 +1,9 @@
 """A 'SAME' convolution as one matrix product over the patches of the image (im2col).
 
 The image is first split into its s x s phases (space-to-depth), so that a patch consists of a few
-contiguous runs of memory. The patches have ceil(k / s)^2 times the size of the image, so this suits
-images with few channels, for which `conv_winograd` spends most of its time outside of products.
+contiguous runs of memory. The patches have ceil(k / s)^2 times the size of the image, so this form
+is used for images with few channels, for which `conv_winograd` spends most of its time outside of
+matrix products.
 """
 
 import itertools

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from dcgan_jax.models import attention
-from dcgan_jax.models.blocks import ResidualDown, ResidualUp
+from dcgan_jax.models.blocks import BLOCKS
 from dcgan_jax.models.conditioning import Condition
 from dcgan_jax.models.layers import Activation, ModuleDef
 
@@ -20,14 +20,14 @@ class Generator(nn.Module):
         out_channels: Number of image channels (1 or 3).
         base_size: Height and width of the stem's map.
         base_features: Channels of the stem's map.
-        block: Type of the stages: 'conv' (transposed convolution) or 'residual' (Miyato et al.
-            2018, arXiv:1802.05957).
+        block: Type of the stages, a key of `blocks.BLOCKS`: 'conv' (transposed convolution) or
+            'residual' (Miyato et al. 2018, arXiv:1802.05957).
         features: Output channels of each stage; a further convolution outputs the image.
         kernel_sizes: Kernel sizes of each stage and of the last convolution.
         strides: 1 or 2 for each stage and for the last convolution; the image size is
             base_size * prod(strides).
         attention: Indices of the stages followed by self-attention.
-        stem_features: Numbers of features of dense layers before the stem's map.
+        stem_features: Output features of each dense layer before the stem's map.
         stem_norm: Whether to normalize the stem's map ('conv' only; residual blocks start with a
             norm).
         dense: Dense layer; see `layers.Dense`.
@@ -72,7 +72,7 @@ class Generator(nn.Module):
         Returns:
             Images in [-1, 1], float32 `[B, H, W, out_channels]`.
         """
-        residual = self.block == 'residual'
+        blocks = BLOCKS[self.block]
         norm = functools.partial(self.norm, use_running_average=not train)
         condition = Condition(self.num_conditions, self.caption_size, name='condition')(labels)
         x = z.astype(self.dtype)
@@ -80,7 +80,7 @@ class Generator(nn.Module):
             x = self.act(self.dense(features, name=f'stem_{index}')(x))
         x = self.dense(self.base_size**2 * self.base_features, name='project')(x)
         x = x.reshape(-1, self.base_size, self.base_size, self.base_features)
-        if not residual:
+        if blocks is None:
             if self.stem_norm:
                 x = norm(name='project_norm')(x, condition)
             x = self.act(x)
@@ -89,15 +89,15 @@ class Generator(nn.Module):
             (*self.features, self.out_channels), self.kernel_sizes, self.strides, strict=True
         )
         for index, stage in enumerate(stages):
-            if residual:
-                block = ResidualUp(*stage, self.conv, norm, self.act, name=f'block_{index}')
+            if blocks is not None:
+                block = blocks.up(*stage, self.conv, norm, self.act, name=f'block_{index}')
                 x = block(x, condition)
             else:
                 x = self.conv_transpose(*stage, name=f'conv_{index}')(x)
                 x = self.act(norm(name=f'norm_{index}')(x, condition))
             if index in self.attention:
                 x = attention.SelfAttention(self.dense, name=f'attention_{index}')(x)
-        if residual:
+        if blocks is not None:
             x = self.act(norm(name='norm_out')(x, condition))
         x = self.conv_transpose(*image, name=f'conv_{len(stages)}')(x)
         return jnp.tanh(x.astype(jnp.float32))
@@ -107,7 +107,7 @@ class Discriminator(nn.Module):
     """Discriminator: downsampling stages and a dense head with one logit.
 
     Attributes:
-        block: Type of the stages: 'conv' or 'residual' (Miyato et al. 2018).
+        block: Type of the stages, a key of `blocks.BLOCKS`.
         features: Output channels of each stage.
         kernel_sizes: Kernel sizes of each stage.
         strides: 1 or 2 for each stage.
@@ -168,16 +168,14 @@ class Discriminator(nn.Module):
             Logits, float32 `[B / pack, 1]`. The map after each stage, `[B / pack, h, w, c]`, is
             sown in 'intermediates', and the rotation logits, float32 `[B, 4]`, in 'rotation'.
         """
-        residual = self.block == 'residual'
+        blocks = BLOCKS[self.block]
         norm = functools.partial(self.norm, use_running_average=not train)
         x = _pack(images, self.pack).astype(self.dtype)
         stages = zip(self.features, self.kernel_sizes, self.strides, strict=True)
         for index, stage in enumerate(stages):
             first = index == 0
-            if residual:
-                block = ResidualDown(
-                    *stage, self.conv, norm, self.act, first, name=f'block_{index}'
-                )
+            if blocks is not None:
+                block = blocks.down(*stage, self.conv, norm, self.act, first, name=f'block_{index}')
                 x = block(x)
             else:
                 x = self.conv(*stage, name=f'conv_{index}')(x)
@@ -187,9 +185,9 @@ class Discriminator(nn.Module):
             self.sow('intermediates', f'stage_{index}', x)
             if self.dropout_rate:
                 x = nn.Dropout(self.dropout_rate, deterministic=not train)(x)
-        if residual:
+        if blocks is not None:
             x = self.act(x)
-        # bfloat16 has 8 significant bits: it would round logits near 10 to multiples of 1/16.
+        # bfloat16 has 8 significant bits and would round logits near 10 to multiples of 1/16.
         x = x.astype(jnp.float32)
         if self.minibatch_stddev:
             x = attention.minibatch_stddev(x, self.minibatch_stddev)

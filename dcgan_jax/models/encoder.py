@@ -10,12 +10,12 @@ from dcgan_jax.models import layers
 
 
 class Encoder(nn.Module):
-    """Convolutions of stride 2 down to 4x4, then a dense layer; latents have norm sqrt(d).
+    """Encoder: convolutions of stride 2 down to 4x4, and a dense layer; latents have norm sqrt(d).
 
     Attributes:
         latent_dim: Size of a latent, d.
-        features: Channels of the first stage, doubled in each further stage.
-        conv_impl: Implementation of convolutions, see `conv`.
+        features: Channels of the first stage; each further stage has twice as many.
+        conv_impl: One of `dcgan_jax.models.conv.IMPLEMENTATIONS`.
     """
 
     latent_dim: int
@@ -39,5 +39,5 @@ class Encoder(nn.Module):
 
 
 def fields(config: Any) -> dict[str, Any]:
-    """Return the fields of the encoder of a run."""
+    """Return the fields of `Encoder` for a run's config."""
     return {'latent_dim': config.latent_dim, 'conv_impl': config.conv_impl}

@@ -25,8 +25,8 @@ Dtype = Any
 
 # Initializers by config name, as functions of `weight_stddev`. Those based on fan-in or fan-out
 # count all k * k taps of a kernel, but a transposed convolution of stride 2 applies only a quarter
-# of them to each output pixel: for inputs of unit variance, 'he_normal' with 4x4 kernels gives a
-# variance of 0.5 away from the border, where a convolution of stride 1 gives 2.
+# of them to each output pixel. For inputs of unit variance, 'he_normal' with 4x4 kernels therefore
+# gives outputs of variance 0.5 away from the border, compared to 2 for a convolution of stride 1.
 INITIALIZERS = {
     'normal': nn.initializers.normal,  # N(0, stddev), Radford et al. 2015, section 4.
     'orthogonal': lambda stddev: nn.initializers.orthogonal(),  # Saxe et al. 2014.
@@ -46,7 +46,7 @@ _EPSILON = 1e-12  # Avoids division by zero.
 def spectral_normalize(module: nn.Module, name: str, weight: jax.Array) -> jax.Array:
     """Divide a weight by its largest singular value (Miyato et al. 2018, arXiv:1802.05957).
 
-    Each forward pass makes one power iteration (algorithm 1) and, if the collection
+    Each forward pass runs one power iteration (algorithm 1) and, if the collection
     'spectral_stats' is mutable, stores the right singular vector there. No gradient flows through
     the singular vectors.
 
@@ -72,7 +72,8 @@ def update_spectral_stats(params: Any, spectral_stats: Any, iterations: int) -> 
 
     Args:
         params: Parameters of a network.
-        spectral_stats: Singular vectors at the paths of the weights, possibly of other parameters.
+        spectral_stats: Initial right singular vectors, by the paths of the weights. They may be
+            those of other parameters.
         iterations: Number of power iterations.
     """
     weights = flax.traverse_util.flatten_dict(params)

@@ -1,4 +1,4 @@
-"""Normalization layers by config name, with optionally conditional scales and shifts."""
+"""Normalization layers by config name, with optional conditioning of their scales and shifts."""
 
 import functools
 
@@ -32,7 +32,7 @@ class Norm(nn.Module):
         epsilon: Constant added to the variance.
         scale_init: Initializer of the scales.
         caption_init: Initializer of the linear maps from captions to shifts and to scales minus 1.
-        num_classes: Number of classes, if conditioned on classes.
+        num_conditions: Number of classes, if conditioned on classes.
     """
 
     kind: str
@@ -41,7 +41,7 @@ class Norm(nn.Module):
     epsilon: float
     scale_init: Initializer = nn.initializers.ones
     caption_init: Initializer = nn.initializers.zeros
-    num_classes: int = 0
+    num_conditions: int = 0
 
     @nn.compact
     def __call__(self, x: jax.Array, condition: jax.Array | None = None) -> jax.Array:
@@ -60,10 +60,10 @@ class Norm(nn.Module):
         if self.kind == 'none':
             return x
         norm = self._unconditional(x, affine=condition is None)
-        nn.share_scope(self, norm)  # The parameters and statistics of `norm` are those of `self`.
+        nn.share_scope(self, norm)  # `norm` stores its variables in the scope of `self`.
         y = norm(x.astype(jnp.float32))
         if condition is not None:
-            embed = functools.partial(ConditionalEmbedding, self.num_classes, x.shape[-1])
+            embed = functools.partial(ConditionalEmbedding, self.num_conditions, x.shape[-1])
             if condition.ndim == 2:
                 scale = 1.0 + embed(self.caption_init, name='scale')(condition)
                 shift = embed(self.caption_init, name='shift')(condition)
@@ -81,8 +81,7 @@ class Norm(nn.Module):
             'use_bias': affine,
             'scale_init': self.scale_init,
             # The fast variance, E[x^2] - E[x]^2, makes a training step 2 to 3% faster on a CPU at
-            # full width, but its result is off by 2.6% if a channel's mean is 1,000 standard
-            # deviations.
+            # full width, but has an error of 2.6% if a channel's mean is 1,000 standard deviations.
             'use_fast_variance': False,
         }
         if self.kind == 'batch':

@@ -34,9 +34,9 @@ def einsum(
 ) -> jax.Array:
     """Compute `jnp.einsum` of two matrices after rounding them to `operand_dtype`.
 
-    Sums and the result keep the dtype of the arrays. Gradients of every order are products of the
-    same form, with rounded operands. JAX's own gradient would transpose the cotangent and multiply
-    it without rounding; in XLA on CPUs, the transposition takes longer than the product.
+    Sums and the result have the dtype of the arrays. Gradients of every order are products of the
+    same form, with rounded operands. JAX's default gradient would transpose the cotangent and
+    multiply it without rounding; in XLA on CPUs, the transposition takes longer than the product.
     Forward-mode differentiation is not supported.
 
     Args:
@@ -49,7 +49,9 @@ def einsum(
     left, right = left.astype(operand_dtype), right.astype(operand_dtype)
     operands, result = subscripts.split('->')
     left_term, right_term = operands.split(',')
-    if left.dtype != sum_dtype and left_term[0] == right_term[0]:
+    # Exported programs have symbolic shapes, and no gradients whose speed matters.
+    is_static = all(isinstance(size, int) for size in (*left.shape, *right.shape))
+    if is_static and left.dtype != sum_dtype and left_term[0] == right_term[0]:
         if result[0] == right_term[1]:
             left, right = right, left
         return _sum_over_rows(left, right, sum_dtype)

@@ -1,4 +1,4 @@
-"""Space-to-depth: a strided convolution as a convolution of stride 1 over s x s phases."""
+"""Space-to-depth: a convolution of stride s as a convolution of stride 1 over s x s phases."""
 
 import jax
 import jax.numpy as jnp

@@ -14,8 +14,8 @@ class UNet(nn.Module):
     """U-Net (Ronneberger et al. 2015, arXiv:1505.04597) that predicts a residual.
 
     `features` and `strides` describe the downsampling path; the upsampling path mirrors it, with
-    skip connections (Isola et al. 2017, arXiv:1611.07004). With strides of 1 the network is a plain
-    CNN.
+    skip connections (Isola et al. 2017, arXiv:1611.07004). If all strides are 1, no feature map is
+    downsampled.
 
     Attributes:
         out_channels: Number of image channels.

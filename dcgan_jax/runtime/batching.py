@@ -1,4 +1,4 @@
-"""Fixed-size batches of arrays, for jitted functions."""
+"""Batches of arrays of a fixed size, for jitted functions."""
 
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
@@ -15,11 +15,11 @@ def map_batches(
 
     Args:
         function: Function from one array `[batch_size, ...]` per argument to a pytree of such
-            arrays. Each row of the output must only depend on the same row of the inputs.
+            arrays. Each row of the output must depend only on the same row of the inputs.
         batch_size: Number of rows of a batch; the last batch is padded with its last row.
         title: Title of the progress bar.
         *arrays: Arrays `[N, ...]` with N at least 1.
-        delay: Seconds until the progress bar is shown.
+        delay: Number of seconds after which the progress bar is shown.
 
     Returns:
         Pytree of NumPy arrays `[N, ...]`.

@@ -21,7 +21,7 @@ State = Any  # A flax.struct dataclass of arrays with a field `step`.
 FOLDER = 'checkpoints'
 BEST_FOLDER = 'best_checkpoint'
 DAMAGED_FOLDER = 'damaged_checkpoints'
-_DAMAGED_README = b'Damaged checkpoints by step. They are not used any more and can be deleted.\n'
+_DAMAGED_README = b'Damaged checkpoints by step. They are no longer used and can be deleted.\n'
 
 
 class DamagedError(Exception):
@@ -59,18 +59,19 @@ class Checkpoints:
         """Copy the state to the host and write it in the background.
 
         Args:
-            state: The state, with its `step`.
+            state: The state.
             **metadata: Additional metadata of this checkpoint.
 
         Raises:
             TrainingError: If this save fails, or the previous one failed in the background.
         """
         step = int(state.step)
-        if jax.process_count() > 1:  # The barriers of two Orbax managers have the same names.
+        if jax.process_count() > 1:  # All Orbax managers share barriers, so one writes at a time.
             with self._raise_training_error():
                 for checkpoints in self._open:
                     checkpoints._manager.wait_until_finished()
-        # Later checkpoints precede a rollback; Orbax would keep them instead of this one.
+        # Checkpoints of later steps were written before a rollback; Orbax would keep them instead
+        # of this one.
         for later in [saved for saved in self._manager.all_steps() if saved >= step]:
             self._manager.wait_until_finished()
             self._manager.delete(later)
@@ -88,11 +89,11 @@ class Checkpoints:
             )
         if not saved:
             raise RuntimeError(f'Orbax did not save the checkpoint of step {step}')
-        if has_previous:  # Orbax waits for it before the next save, so it is complete.
+        if has_previous:  # It is complete, because Orbax has waited for it.
             self._mark()
 
     def close(self) -> None:
-        """Wait until everything is written."""
+        """Wait until all checkpoints are written, and close the manager."""
         try:
             with self._raise_training_error():
                 self._manager.wait_until_finished()
@@ -103,7 +104,7 @@ class Checkpoints:
             self._manager.close()
 
     def _mark(self) -> None:
-        """Record that there is a complete checkpoint, so that its loss is noticed."""
+        """Record that a complete checkpoint exists, so that its loss can be detected."""
         if multihost.is_primary() and not self._marker.exists():
             write_atomic(self._marker, b'')
 
@@ -123,21 +124,21 @@ class Checkpoints:
 
 
 def restore_latest(
-    workdir: epath.PathLike, like: State, folder: str = FOLDER
+    workdir: epath.PathLike, abstract_state: State, folder: str = FOLDER
 ) -> tuple[State | None, list[int]]:
     """Restore the last intact checkpoint.
 
     Args:
         workdir: Folder of the run.
-        like: State of `jax.ShapeDtypeStruct`s with shardings.
+        abstract_state: State of `jax.ShapeDtypeStruct`s with shardings.
         folder: `FOLDER` or `BEST_FOLDER`.
 
     Returns:
         The state, or None if there is no checkpoint, and the steps of damaged checkpoints.
 
     Raises:
-        UserError: If a checkpoint has other arrays than `like`, or all checkpoints are damaged or
-            lost.
+        UserError: If the arrays of a checkpoint differ from those of `abstract_state`, or if all
+            checkpoints are damaged or lost.
     """
     marker, folder = _marker(workdir, folder), absolute(workdir) / folder
     manager = _manager(folder, create=False) if folder.exists() else None
@@ -147,7 +148,7 @@ def restore_latest(
         for step in sorted(steps, reverse=True):
             state = None
             try:
-                state = _restore(manager, step, like, folder / str(step))
+                state = _restore(manager, step, abstract_state, folder / str(step))
             except DamagedError as error:
                 logging.warning('%s: trying the previous checkpoint', error)
             if multihost.all_true(state is not None):
@@ -156,6 +157,11 @@ def restore_latest(
     finally:
         if manager:
             manager.close()
+    if damaged and not any((folder / str(step)).exists() for step in damaged):
+        raise UserError(
+            f'the checkpoints in {folder} were replaced by a training run while they were read: '
+            'try again'
+        )
     if damaged:
         raise UserError(
             f'all checkpoints in {folder} are damaged (steps {sorted(damaged)}): '
@@ -176,7 +182,7 @@ def latest_metadata(workdir: epath.PathLike, folder: str = FOLDER) -> dict[str, 
         workdir: Folder of the run.
         folder: `FOLDER` or `BEST_FOLDER`.
     """
-    # Not read by Orbax, whose managers wait for those of all processes.
+    # The file is read without Orbax, whose managers would wait for all processes.
     folder = absolute(workdir) / folder
     names = [path.name for path in folder.iterdir()] if folder.exists() else []
     for step in sorted((int(name) for name in names if name.isdecimal()), reverse=True):
@@ -192,7 +198,7 @@ def latest_metadata(workdir: epath.PathLike, folder: str = FOLDER) -> dict[str, 
 
 
 def _marker(workdir: epath.PathLike, folder: str) -> epath.Path:
-    """Return the path of a file that exists once `folder` has had a complete checkpoint."""
+    """Return the path of a file that exists if `folder` has ever had a complete checkpoint."""
     return absolute(workdir) / f'.has_{folder}'
 
 
@@ -216,13 +222,15 @@ def _manager(folder: epath.Path, **options: Any) -> ocp.CheckpointManager:
             'checksums': ocp.JsonCheckpointHandler(),
             'metadata': ocp.JsonCheckpointHandler(),
         },
-        # Reads the metadata of a step on demand, so that a damaged step does not hide the others.
+        # Metadata is read on demand, so that damaged metadata of a step does not affect others.
         options=ocp.CheckpointManagerOptions(lightweight_initialize=True, **options),
     )
 
 
-def _restore(manager: ocp.CheckpointManager, step: int, like: State, path: epath.Path) -> State:
-    expected = _to_dict(like)
+def _restore(
+    manager: ocp.CheckpointManager, step: int, abstract_state: State, path: epath.Path
+) -> State:
+    expected = _to_dict(abstract_state)
     with _raise_damaged(path):
         stored = manager.item_metadata(step)['state'].tree
     _check_arrays(_flatten(stored), _flatten(expected), path)
@@ -241,34 +249,44 @@ def _restore(manager: ocp.CheckpointManager, step: int, like: State, path: epath
     for name, value in checksums.items():
         if int(value) != saved.get(name):
             raise DamagedError(f'{path} is damaged (the checksum of {name} differs)')
-    return flax.serialization.from_state_dict(like, state)
+    if int(state['step']) != step:  # Copied or renamed; later checkpoints would be replaced.
+        raise UserError(
+            f'{path} has the state of step {int(state["step"])}: rename it, or move it elsewhere'
+        )
+    return flax.serialization.from_state_dict(abstract_state, state)
 
 
 @contextlib.contextmanager
 def _raise_damaged(path: epath.Path) -> Iterator[None]:
-    """Raise `DamagedError` for the various exceptions of Orbax and TensorStore."""
+    """Raise `DamagedError` for the various exceptions of Orbax and TensorStore.
+
+    Raises:
+        UserError: If access is denied, which is not a damage.
+    """
     try:
         yield
     except Exception as error:
         reason = next(iter(str(error).splitlines()), '')[:200]
+        if isinstance(error, PermissionError) or 'PERMISSION_DENIED' in str(error):
+            raise UserError(f'{path} cannot be read ({reason}): make it readable') from error
         raise DamagedError(f'{path} is damaged ({type(error).__name__}: {reason})') from error
 
 
 def _check_arrays(stored: dict[str, Any], expected: dict[str, Any], path: epath.Path) -> None:
-    """Raise `UserError` with the first array whose shape differs."""
+    """Raise a `UserError` about the first array whose shape differs, if there is one."""
     for name in sorted(stored.keys() | expected.keys()):
         shapes = [
             tuple(tree[name].shape) if name in tree else 'absent' for tree in (stored, expected)
         ]
         if shapes[0] != shapes[1]:
             raise UserError(
-                f'{path} has another architecture: {name} is {shapes[0]} instead of {shapes[1]}; '
+                f'{path} has a different architecture: {name} is {shapes[0]}, not {shapes[1]}; '
                 'use the code and config that wrote it, or another --workdir'
             )
 
 
 def _to_dict(state: State) -> dict[str, Any]:
-    """Return the state as nested dicts, which is what Orbax stores."""
+    """Convert the state to nested dicts, the form that Orbax stores."""
     return flax.serialization.to_state_dict(state)
 
 
@@ -280,7 +298,7 @@ def _flatten(tree: dict[str, Any]) -> dict[str, Any]:
 def _checksums(tree: dict[str, Any]) -> dict[str, jax.Array]:
     """Return a 32-bit checksum of each leaf, independent of its sharding.
 
-    The words of a leaf have odd weights, so that a change of any single word changes the sum.
+    The words of a leaf have odd weights, so that a change of any single word changes the checksum.
     """
     return {name: _checksum(leaf) for name, leaf in _flatten(tree).items()}
 

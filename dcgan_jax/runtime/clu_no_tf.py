@@ -1,7 +1,7 @@
 """Import of CLU without TensorFlow.
 
-`clu.metric_writers` (0.0.12) imports TensorFlow for a writer that this project does not use. An
-empty module of that writer's name in `sys.modules` avoids the import.
+`clu.metric_writers` (0.0.12) imports TensorFlow for a writer that this package does not use. A
+placeholder for that writer's module in `sys.modules` avoids the import.
 """
 
 import sys

@@ -1,4 +1,4 @@
-"""Checks that outputs are not written among input images, which would be read as inputs later."""
+"""Check that results are not written to folders of input images, where they would be read later."""
 
 import os
 from collections.abc import Iterable, Iterator, Mapping
@@ -18,13 +18,13 @@ def check_outside(
 ) -> None:
     """Check that an output folder is outside of all folders that are read as inputs.
 
-    Links are resolved, including those in the input folders.
+    Symbolic links are resolved, including those in the input folders.
 
     Args:
-        path: The output folder; it may not exist yet.
-        flag: Name of its flag in error messages.
+        path: The output folder, which may not exist yet.
+        flag: Name of the output folder's flag in error messages.
         inputs: Folders of input images by the names of their flags; '' means none.
-        subfolders: Names of folders in `path` in which no inputs may be either.
+        subfolders: Names of folders in `path` that must not contain input folders.
 
     Raises:
         UserError: If the output folder or one of its subfolders is inside an input folder, or an
@@ -52,7 +52,7 @@ def _resolve(path: epath.PathLike) -> Path:
 
 
 def _walk(root: Path) -> Iterator[Path]:
-    """Yield the resolved paths of a folder and of all folders in it; links are followed once."""
+    """Yield the resolved paths of a folder and of all folders in it, each once."""
     seen, pending = set(), [root]
     while pending:
         folder = pending.pop()

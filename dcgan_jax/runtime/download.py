@@ -47,7 +47,7 @@ def fetch(url: str, path: Path, checksum: str, remedy: str) -> None:
         size = _download(url, partial)
         if (actual := sha256(partial)) != checksum:
             raise UserError(
-                f'{url} gave {partial.stat().st_size} bytes (expected {size or "unknown"}) '
+                f'{url} returned {partial.stat().st_size} bytes (expected {size or "unknown"}) '
                 f'with SHA-256 {actual}, not {checksum}: {remedy}'
             )
         os.replace(partial, path)

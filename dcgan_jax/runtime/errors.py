@@ -4,7 +4,7 @@ import signal
 
 
 class UserError(ValueError):
-    """A mistake of the user; the message is one line with the problem and the remedy.
+    """An error caused by the user; the message is one line with the problem and the remedy.
 
     `main.py` prints it to stderr without a traceback and exits with code 2.
     """
@@ -14,17 +14,17 @@ class ConfigError(UserError):
     """An invalid config.
 
     Attributes:
-        fields: Names of the wrong fields, 'optimizer.generator.b1' for example.
+        fields: Names of the invalid fields, e.g. 'optimizer.generator.b1'.
     """
 
     def __init__(self, message: str, fields: tuple[str, ...]):
-        """Create an error about `fields`."""
+        """Initialize the error with the names of the invalid fields."""
         super().__init__(message)
         self.fields = fields
 
 
 class StoppedError(Exception):
-    """A run was stopped by a signal, after its state was saved.
+    """A run was stopped by a signal after its state had been saved.
 
     `main.py` prints it to stderr and exits with 128 plus the number of the signal: 143 for SIGTERM,
     130 for SIGINT.

@@ -27,7 +27,7 @@ _HEADERS = {
 
 
 def is_unicode(text: str) -> bool:
-    """Return whether a string has no surrogates; Python represents invalid UTF-8 by surrogates."""
+    """Return whether a string has no surrogates, by which Python represents invalid UTF-8."""
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -108,8 +108,8 @@ def write_atomic(path: epath.PathLike, content: bytes) -> epath.Path:
         path.write_bytes(content)
         return path
     path.parent.mkdir(parents=True, exist_ok=True)
-    # Processes of one run may write the same cache file at the same time.
-    # A hash, because the name may have the maximum length.
+    # The name has the process ID, because processes of a run may write the same cache file at the
+    # same time, and a hash, because `path.name` may have the maximum length.
     partial = path.parent / f'{zlib.crc32(os.fsencode(path.name)):08x}.{os.getpid()}.partial'
     try:
         partial.write_bytes(content)
@@ -128,7 +128,7 @@ def read_npz(path: epath.PathLike, limit: int) -> dict[str, np.ndarray]:
 
     Raises:
         OSError: If the file cannot be opened.
-        ValueError: If it is damaged, contains something other than arrays, or exceeds the limit.
+        ValueError: If the file is damaged, contains anything but arrays, or exceeds the limit.
     """
     with epath.Path(path).open('rb') as file:
         try:
@@ -146,7 +146,7 @@ def read_npz(path: epath.PathLike, limit: int) -> dict[str, np.ndarray]:
 
 
 def _check_array(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> None:
-    """Raise ValueError for non-arrays, and for headers that would allocate more than is stored."""
+    """Raise ValueError unless an entry is an array with the number of bytes that it declares."""
     with archive.open(entry) as file:
         version = np.lib.format.read_magic(file)
         if version not in _HEADERS:

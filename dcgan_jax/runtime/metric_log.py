@@ -1,4 +1,4 @@
-"""Metrics between two log lines: kept on the device, fetched late, checked and averaged."""
+"""Log of training metrics, which are kept on the devices until they are checked and averaged."""
 
 import contextlib
 import time
@@ -18,7 +18,7 @@ class MetricLog:
     def __init__(
         self, batch_size: int, last_checkpoint: Callable[[], int | None], max_skipped: int = 0
     ):
-        """Initialize without metrics.
+        """Initialize an empty log.
 
         Args:
             batch_size: Images per step, for `images_per_second`.
@@ -49,8 +49,8 @@ class MetricLog:
     def fetch(self) -> dict[str, float]:
         """Return the means since the last fetch, and `images_per_second`.
 
-        Skipped updates are counted but excluded from the means, which are absent if all are
-        skipped.
+        Skipped updates are counted but excluded from the means. If all updates are skipped, no
+        means are returned.
 
         Raises:
             NonFiniteError: If a metric is not finite.
@@ -95,7 +95,9 @@ class MetricLog:
 
     def _checkpoint_status(self) -> str:
         step = self._last_checkpoint()
-        return 'there is no checkpoint' if step is None else f'the last checkpoint is {step}'
+        if step is None:
+            return 'there is no checkpoint'
+        return f'the last checkpoint is that of step {step}'
 
     def _check_finite(self, first: int, series: dict[str, np.ndarray]) -> None:
         first_bad = {name: np.flatnonzero(~np.isfinite(values)) for name, values in series.items()}

@@ -1,4 +1,4 @@
-"""Runs with several processes, on one machine or many, each with some of the devices.
+"""Runs with several processes on one or more machines, each of which has some of the devices.
 
 All processes run the same program and must compile and execute the same computations in the same
 order. The primary process (index 0) writes the files.
@@ -25,8 +25,8 @@ def initialize(coordinator: str | None, count: int | None, index: int | None) ->
     Args:
         coordinator: 'HOST:PORT' of the primary process; None means to detect it from the cluster
             (Cloud TPU, SLURM, Open MPI, Kubernetes).
-        count: Number of processes; None as above.
-        index: Index of this process, from 0; None as above.
+        count: Number of processes; None means to detect it.
+        index: Index of this process, from 0; None means to detect it.
 
     Raises:
         UserError: If the other processes cannot be reached.
@@ -52,13 +52,13 @@ def is_primary() -> bool:
 
 
 def on_primary(function: Callable[..., Any], *arguments: Any) -> Any:
-    """Call a function in the primary process while the others wait.
+    """Call a function in the primary process while the other processes wait.
 
     Returns:
         The result of the function, or None in the other processes.
 
     Raises:
-        UserError: In the other processes, if the function raised an exception in the primary one.
+        UserError: If the function raises an exception; the primary process raises the original one.
     """
     result, failure = None, None
     if is_primary():

@@ -1,9 +1,9 @@
 """Handling of updates with a NaN or infinite loss, gradient or parameter.
 
 `config.on_nonfinite` is one of
-- 'stop': end the run; its checkpoints are finite;
-- 'skip': keep the networks of before the update and continue with the next batch;
-- 'rollback': restore the last checkpoint and continue with another seed of batches, latents and
+- 'stop': end the run, whose checkpoints are all finite;
+- 'skip': discard the update and continue with the next batch;
+- 'rollback': restore the last checkpoint and continue with a different seed of batches, latents and
   dropout.
 """
 
@@ -28,9 +28,10 @@ SKIPPED = 'skipped_updates'  # Metric: 1 for an update that was skipped, else 0.
 def skip_nonfinite(
     before: State, after: State, metrics: dict[str, jax.Array]
 ) -> tuple[State, dict[str, jax.Array]]:
-    """Return the updated state if all metrics are finite, else the previous state, one step later.
+    """Return the updated state if all metrics are finite, else the old state at the next step.
 
-    The metrics include the gradient and parameter norms of both networks, so they are sufficient.
+    Checking the metrics is sufficient, because they include the gradient and parameter norms of
+    both networks.
     """
     finite = jnp.all(jnp.isfinite(jnp.stack(jax.tree.leaves(metrics))))
     kept = jax.tree.map(lambda new, old: jnp.where(finite, new, old), after, before)

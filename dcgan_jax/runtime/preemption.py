@@ -1,7 +1,8 @@
 """Graceful stop on SIGTERM and SIGINT: a checkpoint is saved after the current call.
 
-Preemptible machines send SIGTERM some seconds before they shut down. SIGINT is Ctrl-C; a second one
-ends the process immediately. With several processes, either signal to one process stops all.
+Preemptible machines send SIGTERM some seconds before they shut down. SIGINT is sent by Ctrl-C; a
+second SIGINT ends the process immediately. With several processes, a signal to one of them stops
+the whole run.
 """
 
 import contextlib
@@ -16,10 +17,10 @@ import jax
 from jax.experimental import multihost_utils
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
-_calls = itertools.count(1)  # Processes agree on the sync point, so the count must be common.
+_sync_points = itertools.count(1)  # Their indices must be equal in all processes.
 
 
-class Preempted(BaseException):  # Not an Exception, which image decoders would catch.
+class Preempted(BaseException):  # Not an `Exception`, which handlers of decoding errors catch.
     """A signal was received within `PreemptionWatcher.interruptible`."""
 
 
@@ -39,13 +40,13 @@ class PreemptionWatcher:
         """Return whether to stop; must be called by all processes, which get the same answer."""
         if jax.process_count() == 1:
             return self.signal is not None
-        reached = multihost_utils.reached_preemption_sync_point(next(_calls))
+        reached = multihost_utils.reached_preemption_sync_point(next(_sync_points))
         if reached and self.signal is None:
             self.signal = signal.SIGTERM
         return reached
 
     def handle_signal(self, number: int, frame: FrameType | None) -> None:
-        """Handle a signal."""
+        """Record the first signal; raise `KeyboardInterrupt` at a further SIGINT."""
         del frame
         if self.signal is None:
             self.signal = signal.Signals(number)
@@ -72,7 +73,7 @@ class PreemptionWatcher:
 
 @contextlib.contextmanager
 def watch() -> Iterator[PreemptionWatcher]:
-    """Return a context that catches the signals; without effect outside of the main thread."""
+    """Return a context that catches the signals; it has no effect outside of the main thread."""
     watcher = PreemptionWatcher()
     if threading.current_thread() is not threading.main_thread():
         yield watcher

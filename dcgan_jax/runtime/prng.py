@@ -16,5 +16,5 @@ class Purpose(enum.IntEnum):
 
 
 def purpose_key(seed: int, purpose: Purpose) -> jax.Array:
-    """Return the key of a purpose, into which the step or index is folded."""
+    """Return the key for a purpose; the caller folds the step or index into it."""
     return jax.random.fold_in(jax.random.key(seed), purpose)

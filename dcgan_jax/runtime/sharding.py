@@ -38,7 +38,7 @@ def sharded(mesh: Mesh, axis: int = 0) -> NamedSharding:
 
 
 def place(array: np.ndarray, sharding: NamedSharding) -> jax.Array:
-    """Place an array that every process holds on the devices, without communication."""
+    """Place an array on the devices without communication; every process has the whole array."""
     return jax.make_array_from_callback(array.shape, sharding, lambda index: array[index])
 
 

@@ -17,16 +17,17 @@ from dcgan_jax.runtime import multihost
 from dcgan_jax.runtime.clu_no_tf import metric_writers
 from dcgan_jax.runtime.errors import TrainingError
 
-_FLUSH_SECONDS = 30.0  # A killed process loses at most this much of its curves.
+_FLUSH_SECONDS = 30.0  # A killed process loses at most the events of this period.
 
 
 class TensorBoardWriter(metric_writers.MetricWriter):
-    """Writes TensorBoard event files and raises I/O errors, unlike a `SummaryWriter`."""
+    """Writes TensorBoard event files and raises I/O errors, unlike tensorboardX's writer."""
 
     def __init__(self, logdir: epath.PathLike, first_step: int = 0):
         """Open a new event file in `logdir`; TensorBoard drops older events after `first_step`."""
-        # The suffix distinguishes two files created in the same second. A `SummaryWriter` is not
-        # used because its thread ends silently at the first error, and closing it then blocks.
+        # The suffix distinguishes two files created in the same second. tensorboardX's
+        # `SummaryWriter` is not used, because its thread ends silently at the first error and
+        # closing it then blocks.
         with _raise_training_error():
             self._events = EventsWriter(os.path.join(logdir, 'events'), f'.from{first_step}')
         self._flushed = time.monotonic()
@@ -78,15 +79,15 @@ class TensorBoardWriter(metric_writers.MetricWriter):
         self, step: int, values: Mapping[str, Any], metadata: Mapping[str, Any] | None = None
     ) -> None:
         """Not supported."""
-        raise NotImplementedError('TensorBoardWriter writes no raw summaries')
+        raise NotImplementedError('TensorBoardWriter does not support raw summaries')
 
     def write_videos(self, step: int, videos: Mapping[str, Any]) -> None:
         """Not supported."""
-        raise NotImplementedError('TensorBoardWriter writes no videos')
+        raise NotImplementedError('TensorBoardWriter does not support videos')
 
     def write_audios(self, step: int, audios: Mapping[str, Any], *, sample_rate: int) -> None:
         """Not supported."""
-        raise NotImplementedError('TensorBoardWriter writes no audio')
+        raise NotImplementedError('TensorBoardWriter does not support audio')
 
     def flush(self) -> None:
         """Flush the event file."""

@@ -40,7 +40,7 @@ _STEPS_PER_CALL = 20  # Encoder updates in one compiled call.
 
 
 class ScoringRun(NamedTuple):
-    """A trained GAN with the images that define normality.
+    """A trained GAN and the normal images to which others are compared.
 
     Attributes:
         config: The run's config.
@@ -62,7 +62,8 @@ class AnomalyScores(NamedTuple):
 
     Attributes:
         scores: Scores, float `[N]`, by name.
-        reconstructions: Images of the generator, uint8 `[N, H, W, C]`, by name of the score.
+        reconstructions: Reconstructions by the generator, uint8 `[N, H, W, C]`, by name of the
+            score; empty for scores without reconstructions.
     """
 
     scores: dict[str, np.ndarray]
@@ -115,7 +116,7 @@ def score(run: ScoringRun, pixels: np.ndarray) -> AnomalyScores:
 
 
 def mahalanobis_distances(normal: np.ndarray, features: np.ndarray) -> np.ndarray:
-    """Return the Mahalanobis distance of each feature to the Gaussian of `normal`, `[N]`.
+    """Return the Mahalanobis distance of each feature vector to those of normal images, `[N]`.
 
     The covariance is computed in float64, with shrinkage towards a multiple of the identity.
 
@@ -147,7 +148,7 @@ def neighbor_distances(normal: np.ndarray, features: np.ndarray, count: int) -> 
 def _reconstruction_distances(
     run: ScoringRun, pixels: np.ndarray, encode: Callable[[np.ndarray], jax.Array]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return AnoGAN's distance between each image and its reconstruction, and the latter."""
+    """Return AnoGAN's distance of each image to its reconstruction, and the reconstructions."""
     generate, features_of = _networks(run)
 
     @jax.jit
@@ -163,8 +164,8 @@ def distance(
 ) -> jax.Array:
     """Compute 0.9 mean |x - G(z)| + 0.1 mean |f(x) - f(G(z))|, `[N]` (Schlegl et al. 2017, eq. 5).
 
-    This is also the score for latents of the encoder; the authors of f-AnoGAN use squared
-    differences.
+    The same distance is used for latents of the encoder, whereas the authors of f-AnoGAN use
+    squared differences.
     """
     pixels = jnp.mean(jnp.abs(real - fake), axis=(1, 2, 3))
     features = jnp.mean(jnp.abs(features_of(real) - features_of(fake)), axis=1)
@@ -180,7 +181,7 @@ def latent_optimizer(run: ScoringRun) -> Callable[[np.ndarray], jax.Array]:
     @jax.jit
     def encode(pixels: jax.Array) -> jax.Array:
         real = jnp.repeat(images.to_float(pixels), fields.restarts, axis=0)
-        # All images have the same initial latents, so a score does not depend on other images.
+        # All images have the same initial latents, so that a score does not depend on other images.
         start = jnp.tile(
             sample_latents(key, fields.restarts, run.config.latent_dim), (len(pixels), 1)
         )
@@ -239,7 +240,10 @@ def train_encoder(run: ScoringRun) -> Callable[[np.ndarray], jax.Array]:
 def _networks(
     run: ScoringRun,
 ) -> tuple[Callable[[jax.Array], jax.Array], Callable[[jax.Array], jax.Array]]:
-    """Return G (latents to images in [-1, 1]) and D's last feature map, flattened to `[N, D]`."""
+    """Return functions from latents to G's images in [-1, 1], and from images to D's features.
+
+    The features are the last feature map, flattened to `[N, D]`.
+    """
     networks, config = run.networks, run.config
     variables = Sampler(networks.generator, config).variables(run.state)
     discriminator = per_image_discriminator(networks.discriminator)

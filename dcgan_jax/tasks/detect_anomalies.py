@@ -1,8 +1,9 @@
-"""`--mode=detect_anomalies`: score images by their dissimilarity to the training images."""
+"""`--mode=detect_anomalies`: anomaly scores of images, relative to the training images."""
 
 import csv
 import io
 import json
+from typing import NamedTuple
 
 import numpy as np
 from etils import epath
@@ -15,99 +16,90 @@ from dcgan_jax.runtime.errors import UserError
 from dcgan_jax.runtime.files import write_atomic
 from dcgan_jax.tasks import anomaly_scores, image_to_image
 from dcgan_jax.tasks.anomaly_scores import AnomalyScores
-from dcgan_jax.tasks.options import TaskOptions
+from dcgan_jax.tasks.options import TaskOptions, TaskResult
 from dcgan_jax.tasks.trained_run import merge_config, open_split, output_folder, restore
 
-_NUM_NORMAL = 5_000  # Largest number of training images that define normality.
-_GRID_IMAGES = 16  # Images with the largest and with the smallest scores in a grid.
+_NUM_NORMAL = 5_000  # Largest number of training images used as normal images.
+_GRID_IMAGES = 16  # Number of images with the largest, and with the smallest, scores in a grid.
 
 
-def run(options: TaskOptions) -> str:
-    """Run the task and return the text to print."""
-    path, summary = detect_anomalies(
-        options.workdir, options.config, options.out, options.images, options.num, options.seed,
-        options.checkpoint,
-    )  # fmt: skip
-    return '\n'.join(filter(None, [summary, f'pictures: {path}']))
+class ScoredImages(NamedTuple):
+    """Images to be scored.
+
+    Attributes:
+        names: File names of user-supplied images, or indices in the test split.
+        pixels: Images, uint8 `[N, H, W, C]`.
+        is_anomaly: Whether each image is an anomaly, bool `[N]`; None for user-supplied images.
+    """
+
+    names: list[str]
+    pixels: np.ndarray
+    is_anomaly: np.ndarray | None
 
 
-def detect_anomalies(
-    workdir: epath.PathLike,
-    overrides: ConfigDict | None,
-    out: epath.PathLike | None,
-    image_folder: str | None,
-    num: int | None,
-    seed: int,
-    which: str = 'latest',
-) -> tuple[epath.Path, str]:
-    """Compute anomaly scores of a folder of images or of the data set's test split.
+def run(options: TaskOptions) -> TaskResult:
+    """Compute anomaly scores of user-supplied images or of the data set's test split.
+
+    The run is typically trained on some of the classes (`config.data.classes`); test images of the
+    other classes are anomalies. Files: `scores.csv` (one row per image), a grid for each score,
+    and, for the test split, `metrics.json` with the AUROC of each score.
 
     Args:
-        workdir: Folder of a training run, typically on some of the classes (`config.data.classes`).
-        overrides: See `merge_config`.
-        out: Folder for `scores.csv` (one row per image), `metrics.json` (AUROC) and a grid for each
-            score; defaults to `workdir/anomalies`, or to `workdir/anomalies_in_images` with
-            `image_folder`.
-        image_folder: Folder of images of the run's size; None means the test split, where classes
-            that the run was not trained on are the anomalies.
-        num: Number of test images; defaults to all.
-        seed: Seed of the choice of test images, of the encoder and of the latents.
-        which: Checkpoint, 'latest' or 'best'.
+        options: Uses `workdir`, `config`, `out` (defaults to `workdir/anomalies`, or with `images`
+            to `workdir/anomalies_in_images`), `images` (of the run's size; None means the test
+            split), `num` (number of test images; defaults to all), `seed` (of the choice of test
+            images, of the encoder and of the latents) and `checkpoint`.
 
     Returns:
-        The folder and a one-line summary with the AUROC of each score (empty with
-        `image_folder`).
+        The folder and, without `images`, the AUROC of each score.
 
     Raises:
         UserError: If the run, the images or the config are not suitable.
     """
-    trained = restore(workdir, which, require_latents=True)
-    run, networks, state = trained.run, trained.networks, trained.state
-    config = merge_config(run.config, overrides)
-    if 'rotation' in config.anomaly.scores and not run.config.loss.rotation_weight:
+    trained = restore(options.workdir, options.checkpoint, require_latents=True)
+    config = merge_config(trained.run.config, options.config)
+    if 'rotation' in config.anomaly.scores and not trained.run.config.loss.rotation_weight:
         raise UserError(
             "config.anomaly.scores has 'rotation', but the run's discriminator was not trained to "
             'predict rotations: remove it, or train with --config.loss.rotation_weight=1.0'
         )
-    default = 'anomalies' if image_folder is None else 'anomalies_in_images'
-    out = output_folder(out, workdir, default, config, image_folder)
-    is_anomaly = None
-    if image_folder is not None:
-        user_images = image_to_image.read_user_images(
-            image_folder, run.image_shape[-1], config.data, run.image_shape[0]
-        )
-        image_to_image.check_size(image_folder, user_images, run.image_shape[:2])
-        names, pixels = user_images
+    default = 'anomalies' if options.images is None else 'anomalies_in_images'
+    out = output_folder(options, default, config)
+    if options.images is None:
+        scored = _test_split(config, options.num, options.seed)
     else:
-        names, pixels, is_anomaly = _test_split(config, num, seed)
-    source = open_split(run, config, config.data.split)
+        user_images = image_to_image.read_images_of_shape(
+            options.images, config.data, trained.run.image_shape
+        )
+        scored = ScoredImages(*user_images, is_anomaly=None)
+    source = open_split(trained.run, config, config.data.split)
     normal = load_split(source, num=_NUM_NORMAL).images
     anomaly_scores.check_num_images(config, len(normal))
-    result = anomaly_scores.score(
-        anomaly_scores.ScoringRun(config, networks, state, normal, seed), pixels
+    scoring_run = anomaly_scores.ScoringRun(
+        config, trained.networks, trained.state, normal, options.seed
     )
-    _write_csv(out, names, is_anomaly, result)
+    result = anomaly_scores.score(scoring_run, scored.pixels)
+    _write_csv(out, scored, result)
     for name, scores in result.scores.items():
-        _write_grid(out, name, pixels, result.reconstructions.get(name), scores)
-    if is_anomaly is None:
-        return out, ''
-    aurocs = {name: auroc(scores, is_anomaly) for name, scores in result.scores.items()}
+        _write_grid(out, name, scored.pixels, result.reconstructions.get(name), scores)
+    if scored.is_anomaly is None:
+        return TaskResult(out)
+    aurocs = {name: auroc(scores, scored.is_anomaly) for name, scores in result.scores.items()}
     content = {
         'auroc': aurocs,
-        'num': len(pixels),
-        'fraction_of_anomalies': float(np.mean(is_anomaly)),
+        'num': len(scored.pixels),
+        'fraction_of_anomalies': float(np.mean(scored.is_anomaly)),
         'normal': f'{source.name} {source.split}',
-        'step': int(state.step),
-        'seed': seed,
+        'step': int(trained.state.step),
+        'seed': options.seed,
     }
     write_atomic(out / 'metrics.json', f'{json.dumps(content, indent=2)}\n'.encode())
-    return out, 'AUROC ' + ', '.join(f'{name} {value:.4f}' for name, value in aurocs.items())
+    summary = ', '.join(f'{name} {value:.4f}' for name, value in aurocs.items())
+    return TaskResult(out, f'AUROC {summary}')
 
 
-def _test_split(
-    config: ConfigDict, num: int | None, seed: int
-) -> tuple[list[str], np.ndarray, np.ndarray]:
-    """Return (names, images, whether each image is of a class not trained on)."""
+def _test_split(config: ConfigDict, num: int | None, seed: int) -> ScoredImages:
+    """Return test images; those of classes that the run was not trained on are anomalies."""
     if not config.data.classes:
         raise UserError(
             'the run was trained on all classes of its data set: train one with '
@@ -128,19 +120,17 @@ def _test_split(
             f'the selected images of {source.name} test are all normal or all anomalous: '
             'increase --num'
         )
-    return [str(index) for index in indices], examples.images, is_anomaly
+    return ScoredImages([str(index) for index in indices], examples.images, is_anomaly)
 
 
-def _write_csv(
-    out: epath.Path, names: list[str], is_anomaly: np.ndarray | None, result: AnomalyScores
-) -> None:
+def _write_csv(out: epath.Path, scored: ScoredImages, result: AnomalyScores) -> None:
     """Write `scores.csv`, with one row per image and one column per score."""
     text = io.StringIO()
     writer = csv.writer(text)
-    known = [] if is_anomaly is None else ['anomaly']
+    known = [] if scored.is_anomaly is None else ['anomaly']
     writer.writerow(['image', *known, *result.scores])
-    for index, name in enumerate(names):
-        label = [] if is_anomaly is None else [int(is_anomaly[index])]
+    for index, name in enumerate(scored.names):
+        label = [] if scored.is_anomaly is None else [int(scored.is_anomaly[index])]
         values = (f'{scores[index]:.6g}' for scores in result.scores.values())
         writer.writerow([name, *label, *values])
     write_atomic(out / 'scores.csv', text.getvalue().encode())
@@ -153,10 +143,10 @@ def _write_grid(
     reconstructions: np.ndarray | None,
     scores: np.ndarray,
 ) -> None:
-    """Write `NAME.png`: the most and the least anomalous images.
+    """Write `NAME.png`, a grid of the most and the least anomalous images.
 
-    For scores based on reconstructions, each image is followed by its reconstruction and a heat map
-    of their difference.
+    If the score is based on reconstructions, each image is followed by its reconstruction and a
+    heat map of their difference.
     """
     order = np.argsort(-scores)
     chosen = np.concatenate([order[:_GRID_IMAGES], order[-_GRID_IMAGES:]])
@@ -173,7 +163,7 @@ def _write_grid(
 
 
 def heat_map(values: np.ndarray, channels: int) -> np.ndarray:
-    """Map values to colors from black over red and yellow to white, or to gray levels.
+    """Map values to colors from black through red and yellow to white, or to gray levels.
 
     Args:
         values: Values in [0, 1], `[N, H, W]`.

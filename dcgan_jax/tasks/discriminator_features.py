@@ -18,8 +18,8 @@ _BATCH_SIZE = 100
 class DiscriminatorFeatures:
     """Activations of all stages of the discriminator, max-pooled to a fixed size.
 
-    With 4x4 maps these are the features that Radford et al. 2015 classify (section 5.1). D runs in
-    evaluation mode, with label 0 in conditional runs.
+    If pooled to 4x4, these are the features that Radford et al. 2015 classify (section 5.1). D runs
+    in evaluation mode, with label 0 in conditional runs.
     """
 
     def __init__(self, networks: Networks, state: GANState, side: int = 4):
@@ -46,18 +46,22 @@ def logits(
         pixels: Images, uint8 `[N, H, W, C]`.
         labels: Classes or captions, int32 `[N]`; defaults to 0.
     """
-    module = per_image_discriminator(networks.discriminator)
-
-    @jax.jit
-    def apply(variables: Any, batch: jax.Array, labels: jax.Array) -> jax.Array:
-        # A packed discriminator receives copies of the same image.
-        inputs = jnp.repeat(images.to_float(batch), module.pack, axis=0)
-        labels = jnp.repeat(labels, module.pack)
-        return module.apply(variables, inputs, labels, train=False)[:, 0]
-
     labels = np.zeros(len(pixels), np.int32) if labels is None else labels
-    apply = functools.partial(apply, _variables(state))
+    apply = functools.partial(
+        jax.jit(functools.partial(score, networks.discriminator)), _variables(state)
+    )
     return map_batches(apply, _BATCH_SIZE, 'Logits', pixels, labels)
+
+
+def score(
+    discriminator: Discriminator, variables: Any, pixels: jax.Array, labels: jax.Array
+) -> jax.Array:
+    """Return D's logits, float32 `[B]`, of images, uint8 `[B, H, W, C]`, and labels `[B]`."""
+    module = per_image_discriminator(discriminator)
+    # A packed discriminator receives copies of the same image.
+    inputs = jnp.repeat(images.to_float(pixels), module.pack, axis=0)
+    labels = jnp.repeat(labels, module.pack)
+    return module.apply(variables, inputs, labels, train=False)[:, 0]
 
 
 def rotation_losses(networks: Networks, state: GANState, pixels: np.ndarray) -> np.ndarray:
@@ -90,10 +94,11 @@ def rotation_losses(networks: Networks, state: GANState, pixels: np.ndarray) -> 
 
 
 def per_image_discriminator(module: Discriminator) -> Discriminator:
-    """Return D without statistics over several images (minibatch standard deviation).
+    """Return D with logits and features that depend on a single image only.
 
-    The minibatch standard deviation becomes that of a single image, near 0. D has not seen such
-    values in training, so its logits and features are less reliable than without that layer.
+    The minibatch standard deviation becomes that of a single image, which is near 0. D was not
+    trained with such values, so its logits and features are less reliable than those of a D without
+    minibatch standard deviation.
     """
     return module.clone(minibatch_stddev=min(module.minibatch_stddev, 1))
 
@@ -114,7 +119,7 @@ def extract(
 
 
 def _max_pool(x: jax.Array, side: int) -> jax.Array:
-    """Max-pool `[B, h, w, c]` to `[B, side, side, c]`; rows and columns that remain are cropped."""
+    """Max-pool `[B, h, w, c]` to `[B, side, side, c]`; remaining rows and columns are cropped."""
     size = min(x.shape[1:3])
     if size <= side:
         return x.astype(jnp.float32)

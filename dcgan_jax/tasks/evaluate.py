@@ -11,96 +11,91 @@ from ml_collections import ConfigDict
 from dcgan_jax import config as config_lib
 from dcgan_jax import run_dir
 from dcgan_jax.data import sources, user_images
+from dcgan_jax.data.image_source import ImageSource
 from dcgan_jax.evaluation import SampleScorer
 from dcgan_jax.metrics import evaluator as evaluator_lib
 from dcgan_jax.metrics.evaluator import Evaluation, Evaluator
 from dcgan_jax.runtime.files import escape
-from dcgan_jax.sampling import Sampler
-from dcgan_jax.tasks.options import TaskOptions
+from dcgan_jax.tasks.options import TaskOptions, TaskResult
 from dcgan_jax.tasks.trained_run import merge_config, open_split, output_folder, restore
 
 
-def run(options: TaskOptions) -> str:
-    """Run the task and return the text to print."""
-    if options.images is None:
-        result = evaluate_run(
-            options.workdir, options.config, options.out, options.num, options.seed,
-            options.checkpoint,
-        )  # fmt: skip
-    else:
-        result = evaluate_images(options.images, options.workdir, options.config, options.out)
-    return evaluator_lib.summary(result)
+def run(options: TaskOptions) -> TaskResult:
+    """Evaluate samples of a run, or user-supplied images, and write a JSON file.
 
-
-def evaluate_run(
-    workdir: epath.PathLike,
-    overrides: ConfigDict | None = None,
-    out: epath.PathLike | None = None,
-    num: int | None = None,
-    seed: int = 0,
-    which: str = 'latest',
-) -> Evaluation:
-    """Evaluate samples of a run and write the result to a file, see `evaluator_lib.write`.
+    The name and the content of the file are described in `evaluator_lib.write`.
 
     Args:
-        workdir: Folder of a training run.
-        overrides: See `merge_config`.
-        out: Folder for the result; defaults to `workdir/evaluation`.
-        num: Number of samples; defaults to `config.evaluation.num_samples`.
-        seed: Seed of the latents.
-        which: Checkpoint, 'latest' or 'best'.
+        options: See `evaluate_run`, or, if `images` is set, `evaluate_images`.
+
+    Returns:
+        Path of the file (see `evaluate_images`) and the metrics.
 
     Raises:
-        UserError: If the run, the config or the data set is not suitable.
+        UserError: If the run, the images, the config or the data set are not suitable.
     """
-    trained = restore(workdir, which)
-    run, networks, state = trained.run, trained.networks, trained.state
-    config = merge_config(run.config, overrides)
-    source = open_split(run, config, config.evaluation.split)
-    scorer = SampleScorer(config, Sampler(networks.generator, config), source)
-    out = output_folder(out, workdir, run_dir.EVALUATIONS_FOLDER, config)
-    result = scorer(state, num or config.evaluation.num_samples, seed)
-    evaluator_lib.write(out, f'{int(state.step):08d}_seed{seed}', result)
-    return result
+    evaluate = evaluate_run if options.images is None else evaluate_images
+    evaluation, path = evaluate(options)
+    return TaskResult(path, evaluator_lib.summary(evaluation))
 
 
-def evaluate_images(
-    images: epath.PathLike,
-    workdir: epath.PathLike | None = None,
-    overrides: ConfigDict | None = None,
-    out: epath.PathLike | None = None,
-) -> Evaluation:
-    """Evaluate images of a folder or npz file and write the result to a file.
+def evaluate_run(options: TaskOptions) -> tuple[Evaluation, epath.Path]:
+    """Evaluate samples of a run; return the evaluation and the path of its file.
 
     Args:
-        images: See `user_images.open_images`; `config.data.image_size` applies.
-        workdir: Folder of a run, whose data set and `config.evaluation` are used; None means to use
-            those of `overrides`.
-        overrides: See `merge_config`; required without `workdir`.
-        out: Folder for the result; defaults to `workdir/evaluation`. Without either, no file is
-            written.
+        options: Uses `workdir`, `config`, `out` (defaults to `workdir/evaluation`), `num` (number
+            of samples; defaults to `config.evaluation.num_samples`), `seed` (of the latents) and
+            `checkpoint`.
 
     Raises:
-        UserError: If the images, the config or the data set are not suitable.
+        UserError: See `run`.
     """
-    if workdir is None:
-        config_lib.validate(overrides)
-        config = overrides
-        source = sources.open_split(config, config.evaluation.split)
-    else:
-        run = run_dir.read(run_dir.folder(workdir))
-        config = merge_config(run.config, overrides)
-        source = open_split(run, config, config.evaluation.split)
-    if out is not None or workdir is not None:
-        out = output_folder(out, workdir or '', run_dir.EVALUATIONS_FOLDER, config, images)
-    batches, count = user_images.open_images(images, config.data)
+    trained = restore(options.workdir, options.checkpoint)
+    config = merge_config(trained.run.config, options.config)
+    source = open_split(trained.run, config, config.evaluation.split)
+    scorer = SampleScorer(config, trained.sampler, source)
+    out = output_folder(options, run_dir.EVALUATIONS_FOLDER, config)
+    num = options.num or config.evaluation.num_samples
+    evaluation = scorer(trained.state, num, options.seed)
+    name = f'{int(trained.state.step):08d}_seed{options.seed}'
+    return evaluation, evaluator_lib.write(out, name, evaluation)
+
+
+def evaluate_images(options: TaskOptions) -> tuple[Evaluation, epath.Path | None]:
+    """Evaluate images of a folder or npz file; return the evaluation and the path of its file.
+
+    Args:
+        options: Uses `images` (see `user_images.open_images`; `config.data.image_size` applies),
+            `workdir` (its data set and `config.evaluation` are used; None means those of `config`),
+            `config` (required without `workdir`) and `out` (defaults to `workdir/evaluation`;
+            without either, no file is written and the path is None).
+
+    Raises:
+        UserError: See `run`.
+    """
+    config, source = _open_data_set(options)
+    out = None
+    if options.out is not None or options.workdir is not None:
+        out = output_folder(options, run_dir.EVALUATIONS_FOLDER, config)
+    batches, count = user_images.open_images(options.images, config.data)
     evaluator = Evaluator(config.evaluation, source)
     digest = hashlib.sha256()
-    result = evaluator(_hashed(batches, digest), count, {'images': escape(str(images))})
-    result.protocol['images_sha256'] = digest.hexdigest()  # Of the pixels in order.
-    if out is not None:
-        evaluator_lib.write(out, escape(f'images_{epath.Path(images).stem}'), result)
-    return result
+    evaluation = evaluator(_hashed(batches, digest), count, {'images': escape(str(options.images))})
+    evaluation.protocol['images_sha256'] = digest.hexdigest()  # Hash of all pixels in order.
+    if out is None:
+        return evaluation, None
+    name = escape(f'images_{epath.Path(options.images).stem}')
+    return evaluation, evaluator_lib.write(out, name, evaluation)
+
+
+def _open_data_set(options: TaskOptions) -> tuple[ConfigDict, ImageSource]:
+    """Return the config and the split `config.evaluation.split` of the run or of the config."""
+    if options.workdir is None:
+        config_lib.validate(options.config)
+        return options.config, sources.open_split(options.config, options.config.evaluation.split)
+    described = run_dir.read(run_dir.folder(options.workdir))
+    config = merge_config(described.config, options.config)
+    return config, open_split(described, config, config.evaluation.split)
 
 
 def _hashed(batches: Iterable[np.ndarray], digest: Any) -> Iterator[np.ndarray]:

@@ -9,7 +9,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from etils import epath
-from ml_collections import ConfigDict
 from tqdm import tqdm
 
 from dcgan_jax.data import images, sources
@@ -23,78 +22,65 @@ from dcgan_jax.runtime.files import write_atomic
 from dcgan_jax.sampling import Sampler
 from dcgan_jax.tasks import linear_probe
 from dcgan_jax.tasks.discriminator_features import DiscriminatorFeatures, per_image_discriminator
-from dcgan_jax.tasks.options import TaskOptions
+from dcgan_jax.tasks.options import TaskOptions, TaskResult
 from dcgan_jax.tasks.trained_run import merge_config, open_split, output_folder, restore
 from dcgan_jax.train_state import GANState
 
-_FILTERS = 8  # Filters of the last stage that are visualized.
+_FILTERS = 8  # Number of filters of the last stage that are visualized.
 _IMAGES_PER_FILTER = 8
-_GROUPS = 8  # Groups of channels that are ablated, one group at a time.
-_GROUP_FRACTION = 32  # A group has 1/32 of the channels; one of 512 has no visible effect.
+_GROUPS = 8  # Number of groups of channels that are ablated, one group at a time.
+# A group has 1/32 of the channels. Ablating a single one of 512 channels has no visible effect.
+_GROUP_DIVISOR = 32
+_NUM = 2_000  # Default number of training images of the linear probe.
 _CANDIDATES = 5_000  # Number of training images searched for maximally activating ones.
 _BATCH_SIZE = 100
 _FIRST_STAGE = re.compile(r'(conv_0|block_0/(conv_0|shortcut))(/branch_\d+)?/kernel')
 
 
-def run(options: TaskOptions) -> str:
-    """Run the task and return the text to print."""
-    path, summary = explain(
-        options.workdir, options.out, options.num, options.seed, options.checkpoint, options.config
-    )
-    return '\n'.join(filter(None, [summary, f'pictures: {path}']))
-
-
-def explain(
-    workdir: epath.PathLike,
-    out: epath.PathLike | None,
-    num: int | None,
-    seed: int,
-    which: str = 'latest',
-    overrides: ConfigDict | None = None,
-) -> tuple[epath.Path, str]:
+def run(options: TaskOptions) -> TaskResult:
     """Visualize filters, ablate channels, and fit a linear classifier to D's features.
 
+    Files: `filters.png`, `ablated_channels.png` and `explain.json`, which has the accuracy of the
+    classifier if the data set has labels and a test split.
+
     Args:
-        workdir: Folder of a training run.
-        out: Folder for the images and `explain.json`; defaults to `workdir/explain`.
-        num: Number of training images for the linear classifier; defaults to all.
-        seed: Seed of the latents.
-        which: Checkpoint, 'latest' or 'best'.
-        overrides: See `merge_config`.
+        options: Uses `workdir`, `config`, `out` (defaults to `workdir/explain`), `num` (number of
+            training images for the linear classifier, by default 2,000), `seed` (of the latents)
+            and `checkpoint`.
 
     Returns:
-        The folder and a one-line summary of the classifier's accuracy (empty without labels or
-        without a test split).
+        The folder and the classifier's accuracy, if it was computed.
 
     Raises:
         UserError: If there is no such run or `num` is 1.
     """
-    trained = restore(workdir, which, require_latents=True)
-    run, networks, state = trained.run, trained.networks, trained.state
-    config = merge_config(run.config, overrides)
-    if num == 1:
+    trained = restore(options.workdir, options.checkpoint, require_latents=True)
+    networks, state = trained.networks, trained.state
+    config = merge_config(trained.run.config, options.config)
+    if options.num == 1:
         raise UserError('--num=1 leaves no held-out image for the linear probe: use 2 or more')
-    out = output_folder(out, workdir, 'explain', config)
-    source = open_split(run, config, config.data.split)
+    out = output_folder(options, 'explain', config)
+    source = open_split(trained.run, config, config.data.split)
     pixels = load_split(source, num=_CANDIDATES).images
     draw_filters(networks, state, pixels, out)
-    draw_ablated_channels(trained.sampler, state, seed, out)
+    draw_ablated_channels(trained.sampler, state, options.seed, out)
     content: dict[str, Any] = {'step': int(state.step)}
     test = sources.open_test_split(config)
     if source.num_classes and test is not None:
-        content['linear_probe'] = classify(source, test, networks, state, num)
+        content['linear_probe'] = classify(source, test, networks, state, options.num or _NUM)
     write_atomic(out / 'explain.json', f'{json.dumps(content, indent=2)}\n'.encode())
     if 'linear_probe' not in content:
-        return out, ''
+        return TaskResult(out)
     result = content['linear_probe']
-    return out, (
+    return TaskResult(
+        out,
         f'linear SVM on {result["num_features"]:,} features of D, {result["num_train"]:,} images: '
-        f'{result["accuracy"]:.2%} accuracy on {result["num_test"]:,} test images'
+        f'{result["accuracy"]:.2%} accuracy on {result["num_test"]:,} test images',
     )
 
 
 def classify(
-    source: ImageSource, test: ImageSource, networks: Networks, state: GANState, num: int | None
+    source: ImageSource, test: ImageSource, networks: Networks, state: GANState, num: int
 ) -> dict[str, Any]:
     """Classify images by an L2-SVM on D's pooled features (Radford et al. 2015, section 5.1)."""
     extract = DiscriminatorFeatures(networks, state)
@@ -133,7 +119,8 @@ guided.defvjp(_guided_forward, _guided_backward)
 def draw_filters(networks: Networks, state: GANState, pixels: np.ndarray, out: epath.Path) -> None:
     """Write `filters.png`: images that maximally activate filters of D's last stage.
 
-    Below each row of images are their guided gradients (Radford et al. 2015, figure 5).
+    Below each row of images are their gradients by guided backpropagation (Radford et al. 2015,
+    figure 5).
 
     Args:
         networks: Networks of the run.
@@ -184,7 +171,7 @@ def draw_ablated_channels(sampler: Sampler, state: GANState, seed: int, out: epa
     latents = sampler.latents(seed, _IMAGES_PER_FILTER)
     rows = [sampler(state, latents)]
     order = strongest_channels(state.ema_params)
-    size = max(1, len(order) // _GROUP_FRACTION)
+    size = max(1, len(order) // _GROUP_DIVISOR)
     starts = range(0, min(_GROUPS * size, len(order)), size)
     for start in tqdm(starts, 'Ablation', unit='group', delay=3, disable=None):
         params = ablate_channels(state.ema_params, order[start : start + size])

@@ -7,7 +7,6 @@ from typing import NamedTuple
 
 import numpy as np
 from etils import epath
-from ml_collections import ConfigDict
 
 from dcgan_jax.data import images, sources
 from dcgan_jax.data.input_pipeline import load_split
@@ -18,15 +17,15 @@ from dcgan_jax.runtime.files import write_atomic
 from dcgan_jax.sampling import Sampler, read_images
 from dcgan_jax.tasks.discriminator_features import DiscriminatorFeatures
 from dcgan_jax.tasks.nearest_neighbors import nearest
-from dcgan_jax.tasks.options import TaskOptions
+from dcgan_jax.tasks.options import TaskOptions, TaskResult
 from dcgan_jax.tasks.trained_run import merge_config, open_split, output_folder, restore
 from dcgan_jax.train_state import GANState
 
 _ROWS = 8  # Rows of a grid.
 _STEPS = 10  # Images per interpolation between two latents; a GIF has four times as many.
-_MILLISECONDS = 60  # Duration of a GIF's frame.
+_MILLISECONDS = 60  # Duration of a GIF frame.
 _SCALES = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25)
-_SHIFTS = (-6.0, -4.0, -2.0, 0.0, 2.0, 4.0, 6.0)  # Along directions; latents have norms near 10.
+_SHIFTS = (-6.0, -4.0, -2.0, 0.0, 2.0, 4.0, 6.0)  # Along unit vectors; latents have norm ~10.
 _DIRECTIONS = 5
 _NEIGHBORS = 5
 _SIDE = 2  # Size of D's pooled feature maps.
@@ -41,8 +40,8 @@ class LatentExplorer(NamedTuple):
     sampler: Sampler
     seed: int
 
-    def draw(self, latents: np.ndarray) -> np.ndarray:
-        """Generate images, uint8 `[N, H, W, C]`, of the first class or caption trained on."""
+    def generate(self, latents: np.ndarray) -> np.ndarray:
+        """Generate images, uint8 `[N, H, W, C]`, of the run's first class or caption."""
         latents = latents.astype(np.float32)
         condition = self.networks.conditioner.default
         captions = self.state.generator.captions
@@ -52,62 +51,49 @@ class LatentExplorer(NamedTuple):
         return self.sampler(self.state, latents, np.zeros(len(latents), np.int32), caption)
 
 
-def run(options: TaskOptions) -> str:
-    """Run the task and return the text to print."""
-    path, summary = explore(
-        options.workdir, options.out, options.num, options.seed, options.arithmetic,
-        options.checkpoint, options.config,
-    )  # fmt: skip
-    return f'median distance to the nearest training image: {summary}\npictures: {path}'
-
-
-def explore(
-    workdir: epath.PathLike,
-    out: epath.PathLike | None,
-    num: int | None,
-    seed: int,
-    arithmetic: str | None = None,
-    which: str = 'latest',
-    overrides: ConfigDict | None = None,
-) -> tuple[epath.Path, str]:
+def run(options: TaskOptions) -> TaskResult:
     """Draw interpolations, truncations, directions and nearest neighbors of a run's samples.
 
+    Files: `interpolation.png`, `interpolation.gif`, `truncation.png`, `directions.png`,
+    `arithmetic.png` (with `arithmetic`), `neighbors.png` and `explore.json`.
+
     Args:
-        workdir: Folder of a training run.
-        out: Folder for the images and `explore.json`; defaults to `workdir/explore`.
-        num: Number of samples for which neighbors are searched; defaults to 100.
-        seed: Seed of the latents.
-        arithmetic: Sample indices such as '1,2,3-4,5,6+7,8,9': the mean latent of the first group,
-            minus the mean of the second, plus the mean of the third (Radford et al. 2015, section
-            6.3.2).
-        which: Checkpoint, 'latest' or 'best'.
-        overrides: See `merge_config`.
+        options: Uses `workdir`, `config`, `out` (defaults to `workdir/explore`), `num` (number of
+            samples whose nearest training images are found; defaults to 100), `seed` (of the
+            latents), `checkpoint` and `arithmetic`: sample indices such as '1,2,3-4,5,6+7,8,9' for
+            the mean latent of the first group, minus the mean of the second, plus the mean of the
+            third (Radford et al. 2015, section 6.3.2).
 
     Returns:
-        The folder and a one-line summary of the distances to the nearest training images.
+        The folder and the median distances to the nearest training images.
 
     Raises:
         UserError: If there is no such run or `arithmetic` is invalid.
     """
-    terms = None if arithmetic is None else parse_arithmetic(arithmetic)
-    trained = restore(workdir, which, require_latents=True)
-    run, networks, state = trained.run, trained.networks, trained.state
-    run = run._replace(config=merge_config(run.config, overrides))
-    out = output_folder(out, workdir, 'explore', run.config)
-    explorer = LatentExplorer(run, networks, state, trained.sampler, seed)
+    terms = None if options.arithmetic is None else parse_arithmetic(options.arithmetic)
+    trained = restore(options.workdir, options.checkpoint, require_latents=True)
+    config = merge_config(trained.run.config, options.config)
+    out = output_folder(options, 'explore', config)
+    explorer = LatentExplorer(
+        trained.run._replace(config=config),
+        trained.networks,
+        trained.state,
+        trained.sampler,
+        options.seed,
+    )
     draw_interpolation(explorer, out)
     draw_truncation(explorer, out)
     draw_directions(explorer, out)
     if terms is not None:
         draw_arithmetic(explorer, out, terms)
-    content = find_nearest_images(explorer, out, num or 100)
+    content = find_nearest_images(explorer, out, options.num or 100)
     write_atomic(out / 'explore.json', f'{json.dumps(content, indent=2)}\n'.encode())
-    medians = content['median_distance_to_training_images']
-    return out, ', '.join(
+    medians = ', '.join(
         f'{name} in {space} {value:.4g}'
-        for space, values in medians.items()
+        for space, values in content['median_distance_to_training_images'].items()
         for name, value in values.items()
     )
+    return TaskResult(out, f'median distance to the nearest training image: {medians}')
 
 
 def slerp(start: np.ndarray, end: np.ndarray, fraction: float) -> np.ndarray:
@@ -130,19 +116,19 @@ def draw_interpolation(explorer: LatentExplorer, out: epath.Path) -> None:
     latents = explorer.sampler.latents(explorer.seed, _ROWS + 1)
     fractions = np.linspace(0.0, 1.0, _STEPS)
     path = [slerp(a, b, f) for a, b in itertools.pairwise(latents) for f in fractions]
-    picture = images.grid(explorer.draw(np.stack(path)), columns=_STEPS)
+    picture = images.grid(explorer.generate(np.stack(path)), columns=_STEPS)
     images.write_png(out / 'interpolation.png', picture)
     fractions = np.arange(4 * _STEPS) / (4 * _STEPS)
     ends = np.roll(latents, -1, axis=0)  # The GIF returns to the first latent.
     path = [slerp(a, b, f) for a, b in zip(latents, ends, strict=True) for f in fractions]
-    images.write_gif(out / 'interpolation.gif', explorer.draw(np.stack(path)), _MILLISECONDS)
+    images.write_gif(out / 'interpolation.gif', explorer.generate(np.stack(path)), _MILLISECONDS)
 
 
 def draw_truncation(explorer: LatentExplorer, out: epath.Path) -> None:
     """Write `truncation.png`: the same latents scaled by 0 to 1.25, with a row for each scale."""
     latents = explorer.sampler.latents(explorer.seed, _STEPS)
     scaled = np.concatenate([latents * scale for scale in _SCALES])
-    picture = images.grid(explorer.draw(scaled), columns=_STEPS)
+    picture = images.grid(explorer.generate(scaled), columns=_STEPS)
     images.write_png(out / 'truncation.png', picture)
 
 
@@ -160,16 +146,16 @@ def directions(params: dict, count: int) -> np.ndarray:
 
 
 def draw_directions(explorer: LatentExplorer, out: epath.Path) -> None:
-    """Write `directions.png`: two latents moved along each direction, with a row for each."""
+    """Write `directions.png`: for each direction, two rows with a latent moved along it."""
     axes = directions(explorer.state.ema_params, _DIRECTIONS)
     latents = explorer.sampler.latents(explorer.seed, 2)
     moved = [z + shift * axis for axis in axes for z in latents for shift in _SHIFTS]
-    picture = images.grid(explorer.draw(np.stack(moved)), columns=len(_SHIFTS))
+    picture = images.grid(explorer.generate(np.stack(moved)), columns=len(_SHIFTS))
     images.write_png(out / 'directions.png', picture)
 
 
 def parse_arithmetic(arithmetic: str) -> list[list[int]]:
-    """Parse '1,2-3,4+5' to [[1, 2], [3, 4], [5]]."""
+    """Parse latent arithmetic, e.g. '1,2-3,4+5' to [[1, 2], [3, 4], [5]]."""
     numbers = r'(\d{1,9}(?:,\d{1,9})*)'
     match = re.fullmatch(f'{numbers}-{numbers}\\+{numbers}', arithmetic.replace(' ', ''))
     if match is None:
@@ -184,17 +170,17 @@ def parse_arithmetic(arithmetic: str) -> list[list[int]]:
 
 
 def draw_arithmetic(explorer: LatentExplorer, out: epath.Path, terms: list[list[int]]) -> None:
-    """Write `arithmetic.png`: the samples and the mean of each term, and the result."""
+    """Write `arithmetic.png`: a row with the samples and the mean of each term, then the result."""
     latents = explorer.sampler.latents(explorer.seed, max(map(max, terms)) + 1)
     means = [latents[term].mean(axis=0) for term in terms]
     result = means[0] - means[1] + means[2]
     width = max(map(len, terms)) + 1
     rows = []
     for term, mean in zip(terms, means, strict=True):
-        pixels = explorer.draw(np.concatenate([latents[term], mean[None]]))
+        pixels = explorer.generate(np.concatenate([latents[term], mean[None]]))
         white = np.full((width - len(pixels), *pixels.shape[1:]), 255, np.uint8)
         rows.append(np.concatenate([pixels[:-1], white, pixels[-1:]]))
-    last = explorer.draw(result[None])
+    last = explorer.generate(result[None])
     white = np.full((width - 1, *last.shape[1:]), 255, np.uint8)
     rows.append(np.concatenate([white, last]))
     images.write_png(out / 'arithmetic.png', images.grid(np.concatenate(rows), columns=width))
@@ -205,7 +191,7 @@ def find_nearest_images(explorer: LatentExplorer, out: epath.Path, num: int) -> 
 
     Returns:
         Median distances to the nearest training image, of samples and, if there is a test split, of
-        test images. Much smaller distances of samples indicate memorization.
+        test images. Samples that are much closer than test images indicate memorization.
     """
     config = explorer.run.config
     source = open_split(explorer.run, config, config.data.split)

@@ -1,85 +1,176 @@
-"""`--mode=export`: export the EMA generator for use without this package."""
+"""`--mode=export`: export the networks of a run for use without this package."""
 
 import functools
-import json
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
-import flax
 import jax
 import numpy as np
-import safetensors.numpy
-from etils import epath
-from ml_collections import ConfigDict
 
-from dcgan_jax import run_dir
-from dcgan_jax.data.conditioner import Conditioner
+from dcgan_jax import models, quantization, run_dir, weights
+from dcgan_jax.data import degradations
+from dcgan_jax.runtime.errors import UserError
 from dcgan_jax.runtime.files import write_atomic
 from dcgan_jax.sampling import generate
-from dcgan_jax.tasks.options import TaskOptions
-from dcgan_jax.tasks.trained_run import output_folder, restore
+from dcgan_jax.tasks.discriminator_features import score
+from dcgan_jax.tasks.options import TaskOptions, TaskResult
+from dcgan_jax.tasks.trained_run import TrainedRun, output_folder, restore
 
 PLATFORMS = ('cpu', 'cuda', 'tpu')
-PROGRAM, TENSORS = 'generator.jaxexport', 'generator.safetensors'
 
 
-def run(options: TaskOptions) -> str:
-    """Run the task and return the text to print."""
-    return f'exported: {export(options.workdir, options.out, options.checkpoint)}'
+class Program(NamedTuple):
+    """A network to export.
+
+    Attributes:
+        name: Name of the file without suffix.
+        function: Function of (variables, *inputs).
+        variables: All collections of the network.
+        inputs: Shapes and data types of the inputs by name; strings are symbolic sizes.
+        output: Name of the output.
+    """
+
+    name: str
+    function: Callable[..., jax.Array]
+    variables: Any
+    inputs: dict[str, tuple[tuple[int | str, ...], Any]]
+    output: str
 
 
-def export(
-    workdir: epath.PathLike, out: epath.PathLike | None, which: str = 'latest'
-) -> epath.Path:
-    """Export the EMA generator of a run with `jax.export` and as safetensors; see docs/export.md.
+def run(options: TaskOptions) -> TaskResult:
+    """Export the EMA generator and, to ONNX, also the discriminator; see docs/export.md.
+
+    Files of the format 'jax': `generator.jaxexport` (a program with its weights for all
+    `PLATFORMS`) and `generator.safetensors` (parameters and statistics by name, with the run's
+    description as metadata). Files of 'onnx': `generator.onnx` and `discriminator.onnx`. The names
+    of files with int8 weights end in '_int8'.
 
     Args:
-        workdir: Folder of a training run.
-        out: Folder for `generator.jaxexport` (a program with its weights for all `PLATFORMS`, from
-            latents float32 `[b, latent_dim]` and, for conditional runs, labels int32 `[b]` to
-            images uint8 `[b, H, W, C]`) and `generator.safetensors` (float32 parameters and
-            statistics by name, with the run's config as metadata); defaults to `workdir/export`.
-        which: Checkpoint, 'latest' or 'best'.
+        options: Uses `workdir`, `out` (defaults to `workdir/export`), `checkpoint`, `format` and
+            `weights`.
 
     Returns:
         The folder.
 
     Raises:
-        UserError: If there is no intact checkpoint in `workdir` or `out` is not writable.
+        UserError: If there is no intact checkpoint, the folder is not writable, or a package is
+            missing.
     """
-    trained = restore(workdir, which, require_latents=True)
-    run, networks, state = trained.run, trained.networks, trained.state
-    out = output_folder(out, workdir, 'export', run.config)
-    variables = jax.device_get(trained.sampler.variables(state))
-    program = functools.partial(generate, networks.generator, variables)
-    write_atomic(out / PROGRAM, serialize(program, run.config, networks.conditioner))
-    metadata = {
-        'step': str(int(state.step)),
-        **{name: json.dumps(value) for name, value in run_dir.describe(run).items()},
-    }
-    tensors = {
-        name: np.ascontiguousarray(value)
-        for name, value in flax.traverse_util.flatten_dict(variables, sep='/').items()
-    }
-    write_atomic(out / TENSORS, safetensors.numpy.save(tensors, metadata))
-    return out
+    trained = restore(options.workdir, options.checkpoint)
+    out = output_folder(options, 'export', trained.run.config)
+    suffix = '_int8' if options.weights == 'int8' else ''
+    if options.format in ('jax', 'all'):
+        # The convolutions of CPUs need known heights and widths.
+        takes_images = degradations.takes_images(trained.run.config)
+        source = with_plain_convolutions(trained) if takes_images else trained
+        program = _quantized(generator(source), options.weights)
+        path = out / f'{program.name}{suffix}.jaxexport'
+        write_atomic(path, to_jax(program))
+        metadata = {'step': int(trained.state.step), **run_dir.describe(trained.run)}
+        content = weights.serialize(program.variables, metadata)
+        write_atomic(path.with_suffix('.safetensors'), content)
+    if options.format in ('onnx', 'all'):
+        plain = with_plain_convolutions(trained)
+        for create in (generator, discriminator):
+            program = _quantized(create(plain), options.weights)
+            write_atomic(out / f'{program.name}{suffix}.onnx', to_onnx(program))
+    return TaskResult(out)
 
 
-def serialize(program: Any, config: ConfigDict, conditioner: Conditioner) -> bytes:
-    """Serialize `program(latents, labels)`, without labels for unconditional runs."""
-    from jax import export
+def generator(trained: TrainedRun) -> Program:
+    """Return the EMA generator, a function from latents or degraded images to uint8 images."""
+    config, networks = trained.run.config, trained.networks
+    variables = jax.device_get(trained.sampler.variables(trained.state))
 
-    (batch,) = export.symbolic_shape('b')
-    arguments = [jax.ShapeDtypeStruct((batch, config.latent_dim), np.float32)]
+    def function(variables: Any, inputs: jax.Array, labels: jax.Array | None = None) -> jax.Array:
+        if labels is not None:
+            labels = networks.conditioner.first(labels)
+        return generate(networks.generator, variables, inputs, labels)
+
+    if degradations.takes_images(config):
+        stride = int(np.prod(config.generator.strides))
+        height, width = (f'{stride}*{name}' for name in 'hw')
+        shape = ('b', height, width, trained.run.image_shape[-1] + 1)
+        return Program('generator', function, variables, {'inputs': (shape, np.float32)}, 'images')
+    inputs = {'latents': (('b', config.latent_dim), np.float32)}
     if config.conditional:
-        program = functools.partial(_with_first_condition, program, conditioner)
-        arguments.append(jax.ShapeDtypeStruct((batch,), np.int32))
-    else:
-        program = functools.partial(program, labels=None)
-    exported = export.export(jax.jit(program), platforms=PLATFORMS)(*arguments)
-    return bytes(exported.serialize())
+        inputs['labels'] = ('b',), np.int32
+    return Program('generator', function, variables, inputs, 'images')
 
 
-def _with_first_condition(
-    program: Any, conditioner: Conditioner, latents: jax.Array, labels: jax.Array
-) -> Any:
-    return program(latents, conditioner.first(labels))
+def discriminator(trained: TrainedRun) -> Program:
+    """Return the discriminator, a function from uint8 images to logits, float32 `[b]`."""
+    networks = trained.networks
+    network = trained.state.discriminator
+    variables = jax.device_get({'params': network.params, **network.statistics})
+
+    def function(variables: Any, images: jax.Array, labels: jax.Array | None = None) -> jax.Array:
+        labels = np.zeros(1, np.int32) if labels is None else networks.conditioner.first(labels)
+        return score(networks.discriminator, variables, images, labels)
+
+    inputs = {'images': (('b', *trained.run.image_shape), np.uint8)}
+    if trained.run.config.conditional:
+        inputs['labels'] = ('b',), np.int32
+    return Program('discriminator', function, variables, inputs, 'logits')
+
+
+def with_plain_convolutions(trained: TrainedRun) -> TrainedRun:
+    """Return a run whose networks compute in float32 with XLA's convolutions.
+
+    These become the convolutions of ONNX. The variables are the same.
+    """
+    run = trained.run
+    config = run.config.copy_and_resolve_references().unlock()
+    config.update(conv_impl='xla', dtype='float32')
+    run = run._replace(config=config.lock())
+    networks = models.build(run.config, run.image_shape, run.num_classes)
+    return TrainedRun(run, networks, trained.state)
+
+
+def to_jax(program: Program) -> bytes:
+    """Serialize a program with `jax.export`; symbolic sizes may have any value."""
+    from jax import export as jax_export
+
+    scope = jax_export.SymbolicScope()
+    arguments = [
+        jax.ShapeDtypeStruct(
+            jax_export.symbolic_shape(', '.join(map(str, shape)), scope=scope), dtype
+        )
+        for shape, dtype in program.inputs.values()
+    ]
+    function = jax.jit(functools.partial(program.function, program.variables))
+    return bytes(jax_export.export(function, platforms=PLATFORMS)(*arguments).serialize())
+
+
+def to_onnx(program: Program) -> bytes:
+    """Convert a program to ONNX with jax2onnx.
+
+    Raises:
+        UserError: If jax2onnx is not installed.
+    """
+    try:
+        import jax2onnx
+    except ImportError as error:
+        raise UserError(
+            f'--format=onnx needs jax2onnx ({error}): pip install -r requirements-export.txt'
+        ) from error
+    model = jax2onnx.to_onnx(
+        functools.partial(program.function, program.variables),
+        [jax.ShapeDtypeStruct(shape, dtype) for shape, dtype in program.inputs.values()],
+        model_name=program.name,
+        input_names=list(program.inputs),
+        output_names=[program.output],
+    )
+    # Shapes of intermediate results are optional; ONNX Runtime warns that some are transposed.
+    model.graph.ClearField('value_info')
+    return model.SerializeToString()
+
+
+def _quantized(program: Program, weights_type: str) -> Program:
+    if weights_type == 'float32':
+        return program
+
+    def function(quantized: Any, *inputs: jax.Array) -> jax.Array:
+        return program.function(quantization.dequantize(quantized), *inputs)
+
+    return program._replace(function=function, variables=quantization.quantize(program.variables))

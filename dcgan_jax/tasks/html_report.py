@@ -5,11 +5,11 @@ import html
 import math
 from collections.abc import Mapping, Sequence
 
-_MAX_POINTS = 400  # Points drawn of a line.
+_MAX_POINTS = 400  # Largest number of points of a line.
 _WIDTH, _HEIGHT, _LEFT, _BOTTOM, _TOP = 480, 220, 58, 24, 10  # Size and margins of a chart.
-# Okabe & Ito 2008: distinguishable by color-blind readers on white and on black.
+# Palette of Okabe & Ito 2008, which color-blind readers can distinguish on white and on black.
 _COLORS = ('#0072b2', '#d55e00', '#009e73', '#cc79a7', '#e69f00', '#56b4e9')
-# The page loads and runs nothing.
+# Content security policy: the page neither loads external resources nor runs scripts.
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 _STYLE = """
 :root { color-scheme: light dark; }
@@ -66,7 +66,7 @@ def picture(content: bytes, file_format: str, caption: str) -> str:
 
 
 def chart(title: str, lines: Mapping[str, Line]) -> str:
-    """Return a line chart with a legend that shows the last values; non-finite points are omitted.
+    """Return a line chart and a legend with the last values; non-finite points are omitted.
 
     Args:
         title: Caption.
@@ -119,12 +119,12 @@ def _subsample(line: Line) -> Line:
 
 
 def gallery(parts: Sequence[str]) -> str:
-    """Return figures in a grid that adapts to the width, or '' if there are none."""
+    """Return images and charts in a responsive grid, or '' if there are none."""
     return f'<div class="gallery">{"".join(parts)}</div>' if any(parts) else ''
 
 
 def section(title: str, *parts: str) -> str:
-    """Return parts under a heading, or '' if there are none."""
+    """Return a section with a heading, or '' if all its parts are empty."""
     return f'<section><h2>{html.escape(title)}</h2>{"".join(parts)}</section>' if any(parts) else ''
 
 

@@ -21,6 +21,7 @@ from dcgan_jax.runtime.files import escape, write_atomic
 from dcgan_jax.sampling import Sampler, read_images
 from dcgan_jax.tasks import tiling
 from dcgan_jax.tasks.latent_optimization import LatentOptimizer
+from dcgan_jax.tasks.options import TaskOptions, TaskResult
 from dcgan_jax.tasks.trained_run import merge_config, open_split, restore
 from dcgan_jax.train_state import GANState
 
@@ -54,53 +55,47 @@ class RestorationTask(NamedTuple):
         return self.run.image_shape
 
 
-def open_task(
-    workdir: epath.PathLike, overrides: ConfigDict | None, kind: str, which: str, seed: int
-) -> RestorationTask:
-    """Restore a run trained for `kind`, or an unconditional GAN to use with latent optimization.
+def open_task(options: TaskOptions, kind: str) -> RestorationTask:
+    """Restore a run trained for `kind`, or a GAN to use with latent optimization.
 
     Args:
-        workdir: Folder of a training run.
-        overrides: See `merge_config`. `input` is also overridden: all of it for latent
-            optimization, only the mask for a run that was trained for inpainting.
+        options: Uses `workdir`, `checkpoint`, `seed` (of the initial latents) and `config`, of
+            which also the group `input` is used: all fields for latent optimization, but only the
+            mask for a run that was trained for `kind`.
         kind: One of `degradations.KINDS`.
-        which: Checkpoint, 'latest' or 'best'.
-        seed: Seed of the initial latents.
 
     Raises:
         UserError: If there is no such run or it was trained for another kind.
     """
-    trained = restore(workdir, which)
+    trained = restore(options.workdir, options.checkpoint)
     run, networks, state = trained.run, trained.networks, trained.state
-    config = merge_config(run.config, overrides)
     trained_kind = run.config.input.kind
     if trained_kind not in ('latent', kind):
         raise UserError(
-            f'{workdir} has a run with config.input.kind={trained_kind!r}: use a run with '
+            f'{options.workdir} has a run with config.input.kind={trained_kind!r}: use a run with '
             f"{kind!r} or 'latent'"
         )
-    if trained_kind == kind:
-        if overrides is not None and overrides.input.kind == kind:
-            with config.unlocked():
-                config.input.update(
-                    mask=overrides.input.mask, mask_ratio=overrides.input.mask_ratio
-                )
-        sampler = Sampler(networks.generator, config)
-        restore_tiled = functools.partial(
-            tiling.restore, functools.partial(sampler, state), generator=config.generator
-        )
-        return RestorationTask(run, config, state, sampler, restore_tiled, 'trained')
-    config = config.copy_and_resolve_references().unlock()
-    config.input = (
-        run.config if overrides is None else overrides
-    ).input.copy_and_resolve_references()
-    config.input.kind = kind
-    config.lock()
+    config = _task_config(run.config, options.config, kind)
     sampler = Sampler(networks.generator, config)
-    optimizer = LatentOptimizer(networks, config, sampler, seed)
-    return RestorationTask(
-        run, config, state, sampler, lambda x: optimizer(state, x), 'latent_optimization'
-    )
+    sample = functools.partial(sampler, state)
+    if trained_kind == kind:
+        restore_tiled = functools.partial(tiling.restore, sample, generator=config.generator)
+        return RestorationTask(run, config, state, sampler, restore_tiled, 'trained')
+    optimizer = LatentOptimizer(networks, config, sampler, options.seed)
+    optimize = functools.partial(optimizer, state)
+    return RestorationTask(run, config, state, sampler, optimize, 'latent_optimization')
+
+
+def _task_config(config: ConfigDict, overrides: ConfigDict | None, kind: str) -> ConfigDict:
+    """Return the config of a run with the task fields and the `input` of `overrides`."""
+    merged = merge_config(config, overrides).copy_and_resolve_references().unlock()
+    given = (config if overrides is None else overrides).input
+    if config.input.kind != kind:
+        merged.input = given.copy_and_resolve_references()
+        merged.input.kind = kind
+    elif given.kind == kind:
+        merged.input.update(mask=given.mask, mask_ratio=given.mask_ratio)
+    return merged.lock()
 
 
 class EvaluationImages(NamedTuple):
@@ -109,12 +104,14 @@ class EvaluationImages(NamedTuple):
     Attributes:
         real: Original images, uint8 `[N, H, W, C]`.
         inputs: Degraded images with a mask channel, float32 `[N, H, W, C + 1]`.
-        source: Source of the images.
-        seed: Seed of their order.
+        description: Description of the inputs in results.
+        source: Split of the images.
+        seed: Seed of the choice of images.
     """
 
     real: np.ndarray
     inputs: np.ndarray
+    description: dict[str, Any]
     source: image_source.ImageSource
     seed: int
 
@@ -129,7 +126,48 @@ def load_evaluation_images(task: RestorationTask, num: int | None, seed: int) ->
             f'was trained on {task.image_shape}: use the data set of the run'
         )
     real, inputs = read_images(seed, num, source), task.sampler.inputs(seed, num, source)
-    return EvaluationImages(real, inputs, source, seed)
+    return EvaluationImages(real, inputs, dict(task.config.input), source, seed)
+
+
+def evaluate(
+    task: RestorationTask,
+    data: EvaluationImages,
+    baselines: dict[str, np.ndarray],
+    out: epath.Path,
+    name: str,
+) -> TaskResult:
+    """Restore images and write metrics to `NAME_METHOD.json` and a grid to `NAME_METHOD.png`.
+
+    Each row of the grid shows the input, the result of each method and the original image.
+
+    Args:
+        task: The task.
+        data: The original images and inputs.
+        baselines: Images restored by other methods, uint8 `[N, H, W, C]`, by method.
+        out: Folder of the files.
+        name: First part of the file names.
+
+    Returns:
+        Path of the grid and the metrics.
+    """
+    restored = baselines | {task.method: task.restore(data.inputs)}
+    table, protocol = compute_metrics(task, data, restored)
+    content = {
+        'metrics': table,
+        'protocol': protocol,
+        'num': len(data.real),
+        'data_set': data.source.name,
+        'split': data.source.split,
+        'step': int(task.state.step),
+        'seed': data.seed,
+        'input': data.description,
+    }
+    path = out / f'{name}_{task.method}.png'
+    write_atomic(path.with_suffix('.json'), f'{json.dumps(content, indent=2)}\n'.encode())
+    columns = [known_pixels(data.inputs), *restored.values(), data.real]
+    rows = np.stack([column[:_GRID_ROWS] for column in columns], axis=1)
+    images.write_png(path, images.grid(rows.reshape(-1, *rows.shape[2:]), columns=len(columns)))
+    return TaskResult(path, _format(table))
 
 
 class MetricTable(NamedTuple):
@@ -145,21 +183,19 @@ class MetricTable(NamedTuple):
 
 
 def compute_metrics(
-    task: RestorationTask,
-    data: EvaluationImages,
-    restored: dict[str, np.ndarray],
-    holes: bool = False,
+    task: RestorationTask, data: EvaluationImages, restored: dict[str, np.ndarray]
 ) -> MetricTable:
     """Compute PSNR, SSIM and, if in `config.evaluation.metrics`, the Fréchet distance.
+
+    PSNR and SSIM of inpainted images are computed over masked pixels only.
 
     Args:
         task: The task.
         data: The original images.
         restored: Restored images, uint8 `[N, H, W, C]`, by method.
-        holes: Whether to compute PSNR and SSIM over masked pixels only.
     """
-    protocol = {'psnr_and_ssim_of': 'holes' if holes else 'whole images'}
-    mask = data.inputs[..., -1:] if holes else None
+    mask = data.inputs[..., -1:] if task.config.input.kind == 'masked' else None
+    protocol = {'psnr_and_ssim_of': 'whole images' if mask is None else 'holes'}
     evaluator = None
     if 'frechet_distance' in task.config.evaluation.metrics:
         evaluation = task.config.evaluation.copy_and_resolve_references()
@@ -170,7 +206,7 @@ def compute_metrics(
     for method, pixels in restored.items():
         row = {'psnr': float(np.mean(psnr(pixels, data.real, mask)))}
         similarity = ssim(pixels, data.real, mask)
-        if np.isfinite(similarity).any():  # SSIM is undefined close to the border.
+        if np.isfinite(similarity).any():  # SSIM is NaN if no window is used, see `ssim`.
             row['ssim'] = float(np.nanmean(similarity))
         if evaluator is not None:
             result = evaluator([pixels], len(pixels), {})
@@ -178,50 +214,6 @@ def compute_metrics(
             protocol |= result.protocol
         table[method] = row
     return MetricTable(table, protocol)
-
-
-def write(
-    out: epath.Path,
-    name: str,
-    task: RestorationTask,
-    data: EvaluationImages,
-    restored: dict[str, np.ndarray],
-    metrics: MetricTable,
-    inputs: dict[str, Any] | None = None,
-) -> tuple[epath.Path, str]:
-    """Write metrics to `NAME.json` and a grid to `NAME.png`.
-
-    Each row of the grid shows the input, the result of each method and the original image.
-
-    Args:
-        out: Existing folder.
-        name: File name without suffix.
-        task: The task.
-        data: The original images and inputs.
-        restored: Restored images, uint8 `[N, H, W, C]`, by method.
-        metrics: Their metrics.
-        inputs: Description of the inputs; defaults to `config.input`.
-
-    Returns:
-        Path of the grid and a one-line summary.
-    """
-    content = {
-        'metrics': metrics.table,
-        'protocol': metrics.protocol,
-        'num': len(data.real),
-        'data_set': data.source.name,
-        'split': data.source.split,
-        'step': int(task.state.step),
-        'seed': data.seed,
-        'input': inputs or dict(task.config.input),
-    }
-    write_atomic(out / f'{name}.json', f'{json.dumps(content, indent=2)}\n'.encode())
-    columns = [known_pixels(data.inputs), *restored.values(), data.real]
-    rows = np.stack([column[:_GRID_ROWS] for column in columns], axis=1)
-    path = images.write_png(
-        out / f'{name}.png', images.grid(rows.reshape(-1, *rows.shape[2:]), columns=len(columns))
-    )
-    return path, _format(metrics.table)
 
 
 def known_pixels(inputs: np.ndarray) -> np.ndarray:
@@ -249,7 +241,7 @@ class UserImages(NamedTuple):
 
 
 def read_user_images(
-    folder: str, channels: int, fields: ConfigDict, size: int | None
+    folder: epath.PathLike, channels: int, fields: ConfigDict, size: int | None
 ) -> UserImages:
     """Read all images in a folder and its subfolders.
 
@@ -260,7 +252,7 @@ def read_user_images(
         channels: 1 for grayscale or 3 for RGB images; grayscale is converted to RGB.
         fields: The run's `config.data`.
         size: Size to which images are cropped and resized if `image_size` of `fields` is set; None
-            if the task accepts any size.
+            if the task accepts any size, so that images are never resized.
 
     Raises:
         UserError: If there are no images, one cannot be decoded, the sizes differ, color images are
@@ -287,32 +279,43 @@ def read_user_images(
     return UserImages(names, pixels)
 
 
-def check_size(folder: str, user_images: UserImages, size: tuple[int, int]) -> None:
-    """Raise `UserError` unless the images have the given size (H, W)."""
+def read_images_of_shape(
+    folder: epath.PathLike, fields: ConfigDict, shape: tuple[int, int, int]
+) -> UserImages:
+    """Read all images in a folder and check that they have a given shape (H, W, C).
+
+    Args:
+        folder: See `read_user_images`.
+        fields: See `read_user_images`.
+        shape: The shape; the images are cropped and resized to H if `fields.image_size` is set.
+
+    Raises:
+        UserError: See `read_user_images`, or if the images have another size.
+    """
+    user_images = read_user_images(folder, shape[2], fields, shape[0])
     height, width = user_images.pixels.shape[1:3]
-    if (height, width) != size:
+    if (height, width) != shape[:2]:
         raise UserError(
             f'--images={folder} has images of {width}x{height} pixels: this run takes images of '
-            f'{size[1]}x{size[0]}; crop or resize them'
+            f'{shape[1]}x{shape[0]}; crop or resize them'
         )
+    return user_images
 
 
-def required_side(task: RestorationTask, scale: int = 1) -> int | None:
-    """Return the required side of input images; None for U-Nets, which accept several sizes."""
-    return None if task.method == 'trained' else task.image_shape[0] // scale
-
-
-def check_multiple(
-    folder: str, user_images: UserImages, task: RestorationTask, scale: int = 1
-) -> None:
-    """Raise `UserError` unless the size of the images, multiplied by `scale`, suits the task.
+def read_task_images(folder: epath.PathLike, task: RestorationTask, scale: int = 1) -> UserImages:
+    """Read all images in a folder; their size, multiplied by `scale`, must be suitable.
 
     A U-Net accepts multiples of its total stride; latent optimization accepts a single size.
+
+    Raises:
+        UserError: See `read_user_images`, or if the task does not accept the size of the images.
     """
-    height, width = user_images.pixels.shape[1:3]
+    height, width, channels = task.image_shape
     if task.method != 'trained':
-        check_size(folder, user_images, tuple(side // scale for side in task.image_shape[:2]))
-        return
+        shape = height // scale, width // scale, channels
+        return read_images_of_shape(folder, task.config.data, shape)
+    user_images = read_user_images(folder, channels, task.config.data, None)
+    height, width = user_images.pixels.shape[1:3]
     strides = math.prod(task.config.generator.strides)
     multiple = strides // math.gcd(strides, scale)
     if height % multiple or width % multiple:
@@ -320,15 +323,11 @@ def check_multiple(
             f'--images={folder} has images of {width}x{height} pixels: width and height must be '
             f'divisible by {multiple}; crop or pad the images'
         )
+    return user_images
 
 
-def write_images(out: epath.Path, user_images: UserImages, restored: np.ndarray) -> epath.Path:
-    """Write each restored image to `NAME.png` and return the folder."""
+def write_images(out: epath.Path, user_images: UserImages, restored: np.ndarray) -> TaskResult:
+    """Write each restored image to `NAME.png`; the result has the folder."""
     for name, pixels in zip(user_images.names, restored, strict=True):
         images.write_png(out / f'{name}.png', pixels)
-    return out
-
-
-def to_float(pixels: np.ndarray) -> np.ndarray:
-    """Convert uint8 images `[N, H, W, C]` to float32 in [-1, 1]."""
-    return np.asarray(images.to_float(np.asarray(pixels)))
+    return TaskResult(out)

@@ -4,8 +4,8 @@ import hashlib
 import importlib.util
 import os
 
+import jax
 import numpy as np
-from etils import epath
 from ml_collections import ConfigDict
 
 from dcgan_jax.data import degradations, images
@@ -13,98 +13,68 @@ from dcgan_jax.data.image_files import read_image
 from dcgan_jax.runtime.errors import UserError
 from dcgan_jax.runtime.prng import Purpose, purpose_key
 from dcgan_jax.tasks import image_to_image
-from dcgan_jax.tasks.options import TaskOptions
+from dcgan_jax.tasks.options import TaskOptions, TaskResult
 from dcgan_jax.tasks.trained_run import output_folder
 
 KIND = 'masked'
 _TELEA_RADIUS = 3  # Pixels.
 
 
-def run(options: TaskOptions) -> str:
-    """Run the task and return the text to print."""
-    path, summary = inpaint(
-        options.workdir, options.config, options.out, options.images, options.mask, options.num,
-        options.seed, options.checkpoint,
-    )  # fmt: skip
-    return '\n'.join(filter(None, [summary, f'pictures: {path}']))
-
-
-def inpaint(
-    workdir: epath.PathLike,
-    overrides: ConfigDict | None,
-    out: epath.PathLike | None,
-    image_folder: str | None,
-    mask: str | None,
-    num: int | None,
-    seed: int,
-    which: str = 'latest',
-) -> tuple[epath.Path, str]:
+def run(options: TaskOptions) -> TaskResult:
     """Fill masked regions with a context encoder or by latent optimization.
 
+    The baselines are mean fill and, if OpenCV is installed, Telea 2004. See `super_resolve.run` for
+    the files, the result, the errors and further options.
+
     Args:
-        workdir: Folder of a run trained for this task, or of an unconditional GAN.
-        overrides: See `image_to_image.open_task`.
-        out: Folder for results; defaults to `workdir/inpainting`.
-        image_folder: Folder of images of the run's size to inpaint; None means to mask images of
-            `config.evaluation.split` and to compute metrics, also for mean fill and, if OpenCV is
-            installed, Telea 2004.
-        mask: Image file of the mask, whose white pixels are missing; defaults to
-            `config.input.mask`.
-        num: Number of images of the split.
-        seed: Seed of their order, of the masks and of the initial latents.
-        which: Checkpoint, 'latest' or 'best'.
-
-    Returns:
-        Path of the grid or folder, and a one-line summary of the metrics (empty with
-        `image_folder`).
-
-    Raises:
-        UserError: If the run, the images, the mask or the config are not suitable.
+        options: Also uses `mask` (defaults to `config.input.mask`). `out` defaults to
+            `workdir/inpainting`; `images` must have the size of the run's images; `seed` is also
+            that of random masks.
     """
-    task = image_to_image.open_task(workdir, overrides, KIND, which, seed)
-    out = output_folder(out, workdir, 'inpainting', task.config, image_folder)
-    user_images = None
-    if image_folder is not None:
-        user_images = image_to_image.read_user_images(
-            image_folder, task.image_shape[-1], task.config.data, task.image_shape[0]
+    task = image_to_image.open_task(options, KIND)
+    out = output_folder(options, 'inpainting', task.config)
+    holes = None if options.mask is None else read_mask(options.mask, task.image_shape[:2])
+    if options.images is not None:
+        user_images = image_to_image.read_images_of_shape(
+            options.images, task.config.data, task.image_shape
         )
-        image_to_image.check_size(image_folder, user_images, task.image_shape[:2])
-    holes = None if mask is None else read_mask(mask, task.image_shape[:2])
-    if user_images is not None:
-        real = images.to_float(user_images.pixels)
         if holes is None:
-            mask_function = degradations.MASK_FUNCTIONS[task.config.input.mask]
-            key = purpose_key(seed, Purpose.SAMPLES)
-            holes = mask_function(key, real.shape, task.config.input.mask_ratio)
-        restored = task.restore(np.asarray(degradations.apply_mask(real, holes)))
-        return image_to_image.write_images(out, user_images, restored), ''
-    data = image_to_image.load_evaluation_images(task, num, seed)
+            holes = _sample_mask(task.config.input, user_images.pixels.shape, options.seed)
+        inputs = _mask_images(user_images.pixels, holes)
+        return image_to_image.write_images(out, user_images, task.restore(inputs))
+    data = image_to_image.load_evaluation_images(task, options.num, options.seed)
+    name = task.config.input.mask
     if holes is not None:
-        data = data._replace(
-            inputs=np.asarray(degradations.apply_mask(images.to_float(data.real), holes))
-        )
-    restored = {'mean fill': mean_fill(data.inputs)}
-    if importlib.util.find_spec('cv2'):
-        restored['Telea'] = telea(data.inputs)
-    restored[task.method] = task.restore(data.inputs)
-    metrics = image_to_image.compute_metrics(task, data, restored, holes=True)
-    name = f'{task.config.input.mask if mask is None else "file"}_{task.method}'
-    inputs = None
-    if holes is not None:
+        name = 'file'
         digest = hashlib.sha256(holes.tobytes()).hexdigest()
-        inputs = {'kind': KIND, 'mask': mask, 'mask_sha256': digest}
-    return image_to_image.write(out, name, task, data, restored, metrics, inputs)
+        description = {'kind': KIND, 'mask': options.mask, 'mask_sha256': digest}
+        data = data._replace(inputs=_mask_images(data.real, holes), description=description)
+    baselines = {'mean fill': mean_fill(data.inputs)}
+    if importlib.util.find_spec('cv2'):
+        baselines['Telea'] = telea(data.inputs)
+    return image_to_image.evaluate(task, data, baselines, out, name)
+
+
+def _sample_mask(fields: ConfigDict, shape: tuple[int, ...], seed: int) -> jax.Array:
+    """Return masks as in `config.input`, float32 `[N, H, W, 1]`, for images `[N, H, W, C]`."""
+    key = purpose_key(seed, Purpose.SAMPLES)
+    return degradations.MASK_FUNCTIONS[fields.mask](key, shape, fields.mask_ratio)
+
+
+def _mask_images(pixels: np.ndarray, holes: np.ndarray | jax.Array) -> np.ndarray:
+    """Return inputs, float32 `[N, H, W, C + 1]`, from images, uint8 `[N, H, W, C]`, and masks."""
+    return np.asarray(degradations.apply_mask(images.to_float(pixels), holes))
 
 
 def read_mask(path: str, size: tuple[int, int]) -> np.ndarray:
-    """Read a mask from an image file, float32 `[1, H, W, 1]`: 1 (missing) where it is white.
+    """Read a mask from an image file, float32 `[1, H, W, 1]`: 1 for white pixels, else 0.
 
     Args:
         path: Path of the image; values above 127 are white.
         size: Expected (H, W).
 
     Raises:
-        UserError: If the file cannot be read, has another size, or is all white or all black.
+        UserError: If the file cannot be read, has a different size, or is all white or all black.
     """
     if not os.path.isfile(os.path.expanduser(path)):
         raise UserError(f'--mask={path} is not a file: pass the path of an image')

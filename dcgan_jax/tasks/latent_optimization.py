@@ -1,4 +1,4 @@
-"""Latent optimization: restore degraded images with an unconditional GAN.
+"""Latent optimization: restore degraded images with a GAN.
 
 Inpainting (Yeh et al. 2017, arXiv:1607.07539), super-resolution (PULSE: Menon et al. 2020,
 arXiv:2003.03808) and AnoGAN (Schlegl et al. 2017, arXiv:1703.05921) differ only in the objective.
@@ -23,7 +23,7 @@ from dcgan_jax.tasks import poisson_blending
 from dcgan_jax.tasks.discriminator_features import per_image_discriminator
 from dcgan_jax.train_state import GANState
 
-_WINDOW = 7  # Size in pixels of the window of Yeh et al.'s weights.
+_WINDOW = 7  # Size in pixels of the window of Yeh et al.'s importance weights.
 _BATCH_SIZE = 8
 
 
@@ -38,8 +38,8 @@ def minimize(
     Latents stay on the sphere of radius sqrt(d), close to which N(0, I) is concentrated (PULSE).
 
     Args:
-        objective: Function from latents, float32 `[N, d]`, to values `[N]`. Each value must only
-            depend on its own latent.
+        objective: Function from latents, float32 `[N, d]`, to values `[N]`. Each value must depend
+            only on its own latent.
         latents: Initial latents, float32 `[N, d]`.
         steps: Number of steps.
         learning_rate: Learning rate.
@@ -102,7 +102,7 @@ def _restore(
 ) -> jax.Array:
     # All images have the same initial latents, so that results do not depend on other images.
     count, restarts = len(inputs), config.latent_optimization.restarts
-    # Restarts use the classes in turn, each with its first caption.
+    # Restarts cycle through the classes, each with its first caption.
     conditions = networks.conditioner.conditions[:: networks.conditioner.captions_per_class]
     labels = jnp.tile(np.resize(conditions, restarts), count)
     pack = config.discriminator.pack
@@ -135,9 +135,10 @@ def _restore(
 
 
 def _weights(holes: jax.Array) -> jax.Array:
-    """Return weights of known pixels: the fraction of missing neighbors (Yeh et al., eq. 3).
+    """Return the weights of known pixels (Yeh et al., eq. 3).
 
-    The weights are scaled to a mean of 1 over the image.
+    A weight is proportional to the fraction of missing pixels in the window around the pixel. The
+    weights are scaled to a mean of 1 over the image.
     """
     window = jnp.ones((_WINDOW, _WINDOW, 1, 1)) / _WINDOW**2
     missing = jax.lax.conv_general_dilated(

@@ -9,7 +9,7 @@ _BLOCK_SIZE = 4096
 
 
 def nearest(queries: np.ndarray, known: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
-    """Find the nearest rows of `known` to each query in Euclidean distance.
+    """Find the rows of `known` that are nearest to each query in Euclidean distance.
 
     Args:
         queries: Queries, float32 `[N, D]`.
@@ -26,8 +26,8 @@ def nearest(queries: np.ndarray, known: np.ndarray, count: int) -> tuple[np.ndar
     blocks = range(0, len(known), _BLOCK_SIZE)
     for start in tqdm(blocks, 'Neighbors', unit='block', delay=3, disable=None):
         block = jnp.asarray(known[start : start + _BLOCK_SIZE])
-        # By default, GPUs and TPUs multiply float32 with 8 to 11 significant bits, which is too few
-        # for the difference of large squares.
+        # By default, GPUs and TPUs multiply float32 values with 8 to 11 significant bits, which are
+        # too few for the difference of large squares.
         products = jnp.matmul(queries, block.T, precision=jax.lax.Precision.HIGHEST)
         distances = np.asarray(squares - 2.0 * products + jnp.sum(block**2, axis=1)[None])
         order = np.argsort(distances, axis=1)[:, :count]

@@ -1,6 +1,8 @@
-"""Options of the tasks."""
+"""Options and results of the tasks."""
 
 import dataclasses
+from collections.abc import Sequence
+from typing import NamedTuple
 
 from etils import epath
 from ml_collections import ConfigDict
@@ -8,7 +10,7 @@ from ml_collections import ConfigDict
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TaskOptions:
-    """Options of a task, the argument of its `run(options) -> str`.
+    """Options of a task, passed to its function `run(options: TaskOptions) -> TaskResult`.
 
     Attributes:
         workdir: Folder of the run.
@@ -16,12 +18,14 @@ class TaskOptions:
         out: Folder for results; defaults to a folder of the task in `workdir`.
         num: Number of samples or images; None means the task's default.
         seed: Seed of the latents and of the choice of images.
-        checkpoint: 'latest' or 'best'.
-        images: Folder of the user's images, or an npz file; None means images of the data set.
-        mask: Image file of the inpainting mask: white pixels are missing.
+        checkpoint: 'latest', or 'best' for the checkpoint selected by `config.evaluation.best`.
+        images: Folder of user-supplied images, or an npz file; None means images of the data set.
+        mask: Image file of the inpainting mask, whose white pixels are the missing region.
         classes: Names or indices of classes.
         prompt: Captions to generate images from.
         arithmetic: 'A-B+C', where each term is a comma-separated list of sample indices.
+        format: Format of exported files: 'jax', 'onnx' or 'all'.
+        weights: Data type of exported weights: 'float32' or 'int8'.
     """
 
     workdir: epath.PathLike | None
@@ -30,8 +34,27 @@ class TaskOptions:
     num: int | None = None
     seed: int = 0
     checkpoint: str = 'latest'
-    images: str | None = None
+    images: epath.PathLike | None = None
     mask: str | None = None
-    classes: list[str] | None = None
-    prompt: list[str] | None = None
+    classes: Sequence[str] | None = None
+    prompt: Sequence[str] | None = None
     arithmetic: str | None = None
+    format: str = 'jax'
+    weights: str = 'float32'
+
+
+class TaskResult(NamedTuple):
+    """Result of a task; `str` returns the text that the command line prints.
+
+    Attributes:
+        path: File or folder of the results; None if nothing was written.
+        summary: The main results in one line, or ''.
+    """
+
+    path: epath.Path | None
+    summary: str = ''
+
+    def __str__(self) -> str:
+        """Return the summary, if any, and the line `results: PATH`, if there is a path."""
+        results = '' if self.path is None else f'results: {self.path}'
+        return '\n'.join(filter(None, [self.summary, results]))

@@ -14,13 +14,13 @@ from dcgan_jax.runtime import checkpoint
 from dcgan_jax.runtime.errors import UserError
 from dcgan_jax.runtime.files import absolute, write_atomic
 from dcgan_jax.tasks import html_report
-from dcgan_jax.tasks.options import TaskOptions
+from dcgan_jax.tasks.options import TaskOptions, TaskResult
 from dcgan_jax.tasks.trained_run import output_folder
 from dcgan_jax.train_state import NETWORKS
 
-_GRIDS = 6  # Grids of samples, evenly spaced over the training.
+_GRIDS = 6  # Number of sample grids, evenly spaced over the training steps.
 _MAX_IMAGE_BYTES = 8 * 2**20
-_MAX_TOTAL_BYTES = 48 * 2**20  # Browsers become slow with more.
+_MAX_TOTAL_BYTES = 48 * 2**20  # Larger pages make browsers slow.
 _FORMATS = {'.png': 'png', '.gif': 'gif'}
 # Titles of the tasks' folders, in order; other folders are not part of the report.
 _TASKS = {
@@ -58,17 +58,11 @@ _CAPTIONS = {
 }
 
 
-def run(options: TaskOptions) -> str:
-    """Run the task and return the text to print."""
-    return f'report: {report(options.workdir, options.out)}'
-
-
-def report(workdir: epath.PathLike, out: epath.PathLike | None = None) -> epath.Path:
+def run(options: TaskOptions) -> TaskResult:
     """Write `report.html`: config, metrics, curves, samples over time, and results of tasks.
 
     Args:
-        workdir: Folder of a training run.
-        out: Folder for the page; defaults to `workdir`.
+        options: Uses `workdir` and `out` (defaults to `workdir`).
 
     Returns:
         Path of the page.
@@ -76,20 +70,20 @@ def report(workdir: epath.PathLike, out: epath.PathLike | None = None) -> epath.
     Raises:
         UserError: If there is no run with a checkpoint.
     """
-    workdir = run_dir.folder(workdir)
-    run = run_dir.read(workdir)
+    workdir = run_dir.folder(options.workdir)
+    described = run_dir.read(workdir)
     steps = sorted(_numbered(workdir / checkpoint.FOLDER, ''))
     if not steps:
         raise UserError(f'{workdir} has no checkpoint: train the run first')
     curves, errors = _curves(workdir)
-    out = output_folder(out, workdir, '', run.config)
+    out = output_folder(options, '', described.config)
     embedded = EmbeddedImages()
-    height, width, channels = run.image_shape
+    height, width, channels = described.image_shape
     page = html_report.document(
-        f'{absolute(workdir).name}: {run.config.dataset}, {steps[-1]:,} steps',
+        f'{absolute(workdir).name}: {described.config.dataset}, {steps[-1]:,} steps',
         html_report.text(
-            f'Images of {height}x{width}x{channels}; seed {run.config.seed}; last checkpoint at '
-            f'step {steps[-1]:,}.'
+            f'Images of {height}x{width}x{channels}; seed {described.config.seed}; last checkpoint '
+            f'at step {steps[-1]:,}.'
         ),
         html_report.section('Metrics', *_metrics(workdir / run_dir.EVALUATIONS_FOLDER)),
         html_report.section(
@@ -100,10 +94,10 @@ def report(workdir: epath.PathLike, out: epath.PathLike | None = None) -> epath.
             for name, title in _TASKS.items()
         ),
         html_report.section('Curves', html_report.gallery(curves), *map(html_report.text, errors)),
-        html_report.section('Config', *_config(run)),
+        html_report.section('Config', *_config(described)),
         html_report.section('Omitted', *map(html_report.text, embedded.omitted)),
     )
-    return write_atomic(out / 'report.html', page.encode(errors='replace'))
+    return TaskResult(write_atomic(out / 'report.html', page.encode(errors='replace')))
 
 
 class EmbeddedImages:
@@ -135,7 +129,7 @@ class EmbeddedImages:
 
 
 def _numbered(folder: epath.Path, suffix: str) -> dict[int, epath.Path]:
-    """Return the paths in a folder that are named by a step and `suffix`, by step."""
+    """Return the paths in a folder whose names are a step followed by `suffix`, by step."""
     paths = folder.iterdir() if folder.is_dir() else ()
     return {
         int(path.stem): path
@@ -180,7 +174,7 @@ def _metrics(folder: epath.Path) -> Iterator[str]:
 
 
 def _samples(workdir: epath.Path, embedded: EmbeddedImages) -> list[str]:
-    """Return the first grid, the last, and some between."""
+    """Return the first and the last sample grid, and evenly spaced ones between them."""
     grids = _numbered(workdir / run_dir.SAMPLES_FOLDER, '.png')
     steps = sorted(grids)
     every = max(1, -(-(len(steps) - 1) // (_GRIDS - 1)))
@@ -198,7 +192,7 @@ def _task(folder: epath.Path, embedded: EmbeddedImages) -> Iterator[str]:
             yield from _tables(_title_of(path), content)
             methods = content.get('metrics')
             if {'input', 'metrics'} <= content.keys() and isinstance(methods, dict):
-                # Written by `image_to_image.write`.
+                # Written by `image_to_image.evaluate`.
                 captions[path.stem] = f'Input, {", ".join(methods)}, original image'
     chosen = [path for path in paths if path.suffix in _FORMATS]
     if chosen:

@@ -3,7 +3,6 @@
 import json
 
 import numpy as np
-from etils import epath
 from ml_collections import ConfigDict
 
 from dcgan_jax.data import images
@@ -14,32 +13,22 @@ from dcgan_jax.run_dir import Run
 from dcgan_jax.runtime.batching import map_batches
 from dcgan_jax.runtime.errors import UserError
 from dcgan_jax.runtime.files import write_atomic
-from dcgan_jax.sampling import Sampler, read_labeled_images
+from dcgan_jax.sampling import read_labeled_images
 from dcgan_jax.tasks import discriminator_features, linear_probe
-from dcgan_jax.tasks.options import TaskOptions
-from dcgan_jax.tasks.trained_run import merge_config, open_split, output_folder, restore
+from dcgan_jax.tasks.options import TaskOptions, TaskResult
+from dcgan_jax.tasks.trained_run import (
+    TrainedRun,
+    merge_config,
+    open_split,
+    output_folder,
+    restore,
+)
 from dcgan_jax.train_state import GANState
 
 _COLUMNS = 10  # Samples per class in the grid.
 
 
-def run(options: TaskOptions) -> str:
-    """Run the task and return the text to print."""
-    path, summary = retrieve(
-        options.workdir, options.config, options.out, options.num, options.seed,
-        options.checkpoint,
-    )  # fmt: skip
-    return '\n'.join(filter(None, [summary, f'pictures: {path}']))
-
-
-def retrieve(
-    workdir: epath.PathLike,
-    overrides: ConfigDict | None,
-    out: epath.PathLike | None,
-    num: int | None,
-    seed: int,
-    which: str = 'latest',
-) -> tuple[epath.Path, str]:
+def run(options: TaskOptions) -> TaskResult:
     """Measure how often samples are classified as the class that they were conditioned on.
 
     Two classifiers are used. The first is a linear SVM on the features of
@@ -47,63 +36,86 @@ def retrieve(
     accuracy on real images of `config.evaluation.split` is an upper bound. The second is the run's
     discriminator: its prediction is the class with the largest logit.
 
+    Files: `retrieval.json` and `retrieval.png`, a grid with one row per class.
+
     Args:
-        workdir: Folder of a conditional training run.
-        overrides: See `merge_config`.
-        out: Folder for `retrieval.json` and `retrieval.png`, a grid with one row per class;
-            defaults to `workdir/retrieval`.
-        num: Number of samples; defaults to 1,000.
-        seed: Seed of the latents and of the choice of real images.
-        which: Checkpoint, 'latest' or 'best'.
+        options: Uses `workdir` (of a conditional run), `config`, `out` (defaults to
+            `workdir/retrieval`), `num` (number of samples; defaults to 1,000), `seed` (of the
+            latents and of the choice of real images) and `checkpoint`.
 
     Returns:
-        The folder and a one-line summary.
+        The folder and the accuracies.
 
     Raises:
         UserError: If the run is missing or unconditional, or the extractor does not accept its
             images.
     """
-    trained = restore(workdir, which, require_latents=True)
-    run, networks, state = trained.run, trained.networks, trained.state
-    if not run.config.conditional:
+    trained = restore(options.workdir, options.checkpoint, require_latents=True)
+    if not trained.run.config.conditional:
         raise UserError(
-            f'{workdir} has an unconditional run, but --mode=retrieve needs classes or captions: '
-            'train one with --config.conditional=True'
+            f'{options.workdir} has an unconditional run, but --mode=retrieve needs classes or '
+            'captions: train one with --config.conditional=True'
         )
-    config, num = merge_config(run.config, overrides), num or 1_000
+    config, num = merge_config(trained.run.config, options.config), options.num or 1_000
     fields = config.evaluation
     extractor = extractors.load(fields.extractor, fields.inception_weights, fields.batch_size)
-    extractor.check(run.image_shape)
-    sampler = Sampler(networks.generator, config)
-    classes, labels = sampler.classes, sampler.labels(num)
-    train, test = _real_images(run, config, num, seed)
-    out = output_folder(out, workdir, 'retrieval', config)
-
-    pixels = sampler(state, sampler.latents(seed, num), labels)
-    svm, _ = linear_probe.fit(_features(extractor, train.images), train.labels, run.num_classes)
-    predicted = svm(_features(extractor, pixels))
-    predicted_real = svm(_features(extractor, test.images))
-    predicted_by_d = classify_by_discriminator(networks, state, pixels, classes)
+    extractor.check(trained.run.image_shape)
+    train, test = _real_images(trained.run, config, num, options.seed)
+    out = output_folder(options, 'retrieval', config)
+    labels, latents = trained.sampler.labels(num), trained.sampler.latents(options.seed, num)
+    samples = Examples(trained.sampler(trained.state, latents, labels), labels)
+    metrics, by_class = _accuracies(trained, extractor, samples, train, test)
     content = {
-        'metrics': {
-            'samples': float(np.mean(predicted == labels)),
-            'samples, by D': float(np.mean(predicted_by_d == labels)),
-            'real images': float(np.mean(predicted_real == test.labels)),
-        },
-        'by class': {
-            run.class_names[index]: float(np.mean(predicted[labels == index] == index))
-            for index in np.unique(labels)
-        },
-        'extractor': extractor.name, 'num': num, 'seed': seed, 'step': int(state.step),
-        'num_real': len(train.images), 'split': fields.split,
+        'metrics': metrics, 'by class': by_class, 'extractor': extractor.name, 'num': num,
+        'seed': options.seed, 'step': int(trained.state.step), 'num_real': len(train.images),
+        'split': fields.split,
     }  # fmt: skip
     write_atomic(out / 'retrieval.json', f'{json.dumps(content, indent=2)}\n'.encode())
-    rows = [pixels[labels == index] for index in np.unique(labels)]
+    images.write_png(out / 'retrieval.png', _draw(samples))
+    line = ', '.join(f'{name} {value:.2%}' for name, value in metrics.items())
+    return TaskResult(out, f'classification accuracy ({extractor.name}): {line}')
+
+
+def _accuracies(
+    trained: TrainedRun,
+    extractor: extractors.Extractor,
+    samples: Examples,
+    train: Examples,
+    test: Examples,
+) -> tuple[dict[str, float], dict[str, float]]:
+    """Return the accuracies of both classifiers, and those of the SVM by class.
+
+    Args:
+        trained: The run; its discriminator is the second classifier.
+        extractor: Extractor of the features of the SVM.
+        samples: Samples with the classes that they were conditioned on.
+        train: Real images to which the SVM is fitted.
+        test: Real images on which the SVM is tested.
+    """
+    features = _features(extractor, train.images)
+    svm, _ = linear_probe.fit(features, train.labels, trained.run.num_classes)
+    predicted = svm(_features(extractor, samples.images))
+    predicted_real = svm(_features(extractor, test.images))
+    predicted_by_d = classify_by_discriminator(
+        trained.networks, trained.state, samples.images, trained.sampler.classes
+    )
+    metrics = {
+        'samples': float(np.mean(predicted == samples.labels)),
+        'samples, by D': float(np.mean(predicted_by_d == samples.labels)),
+        'real images': float(np.mean(predicted_real == test.labels)),
+    }
+    by_class = {
+        trained.run.class_names[index]: float(np.mean(predicted[samples.labels == index] == index))
+        for index in np.unique(samples.labels)
+    }
+    return metrics, by_class
+
+
+def _draw(samples: Examples) -> np.ndarray:
+    """Return a grid of samples, with one row per class."""
+    rows = [samples.images[samples.labels == index] for index in np.unique(samples.labels)]
     columns = min(_COLUMNS, *map(len, rows))
-    picture = images.grid(np.concatenate([row[:columns] for row in rows]), columns)
-    images.write_png(out / 'retrieval.png', picture)
-    line = ', '.join(f'{name} {value:.2%}' for name, value in content['metrics'].items())
-    return out, f'classification accuracy ({extractor.name}): {line}'
+    return images.grid(np.concatenate([row[:columns] for row in rows]), columns)
 
 
 def classify_by_discriminator(

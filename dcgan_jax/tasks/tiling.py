@@ -16,9 +16,9 @@ def restore(
     """Apply a U-Net to images of any size.
 
     Images with a side above `tile_side` are divided into tiles, whose margins cover the receptive
-    field of the U-Net. The result therefore equals that of the whole image up to rounding. Norms
-    with statistics of each image ('layer', 'group' and 'instance') would differ between tiles, so
-    images are not divided with these norms.
+    field of the U-Net. The result therefore equals that of the whole image up to rounding. Images
+    are not divided if the norm uses statistics of each image ('layer', 'group' and 'instance'),
+    which would differ between tiles.
 
     Args:
         function: Function from inputs `[N, h, w, C + 1]` to images, uint8 `[N, h, w, C]`.
@@ -50,16 +50,16 @@ def tile_side(generator: ConfigDict) -> int:
 
 
 def overlap(generator: ConfigDict) -> int:
-    """Return the margin of a tile in pixels: an upper bound of the radius of the receptive field.
+    """Return the margin of a tile in pixels, an upper bound of the receptive field's radius.
 
-    It is a multiple of the product of the strides, so that tiles are aligned with the outputs of
-    all downsampling convolutions.
+    The margin is a multiple of the product of the strides, so that tiles are aligned with the
+    outputs of all downsampling convolutions.
     """
     *strides, _ = generator.strides
     sizes = generator.kernel_sizes or (generator.kernel_size,) * len(generator.strides)
     distance, scale = sizes[-1] // 2, 1
     for size, stride in zip(sizes, strides, strict=False):
-        # The radii of the convolution and of the transposed convolution, which upsamples first.
+        # Radii of the convolution and of the transposed convolution, which upsamples first.
         distance += (size // 2 + size // 2 + stride) * scale
         scale *= stride
     return -(-distance // scale) * scale

@@ -1,31 +1,32 @@
-"""Restore the config, networks and state of a training run."""
+"""Restoring of a training run's config, networks and state, and code shared by the tasks."""
 
 import dataclasses
 import functools
 from collections.abc import Sequence
 
-import jax
 import numpy as np
 from absl import logging
 from etils import epath
 from ml_collections import ConfigDict
 
 from dcgan_jax import config as config_lib
-from dcgan_jax import models, run_dir, train_state
+from dcgan_jax import models, run_dir, warm_start
 from dcgan_jax.data import classes as classes_lib
 from dcgan_jax.data import degradations, sources
 from dcgan_jax.data.conditioner import Conditioner
 from dcgan_jax.data.image_source import ImageSource
 from dcgan_jax.models import Networks
 from dcgan_jax.run_dir import Run
-from dcgan_jax.runtime import checkpoint, containment, sharding
+from dcgan_jax.runtime import checkpoint as checkpoint_lib
+from dcgan_jax.runtime import containment, sharding
 from dcgan_jax.runtime.errors import UserError
 from dcgan_jax.sampling import Sampler
+from dcgan_jax.tasks.options import TaskOptions
 from dcgan_jax.train_state import GANState
 
 # Mode of each `config.input.kind` whose generator takes images.
 MODES = {'low_resolution': 'super_resolve', 'masked': 'inpaint', 'gray': 'translate'}
-FOLDERS = {'latest': checkpoint.FOLDER, 'best': checkpoint.BEST_FOLDER}
+FOLDERS = {'latest': checkpoint_lib.FOLDER, 'best': checkpoint_lib.BEST_FOLDER}
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -50,6 +51,9 @@ class TrainedRun:
     def latents(self, num: int = 64, *, seed: int = 0) -> np.ndarray:
         """Sample latents, float32 `[num, latent_dim]`; each depends on (seed, index) only."""
         _check_takes_latents(self.run)
+        for name, value, least in (('num', num, 1), ('seed', seed, 0)):
+            if not isinstance(value, int | np.integer) or not least <= value < 2**32:
+                raise UserError(f'{name}={value!r} must be an integer from {least} to 2**32 - 1')
         return self.sampler.latents(seed, num)
 
     def generate(self, latents: np.ndarray, *, classes: Sequence[str] | None = None) -> np.ndarray:
@@ -57,8 +61,8 @@ class TrainedRun:
 
         Args:
             latents: Latents, float32 `[N, latent_dim]`.
-            classes: Names or indices of the classes, used in turn; defaults to all classes that
-                the run was trained on.
+            classes: Names or indices of the classes that the latents cycle through; defaults to all
+                classes that the run was trained on.
 
         Returns:
             Images, uint8 `[N, H, W, C]`.
@@ -67,6 +71,8 @@ class TrainedRun:
             UserError: If a class is unknown or was not trained on, or the generator takes images.
         """
         _check_takes_latents(self.run)
+        if isinstance(classes, str):
+            raise UserError(f'classes={classes!r} must be a sequence, e.g. [{classes!r}]')
         conditions = class_labels(self.run, self.networks.conditioner, classes)
         return self.sampler(self.state, latents, np.resize(conditions, len(latents)))
 
@@ -78,13 +84,13 @@ class TrainedRun:
 
 
 def restore(
-    workdir: epath.PathLike, which: str = 'latest', require_latents: bool = False
+    workdir: epath.PathLike, checkpoint: str = 'latest', require_latents: bool = False
 ) -> TrainedRun:
     """Restore the last intact checkpoint of the run in `workdir` on all devices.
 
     Args:
         workdir: Folder of a training run.
-        which: 'latest', or 'best' for the checkpoint selected by `config.evaluation.best`.
+        checkpoint: 'latest', or 'best' for the checkpoint selected by `config.evaluation.best`.
         require_latents: Whether to reject runs whose generator takes images.
 
     Raises:
@@ -95,12 +101,9 @@ def restore(
     if require_latents:
         _check_takes_latents(run)
     networks = models.build(run.config, run.image_shape, run.num_classes)
-    shapes = jax.eval_shape(
-        functools.partial(train_state.create, run.config, networks, run.image_shape)
-    )
-    like = sharding.abstract(sharding.create_mesh(), shapes)
-    state, _ = checkpoint.restore_latest(workdir, like, FOLDERS[which])
-    if state is None and which == 'best':
+    abstract_state = warm_start.create_abstract_state(run, sharding.create_mesh())
+    state, _ = checkpoint_lib.restore_latest(workdir, abstract_state, FOLDERS[checkpoint])
+    if state is None and checkpoint == 'best':
         raise UserError(
             f'{workdir} has no best checkpoint: train with config.evaluation.every above 0, or '
             'use --checkpoint=latest'
@@ -159,28 +162,21 @@ def open_split(run: Run, config: ConfigDict, split: str) -> ImageSource:
     return source
 
 
-def output_folder(
-    out: epath.PathLike | None,
-    workdir: epath.PathLike,
-    name: str,
-    config: ConfigDict,
-    image_folder: epath.PathLike | None = None,
-) -> epath.Path:
+def output_folder(options: TaskOptions, name: str, config: ConfigDict) -> epath.Path:
     """Return the folder of a task's results, after checking that it can be written to.
 
     Args:
-        out: The folder; None means `workdir/name`.
-        workdir: Folder of the run.
-        name: Name of the default folder.
+        options: Options of the task: `out`, or `workdir` if it is None, and `images`.
+        name: Name of the default folder in `workdir`.
         config: Config of the run; results must not be written to a folder of training images.
-        image_folder: Folder of user-supplied images.
 
     Raises:
         UserError: If the folder cannot be written to, or is inside a folder of input images.
     """
-    flag = '--workdir' if out is None else '--out'
-    out = epath.Path(workdir).expanduser() / name if out is None else out
-    inputs = {'--images': image_folder} if image_folder else {}
+    flag, out = '--out', options.out
+    if out is None:
+        flag, out = '--workdir', epath.Path(options.workdir).expanduser() / name
+    inputs = {'--images': options.images} if options.images else {}
     if config.dataset == 'folder':
         inputs['config.data_dir'] = config.data_dir
     containment.check_outside(out, flag, inputs)
@@ -192,7 +188,7 @@ def class_labels(run: Run, conditioner: Conditioner, classes: Sequence[str] | No
 
     Args:
         run: The run.
-        conditioner: Conditioner of its networks.
+        conditioner: Conditioner of the run's networks.
         classes: Names or indices, see `find_classes`; None means all classes that the run was
             trained on, or label 0 for an unconditional run.
 

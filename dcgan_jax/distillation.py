@@ -1,0 +1,147 @@
+"""Distillation of a trained generator, the teacher: G learns its images of the same latents.
+
+The teacher's images are the targets of `config.loss.content_weight` and
+`config.loss.feature_matching_weight`, in addition to the adversarial loss on real images (Aguinaldo
+et al. 2019, arXiv:1902.00159; Chang & Lu 2020, arXiv:2009.13829).
+"""
+
+import functools
+import hashlib
+from typing import Any
+
+import jax
+from absl import logging
+from etils import epath
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from dcgan_jax import models, pruning, run_dir, warm_start, weights
+from dcgan_jax.data import captions
+from dcgan_jax.run_dir import Run
+from dcgan_jax.runtime import checkpoint, multihost, sharding
+from dcgan_jax.runtime.errors import UserError
+from dcgan_jax.runtime.files import write_atomic
+from dcgan_jax.sampling import Sampler
+from dcgan_jax.train_state import Teacher
+
+FILE = 'teacher.safetensors'  # The teacher, kept in the folder of the student's run.
+
+
+def check(run: Run, workdir: epath.Path) -> None:
+    """Check that the teacher and the student map the same latents to images of the same shape.
+
+    Args:
+        run: The student's run.
+        workdir: Folder of the student's run.
+
+    Raises:
+        UserError: If there is no teacher or it does not fit.
+    """
+    config = run.config
+    path = config.distill.teacher
+    stored = workdir / FILE
+    if run_dir.exists(workdir) and stored.exists():
+        teacher = _parse(stored, stored.read_bytes())[0]
+    else:
+        teacher = run_dir.read(run_dir.folder(path, 'config.distill.teacher'))
+    names = ['input.kind', 'latent_dim', 'conditional']
+    if captions.is_used(config):
+        names += ['text.embedder', 'text.templates', 'text.scale']
+    if config.distill.init == 'pruned':
+        names += [f'generator.{name}' for name in pruning.EQUAL_FIELDS]
+    pairs = {
+        f'config.{name}': tuple(_field(each.config, name) for each in (teacher, run))
+        for name in names
+    }
+    pairs['image shape'] = teacher.image_shape, run.image_shape
+    if config.conditional:
+        pairs['classes'] = teacher.class_names, run.class_names
+    for name, (expected, found) in pairs.items():
+        if expected != found:
+            raise UserError(
+                f'config.distill.teacher={path}: the teacher has {name}={expected!r}, and this '
+                f'run has {found!r}: use the same, or another teacher'
+            )
+    if config.conditional and not _classes(run) <= _classes(teacher):
+        raise UserError(
+            f'config.distill.teacher={path}: the teacher was not trained on all classes of '
+            'this run: set config.data.classes to its classes, or use another teacher'
+        )
+
+
+def load(run: Run, workdir: epath.Path, mesh: Mesh) -> tuple[Teacher, bytes]:
+    """Load the teacher from the student's run, or for a new run from the teacher's run.
+
+    Args:
+        run: The student's run.
+        workdir: Folder of the student's run.
+        mesh: The mesh, over which the teacher is replicated.
+
+    Returns:
+        The teacher, and the content of `FILE`.
+
+    Raises:
+        UserError: If the teacher has no intact checkpoint, or a resumed run has lost its teacher.
+    """
+    stored = workdir / FILE
+    recorded = run_dir.read(workdir).teacher if run_dir.exists(workdir) else ''
+    if multihost.all_true(bool(recorded) and stored.exists()):
+        content = stored.read_bytes()
+    else:
+        content = _serialize(run.config.distill.teacher, mesh)
+    if recorded and digest(content) != recorded:
+        raise UserError(
+            f'{stored} is damaged or was removed, and config.distill.teacher='
+            f'{run.config.distill.teacher} is not the teacher that this run was started with: '
+            'restore the file'
+        )
+    teacher, variables = _parse(stored, content)
+    generator = models.build(teacher.config, teacher.image_shape, teacher.num_classes).generator
+    place = functools.partial(sharding.place, sharding=sharding.replicated(mesh))
+    return Teacher(jax.tree.map(place, variables), generator.apply), content
+
+
+def digest(content: bytes) -> str:
+    """Return the SHA-256 of a teacher, which identifies it in `config.json`."""
+    return hashlib.sha256(content).hexdigest()
+
+
+def write(workdir: epath.Path, content: bytes) -> None:
+    """Keep the teacher in the student's run, unless it is there."""
+    path = workdir / FILE
+    if not path.exists() or path.read_bytes() != content:
+        write_atomic(path, content)
+
+
+def _classes(run: Run) -> set[int]:
+    """Return the indices of the classes that a run is trained on."""
+    return set(run.config.data.classes or range(run.num_classes))
+
+
+def _field(config: ConfigDict, name: str) -> Any:
+    return functools.reduce(lambda group, part: group[part], name.split('.'), config)
+
+
+def _serialize(folder: epath.PathLike, mesh: Mesh) -> bytes:
+    """Return the content of `FILE` for the last checkpoint of the run in `folder`."""
+    run = run_dir.read(run_dir.folder(folder, 'config.distill.teacher'))
+    state, _ = checkpoint.restore_latest(folder, warm_start.create_abstract_state(run, mesh))
+    if state is None:
+        raise UserError(f'config.distill.teacher={folder} has no checkpoint: train that run first')
+    logging.info('distilling from %s at step %d', folder, int(state.step))
+    generator = models.build(run.config, run.image_shape, run.num_classes).generator
+    variables = Sampler(generator, run.config).variables(state)
+    metadata = {'step': int(state.step), **run_dir.describe(run)}
+    return weights.serialize(jax.device_get(variables), metadata)
+
+
+def _parse(path: epath.Path, content: bytes) -> tuple[Run, Any]:
+    try:
+        variables, metadata = weights.deserialize(content)
+        del metadata['step']
+        return run_dir.parse(metadata), variables
+    except (ValueError, TypeError, AttributeError, KeyError) as error:
+        raise UserError(
+            f'{path} is damaged ({error}): restore it, or delete it if the run of the teacher has '
+            'not changed'
+        ) from error

@@ -1,0 +1,106 @@
+"""Validation of a run before anything is compiled or written."""
+
+import functools
+from collections.abc import Callable
+from typing import NamedTuple
+
+from absl import logging
+from etils import epath
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from dcgan_jax import config as config_lib
+from dcgan_jax import distillation, models, parallel, run_dir, train_state, warm_start
+from dcgan_jax.data import captions, classes, image_source, sources
+from dcgan_jax.evaluation import SampleScorer
+from dcgan_jax.metrics import extractors
+from dcgan_jax.run_dir import Run
+from dcgan_jax.runtime import checkpoint, containment, multihost, sharding
+from dcgan_jax.runtime.files import absolute, resolve_path
+from dcgan_jax.sampling import Sampler
+from dcgan_jax.train_state import GANState
+
+# Config fields with the path of a file or folder.
+_PATHS = (
+    'data_dir', 'init_from', 'distill.teacher', 'evaluation.extractor', 'evaluation.reference',
+    'evaluation.inception_weights',
+)  # fmt: skip
+
+
+class Setup(NamedTuple):
+    """A validated run, ready to train.
+
+    Attributes:
+        run: Config, image shape and class names.
+        workdir: Folder of the run.
+        mesh: Mesh of all devices.
+        source: The training split.
+        scorer: Evaluator of samples; None if the run is not evaluated.
+        sampler: Sampler of the generator.
+        create: Function that returns the initial state.
+        abstract_state: Abstract state with shardings.
+    """
+
+    run: Run
+    workdir: epath.Path
+    mesh: Mesh
+    source: image_source.ImageSource
+    scorer: SampleScorer | None
+    sampler: Sampler
+    create: Callable[[], GANState]
+    abstract_state: GANState
+
+
+def prepare(config: ConfigDict, workdir: epath.PathLike) -> Setup:
+    """Validate a run without compiling or writing anything.
+
+    Raises:
+        UserError: If the run is not possible.
+    """
+    config_lib.validate(config)
+    for warning in config_lib.warnings(config):
+        logging.warning(warning)
+    mesh = sharding.create_mesh(config.batch_size)
+    workdir = run_dir.folder(workdir)
+    if config.dataset == 'folder':
+        inputs = {'config.data_dir': config.data_dir}
+        containment.check_outside(workdir, '--workdir', inputs, run_dir.FOLDERS)
+    multihost.on_primary(run_dir.check_writable, workdir)
+    if not (workdir / checkpoint.FOLDER).exists():
+        captions.check_installed(config)
+    source = sources.open_split(config, config.data.split)
+    config = make_paths_absolute(classes.replace_class_names(config, source.class_names))
+    run = Run(config, source.image_shape, source.class_names, source.identity)
+    networks = models.build(config, run.image_shape, run.num_classes)
+    sampler = Sampler(networks.generator, config)
+    create = functools.partial(train_state.create, config, networks, source.image_shape)
+    abstract_state = parallel.create_abstract_state(create, mesh)
+    scorer = sample_scorer(config, sampler) if config.evaluation.every else None
+    if config.init_from and not (workdir / checkpoint.FOLDER).exists():
+        warm_start.check(run, abstract_state, mesh)
+    if config.distill.teacher:
+        distillation.check(run, workdir)
+    run = multihost.on_primary(run_dir.check_free, workdir, run) or run
+    return Setup(run, workdir, mesh, source, scorer, sampler, create, abstract_state)
+
+
+def make_paths_absolute(config: ConfigDict) -> ConfigDict:
+    """Make the paths in a config absolute in place, because tasks may run in another folder."""
+    for name in _PATHS:
+        *groups, field = name.split('.')
+        group = functools.reduce(getattr, groups, config)
+        if group[field] and group[field] not in extractors.INCEPTIONS:
+            group[field] = str(absolute(resolve_path(group[field], f'config.{name}')))
+    return config
+
+
+def sample_scorer(config: ConfigDict, sampler: Sampler) -> SampleScorer:
+    """Return an evaluator of samples against `config.evaluation.split`.
+
+    Raises:
+        UserError: If an evaluation is not possible.
+    """
+    source = sources.open_split(config, config.evaluation.split)
+    scorer = SampleScorer(config, sampler, source)
+    scorer.check(config.evaluation.num_samples)
+    return scorer
