@@ -128,3 +128,18 @@ def test_svm_minimizes_its_objective():
     # Class 1: the mean of (1 - w)^2 over both points, plus w^2, is minimal at w = 1/2.
     np.testing.assert_allclose(svm._weights[:, 1], [0.5, 0.0], atol=1e-4)
     np.testing.assert_allclose(svm._weights[:, 0], [-0.5, 0.0], atol=1e-4)
+
+
+def test_svm_with_more_features_than_images_equals_ridge_regression():
+    """With a large penalty no margin is reached, and the squared hinge loss is quadratic."""
+    rng = np.random.default_rng(0)
+    features, labels = rng.normal(size=(8, 30)).astype(np.float32), np.arange(8) % 2
+    svm = linear_probe.LinearSVM(features, labels, 2, penalty=10.0)
+    again = linear_probe.LinearSVM(features, labels, 2, penalty=10.0, initial=svm)
+    x = (features - features.mean(0, np.float64)) / features.std(0, dtype=np.float64)
+    targets = np.where(labels == 1, 1.0, -1.0)
+    weights = np.linalg.solve(x.T @ x / 8 + 10.0 * np.eye(30), x.T @ targets / 8)
+    assert (targets * (x @ weights + targets.mean()) < 1).all()
+    for result in (svm, again):
+        np.testing.assert_allclose(result._weights[:-1, 1], weights, atol=1e-4)
+        np.testing.assert_allclose(result._weights[-1, 1], targets.mean(), atol=1e-4)

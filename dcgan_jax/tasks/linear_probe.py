@@ -34,7 +34,12 @@ class LinearSVM:
         """
         self._mean, deviation = features.mean(axis=0), features.std(axis=0)
         self._scale = 1.0 / np.where(deviation > 0, deviation, 1.0)
-        x = self._standardize(features)
+        x, basis = self._standardize(features), None
+        if x.shape[1] > len(x):
+            # The weights are combinations of the features (representer theorem): their coordinates
+            # in an orthonormal basis of the features have fewer dimensions and the same norm.
+            basis, coordinates = np.linalg.qr(x.T)
+            x = coordinates.T
         targets = np.where(labels[:, None] == np.arange(num_classes), 1.0, -1.0).astype(np.float32)
         shape = (x.shape[1] + 1, num_classes)  # The last row is the bias.
 
@@ -48,12 +53,18 @@ class LinearSVM:
             gradient[:-1] += 2.0 * penalty * weights[:-1]
             return loss, gradient.astype(np.float64).ravel()
 
-        start = np.zeros(shape) if initial is None else initial._weights.astype(np.float64)
+        start = np.zeros(shape)
+        if initial is not None:
+            weights, start[-1] = initial._weights[:-1], initial._weights[-1]
+            start[:-1] = weights if basis is None else basis.T @ weights
         result = scipy.optimize.minimize(
             objective, start.ravel(), jac=True, method='L-BFGS-B',
             options={'maxiter': _ITERATIONS},
         )  # fmt: skip
-        self._weights = result.x.reshape(shape).astype(np.float32)
+        weights = result.x.reshape(shape).astype(np.float32)
+        if basis is not None:
+            weights = np.concatenate([basis @ weights[:-1], weights[-1:]])
+        self._weights = weights
 
     def __call__(self, features: np.ndarray) -> np.ndarray:
         """Predict the classes, int64 `[N]`, of features `[N, D]`."""
