@@ -2,7 +2,7 @@
 
     python -m benchmarks.deploy --workdir=RUN
 
-The run is exported in all formats first. Each runtime has a process of its own; in each round they
+The run is exported in all formats first. Each runtime runs in its own process; in each round they
 run one after the other in random order, so that a noisy machine affects all of them. The cold start
 is the time from the start of the process to its first image.
 """

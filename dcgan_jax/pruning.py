@@ -15,7 +15,10 @@ from dcgan_jax.runtime.errors import UserError
 from dcgan_jax.train_state import GANState
 
 # Fields of `config.generator` that must be equal in both generators.
-EQUAL_FIELDS = ('base_size', 'kernel_size', 'kernel_sizes', 'strides', 'use_bias')
+EQUAL_FIELDS = (
+    'block', 'base_size', 'kernel_size', 'kernel_sizes', 'strides', 'use_bias', 'norm', 'stem_norm',
+    'stem_features', 'attention', 'branches', 'spectral_norm',
+)  # fmt: skip
 
 
 def initialize(state: GANState, teacher: Any) -> GANState:

@@ -140,6 +140,17 @@ def test_teacher_of_fewer_classes_is_rejected(config, student, tmp_path):
     training.train_and_evaluate(student, tmp_path / 'run')
 
 
+@pytest.mark.parametrize('field', ['stem_features', slow('block')])
+def test_pruning_of_another_kind_of_teacher_is_rejected(config, student, tmp_path, field):
+    teacher = config.copy_and_resolve_references()
+    teacher.distill.teacher, teacher.loss.content_weight, teacher.num_steps = '', 0.0, 0
+    teacher.generator[field] = {'stem_features': (6,), 'block': 'residual'}[field]
+    training.train_and_evaluate(teacher, tmp_path / 'teacher')
+    student.distill.teacher, student.distill.init = str(tmp_path / 'teacher'), 'pruned'
+    with pytest.raises(UserError, match=f'the teacher has config.generator.{field}='):
+        training.train_and_evaluate(student, tmp_path / 'run')
+
+
 def test_missing_teacher_is_rejected(student, tmp_path):
     student.distill.teacher = str(tmp_path / 'none')
     with pytest.raises(UserError, match='contains no run'):

@@ -46,17 +46,15 @@ class ParallelConv(nn.Module):
         return jnp.concatenate(outputs, axis=-1)
 
 
-class ResidualUp(nn.Module):
-    """Upsampling residual block (Miyato et al. 2018, figure 8b).
-
-    The main path is norm, activation, upsampling, convolution, norm, activation, convolution.
+class _ResidualBlock(nn.Module):
+    """Base class of residual blocks.
 
     Attributes:
         features: Number of output channels.
         kernel_size: Kernel size of both convolutions.
-        stride: Upsampling factor.
+        stride: Factor of upsampling or downsampling.
         conv: Convolution.
-        norm: Normalization, which may be conditional.
+        norm: Normalization, which may be conditional in G.
         act: Activation.
     """
 
@@ -66,6 +64,13 @@ class ResidualUp(nn.Module):
     conv: ModuleDef
     norm: ModuleDef
     act: Activation
+
+
+class ResidualUp(_ResidualBlock):
+    """Upsampling residual block (Miyato et al. 2018, figure 8b); see `_ResidualBlock`.
+
+    The main path is norm, activation, upsampling, convolution, norm, activation, convolution.
+    """
 
     @nn.compact
     def __call__(self, x: jax.Array, condition: jax.Array | None = None) -> jax.Array:
@@ -81,25 +86,14 @@ class ResidualUp(nn.Module):
         return x + y
 
 
-class ResidualDown(nn.Module):
+class ResidualDown(_ResidualBlock):
     """Downsampling residual block (Miyato et al. 2018, figure 8).
 
     Attributes:
-        features: Number of output channels.
-        kernel_size: Kernel size of both convolutions.
-        stride: Downsampling factor.
-        conv: Convolution.
-        norm: Normalization.
-        act: Activation.
-        first: Whether the input is an image. Neither norm nor activation is applied to images.
+        first: Whether the input is an image. Neither norm nor activation is applied to images. See
+            `_ResidualBlock` for the other attributes.
     """
 
-    features: int
-    kernel_size: int
-    stride: int
-    conv: ModuleDef
-    norm: ModuleDef
-    act: Activation
     first: bool = False
 
     @nn.compact

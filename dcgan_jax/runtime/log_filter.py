@@ -1,4 +1,4 @@
-"""Filter of log records."""
+"""Filters of log records and of errors in threads."""
 
 import logging
 import sys
