@@ -65,6 +65,21 @@ def test_copied_checkpoint_with_another_name_is_rejected(run, config):
     assert sorted(path.name for path in folder.iterdir()) == ['2', '20261129', '4', '6']
 
 
+def test_checkpoints_that_vanish_while_they_are_read_are_not_damaged(run, monkeypatch):
+    folder = run[0] / 'checkpoints'
+
+    def vanish(manager, step, abstract_state, path):
+        shutil.rmtree(folder)
+        folder.mkdir()
+        raise checkpoint.DamagedError('gone')
+
+    for step in ('2', '4'):
+        shutil.rmtree(folder / step)
+    monkeypatch.setattr(checkpoint, '_restore', vanish)
+    with pytest.raises(UserError, match='replaced by a training run'):
+        restore(run[0])
+
+
 @pytest.mark.parametrize('damage', ['truncate', 'flip', 'remove'])
 def test_damaged_checkpoint_is_moved_and_the_previous_one_is_used(run, config, damage, caplog):
     workdir, state = run

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from etils import epath
 
+import dcgan_jax
 from dcgan_jax import models, run_dir, sampling, train_state
 from dcgan_jax.runtime.errors import UserError
 from dcgan_jax.tasks import sample
@@ -172,3 +173,15 @@ def test_ema_has_its_own_spectral_normalization(config):
     variables = sampler.variables(state_with_far_ema)
     norm_estimate = np.linalg.norm(kernel @ variables['spectral_stats']['project']['kernel'])
     assert norm_estimate == pytest.approx(np.linalg.svd(kernel)[1][0], rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    'arguments',
+    [{'num': 0}, {'num': 2.5}, {'num': 3, 'seed': -1}, {'num': 3, 'seed': 2**32}],
+)
+def test_invalid_arguments_of_sample_are_rejected(finished, arguments):
+    trained = dcgan_jax.load(finished[0])
+    with pytest.raises(UserError, match='must be an integer from'):
+        trained.sample(**arguments)
+    with pytest.raises(UserError, match='must be a sequence'):
+        trained.sample(3, classes='cat')
