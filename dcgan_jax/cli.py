@@ -16,7 +16,7 @@ from dcgan_jax.runtime.errors import UserError
 # All modes except the first are modules of `dcgan_jax.tasks`.
 MODES = (
     'train', 'sample', 'evaluate', 'export', 'super_resolve', 'inpaint', 'translate', 'explore',
-    'explain', 'detect_anomalies', 'retrieve', 'report',
+    'explain', 'detect_anomalies', 'retrieve', 'report', 'demo',
 )  # fmt: skip
 # Modes that support each flag; flags that all modes support are not listed.
 _MODES_OF_FLAG = {
@@ -28,6 +28,8 @@ _MODES_OF_FLAG = {
     'arithmetic': ('explore',),
     'format': ('export',),
     'weights': ('export',),
+    'host': ('demo',),
+    'port': ('demo',),
 }
 # Flags that are not supported together with --images, by mode.
 _NOT_WITH_IMAGES = {'evaluate': ('num', 'seed', 'checkpoint')}
@@ -71,6 +73,12 @@ _FORMAT = flags.DEFINE_enum(
 )
 _WEIGHTS = flags.DEFINE_enum(
     'weights', 'float32', ['float32', 'int8'], 'Data type of exported weights.'
+)
+_HOST = flags.DEFINE_string(
+    'host', '127.0.0.1', 'Address of the demo. 0.0.0.0 makes it accessible from other computers.'
+)
+_PORT = flags.DEFINE_integer(
+    'port', 7860, 'Port of the demo.', lower_bound=1, upper_bound=2**16 - 1
 )
 _COORDINATOR = flags.DEFINE_string(
     'coordinator_address', None, 'HOST:PORT of process 0 in a run of several processes.'

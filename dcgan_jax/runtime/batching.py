@@ -14,9 +14,10 @@ def map_batches(
     """Apply a function to arrays in batches of the same size.
 
     Args:
-        function: Function from one array `[batch_size, ...]` per argument to a pytree of such
-            arrays. Each row of the output must depend only on the same row of the inputs.
-        batch_size: Number of rows of a batch; the last batch is padded with its last row.
+        function: Function from one array `[B, ...]` per argument to a pytree of such arrays. Each
+            row of the output must depend only on the same row of the inputs.
+        batch_size: Largest number of rows of a batch. The last of several batches is padded with
+            its last row.
         title: Title of the progress bar.
         *arrays: Arrays `[N, ...]` with N at least 1.
         delay: Number of seconds after which the progress bar is shown.
@@ -25,6 +26,7 @@ def map_batches(
         Pytree of NumPy arrays `[N, ...]`.
     """
     total, outputs = len(arrays[0]), []
+    batch_size = min(batch_size, total)
     with tqdm(total=total, desc=title, unit='image', delay=delay, disable=None) as bar:
         for start in range(0, total, batch_size):
             batches = [array[start : start + batch_size] for array in arrays]

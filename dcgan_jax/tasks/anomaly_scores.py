@@ -5,6 +5,7 @@ AnoGAN (Schlegl et al. 2017, arXiv:1703.05921) optimizes the latent of each imag
 logit, its rotation prediction, and the distance of its features to those of training images.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -92,8 +93,7 @@ def score(run: ScoringRun, pixels: np.ndarray) -> AnomalyScores:
     names = run.config.anomaly.scores
     scores, reconstructions = {}, {}
     if 'discriminator' in names:
-        labels = np.full(len(pixels), run.networks.conditioner.default, np.int32)
-        scores['discriminator'] = -logits(run.networks, run.state, pixels, labels)
+        scores['discriminator'] = discriminator_scores(run, pixels)
     if 'rotation' in names:
         scores['rotation'] = rotation_losses(run.networks, run.state, pixels)
     if {'mahalanobis', 'neighbors'} & set(names):
@@ -110,9 +110,15 @@ def score(run: ScoringRun, pixels: np.ndarray) -> AnomalyScores:
         ('latent_optimization', latent_optimizer),
     ):
         if name in names:
-            encode = create_encoder(run)
-            scores[name], reconstructions[name] = _reconstruction_distances(run, pixels, encode)
+            reconstruct = reconstructor(run, create_encoder(run))
+            scores[name], reconstructions[name] = reconstruct(pixels)
     return AnomalyScores(scores, reconstructions)
+
+
+def discriminator_scores(run: ScoringRun, pixels: np.ndarray) -> np.ndarray:
+    """Return the negative logits, float32 `[N]`, of images, uint8 `[N, H, W, C]`."""
+    labels = np.full(len(pixels), run.networks.conditioner.default, np.int32)
+    return -logits(run.networks, run.state, pixels, labels)
 
 
 def mahalanobis_distances(normal: np.ndarray, features: np.ndarray) -> np.ndarray:
@@ -145,10 +151,19 @@ def neighbor_distances(normal: np.ndarray, features: np.ndarray, count: int) -> 
     return distances.mean(axis=1)
 
 
-def _reconstruction_distances(
-    run: ScoringRun, pixels: np.ndarray, encode: Callable[[np.ndarray], jax.Array]
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return AnoGAN's distance of each image to its reconstruction, and the reconstructions."""
+def reconstructor(
+    run: ScoringRun, encode: Callable[[np.ndarray], jax.Array]
+) -> Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]:
+    """Return a function from images to AnoGAN's distances and reconstructions.
+
+    Args:
+        run: The run; its normal images are not used.
+        encode: Function from images, uint8 `[N, H, W, C]`, to latents `[N, d]`.
+
+    Returns:
+        Function from images, uint8 `[N, H, W, C]`, to their distances to the reconstructions,
+        float32 `[N]`, and the reconstructions.
+    """
     generate, features_of = _networks(run)
 
     @jax.jit
@@ -156,7 +171,10 @@ def _reconstruction_distances(
         fake = generate(latents)
         return distance(features_of, images.to_float(batch), fake), images.to_uint8(fake)
 
-    return map_batches(lambda batch: compare(batch, encode(batch)), _BATCH_SIZE, 'Scoring', pixels)
+    def reconstruct(batch: np.ndarray) -> tuple[jax.Array, jax.Array]:
+        return compare(batch, encode(batch))
+
+    return functools.partial(map_batches, reconstruct, _BATCH_SIZE, 'Scoring')
 
 
 def distance(

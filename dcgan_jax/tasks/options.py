@@ -26,6 +26,8 @@ class TaskOptions:
         arithmetic: 'A-B+C', where each term is a comma-separated list of sample indices.
         format: Format of exported files: 'jax', 'onnx' or 'all'.
         weights: Data type of exported weights: 'float32' or 'int8'.
+        host: Address that the demo binds to.
+        port: Port of the demo.
     """
 
     workdir: epath.PathLike | None
@@ -41,6 +43,8 @@ class TaskOptions:
     arithmetic: str | None = None
     format: str = 'jax'
     weights: str = 'float32'
+    host: str = '127.0.0.1'
+    port: int = 7860
 
 
 class TaskResult(NamedTuple):

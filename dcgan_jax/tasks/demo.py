@@ -1,0 +1,78 @@
+"""`--mode=demo`: try a run in the browser."""
+
+import contextlib
+import os
+import socket
+import tempfile
+
+from dcgan_jax.data import degradations
+from dcgan_jax.runtime.errors import UserError
+from dcgan_jax.tasks import demo_functions
+from dcgan_jax.tasks.options import TaskOptions, TaskResult
+from dcgan_jax.tasks.trained_run import merge_config, restore
+
+_MAX_UPLOAD = '16mb'
+
+
+def run(options: TaskOptions) -> TaskResult:
+    """Serve a page with a tab for each use of a run, until the process is interrupted.
+
+    A generator of latents has tabs for samples, walks between two latents, SeFa directions,
+    restoration by latent optimization, and anomaly scores; a generator of images has the tab of its
+    task.
+
+    Args:
+        options: Uses `workdir`, `config`, `checkpoint`, `seed` (of latent optimization), `host` and
+            `port`.
+
+    Returns:
+        A result without a path.
+
+    Raises:
+        UserError: If there is no such run, Gradio is not installed, or the port is in use.
+    """
+    _check_port(options.host, options.port)
+    with tempfile.TemporaryDirectory() as folder, contextlib.suppress(KeyboardInterrupt):
+        os.environ['GRADIO_TEMP_DIR'] = folder  # Uploaded images are deleted at the end.
+        _serve(options)
+    return TaskResult(None)
+
+
+def _serve(options: TaskOptions) -> None:
+    try:
+        import gradio  # noqa: F401
+    except ImportError as error:
+        raise UserError(
+            f'--mode=demo needs Gradio ({error}): pip install -r requirements-demo.txt'
+        ) from error
+    from dcgan_jax.tasks import demo_page
+
+    trained = restore(options.workdir, options.checkpoint)
+    config = merge_config(trained.run.config, options.config)
+    generation = anomalies = None
+    kinds = (config.input.kind,)
+    if not degradations.takes_images(config):
+        generation = demo_functions.Generation(trained)
+        anomalies = demo_functions.AnomalyDetection(trained, config, options.seed)
+        kinds = degradations.KINDS[1:]
+    restorations = [demo_functions.Restoration(options, kind) for kind in kinds]
+    page = demo_page.build(str(options.workdir), generation, restorations, anomalies)
+    page.launch(
+        server_name=options.host, server_port=options.port, share=False, quiet=True,
+        max_file_size=_MAX_UPLOAD, show_error=True, footer_links=[], ssr_mode=False,
+        theme=demo_page.theme(), prevent_thread_lock=True,
+    )  # fmt: skip
+    print(f'demo: http://{options.host}:{options.port} (Ctrl-C to stop)', flush=True)
+    page.block_thread()
+
+
+def _check_port(host: str, port: int) -> None:
+    """Raise `UserError` if the address cannot be bound to."""
+    with socket.socket(socket.AF_INET6 if ':' in host else socket.AF_INET) as server:
+        server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            server.bind((host, port))
+        except OSError as error:
+            raise UserError(
+                f'--host={host} --port={port} cannot be used ({error.strerror}): use another port'
+            ) from error

@@ -1,0 +1,212 @@
+"""Functions of the demo's tabs, which do not depend on Gradio."""
+
+import functools
+import os
+from pathlib import Path
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from dcgan_jax.data import captions, degradations, images
+from dcgan_jax.data.image_files import read_header, read_image
+from dcgan_jax.runtime.errors import UserError
+from dcgan_jax.sampling import generate
+from dcgan_jax.tasks import anomaly_scores, explore, image_to_image
+from dcgan_jax.tasks.detect_anomalies import heat_map
+from dcgan_jax.tasks.options import TaskOptions
+from dcgan_jax.tasks.trained_run import TrainedRun
+
+MAX_SAMPLES = 64
+MAX_PIXELS = 2**20  # Largest number of pixels of an uploaded image.
+_NUM_DIRECTIONS = 5  # At most the size of a latent.
+_SIDE = 320  # Size in pixels to which small images are enlarged, about.
+
+
+class Generation:
+    """Images of latents.
+
+    Attributes:
+        classes: Names of the classes to choose from; empty if unconditional or with captions.
+        takes_prompts: Whether the generator is conditioned on captions.
+        num_directions: Number of SeFa directions.
+    """
+
+    def __init__(self, trained: TrainedRun):
+        """Compute the variables of the EMA generator."""
+        self._trained = trained
+        conditioner = trained.networks.conditioner
+        self.takes_prompts = captions.is_used(trained.run.config)
+        self._labels = {trained.run.class_names[label]: label for label in conditioner.classes}
+        self.classes = [] if self.takes_prompts else list(self._labels)
+        self._variables = trained.sampler.variables(trained.state)
+        self._generate = jax.jit(functools.partial(generate, trained.networks.generator))
+        self._directions = explore.directions(trained.state.ema_params, _NUM_DIRECTIONS)
+        self.num_directions = len(self._directions)
+
+    def sample(self, seed: int, num: int, truncation: float, condition: str = '') -> np.ndarray:
+        """Return a grid of images of latents that are multiplied by `truncation`."""
+        latents = self._latents(seed, MAX_SAMPLES) * truncation  # One shape, compiled once.
+        return enlarge(images.grid(self._draw(latents, condition)[: int(num)]), zoom=2)
+
+    def walk(self, first: int, second: int, position: float, condition: str = '') -> np.ndarray:
+        """Return the image at a position in [0, 1] on the path between the latents of two seeds."""
+        ends = (self._latents(seed, 1)[0] for seed in (first, second))
+        return self._draw_one(explore.slerp(*ends, position), condition)
+
+    def move(self, seed: int, condition: str, *shifts: float) -> np.ndarray:
+        """Return the image of a latent that is moved along the SeFa directions."""
+        latent = self._latents(seed, 1)[0] + np.asarray(shifts) @ self._directions
+        return self._draw_one(latent, condition)
+
+    def _latents(self, seed: int | None, count: int) -> np.ndarray:
+        if seed is None or not 0 <= seed < 2**32:
+            raise UserError('the seed must be an integer from 0 to 2**32 - 1')
+        return self._trained.sampler.latents(int(seed), count)
+
+    def _draw_one(self, latent: np.ndarray, condition: str) -> np.ndarray:
+        return enlarge(self._draw(latent[None].astype(np.float32), condition)[0])
+
+    def _draw(self, latents: np.ndarray, condition: str) -> np.ndarray:
+        conditioner, variables = self._trained.networks.conditioner, self._variables
+        label = conditioner.default
+        if self.takes_prompts:
+            if not condition:
+                raise UserError('the prompt is empty: describe an image')
+            variables, label = variables | {'captions': self._captions(condition)}, 0
+        elif condition:
+            label = conditioner.first(self._labels[condition])
+        return np.asarray(
+            self._generate(variables, latents, np.full(len(latents), label, np.int32))
+        )
+
+    @functools.lru_cache(maxsize=1)  # noqa: B019 - there is one object, which lives with the page.
+    def _captions(self, prompt: str) -> dict:
+        return {'condition': {'table': captions.embed(self._trained.run.config, [prompt])}}
+
+
+class Restoration:
+    """Restoration of an uploaded image by the task of one of `degradations.KINDS`.
+
+    Attributes:
+        kind: `config.input.kind` of the task.
+    """
+
+    def __init__(self, options: TaskOptions, kind: str):
+        """Restore the run."""
+        self.kind = kind
+        self._task = image_to_image.open_task(options, kind)
+        self._channels = self._task.image_shape[-1]
+
+    def upsample(self, path: str | None) -> tuple[np.ndarray, np.ndarray]:
+        """Return an image upsampled with a bicubic filter and by the generator."""
+        scale = self._task.config.input.scale
+        pixels = images.to_float(self._crop(read_upload(path, self._channels), scale)[None])
+        return self._restore(degradations.with_full_mask(degradations.upsample(pixels, scale)))
+
+    def colorize(self, path: str | None) -> tuple[np.ndarray, np.ndarray]:
+        """Return an image in grayscale and colorized by the generator."""
+        pixels = images.to_float(self._crop(read_upload(path, self._channels))[None])
+        gray = degradations.quantize(degradations.to_gray(pixels))
+        return self._restore(degradations.with_full_mask(gray))
+
+    @property
+    def canvas_size(self) -> int:
+        """Height and width of `prepare`'s results."""
+        size = self._task.image_shape[0]
+        return size * _zoom(size)
+
+    def prepare(self, path: str | None) -> np.ndarray:
+        """Return an image to paint on, uint8 `[S, S, 3]`: cropped, resized and enlarged."""
+        size = self._task.image_shape[0]
+        return enlarge(images.center_crop(read_upload(path, self._channels), size))
+
+    def fill(self, painted: np.ndarray, holes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return an image without the painted pixels and with these pixels filled.
+
+        Args:
+            painted: The result of `prepare`.
+            holes: Pixels of it that are missing, bool `[S, S]`.
+        """
+        if not holes.any() or holes.all():
+            raise UserError('paint over a part of the image: it is filled in')
+        zoom = len(painted) // self._task.image_shape[0]
+        middle = np.s_[zoom // 2 :: zoom, zoom // 2 :: zoom]
+        pixels = painted[middle][..., : self._channels]
+        mask = holes[middle].astype(np.float32)[None, ..., None]
+        return self._restore(degradations.apply_mask(images.to_float(pixels[None]), mask))
+
+    def _crop(self, pixels: np.ndarray, scale: int = 1) -> np.ndarray:
+        """Crop an image to a size that the generator accepts after it is upsampled."""
+        if self._task.method != 'trained':
+            return images.center_crop(pixels, self._task.image_shape[0] // scale)
+        multiple = int(np.prod(self._task.config.generator.strides))
+        height, width = (side * scale // multiple * multiple // scale for side in pixels.shape[:2])
+        if not height or not width:
+            raise UserError(f'the image must have at least {multiple // scale} rows and columns')
+        return pixels[:height, :width]
+
+    def _restore(self, inputs: jax.Array) -> tuple[np.ndarray, np.ndarray]:
+        inputs = np.asarray(inputs)
+        known, restored = image_to_image.known_pixels(inputs), self._task.restore(inputs)
+        return enlarge(known[0]), enlarge(restored[0])
+
+
+class AnomalyDetection:
+    """Anomaly scores of an uploaded image."""
+
+    def __init__(self, trained: TrainedRun, config: ConfigDict, seed: int):
+        """Create the functions, which are compiled at the first call."""
+        self._trained = trained
+        shape = (0, *trained.run.image_shape)
+        run = anomaly_scores.ScoringRun(
+            config, trained.networks, trained.state, np.zeros(shape, np.uint8), seed
+        )
+        self._reconstruct = anomaly_scores.reconstructor(run, anomaly_scores.latent_optimizer(run))
+        self._score = functools.partial(anomaly_scores.discriminator_scores, run)
+
+    def score(self, path: str | None) -> tuple[str, np.ndarray, np.ndarray, np.ndarray]:
+        """Return scores, the image as seen by the GAN, its reconstruction and a heat map."""
+        size, _, channels = self._trained.run.image_shape
+        pixels = images.center_crop(read_upload(path, channels), size)[None]
+        distances, reconstructions = self._reconstruct(pixels)
+        text = f'distance to the reconstruction: {distances[0]:.4f}, '
+        text += f'score of the discriminator: {self._score(pixels)[0]:.4f} (larger: more anomalous)'
+        difference = np.abs(pixels.astype(np.float32) - reconstructions).mean(axis=3) / 255.0
+        heat = heat_map(difference, channels)
+        return text, *(enlarge(each[0]) for each in (pixels, reconstructions, heat))
+
+
+def read_upload(path: str | None, channels: int) -> np.ndarray:
+    """Read an uploaded image, uint8 `[H, W, channels]`.
+
+    Raises:
+        UserError: If there is no image, it cannot be read, or it has more than `MAX_PIXELS`.
+    """
+    if not path:
+        raise UserError('there is no image: upload one')
+    try:
+        width, height = read_header(Path(path)).size
+        if width * height > MAX_PIXELS:
+            raise UserError(
+                f'the image has {width}x{height} pixels, more than {MAX_PIXELS}: resize it'
+            )
+        return read_image(path, 'L' if channels == 1 else 'RGB')
+    except UserError as error:
+        raise UserError(str(error).replace(path, os.path.basename(path))) from error
+
+
+def enlarge(image: np.ndarray, zoom: int = 0) -> np.ndarray:
+    """Repeat the pixels of an image, uint8 `[H, W, C]`; grayscale becomes RGB.
+
+    Args:
+        image: The image.
+        zoom: Factor; 0 enlarges small images to about 320 pixels.
+    """
+    zoom = zoom or _zoom(max(image.shape[:2]))
+    large = image.repeat(zoom, axis=0).repeat(zoom, axis=1)
+    return np.broadcast_to(large, (*large.shape[:2], 3))
+
+
+def _zoom(size: int) -> int:
+    return max(1, _SIDE // size)

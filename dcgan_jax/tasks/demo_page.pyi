@@ -1,0 +1,215 @@
+"""Page of `--mode=demo`, with Gradio: one tab for each use of a run."""
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import gradio
+import numpy as np
+
+from dcgan_jax.runtime.errors import UserError
+from dcgan_jax.tasks.demo_functions import (
+    MAX_SAMPLES,
+    AnomalyDetection,
+    Generation,
+    Restoration,
+)
+
+_CACHE = 600, 600  # Interval and age in seconds at which image files are deleted.
+_MAX_SHIFT = 6.0  # Along a direction; latents have a norm of about 10.
+_FONTS = ['system-ui', 'sans-serif']
+_MONOSPACE = ['ui-monospace', 'monospace']  # Gradio's default fonts are loaded from Google.
+
+
+def build(
+    title: str,
+    generation: Generation | None,
+    restorations: Sequence[Restoration],
+    anomalies: AnomalyDetection | None,
+) -> gradio.Blocks:
+    """Return the page.
+
+    Args:
+        title: Heading of the page.
+        generation: Functions of the tabs 'Sample', 'Walk' and 'Directions'; None for no such tabs.
+        restorations: Functions of the tabs 'Inpaint', 'Super-resolve' and 'Colorize'.
+        anomalies: Functions of the tab 'Anomaly'; None for no such tab.
+    """
+    with gradio.Blocks(
+        title=f'{title} - dcgan_jax', analytics_enabled=False, delete_cache=_CACHE
+    ) as page:
+        gradio.Markdown(f'# {title}')
+        if generation is not None:
+            _sample_tab(generation)
+            _walk_tab(generation)
+            _directions_tab(generation)
+        for restoration in restorations:
+            _RESTORATION_TABS[restoration.kind](restoration)
+        if anomalies is not None:
+            _anomaly_tab(anomalies)
+    return page
+
+
+def theme() -> gradio.Theme:
+    """Return a theme whose fonts are installed on the computer of the user."""
+    return gradio.themes.Default(font=_FONTS, font_mono=_MONOSPACE)
+
+
+def _sample_tab(generation: Generation) -> None:
+    with _tab('Sample'), gradio.Row():
+        with gradio.Column():
+            inputs = [
+                _seed('Seed', 0),
+                gradio.Slider(1, MAX_SAMPLES, 16, step=1, label='Number of images'),
+                gradio.Slider(0.0, 1.5, 1.0, label='Truncation'),
+                *_condition(generation),
+            ]
+        _draw_live(generation.sample, inputs, _image('Samples'))
+
+
+def _walk_tab(generation: Generation) -> None:
+    with _tab('Walk'), gradio.Row():
+        with gradio.Column():
+            inputs = [
+                _seed('First seed', 0),
+                _seed('Second seed', 1),
+                gradio.Slider(0.0, 1.0, 0.0, label='Position'),
+                *_condition(generation),
+            ]
+        _draw_live(generation.walk, inputs, _image('Image'))
+
+
+def _directions_tab(generation: Generation) -> None:
+    with _tab('Directions'), gradio.Row():
+        with gradio.Column():
+            seed = _seed('Seed', 0)
+            condition = _condition(generation) or [gradio.State('')]
+            sliders = [
+                gradio.Slider(-_MAX_SHIFT, _MAX_SHIFT, 0.0, label=f'Direction {index + 1}')
+                for index in range(generation.num_directions)
+            ]
+        _draw_live(generation.move, [seed, *condition, *sliders], _image('Image'))
+
+
+def _upsampling_tab(restoration: Restoration) -> None:
+    with _tab('Super-resolve'):
+        upload = _upload()
+        with gradio.Row():
+            outputs = [_image('Bicubic'), _image('Super-resolved')]
+        upload.upload(_shown(restoration.upsample), upload, outputs)
+
+
+def _colorization_tab(restoration: Restoration) -> None:
+    with _tab('Colorize'):
+        upload = _upload()
+        with gradio.Row():
+            outputs = [_image('Grayscale'), _image('Colorized')]
+        upload.upload(_shown(restoration.colorize), upload, outputs)
+
+
+def _inpainting_tab(restoration: Restoration) -> None:
+    def prepare(path: str | None) -> dict[str, Any]:
+        background = restoration.prepare(path)
+        return {'background': background, 'layers': [], 'composite': background}
+
+    def fill(value: dict[str, Any] | None) -> tuple[np.ndarray, np.ndarray]:
+        if not value or value['background'] is None:
+            raise UserError('there is no image: upload one')
+        image = value['background'][..., :3]
+        painted = [np.asarray(layer)[..., 3] > 0 for layer in value['layers']]
+        return restoration.fill(image, np.any([np.zeros(image.shape[:2], bool), *painted], axis=0))
+
+    with _tab('Inpaint'):
+        upload = _upload()
+        with gradio.Row():
+            editor = gradio.ImageEditor(
+                label='Paint a hole', sources=(), transforms=(), layers=False, format='png',
+                canvas_size=(restoration.canvas_size,) * 2, fixed_canvas=True,
+                brush=gradio.Brush(default_size=40, colors=['#ff00ff'], color_mode='fixed'),
+            )  # fmt: skip
+            outputs = [_image('Known pixels'), _image('Inpainted')]
+        button = gradio.Button('Inpaint', variant='primary')
+        upload.upload(_shown(prepare), upload, editor)
+        button.click(_shown(fill), editor, outputs)
+
+
+def _anomaly_tab(anomalies: AnomalyDetection) -> None:
+    with _tab('Anomaly'):
+        upload, text = _upload(), gradio.Textbox(label='Anomaly scores')
+        with gradio.Row():
+            pictures = [_image('Image'), _image('Reconstruction'), _image('Difference')]
+        upload.upload(_shown(anomalies.score), upload, [text, *pictures])
+
+
+_RESTORATION_TABS = {
+    'low_resolution': _upsampling_tab, 'masked': _inpainting_tab, 'gray': _colorization_tab,
+}  # fmt: skip
+
+
+def _tab(name: str) -> gradio.Tab:
+    # Results for tabs that are not rendered may be lost.
+    return gradio.Tab(name, render_children=True)
+
+
+def _seed(label: str, value: int) -> gradio.Number:
+    return gradio.Number(value, label=label, precision=0, minimum=0, maximum=2**32 - 1)
+
+
+def _condition(generation: Generation) -> list[gradio.components.Component]:
+    """Return the input of the class or of the prompt, if the run has one."""
+    if generation.takes_prompts:
+        return [gradio.Textbox('a photo of a car', label='Prompt')]
+    if generation.classes:
+        return [gradio.Dropdown(generation.classes, value=generation.classes[0], label='Class')]
+    return []
+
+
+def _image(label: str) -> gradio.Image:
+    return gradio.Image(label=label, format='png', interactive=False, buttons=['download'])
+
+from gradio.events import Dependency
+
+class _Upload(gradio.Image):
+    """An uploaded image that is passed on as a file, without being decoded by Gradio."""
+
+    is_template = True  # The page shows it as its base class.
+
+    def preprocess(self, payload: Any) -> str | None:
+        return None if payload is None else payload.path
+    from typing import Callable, Literal, Sequence, Any, TYPE_CHECKING
+    from gradio.blocks import Block
+    if TYPE_CHECKING:
+        from gradio.components import Timer
+        from gradio.components.base import Component
+
+
+def _upload() -> gradio.Image:
+    return _Upload(label='Upload an image', type='filepath', sources=['upload'], height=200)
+
+
+def _draw_live(
+    function: Callable[..., np.ndarray],
+    inputs: Sequence[gradio.components.Component],
+    output: gradio.Image,
+) -> None:
+    """Update the output whenever an input changes; values that are outdated are skipped."""
+    gradio.on(  # Without triggers: when the page is loaded and when an input changes.
+        fn=_shown(function),
+        inputs=inputs,
+        outputs=output,
+        show_progress='hidden',
+        trigger_mode='always_last',
+    )
+
+
+def _shown(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a function whose user errors are shown on the page."""
+
+    @functools.wraps(function)
+    def call(*arguments: Any) -> Any:
+        try:
+            return function(*arguments)
+        except UserError as error:
+            raise gradio.Error(str(error), print_exception=False) from error
+
+    return call
