@@ -28,5 +28,5 @@ def get_config() -> ConfigDict:
         optimizer.decay_start, optimizer.decay_end = 1_000, 2_000
     config.loss.rotation_weight = 1.0
     config.loss.generator_rotation_weight = 0.2
-    config.anomaly.scores = (*config.anomaly.scores, 'rotation')
+    config.anomaly.scores = (*config.anomaly.scores, 'encoder', 'rotation')
     return config

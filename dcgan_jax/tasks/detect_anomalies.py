@@ -19,6 +19,7 @@ from dcgan_jax.tasks.anomaly_scores import AnomalyScores
 from dcgan_jax.tasks.options import TaskOptions, TaskResult
 from dcgan_jax.tasks.trained_run import merge_config, open_split, output_folder, restore
 
+_NUM_TEST = 2_000  # Default number of test images.
 _NUM_NORMAL = 5_000  # Largest number of training images used as normal images.
 _GRID_IMAGES = 16  # Number of images with the largest, and with the smallest, scores in a grid.
 
@@ -47,7 +48,8 @@ def run(options: TaskOptions) -> TaskResult:
     Args:
         options: Uses `workdir`, `config`, `out` (defaults to `workdir/anomalies`, or with `images`
             to `workdir/anomalies_in_images`), `images` (of the run's size; None means the test
-            split), `num` (number of test images; defaults to all), `seed` (of the choice of test
+            split), `num` (number of test images; defaults to 2,000, or to all of them if there are
+            fewer), `seed` (of the choice of test
             images, of the encoder and of the latents) and `checkpoint`.
 
     Returns:
@@ -66,7 +68,7 @@ def run(options: TaskOptions) -> TaskResult:
     default = 'anomalies' if options.images is None else 'anomalies_in_images'
     out = output_folder(options, default, config)
     if options.images is None:
-        scored = _test_split(config, options.num, options.seed)
+        scored = _test_split(config, options.num or _NUM_TEST, options.seed)
     else:
         user_images = image_to_image.read_images_of_shape(
             options.images, config.data, trained.run.image_shape
@@ -95,10 +97,10 @@ def run(options: TaskOptions) -> TaskResult:
     }
     write_atomic(out / 'metrics.json', f'{json.dumps(content, indent=2)}\n'.encode())
     summary = ', '.join(f'{name} {value:.4f}' for name, value in aurocs.items())
-    return TaskResult(out, f'AUROC {summary}')
+    return TaskResult(out, f'AUROC of {len(scored.pixels):,} test images: {summary}')
 
 
-def _test_split(config: ConfigDict, num: int | None, seed: int) -> ScoredImages:
+def _test_split(config: ConfigDict, num: int, seed: int) -> ScoredImages:
     """Return test images; those of classes that the run was not trained on are anomalies."""
     if not config.data.classes:
         raise UserError(
@@ -110,9 +112,7 @@ def _test_split(config: ConfigDict, num: int | None, seed: int) -> ScoredImages:
             'the data set has no test split, or the run was trained on it: use --images=FOLDER'
         )
     source = sources.open_all_classes(config, 'test')
-    indices = np.arange(len(source))
-    if num is not None:
-        indices = np.sort(np.random.default_rng(seed).permutation(len(source))[:num])
+    indices = np.sort(np.random.default_rng(seed).permutation(len(source))[:num])
     examples = source.read(indices, labels=True)
     is_anomaly = ~np.isin(examples.labels, config.data.classes)
     if is_anomaly.all() or not is_anomaly.any():

@@ -25,7 +25,7 @@ from dcgan_jax.tasks.options import TaskOptions, TaskResult
 from dcgan_jax.tasks.trained_run import merge_config, open_split, restore
 from dcgan_jax.train_state import GANState
 
-NUM, NUM_OPTIMIZED = 1_000, 64  # Default numbers of images; latent optimization is slower.
+NUM, NUM_OPTIMIZED = 1_000, 8  # Default numbers of images; latent optimization is slower.
 _GRID_ROWS = 16
 _MAX_NAME_BYTES = 255 - len('.png')  # The limit of most file systems.
 

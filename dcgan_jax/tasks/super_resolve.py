@@ -22,7 +22,7 @@ def run(options: TaskOptions) -> TaskResult:
         options: Uses `workdir` (of a run trained for this task, or of a GAN with latent inputs),
             `config` (see `image_to_image.open_task`), `out` (defaults to
             `workdir/super_resolution`), `images`, `num` (number of images of the split, by default
-            1,000 or, for latent optimization, 64), `seed` (of the choice of images and of the
+            1,000 or, for latent optimization, 8), `seed` (of the choice of images and of the
             initial latents) and `checkpoint`.
 
     Returns:
