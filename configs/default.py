@@ -276,8 +276,8 @@ class LatentOptimization(Group):
 class Anomaly(Group):
     """Settings of --mode=detect_anomalies, see dcgan_jax/tasks/anomaly_scores.py."""
 
-    # Scores to compute. 'rotation' needs a run with loss.rotation_weight. 'encoder' takes minutes on
-    # CPUs, and 'latent_optimization' seconds per image.
+    # Scores to compute. 'rotation' needs a run with loss.rotation_weight. On CPUs 'encoder' takes
+    # minutes, and 'latent_optimization' takes seconds per image.
     scores: Annotated[
         tuple[
             Literal[

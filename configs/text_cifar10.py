@@ -3,7 +3,7 @@
     pip install -r requirements-text.txt
     python main.py --config=configs/text_cifar10.py --workdir=/tmp/text
     python main.py --mode=sample --workdir=/tmp/text --prompt='a photo of a horse' --prompt='a ship'
-    python main.py --mode=retrieve --workdir=/tmp/text
+    python main.py --mode=classify_samples --workdir=/tmp/text
 
 Captions are made from class names (`config.text.templates`) and embedded by a frozen text embedder.
 Both networks are conditioned on captions as on classes, by conditional normalization in G and

@@ -16,7 +16,7 @@ from dcgan_jax.runtime.errors import UserError
 # All modes except the first are modules of `dcgan_jax.tasks`.
 MODES = (
     'train', 'sample', 'evaluate', 'export', 'super_resolve', 'inpaint', 'translate', 'explore',
-    'explain', 'detect_anomalies', 'retrieve', 'report', 'demo',
+    'explain', 'detect_anomalies', 'classify_samples', 'report', 'demo',
 )  # fmt: skip
 # Modes that support each flag; flags that all modes support are not listed.
 _MODES_OF_FLAG = {

@@ -60,7 +60,7 @@ TASKS = {  # mode: (config of the run, further flags)
     'explore': ('cifar10', ['--num=8']),
     'explain': ('cifar10', ['--num=8']),
     'detect_anomalies': ('anomaly_cifar10', ['--num=20']),
-    'retrieve': ('cifar10_conditional', ['--num=20']),
+    'classify_samples': ('cifar10_conditional', ['--num=20']),
     'report': ('cifar10', []),
 }
 

@@ -72,7 +72,7 @@ VALUES = st.one_of(
     st.sampled_from(['w', 'file', 'file/x', 'broken', 'none', 'w/../x', '.']),
     st.sampled_from(['train', 'sample', 'evaluate', 'export', 'best', 'latest', 'true', 'false']),
     st.sampled_from(['super_resolve', 'inpaint', 'translate', 'explore', 'explain', '1,2-3+4']),
-    st.sampled_from(['report', 'retrieve', 'detect_anomalies', 'a cat']),
+    st.sampled_from(['report', 'classify_samples', 'detect_anomalies', 'a cat']),
 )
 # Valid values of some fields.
 WORDS = (

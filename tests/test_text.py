@@ -1,4 +1,4 @@
-"""Text conditioning: embeddings, captions, the matching-aware loss, prompts and retrieval."""
+"""Text conditioning: embeddings, captions, the matching-aware loss, prompts, classification."""
 
 import json
 
@@ -14,7 +14,7 @@ from dcgan_jax.data import captions, degradations, input_pipeline, sources
 from dcgan_jax.data.conditioner import Conditioner
 from dcgan_jax.runtime.errors import UserError
 from dcgan_jax.sampling import Sampler
-from dcgan_jax.tasks import explore, export, retrieve, sample
+from dcgan_jax.tasks import classify_samples, explore, export, sample
 from dcgan_jax.tasks.latent_optimization import LatentOptimizer
 from dcgan_jax.tasks.options import TaskOptions
 from dcgan_jax.tasks.trained_run import restore
@@ -295,7 +295,7 @@ def test_invalid_prompts_are_rejected(workdir, tmp_path, options, message):
     assert not (tmp_path / 'out').exists()
 
 
-def test_prompts_and_retrieval_need_a_conditional_run(config, tmp_path):
+def test_prompts_and_classification_need_a_conditional_run(config, tmp_path):
     config.num_steps = 1
     training.train_and_evaluate(config, tmp_path / 'run')
     with pytest.raises(UserError, match='--prompt'):
@@ -303,7 +303,7 @@ def test_prompts_and_retrieval_need_a_conditional_run(config, tmp_path):
             TaskOptions(workdir=tmp_path / 'run', out=tmp_path / 'out', num=2, prompt=['a cat'])
         )
     with pytest.raises(UserError, match='conditional'):
-        retrieve.run(TaskOptions(workdir=tmp_path / 'run', out=tmp_path / 'out', num=2))
+        classify_samples.run(TaskOptions(workdir=tmp_path / 'run', out=tmp_path / 'out', num=2))
     assert not (tmp_path / 'out').exists()
 
 
@@ -325,20 +325,20 @@ def test_configs_without_valid_captions_are_rejected(data_dir, tmp_path, changes
     assert not (tmp_path / 'run').exists()
 
 
-def test_retrieval_reports_accuracies(workdir, tmp_path, monkeypatch):
+def test_accuracies_of_samples_are_reported(workdir, tmp_path, monkeypatch):
     monkeypatch.setenv('DCGAN_JAX_CACHE', str(tmp_path / 'cache'))
     given = text_config(json.loads((workdir / 'config.json').read_text())['config']['data_dir'])
     given.evaluation.extractor = str(write_artifact(tmp_path / 'tiny.jaxexport'))
     given.evaluation.num_real = 40
     options = TaskOptions(workdir=workdir, config=given, out=tmp_path / 'out', num=12)
-    out, line = retrieve.run(options)
-    found = json.loads((out / 'retrieval.json').read_text())
+    out, line = classify_samples.run(options)
+    found = json.loads((out / 'classification.json').read_text())
     # The classifier is fitted to other images of the same split; the classes differ in color.
-    assert found['metrics']['real images'] == 1.0
-    assert found['metrics']['samples'] == np.mean(list(found['by class'].values()))
+    assert found['metrics']['real_images'] == 1.0
+    assert found['metrics']['samples'] == np.mean(list(found['accuracy_by_class'].values()))
     assert 'real images 100.00%' in line
     assert found['num_real'] == 28  # The other 12 of 40 images are classified.
-    with Image.open(out / 'retrieval.png') as picture:
+    with Image.open(out / 'classification.png') as picture:
         assert (picture.height // 10, picture.width // 10) == (3, 4)
 
 
@@ -347,7 +347,7 @@ def test_classifier_is_tested_on_other_images(data_dir):
     config.evaluation.num_real = 20
     source = sources.open_split(config, 'train')
     run = run_dir.Run(config, source.image_shape, source.class_names, source.identity)
-    train_images, test_images = retrieve._real_images(run, config, 15, 0)
+    train_images, test_images = classify_samples._real_images(run, config, 15, 0)
     assert (len(train_images.images), len(test_images.images)) == (20, 15)
     order = input_pipeline.batch_indices(0, 0, 35, len(source))[0]
     assert len(set(order.tolist())) == 35
@@ -355,12 +355,12 @@ def test_classifier_is_tested_on_other_images(data_dir):
     np.testing.assert_array_equal(np.concatenate([test_images.images, train_images.images]), drawn)
     # If there are too few images, both sets have half of them.
     config.evaluation.num_real = 1000
-    train_images, test_images = retrieve._real_images(run, config, 1000, 0)
+    train_images, test_images = classify_samples._real_images(run, config, 1000, 0)
     assert abs(len(train_images.images) - len(test_images.images)) <= 1
     assert len(train_images.images) + len(test_images.images) == len(source)
     # With two splits, both numbers are as requested.
     config.evaluation.split = 'train[:20]'
-    train_images, test_images = retrieve._real_images(run, config, 5, 0)
+    train_images, test_images = classify_samples._real_images(run, config, 5, 0)
     assert (len(train_images.images), len(test_images.images)) == (len(source), 5)
 
 
@@ -380,9 +380,11 @@ def test_classify_by_discriminator_selects_the_largest_logit(workdir):
             for label in range(3)
         ]
     )
-    got = retrieve.classify_by_discriminator(networks, state, pixels, np.arange(3, dtype=np.int32))
+    got = classify_samples.classify_by_discriminator(
+        networks, state, pixels, np.arange(3, dtype=np.int32)
+    )
     np.testing.assert_array_equal(got, scores.argmax(axis=0))
-    of_two = retrieve.classify_by_discriminator(
+    of_two = classify_samples.classify_by_discriminator(
         networks, state, pixels, np.asarray([0, 2], np.int32)
     )
     np.testing.assert_array_equal(of_two, 2 * scores[[0, 2]].argmax(axis=0))

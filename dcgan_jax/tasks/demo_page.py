@@ -168,17 +168,11 @@ def _image(label: str) -> gradio.Image:
     return gradio.Image(label=label, format='png', interactive=False, buttons=['download'])
 
 
-class _Upload(gradio.Image):
-    """An uploaded image that is passed on as a file, without being decoded by Gradio."""
-
-    is_template = True  # The page shows it as its base class.
-
-    def preprocess(self, payload: Any) -> str | None:
-        return None if payload is None else payload.path
-
-
 def _upload() -> gradio.Image:
-    return _Upload(label='Upload an image', type='filepath', sources=['upload'], height=200)
+    image = gradio.Image(label='Upload an image', type='filepath', sources=['upload'], height=200)
+    # Gradio would decode the image; `demo_functions.read_upload` does, after checking its size.
+    image.preprocess = lambda payload: None if payload is None else payload.path
+    return image
 
 
 def _draw_live(

@@ -89,7 +89,7 @@ def run(options: TaskOptions) -> TaskResult:
     content = find_nearest_images(explorer, out, options.num or 100)
     write_atomic(out / 'explore.json', f'{json.dumps(content, indent=2)}\n'.encode())
     medians = ', '.join(
-        f'{name} in {space} {value:.4g}'
+        f'{name} ({space}) {value:.4g}'
         for space, values in content['median_distance_to_training_images'].items()
         for name, value in values.items()
     )
@@ -208,10 +208,10 @@ def find_nearest_images(explorer: LatentExplorer, out: epath.Path, num: int) -> 
         known = embed(real)
         distances, indices = nearest(embed(samples), known, _NEIGHBORS)
         columns.append(real[indices[:_ROWS]])
-        medians[name] = {'of samples': float(np.median(distances[:, 0]))}
+        medians[name] = {'samples': float(np.median(distances[:, 0]))}
         if test_images is not None:
             distances, _ = nearest(embed(test_images), known, 1)
-            medians[name]['of test images'] = float(np.median(distances))
+            medians[name]['test_images'] = float(np.median(distances))
     rows = np.concatenate(columns, axis=1)
     picture = images.grid(rows.reshape(-1, *rows.shape[2:]), columns=rows.shape[1])
     images.write_png(out / 'neighbors.png', picture)

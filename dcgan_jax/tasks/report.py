@@ -31,7 +31,7 @@ _TASKS = {
     'translation': 'Colorization',
     'anomalies': 'Anomaly detection on the test split',
     'anomalies_in_images': 'Anomaly detection on user-supplied images',
-    'retrieval': 'Classification of samples',
+    'classification': 'Classification of samples',
 }
 _EXTREMES = 'Most and least anomalous images'
 _CAPTIONS = {
@@ -54,7 +54,7 @@ _CAPTIONS = {
         'encoder': f'{_EXTREMES}, with reconstructions (encoder) and differences',
         'latent_optimization': f'{_EXTREMES}, with optimized reconstructions and differences',
     },
-    'retrieval': {'retrieval': 'Samples, with a row for each class'},
+    'classification': {'classification': 'Samples, with a row for each class'},
 }
 
 

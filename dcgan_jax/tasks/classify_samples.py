@@ -1,4 +1,4 @@
-"""`--mode=retrieve`: classification accuracy of conditional samples."""
+"""`--mode=classify_samples`: classification accuracy of conditional samples."""
 
 import json
 
@@ -36,11 +36,11 @@ def run(options: TaskOptions) -> TaskResult:
     accuracy on real images of `config.evaluation.split` is an upper bound. The second is the run's
     discriminator: its prediction is the class with the largest logit.
 
-    Files: `retrieval.json` and `retrieval.png`, a grid with one row per class.
+    Files: `classification.json` and `classification.png`, a grid with one row per class.
 
     Args:
         options: Uses `workdir` (of a conditional run), `config`, `out` (defaults to
-            `workdir/retrieval`), `num` (number of samples; defaults to 1,000), `seed` (of the
+            `workdir/classification`), `num` (number of samples; defaults to 1,000), `seed` (of the
             latents and of the choice of real images) and `checkpoint`.
 
     Returns:
@@ -53,25 +53,25 @@ def run(options: TaskOptions) -> TaskResult:
     trained = restore(options.workdir, options.checkpoint, require_latents=True)
     if not trained.run.config.conditional:
         raise UserError(
-            f'{options.workdir} has an unconditional run, but --mode=retrieve needs classes or '
-            'captions: train one with --config.conditional=True'
+            f'{options.workdir} has an unconditional run, but --mode=classify_samples needs '
+            'classes or captions: train one with --config.conditional=True'
         )
     config, num = merge_config(trained.run.config, options.config), options.num or 1_000
     fields = config.evaluation
     extractor = extractors.load(fields.extractor, fields.inception_weights, fields.batch_size)
     extractor.check(trained.run.image_shape)
     train, test = _real_images(trained.run, config, num, options.seed)
-    out = output_folder(options, 'retrieval', config)
+    out = output_folder(options, 'classification', config)
     labels, latents = trained.sampler.labels(num), trained.sampler.latents(options.seed, num)
     samples = Examples(trained.sampler(trained.state, latents, labels), labels)
     metrics, by_class = _accuracies(trained, extractor, samples, train, test)
     content = {
-        'metrics': metrics, 'by class': by_class, 'extractor': extractor.name, 'num': num,
+        'metrics': metrics, 'accuracy_by_class': by_class, 'extractor': extractor.name, 'num': num,
         'seed': options.seed, 'step': int(trained.state.step), 'num_real': len(train.images),
         'split': fields.split,
     }  # fmt: skip
-    write_atomic(out / 'retrieval.json', f'{json.dumps(content, indent=2)}\n'.encode())
-    images.write_png(out / 'retrieval.png', _draw(samples))
+    write_atomic(out / 'classification.json', f'{json.dumps(content, indent=2)}\n'.encode())
+    images.write_png(out / 'classification.png', _draw(samples))
     line = ', '.join(f'{name} {value:.2%}' for name, value in metrics.items())
     return TaskResult(out, f'classification accuracy ({extractor.name}): {line}')
 
@@ -101,8 +101,8 @@ def _accuracies(
     )
     metrics = {
         'samples': float(np.mean(predicted == samples.labels)),
-        'samples, by D': float(np.mean(predicted_by_d == samples.labels)),
-        'real images': float(np.mean(predicted_real == test.labels)),
+        'samples_by_discriminator': float(np.mean(predicted_by_d == samples.labels)),
+        'real_images': float(np.mean(predicted_real == test.labels)),
     }
     by_class = {
         trained.run.class_names[index]: float(np.mean(predicted[samples.labels == index] == index))
