@@ -75,7 +75,7 @@ def main() -> None:
     parser.add_argument('--rounds', type=int, default=10)
     parser.add_argument('--calls', type=int, default=10, help='batches per round')
     parser.add_argument(
-        '--only', default=','.join(RUNTIMES), help='comma-separated names of runtimes'
+        '--only', default=','.join(RUNTIMES), help='comma-separated runtimes'
     )
     flags = parser.parse_args()
 
