@@ -31,7 +31,7 @@ def generation(finished):
     return demo_functions.Generation(restore(finished[0]))
 
 
-def test_samples_equal_those_of_mode_sample(finished, generation):
+def test_samples_equal_those_of_the_trained_run(finished, generation):
     expected = images.grid(restore(finished[0]).sample(9, seed=5))
     np.testing.assert_array_equal(generation.sample(5, 9, 1.0)[::2, ::2], expected)
     assert not np.array_equal(generation.sample(5, 9, 0.5)[::2, ::2], expected)
