@@ -196,7 +196,7 @@ def peers(bench: Bench) -> None:
 
 
 def large_batch(bench: Bench) -> None:
-    """Measure steps with large batches as fractions of the matrix product rate and bandwidth."""
+    """Measure large-batch steps, also relative to the matrix product rate and the bandwidth."""
     flop_rate, byte_rate = bench.rates()
     for batch_size in bench.sizes.large_batches:
         config = bench.config('cifar10', dtype='bfloat16', batch_size=batch_size)

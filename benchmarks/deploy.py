@@ -74,7 +74,7 @@ def main() -> None:
     parser.add_argument('--cores', default='1,0', help='numbers of cores; 0 means all')
     parser.add_argument('--rounds', type=int, default=10)
     parser.add_argument('--calls', type=int, default=10, help='batches per round')
-    parser.add_argument('--only', default=','.join(RUNTIMES), help='names, comma-separated')
+    parser.add_argument('--only', default=','.join(RUNTIMES), help='comma-separated runtimes')
     flags = parser.parse_args()
 
     config = run_dir.read(flags.workdir).config

@@ -43,7 +43,7 @@ def jax_export(run: Path, exported: Path) -> tuple[Generate, str]:
 
 
 def onnx(run: Path, exported: Path, name: str = 'generator.onnx') -> tuple[Generate, str]:
-    """Return an ONNX file in ONNX Runtime."""
+    """Return a function that runs an ONNX file of `exported` in ONNX Runtime."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -58,11 +58,11 @@ def onnx(run: Path, exported: Path, name: str = 'generator.onnx') -> tuple[Gener
 
 
 def onnx_int8(run: Path, exported: Path) -> tuple[Generate, str]:
-    """Return the ONNX file with int8 weights in ONNX Runtime."""
+    """Return a function that runs the ONNX file with int8 weights in ONNX Runtime."""
     return onnx(run, exported, 'generator_int8.onnx')
 
 
-def torch_eager(run: Path, exported: Path, compile_it: bool = False) -> tuple[Generate, str]:
+def torch_eager(run: Path, exported: Path, compiled: bool = False) -> tuple[Generate, str]:
     """Return the same generator in PyTorch, with the exported weights."""
     import torch
 
@@ -70,7 +70,7 @@ def torch_eager(run: Path, exported: Path, compile_it: bool = False) -> tuple[Ge
 
     torch.set_num_threads(len(os.sched_getaffinity(0)))
     module = load_generator(exported / 'generator.safetensors')
-    if compile_it:
+    if compiled:
         module = torch.compile(module.to(memory_format=torch.channels_last))
 
     @torch.inference_mode()
@@ -83,7 +83,7 @@ def torch_eager(run: Path, exported: Path, compile_it: bool = False) -> tuple[Ge
 
 def torch_compiled(run: Path, exported: Path) -> tuple[Generate, str]:
     """Return the same generator compiled by PyTorch, with channels last."""
-    return torch_eager(run, exported, compile_it=True)
+    return torch_eager(run, exported, compiled=True)
 
 
 RUNTIMES = {

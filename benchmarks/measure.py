@@ -19,7 +19,7 @@ _CPU_FLAGS = 'avx2', 'avx512f', 'avx512_bf16', 'amx_bf16', 'amx_int8'
 
 
 def seconds(run: Callable[[], object], repeats: int) -> list[float]:
-    """Return the durations of calls of `run`, until the result is computed, after a warm-up."""
+    """Return the durations of calls of `run`, each until its result is ready, after a warm-up."""
     jax.block_until_ready(run())
     times = []
     for _ in range(repeats):

@@ -16,7 +16,7 @@ from ml_collections import ConfigDict
 def color(key: jax.Array, images: jax.Array) -> jax.Array:
     """Change brightness, saturation and contrast of each image (DiffAugment, appendix A).
 
-    Computed in float32 and returned in the dtype of `images`.
+    The computation uses float32; the result has the dtype of `images`.
     """
     size = (images.shape[0], 1, 1, 1)
     brightness, saturation, contrast = (

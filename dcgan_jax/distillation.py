@@ -1,8 +1,9 @@
-"""Distillation of a trained generator, the teacher: G learns its images of the same latents.
+"""Distillation: G learns to reproduce the images of a trained generator, the teacher.
 
-The teacher's images are the targets of `config.loss.content_weight` and
-`config.loss.feature_matching_weight`, in addition to the adversarial loss on real images (Aguinaldo
-et al. 2019, arXiv:1902.00159; Chang & Lu 2020, arXiv:2009.13829).
+For the same latents, the teacher's images are the targets of the content and feature matching
+losses (`config.loss.content_weight` and `.feature_matching_weight`), which are added to the
+adversarial loss on real images (Aguinaldo et al. 2019, arXiv:1902.00159; Chang & Lu 2020,
+arXiv:2009.13829).
 """
 
 import functools
@@ -35,7 +36,7 @@ def check(run: Run, workdir: epath.Path) -> None:
         workdir: Folder of the student's run.
 
     Raises:
-        UserError: If there is no teacher or it does not fit.
+        UserError: If there is no teacher, or it is incompatible with the student.
     """
     config = run.config
     path = config.distill.teacher
@@ -60,7 +61,7 @@ def check(run: Run, workdir: epath.Path) -> None:
         if expected != found:
             raise UserError(
                 f'config.distill.teacher={path}: the teacher has {name}={expected!r}, and this '
-                f'run has {found!r}: use the same, or another teacher'
+                f'run has {found!r}: use the same value, or another teacher'
             )
     if config.conditional and not _classes(run) <= _classes(teacher):
         raise UserError(
@@ -107,7 +108,7 @@ def digest(content: bytes) -> str:
 
 
 def write(workdir: epath.Path, content: bytes) -> None:
-    """Keep the teacher in the student's run, unless it is there."""
+    """Write the teacher to the folder of the student's run, unless it is already there."""
     path = workdir / FILE
     if not path.exists() or path.read_bytes() != content:
         write_atomic(path, content)

@@ -1,7 +1,7 @@
 """Initialization of G with the channels of a larger generator (`config.distill.init='pruned'`).
 
-Of each layer, the channels with the largest absolute scales of BatchNorm are kept (Liu et al. 2017,
-arXiv:1708.06519).
+In each layer, pruning keeps the channels with the largest absolute BatchNorm scales (Liu et al.
+2017, arXiv:1708.06519).
 """
 
 import functools
@@ -57,11 +57,11 @@ def prune(params: Any, batch_stats: Any, num_channels: dict[str, int]) -> tuple[
     Args:
         params: Parameters of a generator with `block='conv'`: the layer 'project' is followed by
             'project_norm', and 'conv_I' of each stage I by 'norm_I'.
-        batch_stats: Its statistics.
+        batch_stats: Its BatchNorm statistics.
         num_channels: Number of channels to keep, by the name of the norm, from input to output.
 
     Raises:
-        UserError: If there are fewer channels than that.
+        UserError: If a layer has fewer channels than `num_channels` requires.
     """
     pruned, statistics = {}, {}
     inputs = slice(None)
@@ -92,7 +92,7 @@ def _select(array: np.ndarray, inputs: Any, outputs: np.ndarray, size: int) -> n
         array: The kernel or bias; that of the dense layer has `C_out = positions * size`.
         inputs: Input channels.
         outputs: Output channels.
-        size: Number of channels of the layer's map.
+        size: Number of channels of the layer's output feature map, before pruning.
     """
     maps = array.reshape(*array.shape[:-1], -1, size)[..., outputs]
     selected = maps.reshape(*array.shape[:-1], -1)

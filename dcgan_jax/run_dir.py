@@ -278,7 +278,7 @@ def read(workdir: epath.PathLike) -> Run:
 
 
 def _check_last_checkpoint(workdir: epath.PathLike, run: Run) -> None:
-    """Raise `UserError` if the last checkpoint is that of another run than `config.json`."""
+    """Raise `UserError` if the last checkpoint does not belong to the run in `config.json`."""
     try:
         saved = parse(_description_in(checkpoint.latest_metadata(workdir)))
     except (ValueError, TypeError, AttributeError):  # No checkpoint, or damaged metadata.
@@ -299,7 +299,7 @@ def _check_last_checkpoint(workdir: epath.PathLike, run: Run) -> None:
 
 
 def _differences(before: Run, after: Run) -> list[str]:
-    """Return a line for each difference that does not allow to resume one run as the other."""
+    """Return a line for each difference that prevents resuming run `before` as run `after`."""
     changed = config_lib.differences(before.config, after.config)
     if before.image_shape != after.image_shape:
         changed.append(f'image shape: {before.image_shape} -> {after.image_shape}')

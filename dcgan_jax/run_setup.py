@@ -55,7 +55,7 @@ def prepare(config: ConfigDict, workdir: epath.PathLike) -> Setup:
     """Validate a run without compiling or writing anything.
 
     Raises:
-        UserError: If the run is not possible.
+        UserError: If the config, the data set or the workdir is not valid for this run.
     """
     config_lib.validate(config)
     for warning in config_lib.warnings(config):
@@ -98,7 +98,7 @@ def sample_scorer(config: ConfigDict, sampler: Sampler) -> SampleScorer:
     """Return an evaluator of samples against `config.evaluation.split`.
 
     Raises:
-        UserError: If an evaluation is not possible.
+        UserError: If samples cannot be evaluated with `config.evaluation`.
     """
     source = sources.open_split(config, config.evaluation.split)
     scorer = SampleScorer(config, sampler, source)

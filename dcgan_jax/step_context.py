@@ -70,7 +70,7 @@ class StepContext:
         return jax.random.fold_in(self.key, stream)
 
     def inputs(self, real: jax.Array, stream: RngStream) -> jax.Array:
-        """Sample inputs of G; those of one stream are equal."""
+        """Sample inputs of G; calls with the same stream return the same inputs."""
         return degradations.sample_inputs(self.stream(stream), self.config, real)
 
     def generate(
@@ -86,9 +86,9 @@ class StepContext:
         return jax.vjp(forward, network.params, has_aux=True)
 
     def targets(self, real: jax.Array, stream: RngStream) -> jax.Array:
-        """Return the images that those of `generate` are compared with.
+        """Return the target images of the fakes that `generate` returns for the same stream.
 
-        These are the teacher's images of the same inputs or, without a teacher, the real images.
+        These are the teacher's images for the same inputs or, without a teacher, the real images.
         """
         if self.teacher is None:
             return real

@@ -29,8 +29,8 @@ def check(run: Run, abstract_state: GANState, mesh: Mesh) -> None:
         mesh: Mesh of the new run.
 
     Raises:
-        UserError: If there is no such run, or its networks, its classes (if the new run is
-            conditional) or its optimizers (with `config.init_optimizer`) differ.
+        UserError: If `config.init_from` contains no run, or its networks, its classes (if the new
+            run is conditional) or its optimizers (with `config.init_optimizer`) differ.
     """
     source = _read(run.config)
     if run.config.conditional and source.class_names != run.class_names:

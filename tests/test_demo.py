@@ -31,13 +31,13 @@ def generation(finished):
     return demo_functions.Generation(restore(finished[0]))
 
 
-def test_samples_are_those_of_the_run(finished, generation):
+def test_samples_equal_those_of_the_trained_run(finished, generation):
     expected = images.grid(restore(finished[0]).sample(9, seed=5))
     np.testing.assert_array_equal(generation.sample(5, 9, 1.0)[::2, ::2], expected)
     assert not np.array_equal(generation.sample(5, 9, 0.5)[::2, ::2], expected)
 
 
-def test_walk_leads_from_the_first_seed_to_the_second(finished, generation):
+def test_walk_starts_and_ends_at_the_latents_of_the_seeds(finished, generation):
     run = restore(finished[0])
     for position, seed in ((0.0, 3), (1.0, 8)):
         expected = demo_functions.enlarge(run.sample(1, seed=seed)[0])
@@ -45,7 +45,7 @@ def test_walk_leads_from_the_first_seed_to_the_second(finished, generation):
         np.testing.assert_allclose(found.astype(int), expected.astype(int), atol=1)
 
 
-def test_directions_move_the_latent(finished, generation):
+def test_directions_shift_the_latent(finished, generation):
     still = generation.move(3, '', *[0.0] * 4)
     np.testing.assert_array_equal(
         still, demo_functions.enlarge(restore(finished[0]).sample(1, seed=3)[0])
@@ -54,7 +54,7 @@ def test_directions_move_the_latent(finished, generation):
 
 
 @pytest.mark.slow
-def test_classes_are_drawn_by_name(config, tmp_path):
+def test_classes_are_selected_by_name(config, tmp_path):
     config.conditional = True
     training.train_and_evaluate(config, tmp_path)
     run = restore(tmp_path)
@@ -72,7 +72,7 @@ def test_invalid_seeds_are_reported(generation, seed):
 
 @pytest.fixture
 def restoration(config, tmp_path):
-    """Function from the name of a config to the restoration of a run."""
+    """Function that trains a run of a config and returns its `Restoration`."""
 
     def create(name):
         training.train_and_evaluate(small(name, config), tmp_path / name)
@@ -89,7 +89,7 @@ def write(path, shape, mode='RGB', seed=0):
 
 
 @pytest.mark.slow
-def test_images_of_any_size_are_upsampled_beside_bicubic(restoration, tmp_path):
+def test_upsample_returns_the_bicubic_baseline_for_images_of_any_size(restoration, tmp_path):
     upload = write(tmp_path / 'a.png', (23, 150))
     bicubic, upsampled = restoration('super_resolution_cifar10').upsample(upload)
     assert bicubic.shape == upsampled.shape == (46, 300, 3)
@@ -109,21 +109,21 @@ def test_images_are_colorized(restoration, tmp_path):
 
 
 @pytest.mark.slow
-def test_only_painted_pixels_are_filled(restoration, tmp_path):
+def test_only_painted_pixels_are_inpainted(restoration, tmp_path):
     restoration = restoration('inpainting_cifar10')
     upload = write(tmp_path / 'a.png', (30, 40))
-    painted = restoration.prepare(upload)
-    assert len(painted) == restoration.canvas_size
+    canvas = restoration.prepare(upload)
+    assert len(canvas) == restoration.canvas_size
     expected = images.center_crop(np.asarray(PIL.Image.open(upload)), 8)
-    np.testing.assert_array_equal(painted, demo_functions.enlarge(expected))
-    holes = np.zeros(painted.shape[:2], bool)
-    holes[:80] = True  # Two of eight rows.
-    known, filled = (each[20::40, 20::40] for each in restoration.fill(painted, holes))
+    np.testing.assert_array_equal(canvas, demo_functions.enlarge(expected))
+    painted = np.zeros(canvas.shape[:2], bool)
+    painted[:80] = True  # Two of eight rows.
+    known, inpainted = (each[20::40, 20::40] for each in restoration.inpaint(canvas, painted))
     np.testing.assert_array_equal(known[2:], expected[2:])
     np.testing.assert_allclose(known[:2].astype(int), 128, atol=1)
-    np.testing.assert_array_equal(filled[2:], expected[2:])
+    np.testing.assert_array_equal(inpainted[2:], expected[2:])
     with pytest.raises(UserError, match='paint'):
-        restoration.fill(painted, np.zeros_like(holes))
+        restoration.inpaint(canvas, np.zeros_like(painted))
 
 
 def test_anomaly_scores_equal_those_of_the_task(finished, tmp_path):
@@ -147,7 +147,7 @@ def test_anomaly_scores_equal_those_of_the_task(finished, tmp_path):
     np.testing.assert_array_equal(image[20::40, 20::40], np.asarray(PIL.Image.open(upload)))
 
 
-def test_uploads_that_cannot_be_used_are_reported(tmp_path):
+def test_invalid_uploads_are_reported(tmp_path):
     large = write(tmp_path / 'large.png', (1025, 1024))
     (tmp_path / 'text.png').write_text('no image')
     for path, reason in (
@@ -158,7 +158,7 @@ def test_uploads_that_cannot_be_used_are_reported(tmp_path):
     assert demo_functions.read_upload(write(tmp_path / 'a.png', (5, 4), 'L'), 1).shape == (5, 4, 1)
 
 
-def test_used_ports_are_reported(finished):
+def test_port_in_use_is_reported(finished):
     with socket.create_server(('127.0.0.1', 0)) as server:
         port = server.getsockname()[1]
         with pytest.raises(UserError, match=f'--port={port}'):
@@ -192,7 +192,10 @@ runpy.run_path('main.py', run_name='__main__')
 
 @pytest.fixture
 def serve(tmp_path):
-    """Function from a workdir to the port of its demo; checks at the end that it stays local."""
+    """Function that starts the demo of a workdir and returns its port.
+
+    At the end it is checked that the demo connected only to the local computer.
+    """
     with contextlib.ExitStack() as stack:
         yield functools.partial(start, stack, tmp_path)
 
@@ -253,7 +256,7 @@ def open_tab(page, name):
 
 
 def source(panel, label):
-    """Wait for an image of the visible tab and return its address, which differs by content."""
+    """Wait for an image of the visible tab and return its URL, which depends on the content."""
     image = panel.locator('.block').filter(has=panel.page.get_by_text(label, exact=True))
     image = image.locator('img')
     image.wait_for()
@@ -299,7 +302,7 @@ def test_page_of_a_latent_generator(finished, serve, page, tmp_path):
 
 
 @pytest.mark.slow
-def test_holes_are_painted(config, serve, page, tmp_path):
+def test_page_of_an_inpainting_run(config, serve, page, tmp_path):
     require('gradio')
     training.train_and_evaluate(small('inpainting_cifar10', config), tmp_path / 'run')
     page.goto(f'http://127.0.0.1:{serve(tmp_path / "run")}')

@@ -47,7 +47,7 @@ def test_student_keeps_the_teacher_and_its_digest(student, finished, tmp_path):
 
 
 def test_generator_loss_adds_the_distance_to_the_teacher_images(student, finished):
-    """The logged terms equal the losses of images that are computed outside of the step."""
+    """The logged terms equal losses that are computed outside of the training step."""
     student.loss.update(content_norm='l1', content_weight=3.0, feature_matching_weight=2.0)
     networks = models.build(student, (8, 8, 3))
     state = train_state.create(student, networks, (8, 8, 3))
@@ -119,7 +119,7 @@ def test_lost_teacher_is_an_error(student, finished, tmp_path, damage):
 @pytest.mark.parametrize(
     ('field', 'value'), [('latent_dim', 5), ('conditional', True), ('generator.use_bias', True)]
 )
-def test_teacher_that_does_not_fit_is_rejected(student, tmp_path, field, value):
+def test_incompatible_teacher_is_rejected(student, tmp_path, field, value):
     student.distill.init = 'pruned' if field.startswith('generator') else 'random'
     student.update_from_flattened_dict({field: value})
     with pytest.raises(UserError, match=f'the teacher has config.{field}='):
@@ -141,7 +141,7 @@ def test_teacher_of_fewer_classes_is_rejected(config, student, tmp_path):
 
 
 @pytest.mark.parametrize('field', ['stem_features', slow('block')])
-def test_pruning_of_another_kind_of_teacher_is_rejected(config, student, tmp_path, field):
+def test_pruning_a_different_architecture_is_rejected(config, student, tmp_path, field):
     teacher = config.copy_and_resolve_references()
     teacher.distill.teacher, teacher.loss.content_weight, teacher.num_steps = '', 0.0, 0
     teacher.generator[field] = {'stem_features': (6,), 'block': 'residual'}[field]
@@ -189,7 +189,7 @@ def test_pruning_to_all_channels_gives_the_teacher(student, finished):
 
 
 def test_pruning_keeps_the_channels_with_the_largest_scales(student):
-    """If the other channels have a scale and a shift of 0, the images do not change."""
+    """If the other channels have a scale and a bias of 0, the images do not change."""
     student.generator.update(features=(8, 6), strides=(2, 2, 2), base_size=1, width=1.0)
     student.discriminator.update(features=(8, 8), strides=(2, 2))
     large = models.build(student, (8, 8, 3)).generator
@@ -215,7 +215,7 @@ def test_pruning_keeps_the_channels_with_the_largest_scales(student):
 
 
 @pytest.mark.slow
-def test_pruned_student_trains_from_the_teacher(student, finished, tmp_path):
+def test_pruned_student_starts_with_channels_of_the_teacher(student, finished, tmp_path):
     """After 0 steps, the state has channels of the teacher."""
     student.distill.init, student.num_steps = 'pruned', 0
     state = training.train_and_evaluate(student, tmp_path)

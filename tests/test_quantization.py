@@ -34,12 +34,12 @@ def test_only_kernels_are_quantized(variables):
         )
 
 
-def test_error_is_at_most_half_a_level_of_each_output_channel(variables):
+def test_error_is_at_most_half_a_quantization_step_of_each_output_channel(variables):
     kernel = variables['params']['conv_0']['kernel']
     restored = quantization.dequantize(quantization.quantize(variables))
     error = np.abs(np.float64(restored['params']['conv_0']['kernel']) - kernel).max(axis=(0, 1, 2))
-    level = np.abs(np.float64(kernel)).max(axis=(0, 1, 2)) / 127
-    assert (error <= 0.5001 * level).all()
+    step = np.abs(np.float64(kernel)).max(axis=(0, 1, 2)) / 127
+    assert (error <= 0.5001 * step).all()
     assert error[2] == 0.0
     assert restored['params'].keys() == variables['params'].keys()
     assert restored['params']['conv_0'].keys() == variables['params']['conv_0'].keys()

@@ -378,7 +378,7 @@ def test_init_optimizer_copies_moments_and_restarts_schedules(trained, tmp_path)
         training.train_and_evaluate(config, tmp_path / 'other')
 
 
-def test_init_from_standing_to_averaged_statistics(trained, tmp_path):
+def test_init_from_initializes_averaged_statistics(trained, tmp_path):
     images, run = trained
     config = folder_config(images)
     config.init_from, config.ema.batch_stats, config.num_steps = str(run), 'average', 1

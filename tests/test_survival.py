@@ -29,7 +29,7 @@ def test_run_killed_twenty_times_ends_in_the_same_state(tmp_path, data_dir):
     """Checkpoints are saved every 5 steps, so that many processes are killed during a save."""
     flags = [*TINY, '--config.num_steps=1000', '--config.checkpoint_every=5']
     environment = {**os.environ, 'TFDS_DATA_DIR': str(data_dir)}
-    moments, killed = random.Random(0), tmp_path / 'killed'
+    rng, killed = random.Random(0), tmp_path / 'killed'
     reached = []
     for _ in range(20):
         before = checkpoints(killed)[-1] if (killed / 'checkpoints').is_dir() else 0
@@ -42,7 +42,7 @@ def test_run_killed_twenty_times_ends_in_the_same_state(tmp_path, data_dir):
             if (killed / 'checkpoints').is_dir() and max(checkpoints(killed), default=0) > before:
                 break
             time.sleep(0.005)
-        time.sleep(moments.uniform(0, 0.2))
+        time.sleep(rng.uniform(0, 0.2))
         process.kill()
         process.wait()
         reached.append(checkpoints(killed)[-1])

@@ -99,7 +99,7 @@ def downsample(images: jax.Array, scale: int) -> jax.Array:
 
 
 def upsample(images: jax.Array, scale: int) -> jax.Array:
-    """Upsample `[B, h, w, C]` with the same bicubic filter and clip to [-1, 1]."""
+    """Upsample `[B, h, w, C]` with the bicubic filter of `downsample` and clip to [-1, 1]."""
     batch, height, width, channels = images.shape
     shape = (batch, height * scale, width * scale, channels)
     return jnp.clip(jax.image.resize(images, shape, 'cubic'), -1.0, 1.0)

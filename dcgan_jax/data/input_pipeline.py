@@ -121,8 +121,8 @@ def stream(
       ranges: Contiguous ranges (first step, end).
       batch_size: Images per batch, over all processes.
       rows: Rows of each batch that this process reads.
-      num_threads: Number of threads. The number of prefetched batches is that of a range, or two
-        per thread if that is more.
+      num_threads: Number of threads. At least two batches per thread, and all batches of a range,
+        are prefetched.
       labels: Whether to read the labels as well.
 
     Yields:

@@ -139,7 +139,7 @@ class Evaluator:
         return np.concatenate(images) if images else None, features, logits, shape
 
     def _is_covariance_singular(self, count: int, dimension: int) -> bool:
-        """Return whether a covariance is singular; log a warning if it is that of real images."""
+        """Return whether a covariance is singular; if that of the real images is, log a warning."""
         num_real = self._statistics.n
         if num_real <= dimension:
             logging.warning(

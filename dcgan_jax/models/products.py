@@ -49,7 +49,7 @@ def einsum(
     left, right = left.astype(operand_dtype), right.astype(operand_dtype)
     operands, result = subscripts.split('->')
     left_term, right_term = operands.split(',')
-    # Exported programs have symbolic shapes, and no gradients whose speed matters.
+    # Exported programs have symbolic shapes; the speed of their gradients does not matter.
     is_static = all(isinstance(size, int) for size in (*left.shape, *right.shape))
     if is_static and left.dtype != sum_dtype and left_term[0] == right_term[0]:
         if result[0] == right_term[1]:

@@ -261,7 +261,7 @@ def _raise_damaged(path: epath.Path) -> Iterator[None]:
     """Raise `DamagedError` for the various exceptions of Orbax and TensorStore.
 
     Raises:
-        UserError: If access is denied, which is not a damage.
+        UserError: If access is denied, which does not mean that the checkpoint is damaged.
     """
     try:
         yield

@@ -34,7 +34,7 @@ from dcgan_jax.tasks.nearest_neighbors import nearest
 from dcgan_jax.train_state import GANState
 
 _SIDE = 2  # Size of the pooled feature maps.
-_SHRINKAGE = 0.1  # Shrinkage of the covariance towards a multiple of the identity.
+_SHRINKAGE = 0.1  # Shrinkage of the covariance toward a multiple of the identity.
 _FEATURE_WEIGHT = 0.1  # Lambda of AnoGAN's distance.
 _BATCH_SIZE = 32
 _STEPS_PER_CALL = 20  # Encoder updates in one compiled call.
@@ -124,7 +124,7 @@ def discriminator_scores(run: ScoringRun, pixels: np.ndarray) -> np.ndarray:
 def mahalanobis_distances(normal: np.ndarray, features: np.ndarray) -> np.ndarray:
     """Return the Mahalanobis distance of each feature vector to those of normal images, `[N]`.
 
-    The covariance is computed in float64, with shrinkage towards a multiple of the identity.
+    The covariance is computed in float64, with shrinkage toward a multiple of the identity.
 
     Args:
         normal: Features of normal images, `[M, D]`.

@@ -1,4 +1,4 @@
-"""`--mode=demo`: try a run in the browser."""
+"""`--mode=demo`: interactive demo of a run in the browser."""
 
 import contextlib
 import os
@@ -15,11 +15,11 @@ _MAX_UPLOAD = '16mb'
 
 
 def run(options: TaskOptions) -> TaskResult:
-    """Serve a page with a tab for each use of a run, until the process is interrupted.
+    """Serve a page with one tab per task until the process is interrupted.
 
-    A generator of latents has tabs for samples, walks between two latents, SeFa directions,
-    restoration by latent optimization, and anomaly scores; a generator of images has the tab of its
-    task.
+    For a latent generator there are tabs for samples, latent interpolation, SeFa directions,
+    restoration by latent optimization, and anomaly scores; for a generator that takes images there
+    is the tab of its task.
 
     Args:
         options: Uses `workdir`, `config`, `checkpoint`, `seed` (of latent optimization), `host` and
@@ -29,7 +29,7 @@ def run(options: TaskOptions) -> TaskResult:
         A result without a path.
 
     Raises:
-        UserError: If there is no such run, Gradio is not installed, or the port is in use.
+        UserError: If `workdir` contains no run, Gradio is not installed, or the port is in use.
     """
     _check_port(options.host, options.port)
     with tempfile.TemporaryDirectory() as folder, contextlib.suppress(KeyboardInterrupt):
@@ -67,7 +67,7 @@ def _serve(options: TaskOptions) -> None:
 
 
 def _check_port(host: str, port: int) -> None:
-    """Raise `UserError` if the address cannot be bound to."""
+    """Raise `UserError` if no socket can be bound to the address."""
     with socket.socket(socket.AF_INET6 if ':' in host else socket.AF_INET) as server:
         server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:

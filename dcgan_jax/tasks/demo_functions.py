@@ -19,15 +19,16 @@ from dcgan_jax.tasks.trained_run import TrainedRun
 
 MAX_SAMPLES = 64
 MAX_PIXELS = 2**20  # Largest number of pixels of an uploaded image.
-_NUM_DIRECTIONS = 5  # At most the size of a latent.
-_SIDE = 320  # Size in pixels to which small images are enlarged, about.
+_NUM_DIRECTIONS = 5  # Or `latent_dim`, if it is smaller.
+_SIDE = 320  # Approximate size in pixels to which small images are enlarged.
 
 
 class Generation:
-    """Images of latents.
+    """Image generation from latents.
 
     Attributes:
-        classes: Names of the classes to choose from; empty if unconditional or with captions.
+        classes: Names of the classes to choose from; empty if the generator is unconditional or
+            conditioned on captions.
         takes_prompts: Whether the generator is conditioned on captions.
         num_directions: Number of SeFa directions.
     """
@@ -45,29 +46,29 @@ class Generation:
         self.num_directions = len(self._directions)
 
     def sample(self, seed: int, num: int, truncation: float, condition: str = '') -> np.ndarray:
-        """Return a grid of images of latents that are multiplied by `truncation`."""
+        """Return a grid of images, generated from latents multiplied by `truncation`."""
         latents = self._latents(seed, MAX_SAMPLES) * truncation  # One shape, compiled once.
-        return enlarge(images.grid(self._draw(latents, condition)[: int(num)]), zoom=2)
+        return enlarge(images.grid(self._generate_images(latents, condition)[: int(num)]), zoom=2)
 
     def walk(self, first: int, second: int, position: float, condition: str = '') -> np.ndarray:
-        """Return the image at a position in [0, 1] on the path between the latents of two seeds."""
+        """Return the image at a position in [0, 1] between the latents of two seeds (slerp)."""
         ends = (self._latents(seed, 1)[0] for seed in (first, second))
-        return self._draw_one(explore.slerp(*ends, position), condition)
+        return self._generate_one(explore.slerp(*ends, position), condition)
 
     def move(self, seed: int, condition: str, *shifts: float) -> np.ndarray:
-        """Return the image of a latent that is moved along the SeFa directions."""
+        """Return the image of a latent that is shifted along the SeFa directions."""
         latent = self._latents(seed, 1)[0] + np.asarray(shifts) @ self._directions
-        return self._draw_one(latent, condition)
+        return self._generate_one(latent, condition)
 
     def _latents(self, seed: int | None, count: int) -> np.ndarray:
         if seed is None or not 0 <= seed < 2**32:
             raise UserError('the seed must be an integer from 0 to 2**32 - 1')
         return self._trained.sampler.latents(int(seed), count)
 
-    def _draw_one(self, latent: np.ndarray, condition: str) -> np.ndarray:
-        return enlarge(self._draw(latent[None].astype(np.float32), condition)[0])
+    def _generate_one(self, latent: np.ndarray, condition: str) -> np.ndarray:
+        return enlarge(self._generate_images(latent[None].astype(np.float32), condition)[0])
 
-    def _draw(self, latents: np.ndarray, condition: str) -> np.ndarray:
+    def _generate_images(self, latents: np.ndarray, condition: str) -> np.ndarray:
         conditioner, variables = self._trained.networks.conditioner, self._variables
         label = conditioner.default
         if self.takes_prompts:
@@ -80,39 +81,39 @@ class Generation:
             self._generate(variables, latents, np.full(len(latents), label, np.int32))
         )
 
-    @functools.lru_cache(maxsize=1)  # noqa: B019 - there is one object, which lives with the page.
+    @functools.lru_cache(maxsize=1)  # noqa: B019 - one object, which lives as long as the page.
     def _captions(self, prompt: str) -> dict:
         return {'condition': {'table': captions.embed(self._trained.run.config, [prompt])}}
 
 
 class Restoration:
-    """Restoration of an uploaded image by the task of one of `degradations.KINDS`.
+    """Super-resolution, inpainting or colorization of uploaded images.
 
     Attributes:
-        kind: `config.input.kind` of the task.
+        kind: `config.input.kind` of the task, one of `degradations.KINDS`.
     """
 
     def __init__(self, options: TaskOptions, kind: str):
-        """Restore the run."""
+        """Restore the networks of the run in `options.workdir` for the task `kind`."""
         self.kind = kind
         self._task = image_to_image.open_task(options, kind)
         self._channels = self._task.image_shape[-1]
 
     def upsample(self, path: str | None) -> tuple[np.ndarray, np.ndarray]:
-        """Return an image upsampled with a bicubic filter and by the generator."""
+        """Return the bicubic baseline and the super-resolved image."""
         scale = self._task.config.input.scale
         pixels = images.to_float(self._crop(read_upload(path, self._channels), scale)[None])
         return self._restore(degradations.with_full_mask(degradations.upsample(pixels, scale)))
 
     def colorize(self, path: str | None) -> tuple[np.ndarray, np.ndarray]:
-        """Return an image in grayscale and colorized by the generator."""
+        """Return the grayscale image and the colorized image."""
         pixels = images.to_float(self._crop(read_upload(path, self._channels))[None])
         gray = degradations.quantize(degradations.to_gray(pixels))
         return self._restore(degradations.with_full_mask(gray))
 
     @property
     def canvas_size(self) -> int:
-        """Height and width of `prepare`'s results."""
+        """Height and width of the images that `prepare` returns."""
         size = self._task.image_shape[0]
         return size * _zoom(size)
 
@@ -121,23 +122,23 @@ class Restoration:
         size = self._task.image_shape[0]
         return enlarge(images.center_crop(read_upload(path, self._channels), size))
 
-    def fill(self, painted: np.ndarray, holes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return an image without the painted pixels and with these pixels filled.
+    def inpaint(self, canvas: np.ndarray, painted: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return the image with the painted region masked, and the inpainted image.
 
         Args:
-            painted: The result of `prepare`.
-            holes: Pixels of it that are missing, bool `[S, S]`.
+            canvas: The image that `prepare` returned.
+            painted: Mask of the painted region, bool `[S, S]`.
         """
-        if not holes.any() or holes.all():
-            raise UserError('paint over a part of the image: it is filled in')
-        zoom = len(painted) // self._task.image_shape[0]
+        if not painted.any() or painted.all():
+            raise UserError('paint over the part of the image to inpaint')
+        zoom = len(canvas) // self._task.image_shape[0]
         middle = np.s_[zoom // 2 :: zoom, zoom // 2 :: zoom]
-        pixels = painted[middle][..., : self._channels]
-        mask = holes[middle].astype(np.float32)[None, ..., None]
+        pixels = canvas[middle][..., : self._channels]
+        mask = painted[middle].astype(np.float32)[None, ..., None]
         return self._restore(degradations.apply_mask(images.to_float(pixels[None]), mask))
 
     def _crop(self, pixels: np.ndarray, scale: int = 1) -> np.ndarray:
-        """Crop an image to a size that the generator accepts after it is upsampled."""
+        """Crop an image such that the generator accepts its size after upsampling by `scale`."""
         if self._task.method != 'trained':
             return images.center_crop(pixels, self._task.image_shape[0] // scale)
         multiple = int(np.prod(self._task.config.generator.strides))
@@ -166,7 +167,7 @@ class AnomalyDetection:
         self._score = functools.partial(anomaly_scores.discriminator_scores, run)
 
     def score(self, path: str | None) -> tuple[str, np.ndarray, np.ndarray, np.ndarray]:
-        """Return scores, the image as seen by the GAN, its reconstruction and a heat map."""
+        """Return the scores as text, the cropped image, its reconstruction and a heat map."""
         size, _, channels = self._trained.run.image_shape
         pixels = images.center_crop(read_upload(path, channels), size)[None]
         distances, reconstructions = self._reconstruct(pixels)
@@ -181,7 +182,7 @@ def read_upload(path: str | None, channels: int) -> np.ndarray:
     """Read an uploaded image, uint8 `[H, W, channels]`.
 
     Raises:
-        UserError: If there is no image, it cannot be read, or it has more than `MAX_PIXELS`.
+        UserError: If no image was uploaded, or it cannot be read or is larger than `MAX_PIXELS`.
     """
     if not path:
         raise UserError('there is no image: upload one')

@@ -1,4 +1,4 @@
-"""Page of `--mode=demo`, with Gradio: one tab for each use of a run."""
+"""Gradio page of `--mode=demo` with one tab per task."""
 
 import functools
 from collections.abc import Callable, Sequence
@@ -16,7 +16,7 @@ from dcgan_jax.tasks.demo_functions import (
 )
 
 _CACHE = 600, 600  # Interval and age in seconds at which image files are deleted.
-_MAX_SHIFT = 6.0  # Along a direction; latents have a norm of about 10.
+_MAX_SHIFT = 6.0  # Largest shift along a SeFa direction; latents have a norm of about 10.
 _FONTS = ['system-ui', 'sans-serif']
 _MONOSPACE = ['ui-monospace', 'monospace']  # Gradio's default fonts are loaded from Google.
 
@@ -31,9 +31,9 @@ def build(
 
     Args:
         title: Heading of the page.
-        generation: Functions of the tabs 'Sample', 'Walk' and 'Directions'; None for no such tabs.
+        generation: Functions of the tabs 'Sample', 'Walk' and 'Directions'; None omits them.
         restorations: Functions of the tabs 'Inpaint', 'Super-resolve' and 'Colorize'.
-        anomalies: Functions of the tab 'Anomaly'; None for no such tab.
+        anomalies: Functions of the tab 'Anomaly'; None omits it.
     """
     with gradio.Blocks(
         title=f'{title} - dcgan_jax', analytics_enabled=False, delete_cache=_CACHE
@@ -64,7 +64,7 @@ def _sample_tab(generation: Generation) -> None:
                 gradio.Slider(0.0, 1.5, 1.0, label='Truncation'),
                 *_condition(generation),
             ]
-        _draw_live(generation.sample, inputs, _image('Samples'))
+        _update_on_change(generation.sample, inputs, _image('Samples'))
 
 
 def _walk_tab(generation: Generation) -> None:
@@ -76,7 +76,7 @@ def _walk_tab(generation: Generation) -> None:
                 gradio.Slider(0.0, 1.0, 0.0, label='Position'),
                 *_condition(generation),
             ]
-        _draw_live(generation.walk, inputs, _image('Image'))
+        _update_on_change(generation.walk, inputs, _image('Image'))
 
 
 def _directions_tab(generation: Generation) -> None:
@@ -88,7 +88,7 @@ def _directions_tab(generation: Generation) -> None:
                 gradio.Slider(-_MAX_SHIFT, _MAX_SHIFT, 0.0, label=f'Direction {index + 1}')
                 for index in range(generation.num_directions)
             ]
-        _draw_live(generation.move, [seed, *condition, *sliders], _image('Image'))
+        _update_on_change(generation.move, [seed, *condition, *sliders], _image('Image'))
 
 
 def _upsampling_tab(restoration: Restoration) -> None:
@@ -96,7 +96,7 @@ def _upsampling_tab(restoration: Restoration) -> None:
         upload = _upload()
         with gradio.Row():
             outputs = [_image('Bicubic'), _image('Super-resolved')]
-        upload.upload(_shown(restoration.upsample), upload, outputs)
+        upload.upload(_with_user_errors(restoration.upsample), upload, outputs)
 
 
 def _colorization_tab(restoration: Restoration) -> None:
@@ -104,7 +104,7 @@ def _colorization_tab(restoration: Restoration) -> None:
         upload = _upload()
         with gradio.Row():
             outputs = [_image('Grayscale'), _image('Colorized')]
-        upload.upload(_shown(restoration.colorize), upload, outputs)
+        upload.upload(_with_user_errors(restoration.colorize), upload, outputs)
 
 
 def _inpainting_tab(restoration: Restoration) -> None:
@@ -112,12 +112,14 @@ def _inpainting_tab(restoration: Restoration) -> None:
         background = restoration.prepare(path)
         return {'background': background, 'layers': [], 'composite': background}
 
-    def fill(value: dict[str, Any] | None) -> tuple[np.ndarray, np.ndarray]:
+    def inpaint(value: dict[str, Any] | None) -> tuple[np.ndarray, np.ndarray]:
         if not value or value['background'] is None:
             raise UserError('there is no image: upload one')
         image = value['background'][..., :3]
         painted = [np.asarray(layer)[..., 3] > 0 for layer in value['layers']]
-        return restoration.fill(image, np.any([np.zeros(image.shape[:2], bool), *painted], axis=0))
+        return restoration.inpaint(
+            image, np.any([np.zeros(image.shape[:2], bool), *painted], axis=0)
+        )
 
     with _tab('Inpaint'):
         upload = _upload()
@@ -129,8 +131,8 @@ def _inpainting_tab(restoration: Restoration) -> None:
             )  # fmt: skip
             outputs = [_image('Known pixels'), _image('Inpainted')]
         button = gradio.Button('Inpaint', variant='primary')
-        upload.upload(_shown(prepare), upload, editor)
-        button.click(_shown(fill), editor, outputs)
+        upload.upload(_with_user_errors(prepare), upload, editor)
+        button.click(_with_user_errors(inpaint), editor, outputs)
 
 
 def _anomaly_tab(anomalies: AnomalyDetection) -> None:
@@ -138,7 +140,7 @@ def _anomaly_tab(anomalies: AnomalyDetection) -> None:
         upload, text = _upload(), gradio.Textbox(label='Anomaly scores')
         with gradio.Row():
             pictures = [_image('Image'), _image('Reconstruction'), _image('Difference')]
-        upload.upload(_shown(anomalies.score), upload, [text, *pictures])
+        upload.upload(_with_user_errors(anomalies.score), upload, [text, *pictures])
 
 
 _RESTORATION_TABS = {
@@ -175,14 +177,14 @@ def _upload() -> gradio.Image:
     return image
 
 
-def _draw_live(
+def _update_on_change(
     function: Callable[..., np.ndarray],
     inputs: Sequence[gradio.components.Component],
     output: gradio.Image,
 ) -> None:
-    """Update the output whenever an input changes; values that are outdated are skipped."""
+    """Compute the output whenever an input changes; outdated inputs are skipped."""
     gradio.on(  # Without triggers: when the page is loaded and when an input changes.
-        fn=_shown(function),
+        fn=_with_user_errors(function),
         inputs=inputs,
         outputs=output,
         show_progress='hidden',
@@ -190,7 +192,7 @@ def _draw_live(
     )
 
 
-def _shown(function: Callable[..., Any]) -> Callable[..., Any]:
+def _with_user_errors(function: Callable[..., Any]) -> Callable[..., Any]:
     """Return a function whose user errors are shown on the page."""
 
     @functools.wraps(function)

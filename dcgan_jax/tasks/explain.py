@@ -52,7 +52,7 @@ def run(options: TaskOptions) -> TaskResult:
         The folder and the classifier's accuracy, if it was computed.
 
     Raises:
-        UserError: If there is no such run or `num` is 1.
+        UserError: If `workdir` contains no run, or `num` is 1.
     """
     trained = restore(options.workdir, options.checkpoint, require_latents=True)
     networks, state = trained.networks, trained.state

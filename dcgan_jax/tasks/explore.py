@@ -68,7 +68,7 @@ def run(options: TaskOptions) -> TaskResult:
         The folder and the median distances to the nearest training images.
 
     Raises:
-        UserError: If there is no such run or `arithmetic` is invalid.
+        UserError: If `workdir` contains no run, or `arithmetic` is invalid.
     """
     terms = None if options.arithmetic is None else parse_arithmetic(options.arithmetic)
     trained = restore(options.workdir, options.checkpoint, require_latents=True)

@@ -60,9 +60,9 @@ def run(options: TaskOptions) -> TaskResult:
     out = output_folder(options, 'export', trained.run.config)
     suffix = '_int8' if options.weights == 'int8' else ''
     if options.format in ('jax', 'all'):
-        # The convolutions of CPUs need known heights and widths.
+        # The CPU implementation of convolutions needs static heights and widths.
         takes_images = degradations.takes_images(trained.run.config)
-        source = with_plain_convolutions(trained) if takes_images else trained
+        source = with_xla_convolutions(trained) if takes_images else trained
         program = _quantized(generator(source), options.weights)
         path = out / f'{program.name}{suffix}.jaxexport'
         write_atomic(path, to_jax(program))
@@ -70,9 +70,9 @@ def run(options: TaskOptions) -> TaskResult:
         content = weights.serialize(program.variables, metadata)
         write_atomic(path.with_suffix('.safetensors'), content)
     if options.format in ('onnx', 'all'):
-        plain = with_plain_convolutions(trained)
+        source = with_xla_convolutions(trained)
         for create in (generator, discriminator):
-            program = _quantized(create(plain), options.weights)
+            program = _quantized(create(source), options.weights)
             write_atomic(out / f'{program.name}{suffix}.onnx', to_onnx(program))
     return TaskResult(out)
 
@@ -114,10 +114,10 @@ def discriminator(trained: TrainedRun) -> Program:
     return Program('discriminator', function, variables, inputs, 'logits')
 
 
-def with_plain_convolutions(trained: TrainedRun) -> TrainedRun:
+def with_xla_convolutions(trained: TrainedRun) -> TrainedRun:
     """Return a run whose networks compute in float32 with XLA's convolutions.
 
-    These become the convolutions of ONNX. The variables are the same.
+    jax2onnx converts these to ONNX convolutions. The variables are the same.
     """
     run = trained.run
     config = run.config.copy_and_resolve_references().unlock()

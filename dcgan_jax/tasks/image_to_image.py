@@ -59,13 +59,13 @@ def open_task(options: TaskOptions, kind: str) -> RestorationTask:
     """Restore a run trained for `kind`, or a GAN to use with latent optimization.
 
     Args:
-        options: Uses `workdir`, `checkpoint`, `seed` (of the initial latents) and `config`, of
-            which also the group `input` is used: all fields for latent optimization, but only the
-            mask for a run that was trained for `kind`.
+        options: Uses `workdir`, `checkpoint`, `seed` (of the initial latents) and `config`. The
+            group `config.input` is used too: all of its fields for latent optimization, but only
+            the mask for a run that was trained for `kind`.
         kind: One of `degradations.KINDS`.
 
     Raises:
-        UserError: If there is no such run or it was trained for another kind.
+        UserError: If `workdir` contains no run, or the run was trained for another kind.
     """
     trained = restore(options.workdir, options.checkpoint)
     run, networks, state = trained.run, trained.networks, trained.state
@@ -327,7 +327,7 @@ def read_task_images(folder: epath.PathLike, task: RestorationTask, scale: int =
 
 
 def write_images(out: epath.Path, user_images: UserImages, restored: np.ndarray) -> TaskResult:
-    """Write each restored image to `NAME.png`; the result has the folder."""
+    """Write each restored image to `NAME.png` in `out`, the path of the result."""
     for name, pixels in zip(user_images.names, restored, strict=True):
         images.write_png(out / f'{name}.png', pixels)
     return TaskResult(out)
