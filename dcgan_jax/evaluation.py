@@ -55,19 +55,15 @@ class SampleScorer:
         protocol = {
             'step': int(state.step),
             'seed': seed,
-            'weights': (
-                f'EMA with a halflife of {ema.halflife_images:g} images, at most '
-                f'{ema.rampup_ratio:g} of those seen'
-                if ema.halflife_images
-                else 'live'
-            ),
+            'ema_halflife_images': ema.halflife_images,
+            'ema_rampup_ratio': ema.rampup_ratio,
             'batch_norm': self._batch_norm(state),
             'dtype': self._config.dtype,
         }
         if degradations.takes_images(self._config):
-            protocol['inputs'] = {**self._config.input, 'images': 'drawn from the split'}
+            protocol['inputs'] = {**self._config.input, 'images': 'sampled from the split'}
         if len(self._sampler.classes):
-            protocol['classes'] = 'those of images drawn from the split'
+            protocol['classes'] = 'class distribution of the split'
         return self._evaluator(self._samples(state, count, seed), count, protocol)
 
     def _batch_norm(self, state: GANState) -> str:
@@ -141,11 +137,11 @@ class TrainingEvaluator:
 
     def _keep_best(self, state: GANState, result: Evaluation) -> None:
         name = self._config.best
-        new = {'value': result.values[name], 'measured': _settings(name, result.protocol)}
+        new = {'value': result.values[name], 'protocol': _settings(name, result.protocol)}
         sign = 1 if name in SMALLER_IS_BETTER else -1
         best = self._best_result
         # Results of different metrics or protocols are not comparable, so the selection restarts.
-        comparable = best is not None and best['measured'] == new['measured']
+        comparable = best is not None and best['protocol'] == new['protocol']
         if comparable and sign * new['value'] >= sign * best['value']:
             return
         if best is not None and not comparable:
@@ -163,7 +159,7 @@ def _is_valid(result: Any) -> bool:
     return (
         isinstance(result, dict)
         and isinstance(result.get('value'), (int, float))
-        and 'measured' in result
+        and 'protocol' in result
     )
 
 

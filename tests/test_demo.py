@@ -37,11 +37,11 @@ def test_samples_equal_those_of_the_trained_run(finished, generation):
     assert not np.array_equal(generation.sample(5, 9, 0.5)[::2, ::2], expected)
 
 
-def test_walk_starts_and_ends_at_the_latents_of_the_seeds(finished, generation):
+def test_interpolation_starts_and_ends_at_the_latents_of_the_seeds(finished, generation):
     run = restore(finished[0])
     for position, seed in ((0.0, 3), (1.0, 8)):
         expected = demo_functions.enlarge(run.sample(1, seed=seed)[0])
-        found = generation.walk(3, 8, position)
+        found = generation.interpolate(3, 8, position)
         np.testing.assert_allclose(found.astype(int), expected.astype(int), atol=1)
 
 
@@ -282,7 +282,7 @@ def test_page_of_a_latent_generator(finished, serve, page, tmp_path):
     wait_for_change(sample, 'Samples', before)
     sample.get_by_label('Seed').fill('')
     page.get_by_text('the seed must be an integer').wait_for()
-    for tab, slider in (('Walk', 'Position'), ('Directions', 'Direction 1')):
+    for tab, slider in (('Interpolation', 'Position'), ('Directions', 'Direction 1')):
         panel = open_tab(page, tab)
         before = source(panel, 'Image')
         panel.get_by_label(f'range slider for {slider}').press('End')

@@ -58,7 +58,7 @@ def test_best_checkpoint_of_an_evaluated_run_is_kept(config, tmp_path, capsys):
         'protocol'
     ]
     assert protocol['step'] == 4
-    assert protocol['n_fake'] == protocol['n_real'] == 40
+    assert protocol['num_samples'] == protocol['num_real'] == 40
     assert protocol['seed'] == 2**32 - 1  # A seed that users are unlikely to sample with.
     state = restore(run, 'best').state
     assert int(state.step) == best_step(run)
@@ -115,7 +115,7 @@ def test_best_of_another_protocol_is_replaced(config, tmp_path, monkeypatch, cap
         list(batches)
         results = {'frechet_distance': next(values)}
         return evaluator.Evaluation(results, {'frechet_distance': 'FD'}, protocol | FAKE | {
-            'n_fake': count
+            'num_samples': count
         })  # fmt: skip
 
     monkeypatch.setattr(evaluator.Evaluator, '__call__', fake_metrics)
@@ -169,7 +169,7 @@ def test_evaluated_samples_have_the_classes_of_the_split(config, tmp_path, monke
     assert result.protocol['classes']
 
 
-FAKE = {'n_fake': 1, 'data_set': 'x', 'split': 'y'}
+FAKE = {'num_samples': 1, 'data_set': 'x', 'split': 'y'}
 
 
 def test_missing_best_checkpoint_is_rejected(finished):
@@ -198,7 +198,7 @@ def test_modes_are_counted_without_an_extractor(config):
     assert values == pytest.approx(expected)
     assert labels['modes'] == 'modes of 1,000'
     limits = {'modes_max_rms': 28.0, 'modes_max_residual_fraction': 0.75}
-    assert protocol == {'n_fake': 30, 'modes_of': 'shapes', **limits}
+    assert protocol == {'num_samples': 30, 'modes_data_set': 'shapes', **limits}
     line = evaluator.summary(evaluator.Evaluation(values, labels, protocol))
     expected = 'modes of 1,000: 30 | KL to uniform: 3.507 | fraction unrecognized: 0 (30 images)'
     assert line == expected

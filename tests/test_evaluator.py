@@ -92,7 +92,7 @@ def test_all_metrics_of_images_in_uneven_batches(config, monkeypatch):
     assert labels['kernel_distance_std'] == 'KD (tiny) std'
     assert labels.keys() == values.keys()
     assert protocol['extractor_sha256']
-    counts = {'n_fake': 1001, 'n_real': 1100, 'n_real_features': 1000, 'step': 5}
+    counts = {'num_samples': 1001, 'num_real': 1100, 'num_real_features': 1000, 'step': 5}
     assert counts.items() <= protocol.items()
     assert (protocol['data_set'], protocol['split']) == ('random/1.0.0', 'train')
 
@@ -131,7 +131,7 @@ def test_only_requested_metrics_are_computed(config):
     evaluator = Evaluator(config.evaluation, Source())
     result = evaluator([np.zeros((10, 8, 8, 3), np.uint8)], 10, {})
     assert result.values == pytest.approx({'inception_score': 1, 'inception_score_std': 0})
-    assert 'n_real' not in result.protocol
+    assert 'num_real' not in result.protocol
 
 
 def test_user_supplied_statistics_are_used_for_the_frechet_distance(config, tmp_path):
@@ -149,7 +149,7 @@ def test_user_supplied_statistics_are_used_for_the_frechet_distance(config, tmp_
     assert result.values == pytest.approx(full.values, rel=1e-3)
     assert result.protocol['reference'] == 's.npz'
     assert len(result.protocol['reference_sha256']) == 64
-    assert result.protocol['n_real'] == 1100
+    assert result.protocol['num_real'] == 1100
 
 
 def test_too_few_images_are_rejected_before_sampling(config):
@@ -207,7 +207,7 @@ def test_evaluate_run_equals_evaluating_its_samples(config, tmp_path):
         TaskOptions(workdir=run, config=config, out=tmp_path / 'other', num=12)
     )
     assert set(fewer.values) == {'inception_score', 'inception_score_std'}
-    assert fewer.protocol['n_fake'] == 12
+    assert fewer.protocol['num_samples'] == 12
     only(tmp_path / 'other', '00000006_seed0_tiny_12_*')
 
     text = evaluator_lib.summary(result)
@@ -247,7 +247,7 @@ def test_user_file_names_are_escaped_in_results(config, tmp_path):
 
 
 def test_long_user_file_names_are_accepted(tmp_path):
-    protocol = {'n_fake': 10, 'extractor': 'ü' * 120}
+    protocol = {'num_samples': 10, 'extractor': 'ü' * 120}
     path = evaluator_lib.write(
         tmp_path, f'images_{"é" * 120}', evaluator_lib.Evaluation({}, {}, protocol)
     )

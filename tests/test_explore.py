@@ -43,7 +43,7 @@ def test_explore_writes_all_pictures(workdir, tmp_path):
         assert picture.size == (8, 8)
     found = json.loads((out / 'explore.json').read_text())
     assert set(found['median_distance_to_training_images']) == {'pixels', 'features'}
-    assert 'of samples in pixels' in line
+    assert 'samples (pixels)' in line
 
 
 def test_slerp_interpolates_on_the_sphere():

@@ -406,7 +406,7 @@ def run(data_dir, tmp_path_factory):
     )
     abstract_state = parallel.create_abstract_state(create, sharding.create_mesh())
     state = parallel.initial_state(create, abstract_state)
-    best = {'value': 1.0, 'measured': evaluation._settings('frechet_distance', {'n_fake': 9})}
+    best = {'value': 1.0, 'protocol': evaluation._settings('frechet_distance', {'num_samples': 9})}
     for folder in (checkpoint.FOLDER, checkpoint.BEST_FOLDER):
         with contextlib.closing(checkpoint.Checkpoints(workdir, 2, {}, folder)) as checkpoints:
             for step in (2, 4):
@@ -493,7 +493,7 @@ def test_damaged_best_checkpoint_metadata_are_replaced(run, tmp_path, fraction):
     path = tmp_path / checkpoint.BEST_FOLDER / '4' / 'metadata' / 'metadata'
     tree = json.loads(path.read_text())
     config = tiny_config('')
-    measured = Evaluation({'frechet_distance': 2.0}, {'frechet_distance': 'FD'}, {'n_fake': 9})
+    measured = Evaluation({'frechet_distance': 2.0}, {'frechet_distance': 'FD'}, {'num_samples': 9})
     scorer = lambda *_: measured  # noqa: E731
     watcher = types.SimpleNamespace(interruptible=contextlib.nullcontext)
     writer = types.SimpleNamespace(write_scalars=lambda *_: None)
@@ -512,7 +512,7 @@ def test_damaged_best_checkpoint_metadata_are_replaced(run, tmp_path, fraction):
 
     check(tree)
     assert not saved
-    for best in (None, [], {}, {'value': 'x'}, {'value': None, 'measured': 1}, {'value': 3.0}):
+    for best in (None, [], {}, {'value': 'x'}, {'value': None, 'protocol': 1}, {'value': 3.0}):
         check(tree | {'best': best})
     assert len(saved) == 6
     fuzz(check, 50 * fraction, content=changed(tree))

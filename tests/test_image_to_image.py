@@ -179,7 +179,7 @@ def test_latent_optimization_restores_images_of_the_data_set(config, data_dir, t
     assert given == before
     if kind == 'masked':
         result = json.loads(path.with_suffix('.json').read_text())
-        assert result['metrics']['mean fill']['psnr'] > 0
+        assert result['metrics']['mean_color']['psnr'] > 0
 
 
 @pytest.mark.slow
@@ -259,8 +259,8 @@ def test_inpainting_run_is_evaluated_with_other_masks(run, data_dir, tmp_path):
         assert path.name == f'{mask}_trained.png'
         content = json.loads(path.with_suffix('.json').read_text())
         assert content['input']['mask'] == mask
-        assert content['protocol'] == {'psnr_and_ssim_of': 'holes'}
-        found[mask] = content['metrics']['mean fill']['psnr']
+        assert content['protocol'] == {'psnr_and_ssim_region': 'masked pixels'}
+        found[mask] = content['metrics']['mean_color']['psnr']
     assert found['center'] != found['half']
 
 

@@ -52,7 +52,7 @@ def workdir(data_dir, tmp_path_factory):
     folder = tmp_path_factory.mktemp('runs') / 'a <b>run'
     training.train_and_evaluate(tiny_config(data_dir), folder)
     explore.run(TaskOptions(workdir=folder, num=8))
-    found = {'labels': {'frechet_distance': 'FD (<x>)'}, 'protocol': {'step': 6, 'n_fake': 10}}
+    found = {'labels': {'frechet_distance': 'FD (<x>)'}, 'protocol': {'step': 6, 'num_samples': 10}}
     (folder / 'evaluation').mkdir()
     (folder / 'evaluation' / '6.json').write_text(json.dumps({'frechet_distance': 12.345, **found}))
     return folder

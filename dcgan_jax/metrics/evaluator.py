@@ -113,7 +113,7 @@ class Evaluator:
                 labels[name] = metric.label(name, self._extractor)
                 if f'{name}_std' in values:
                     labels[f'{name}_std'] = f'{labels[name]} std'
-        return Evaluation(values, labels, settings | {'n_fake': count} | protocol)
+        return Evaluation(values, labels, settings | {'num_samples': count} | protocol)
 
     def check(self, count: int) -> None:
         """Raise `UserError` if the number of images is too small for a metric."""
@@ -187,12 +187,12 @@ class Evaluator:
                 'resize': self._extractor.resize,
             }
         if Need.REAL_STATISTICS in self._needs:
-            protocol['n_real'] = self._statistics.n
+            protocol['num_real'] = self._statistics.n
         if self._given_statistics is not None:
             protocol['reference'] = epath.Path(self._config.reference).name
             protocol['reference_sha256'] = _sha256(self._given_statistics)
         if Need.REAL_FEATURES in self._needs:
-            protocol['n_real_features'] = len(self._real.features)
+            protocol['num_real_features'] = len(self._real.features)
         for metric in self._metrics:
             protocol |= metric.settings
         return protocol
@@ -218,7 +218,7 @@ def write(folder: epath.Path, name: str, evaluation: Evaluation) -> epath.Path:
     digest = hashlib.sha256(identity.encode()).hexdigest()[:8]
     # File names are limited to 255 bytes.
     stem, extractor = (_truncate(part) for part in (name, protocol.get('extractor', 'images')))
-    path = folder / f'{stem}_{extractor}_{protocol["n_fake"]}_{digest}.json'
+    path = folder / f'{stem}_{extractor}_{protocol["num_samples"]}_{digest}.json'
     content = evaluation.values | {'labels': evaluation.labels, 'protocol': evaluation.protocol}
     return write_atomic(path, f'{json.dumps(content, indent=2)}\n'.encode())
 
@@ -236,10 +236,10 @@ def summary(evaluation: Evaluation) -> str:
             std = f' ± {values[f"{name}_std"]:.2g}' if f'{name}_std' in values else ''
             parts.append(f'{labels[name]}: {value:.4g}{std}')
     reference = protocol.get('reference') or f'{protocol.get("data_set")} {protocol.get("split")}'
-    if 'n_real' in protocol:
-        reference = f'{protocol["n_real"]:,} of {reference}'
+    if 'num_real' in protocol:
+        reference = f'{protocol["num_real"]:,} of {reference}'
     against = f' against {reference}' if 'reference' in protocol or 'data_set' in protocol else ''
-    return f'{" | ".join(parts)} ({protocol["n_fake"]:,} images{against})'
+    return f'{" | ".join(parts)} ({protocol["num_samples"]:,} images{against})'
 
 
 def _sha256(statistics: Statistics) -> str:

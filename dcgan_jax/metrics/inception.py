@@ -28,9 +28,9 @@ SIZE = 299  # Height and width of the network's input.
 FEATURES, CLASSES = 2048, 1008
 
 RESIZES = {
-    'inception': 'bilinear to 299x299 as TensorFlow 1 (no half-pixel shift, no antialias), '
+    'inception': 'bilinear to 299x299 as in TensorFlow 1 (no half-pixel shift, no antialias), '
     '(x - 128) / 128',
-    'inception_pytorch_fid': 'bilinear to 299x299 as pytorch-fid (half-pixel centers, no '
+    'inception_pytorch_fid': 'bilinear to 299x299 as in pytorch-fid (half-pixel centers, no '
     'antialias), 2 x / 255 - 1',
 }
 

@@ -71,5 +71,5 @@ METRIC = Metric(
     min_samples=SUBSET_SIZE,
     label=lambda name, extractor: extractor.labels.kernel_distance,
     smaller_is_better=('kernel_distance',),
-    settings={'kernel_subsets': f'{SUBSETS} of {SUBSET_SIZE:,}'},
+    settings={'kernel_num_subsets': SUBSETS, 'kernel_subset_size': SUBSET_SIZE},
 )

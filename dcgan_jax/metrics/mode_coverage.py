@@ -292,7 +292,7 @@ METRIC = Metric(
     label=lambda name, extractor: _LABELS[name],
     smaller_is_better=('modes_kl', 'modes_unrecognized'),
     settings={
-        'modes_of': _DATA_SET,
+        'modes_data_set': _DATA_SET,
         'modes_max_rms': MAX_RMS,
         'modes_max_residual_fraction': MAX_RESIDUAL_FRACTION,
     },

@@ -47,8 +47,8 @@ def compute_reference(
     """
     num_features = min(num_features, len(source))
     kept = np.arange(num_features) * len(source) // num_features
-    described = {
-        'data set': source.name,
+    description = {
+        'data_set': source.name,
         'split': source.split,
         # Data sets of the same name and version may differ, e.g. CIFAR-10 stored as JPEG.
         'sha256': source.digest,
@@ -59,13 +59,13 @@ def compute_reference(
         'has_statistics': with_statistics,
         'features': num_features,
     }
-    key = hashlib.sha256(json.dumps(described).encode()).hexdigest()[:16]
+    key = hashlib.sha256(json.dumps(description).encode()).hexdigest()[:16]
     stem = f'{source.name}_{source.split}_{extractor.name}_{key}'
     path = cache_dir.folder() / 'reference' / f'{"".join(map(_safe, stem))}.npz'
-    cached = _read(path, described, extractor.dimension)
+    cached = _read(path, description, extractor.dimension)
     if not multihost.all_true(cached is not None):  # Either all processes compute, or none.
         cached = _compute(source, extractor, kept, with_statistics)
-        _write(path, described, cached)
+        _write(path, description, cached)
     return cached
 
 
@@ -141,21 +141,21 @@ def _compute(
     return Reference(moments.statistics() if with_statistics else None, features)
 
 
-def _read(path: epath.Path, described: dict, dimension: int) -> Reference | None:
+def _read(path: epath.Path, description: dict, dimension: int) -> Reference | None:
     """Read a cached reference; return None if it does not exist or is damaged."""
     if not path.exists():
         return None
     try:
-        arrays = read_npz(path, _max_bytes(dimension, described['features']))
-        stored = json.loads(str(arrays['described']))
+        arrays = read_npz(path, _max_bytes(dimension, description['features']))
+        stored = json.loads(str(arrays['description']))
         features = arrays['features']
         statistics = None
-        if described['has_statistics']:
+        if description['has_statistics']:
             statistics = Statistics(arrays['mu'], arrays['sigma'], int(arrays['n']))
     except (OSError, ValueError, TypeError, KeyError, OverflowError, RecursionError) as error:
         logging.warning('%s is damaged (%s): computing it again', path, error)
         return None
-    valid = stored == described and features.shape == (described['features'], dimension)
+    valid = stored == description and features.shape == (description['features'], dimension)
     if valid and statistics:
         shapes = statistics.mu.shape, statistics.sigma.shape
         valid = shapes == ((dimension,), (dimension, dimension))
@@ -165,12 +165,12 @@ def _read(path: epath.Path, described: dict, dimension: int) -> Reference | None
     return Reference(statistics, features)
 
 
-def _write(path: epath.Path, described: dict, reference: Reference) -> None:
+def _write(path: epath.Path, description: dict, reference: Reference) -> None:
     """Cache a reference; failures are only logged."""
     arrays = io.BytesIO()
     np.savez(
         arrays,
-        described=json.dumps(described),
+        description=json.dumps(description),
         features=reference.features,
         **(reference.statistics._asdict() if reference.statistics else {}),
     )

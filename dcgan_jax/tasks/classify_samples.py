@@ -72,7 +72,7 @@ def run(options: TaskOptions) -> TaskResult:
     }  # fmt: skip
     write_atomic(out / 'classification.json', f'{json.dumps(content, indent=2)}\n'.encode())
     images.write_png(out / 'classification.png', _draw(samples))
-    line = ', '.join(f'{name} {value:.2%}' for name, value in metrics.items())
+    line = ', '.join(f'{name.replace("_", " ")} {value:.2%}' for name, value in metrics.items())
     return TaskResult(out, f'classification accuracy ({extractor.name}): {line}')
 
 

@@ -50,7 +50,9 @@ class Generation:
         latents = self._latents(seed, MAX_SAMPLES) * truncation  # One shape, compiled once.
         return enlarge(images.grid(self._generate_images(latents, condition)[: int(num)]), zoom=2)
 
-    def walk(self, first: int, second: int, position: float, condition: str = '') -> np.ndarray:
+    def interpolate(
+        self, first: int, second: int, position: float, condition: str = ''
+    ) -> np.ndarray:
         """Return the image at a position in [0, 1] between the latents of two seeds (slerp)."""
         ends = (self._latents(seed, 1)[0] for seed in (first, second))
         return self._generate_one(explore.slerp(*ends, position), condition)

@@ -31,7 +31,8 @@ def build(
 
     Args:
         title: Heading of the page.
-        generation: Functions of the tabs 'Sample', 'Walk' and 'Directions'; None omits them.
+        generation: Functions of the tabs 'Sample', 'Interpolation' and 'Directions'; None omits
+            them.
         restorations: Functions of the tabs 'Inpaint', 'Super-resolve' and 'Colorize'.
         anomalies: Functions of the tab 'Anomaly'; None omits it.
     """
@@ -41,7 +42,7 @@ def build(
         gradio.Markdown(f'# {title}')
         if generation is not None:
             _sample_tab(generation)
-            _walk_tab(generation)
+            _interpolation_tab(generation)
             _directions_tab(generation)
         for restoration in restorations:
             _RESTORATION_TABS[restoration.kind](restoration)
@@ -67,8 +68,8 @@ def _sample_tab(generation: Generation) -> None:
         _update_on_change(generation.sample, inputs, _image('Samples'))
 
 
-def _walk_tab(generation: Generation) -> None:
-    with _tab('Walk'), gradio.Row():
+def _interpolation_tab(generation: Generation) -> None:
+    with _tab('Interpolation'), gradio.Row():
         with gradio.Column():
             inputs = [
                 _seed('First seed', 0),
@@ -76,7 +77,7 @@ def _walk_tab(generation: Generation) -> None:
                 gradio.Slider(0.0, 1.0, 0.0, label='Position'),
                 *_condition(generation),
             ]
-        _update_on_change(generation.walk, inputs, _image('Image'))
+        _update_on_change(generation.interpolate, inputs, _image('Image'))
 
 
 def _directions_tab(generation: Generation) -> None:

@@ -91,7 +91,7 @@ def run(options: TaskOptions) -> TaskResult:
         'auroc': aurocs,
         'num': len(scored.pixels),
         'fraction_of_anomalies': float(np.mean(scored.is_anomaly)),
-        'normal': f'{source.name} {source.split}',
+        'normal_split': f'{source.name} {source.split}',
         'step': int(trained.state.step),
         'seed': options.seed,
     }

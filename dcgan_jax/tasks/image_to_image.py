@@ -195,7 +195,7 @@ def compute_metrics(
         restored: Restored images, uint8 `[N, H, W, C]`, by method.
     """
     mask = data.inputs[..., -1:] if task.config.input.kind == 'masked' else None
-    protocol = {'psnr_and_ssim_of': 'whole images' if mask is None else 'holes'}
+    protocol = {'psnr_and_ssim_region': 'image' if mask is None else 'masked pixels'}
     evaluator = None
     if 'frechet_distance' in task.config.evaluation.metrics:
         evaluation = task.config.evaluation.copy_and_resolve_references()

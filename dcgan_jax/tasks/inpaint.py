@@ -23,8 +23,8 @@ _TELEA_RADIUS = 3  # Pixels.
 def run(options: TaskOptions) -> TaskResult:
     """Fill masked regions with a context encoder or by latent optimization.
 
-    The baselines are mean fill and, if OpenCV is installed, Telea 2004. See `super_resolve.run` for
-    the files, the result, the errors and further options.
+    The baselines are the mean color and, if OpenCV is installed, Telea 2004. See
+    `super_resolve.run` for the files, the result, the errors and further options.
 
     Args:
         options: Also uses `mask` (defaults to `config.input.mask`). `out` defaults to
@@ -49,9 +49,9 @@ def run(options: TaskOptions) -> TaskResult:
         digest = hashlib.sha256(holes.tobytes()).hexdigest()
         description = {'kind': KIND, 'mask': options.mask, 'mask_sha256': digest}
         data = data._replace(inputs=_mask_images(data.real, holes), description=description)
-    baselines = {'mean fill': mean_fill(data.inputs)}
+    baselines = {'mean_color': mean_fill(data.inputs)}
     if importlib.util.find_spec('cv2'):
-        baselines['Telea'] = telea(data.inputs)
+        baselines['telea'] = telea(data.inputs)
     return image_to_image.evaluate(task, data, baselines, out, name)
 
 

@@ -162,7 +162,7 @@ def _metrics(folder: epath.Path) -> Iterator[str]:
             yield html_report.text(f'{path.name} is not a valid evaluation')
             continue
         labels, protocol = content.pop('labels'), content.pop('protocol')
-        step, count = protocol.pop('step', ''), protocol.get('n_fake', '')
+        step, count = protocol.pop('step', ''), protocol.get('num_samples', '')
         values = {str(labels.get(name, name)): value for name, value in content.items()}
         number = protocols.setdefault(json.dumps(protocol, sort_keys=True), len(protocols) + 1)
         rows.append({'step': step, 'images': count, **values, 'protocol': number})
