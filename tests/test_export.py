@@ -215,8 +215,9 @@ def test_int8_files_hold_the_quantized_generator(config, exported, tmp_path):
         assert np.abs(np.asarray(made).astype(int) - expected).max() <= 1
 
 
-def test_missing_package_is_named(config, exported, monkeypatch):
-    workdir, out = exported(config)
+def test_missing_package_is_named(config, exported, tmp_path, monkeypatch):
+    workdir, _ = exported(config)
     monkeypatch.setitem(sys.modules, 'jax2onnx', None)
     with pytest.raises(UserError, match=r'pip install -r requirements-export.txt'):
-        export.run(TaskOptions(workdir=workdir, out=out, format='onnx'))
+        export.run(TaskOptions(workdir=workdir, out=tmp_path / 'all', format='all'))
+    assert not any((tmp_path / 'all').glob('*'))

@@ -148,7 +148,10 @@ def _open_folder(
     try:
         parts = tfds.core.ReadInstruction.from_spec(split).to_absolute({'train': info})
     except ValueError as error:
-        raise UserError(f'{folder.name} {split} cannot be read: {first_line(error)}') from error
+        raise UserError(
+            f"{folder.name} {split} cannot be read ({first_line(error)}): use 'train' or a part of "
+            "it, e.g. 'train[90%:]'"
+        ) from error
     order = folder.split_order()
     indices = np.concatenate([np.sort(order[part.from_ : part.to]) for part in parts])
     if not len(indices):

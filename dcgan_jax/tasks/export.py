@@ -59,6 +59,11 @@ def run(options: TaskOptions) -> TaskResult:
     trained = restore(options.workdir, options.checkpoint)
     out = output_folder(options, 'export', trained.run.config)
     suffix = '_int8' if options.weights == 'int8' else ''
+    if options.format in ('onnx', 'all'):
+        source = with_xla_convolutions(trained)
+        for create in (generator, discriminator):
+            program = _quantized(create(source), options.weights)
+            write_atomic(out / f'{program.name}{suffix}.onnx', to_onnx(program))
     if options.format in ('jax', 'all'):
         # The CPU implementation of convolutions needs static heights and widths.
         takes_images = degradations.takes_images(trained.run.config)
@@ -69,11 +74,6 @@ def run(options: TaskOptions) -> TaskResult:
         metadata = {'step': int(trained.state.step), **run_dir.describe(trained.run)}
         content = weights.serialize(program.variables, metadata)
         write_atomic(path.with_suffix('.safetensors'), content)
-    if options.format in ('onnx', 'all'):
-        source = with_xla_convolutions(trained)
-        for create in (generator, discriminator):
-            program = _quantized(create(source), options.weights)
-            write_atomic(out / f'{program.name}{suffix}.onnx', to_onnx(program))
     return TaskResult(out)
 
 
