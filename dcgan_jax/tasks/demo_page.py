@@ -45,7 +45,7 @@ def build(
             _interpolation_tab(generation)
             _directions_tab(generation)
         for restoration in restorations:
-            _RESTORATION_TABS[restoration.kind](restoration)
+            _restoration_tab(restoration)
         if anomalies is not None:
             _anomaly_tab(anomalies)
     return page
@@ -92,20 +92,19 @@ def _directions_tab(generation: Generation) -> None:
         _update_on_change(generation.move, [seed, *condition, *sliders], _image('Image'))
 
 
-def _upsampling_tab(restoration: Restoration) -> None:
-    with _tab('Super-resolve'):
+def _restoration_tab(restoration: Restoration) -> None:
+    if restoration.kind == 'masked':
+        _inpainting_tab(restoration)
+        return
+    name, function, labels = {
+        'low_resolution': ('Super-resolve', restoration.upsample, ('Bicubic', 'Super-resolved')),
+        'gray': ('Colorize', restoration.colorize, ('Grayscale', 'Colorized')),
+    }[restoration.kind]
+    with _tab(name):
         upload = _upload()
         with gradio.Row():
-            outputs = [_image('Bicubic'), _image('Super-resolved')]
-        upload.upload(_with_user_errors(restoration.upsample), upload, outputs)
-
-
-def _colorization_tab(restoration: Restoration) -> None:
-    with _tab('Colorize'):
-        upload = _upload()
-        with gradio.Row():
-            outputs = [_image('Grayscale'), _image('Colorized')]
-        upload.upload(_with_user_errors(restoration.colorize), upload, outputs)
+            outputs = [_image(label) for label in labels]
+        upload.upload(_with_user_errors(function), upload, outputs)
 
 
 def _inpainting_tab(restoration: Restoration) -> None:
@@ -142,11 +141,6 @@ def _anomaly_tab(anomalies: AnomalyDetection) -> None:
         with gradio.Row():
             pictures = [_image('Image'), _image('Reconstruction'), _image('Difference')]
         upload.upload(_with_user_errors(anomalies.score), upload, [text, *pictures])
-
-
-_RESTORATION_TABS = {
-    'low_resolution': _upsampling_tab, 'masked': _inpainting_tab, 'gray': _colorization_tab,
-}  # fmt: skip
 
 
 def _tab(name: str) -> gradio.Tab:
