@@ -221,8 +221,11 @@ def start(stack, folder, workdir, *flags):
 
 
 def stop(process, log):
-    process.send_signal(signal.SIGINT)
-    assert process.wait(60) == 0
+    process.send_signal(signal.SIGTERM)
+    try:
+        assert process.wait(60) == 0
+    finally:
+        process.kill()
     log.seek(0)
     lines = log.read().splitlines()
     assert [

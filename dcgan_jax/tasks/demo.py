@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import signal
 import socket
 import tempfile
 
@@ -57,6 +58,8 @@ def _serve(options: TaskOptions) -> None:
         kinds = degradations.KINDS[1:]
     restorations = [demo_functions.Restoration(options, kind) for kind in kinds]
     page = demo_page.build(str(options.workdir), generation, restorations, anomalies)
+    for number in (signal.SIGINT, signal.SIGTERM):  # SIGINT is ignored in background jobs.
+        signal.signal(number, signal.default_int_handler)
     page.launch(
         server_name=options.host, server_port=options.port, share=False, quiet=True,
         max_file_size=_MAX_UPLOAD, show_error=True, footer_links=[], ssr_mode=False,
