@@ -1,8 +1,8 @@
 """Distillation: G learns to reproduce the images of a trained generator, the teacher.
 
 For the same latents, the teacher's images are the targets of the content and feature matching
-losses (`config.loss.content_weight` and `.feature_matching_weight`), which are added to the
-adversarial loss on real images (Aguinaldo et al. 2019, arXiv:1902.00159; Chang & Lu 2020,
+losses (`config.loss.content_weight` and `.feature_matching_weight`), to which the adversarial loss
+on real images may be added (Aguinaldo et al. 2019, arXiv:1902.00159; Chang & Lu 2020,
 arXiv:2009.13829).
 """
 

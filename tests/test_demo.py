@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import os
 import re
 import shutil
 import signal
@@ -194,7 +195,8 @@ runpy.run_path('main.py', run_name='__main__')
 def serve(tmp_path):
     """Function that starts the demo of a workdir and returns its port.
 
-    At the end it is checked that the demo connected only to the local computer.
+    At the end it is checked that the demo deleted the uploaded images and connected only to the
+    local computer.
     """
     with contextlib.ExitStack() as stack:
         yield functools.partial(start, stack, tmp_path)
@@ -203,6 +205,8 @@ def serve(tmp_path):
 def start(stack, folder, workdir, *flags):
     port = free_port()
     log = stack.enter_context((folder / f'{port}.log').open('w+'))
+    uploads = folder / f'{port}_uploads'
+    uploads.mkdir()
     process = subprocess.Popen(
         [
             *(sys.executable, '-c', AUDITED, '--mode=demo', f'--workdir={workdir}'),
@@ -212,20 +216,23 @@ def start(stack, folder, workdir, *flags):
         stdout=subprocess.PIPE,
         stderr=log,
         text=True,
+        env=os.environ | {'TMPDIR': str(uploads)},
     )
     stack.enter_context(process)
-    stack.callback(stop, process, log)
+    stack.callback(stop, process, log, uploads)
     line = process.stdout.readline()
     assert f'http://127.0.0.1:{port}' in line
     return port
 
 
-def stop(process, log):
+def stop(process, log, uploads):
+    assert list(uploads.iterdir())
     process.send_signal(signal.SIGTERM)
     try:
         assert process.wait(60) == 0
     finally:
         process.kill()
+    assert not list(uploads.iterdir())
     log.seek(0)
     lines = log.read().splitlines()
     assert [

@@ -8,18 +8,24 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from dcgan_jax.data import captions, degradations, images
+from dcgan_jax.data import captions, images
 from dcgan_jax.data.image_files import read_header, read_image
 from dcgan_jax.runtime.errors import UserError
 from dcgan_jax.sampling import generate
-from dcgan_jax.tasks import anomaly_scores, explore, image_to_image
-from dcgan_jax.tasks.detect_anomalies import heat_map
+from dcgan_jax.tasks import (
+    anomaly_scores,
+    detect_anomalies,
+    explore,
+    image_to_image,
+    inpaint,
+    super_resolve,
+    translate,
+)
 from dcgan_jax.tasks.options import TaskOptions
 from dcgan_jax.tasks.trained_run import TrainedRun
 
 MAX_SAMPLES = 64
 MAX_PIXELS = 2**20  # Largest number of pixels of an uploaded image.
-_NUM_DIRECTIONS = 5  # Or `latent_dim`, if it is smaller.
 _SIDE = 320  # Approximate size in pixels to which small images are enlarged.
 
 
@@ -30,7 +36,7 @@ class Generation:
         classes: Names of the classes to choose from; empty if the generator is unconditional or
             conditioned on captions.
         takes_prompts: Whether the generator is conditioned on captions.
-        num_directions: Number of SeFa directions.
+        num_directions: Number of SeFa directions, at most the size of a latent.
     """
 
     def __init__(self, trained: TrainedRun):
@@ -42,7 +48,7 @@ class Generation:
         self.classes = [] if self.takes_prompts else list(self._labels)
         self._variables = trained.sampler.variables(trained.state)
         self._generate = jax.jit(functools.partial(generate, trained.networks.generator))
-        self._directions = explore.directions(trained.state.ema_params, _NUM_DIRECTIONS)
+        self._directions = explore.directions(trained.state.ema_params, explore.NUM_DIRECTIONS)
         self.num_directions = len(self._directions)
 
     def sample(self, seed: int, num: int, truncation: float, condition: str = '') -> np.ndarray:
@@ -104,14 +110,13 @@ class Restoration:
     def upsample(self, path: str | None) -> tuple[np.ndarray, np.ndarray]:
         """Return the bicubic baseline and the super-resolved image."""
         scale = self._task.config.input.scale
-        pixels = images.to_float(self._crop(read_upload(path, self._channels), scale)[None])
-        return self._restore(degradations.with_full_mask(degradations.upsample(pixels, scale)))
+        pixels = self._crop(read_upload(path, self._channels), scale)
+        return self._restore(super_resolve.upsampled_inputs(pixels[None], scale))
 
     def colorize(self, path: str | None) -> tuple[np.ndarray, np.ndarray]:
         """Return the grayscale image and the colorized image."""
-        pixels = images.to_float(self._crop(read_upload(path, self._channels))[None])
-        gray = degradations.quantize(degradations.to_gray(pixels))
-        return self._restore(degradations.with_full_mask(gray))
+        pixels = self._crop(read_upload(path, self._channels))
+        return self._restore(translate.gray_inputs(pixels[None]))
 
     @property
     def canvas_size(self) -> int:
@@ -137,20 +142,19 @@ class Restoration:
         middle = np.s_[zoom // 2 :: zoom, zoom // 2 :: zoom]
         pixels = canvas[middle][..., : self._channels]
         mask = painted[middle].astype(np.float32)[None, ..., None]
-        return self._restore(degradations.apply_mask(images.to_float(pixels[None]), mask))
+        return self._restore(inpaint.mask_images(pixels[None], mask))
 
     def _crop(self, pixels: np.ndarray, scale: int = 1) -> np.ndarray:
         """Crop an image such that the generator accepts its size after upsampling by `scale`."""
         if self._task.method != 'trained':
             return images.center_crop(pixels, self._task.image_shape[0] // scale)
-        multiple = int(np.prod(self._task.config.generator.strides))
-        height, width = (side * scale // multiple * multiple // scale for side in pixels.shape[:2])
+        multiple = image_to_image.size_multiple(self._task.config, scale)
+        height, width = (side // multiple * multiple for side in pixels.shape[:2])
         if not height or not width:
-            raise UserError(f'the image must have at least {multiple // scale} rows and columns')
+            raise UserError(f'the image must have at least {multiple} rows and columns')
         return pixels[:height, :width]
 
-    def _restore(self, inputs: jax.Array) -> tuple[np.ndarray, np.ndarray]:
-        inputs = np.asarray(inputs)
+    def _restore(self, inputs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         known, restored = image_to_image.known_pixels(inputs), self._task.restore(inputs)
         return enlarge(known[0]), enlarge(restored[0])
 
@@ -175,8 +179,7 @@ class AnomalyDetection:
         distances, reconstructions = self._reconstruct(pixels)
         text = f'distance to the reconstruction: {distances[0]:.4f}, '
         text += f'score of the discriminator: {self._score(pixels)[0]:.4f} (larger: more anomalous)'
-        difference = np.abs(pixels.astype(np.float32) - reconstructions).mean(axis=3) / 255.0
-        heat = heat_map(difference, channels)
+        heat = detect_anomalies.difference_map(pixels, reconstructions)
         return text, *(enlarge(each[0]) for each in (pixels, reconstructions, heat))
 
 

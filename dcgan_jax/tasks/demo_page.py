@@ -14,9 +14,9 @@ from dcgan_jax.tasks.demo_functions import (
     Generation,
     Restoration,
 )
+from dcgan_jax.tasks.explore import SHIFTS
 
 _CACHE = 600, 600  # Interval and age in seconds at which image files are deleted.
-_MAX_SHIFT = 6.0  # Largest shift along a SeFa direction; latents have a norm of about 10.
 _FONTS = ['system-ui', 'sans-serif']
 _MONOSPACE = ['ui-monospace', 'monospace']  # Gradio's default fonts are loaded from Google.
 
@@ -86,7 +86,7 @@ def _directions_tab(generation: Generation) -> None:
             seed = _seed('Seed', 0)
             condition = _condition(generation) or [gradio.State('')]
             sliders = [
-                gradio.Slider(-_MAX_SHIFT, _MAX_SHIFT, 0.0, label=f'Direction {index + 1}')
+                gradio.Slider(min(SHIFTS), max(SHIFTS), 0.0, label=f'Direction {index + 1}')
                 for index in range(generation.num_directions)
             ]
         _update_on_change(generation.move, [seed, *condition, *sliders], _image('Image'))

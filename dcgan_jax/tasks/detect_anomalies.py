@@ -154,12 +154,17 @@ def _write_grid(
         picture = images.grid(pixels[chosen], columns=_GRID_IMAGES // 2)
         images.write_png(out / f'{name}.png', picture)
         return
-    difference = np.abs(pixels[chosen].astype(np.float32) - reconstructions[chosen])
-    difference = difference.mean(axis=3) / 255.0
-    columns = [pixels[chosen], reconstructions[chosen], heat_map(difference, pixels.shape[3])]
+    columns = [pixels[chosen], reconstructions[chosen]]
+    columns.append(difference_map(*columns))
     rows = np.stack(columns, axis=1)
     picture = images.grid(rows.reshape(-1, *rows.shape[2:]), columns=6)
     images.write_png(out / f'{name}.png', picture)
+
+
+def difference_map(pixels: np.ndarray, reconstructions: np.ndarray) -> np.ndarray:
+    """Return heat maps of absolute differences of images; all are uint8 `[N, H, W, C]`."""
+    difference = np.abs(pixels.astype(np.float32) - reconstructions).mean(axis=3) / 255.0
+    return heat_map(difference, pixels.shape[3])
 
 
 def heat_map(values: np.ndarray, channels: int) -> np.ndarray:

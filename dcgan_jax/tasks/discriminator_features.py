@@ -47,9 +47,7 @@ def logits(
         labels: Classes or captions, int32 `[N]`; defaults to 0.
     """
     labels = np.zeros(len(pixels), np.int32) if labels is None else labels
-    apply = functools.partial(
-        jax.jit(functools.partial(score, networks.discriminator)), _variables(state)
-    )
+    apply = functools.partial(_score, networks.discriminator, _variables(state))
     return map_batches(apply, _BATCH_SIZE, 'Logits', pixels, labels)
 
 
@@ -62,6 +60,9 @@ def score(
     inputs = jnp.repeat(images.to_float(pixels), module.pack, axis=0)
     labels = jnp.repeat(labels, module.pack)
     return module.apply(variables, inputs, labels, train=False)[:, 0]
+
+
+_score = jax.jit(score, static_argnums=0)  # Compiled once for each discriminator.
 
 
 def rotation_losses(networks: Networks, state: GANState, pixels: np.ndarray) -> np.ndarray:

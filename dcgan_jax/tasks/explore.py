@@ -25,8 +25,8 @@ _ROWS = 8  # Rows of a grid.
 _STEPS = 10  # Images per interpolation between two latents; a GIF has four times as many.
 _MILLISECONDS = 60  # Duration of a GIF frame.
 _SCALES = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25)
-_SHIFTS = (-6.0, -4.0, -2.0, 0.0, 2.0, 4.0, 6.0)  # Along unit vectors; latents have norm ~10.
-_DIRECTIONS = 5
+SHIFTS = (-6.0, -4.0, -2.0, 0.0, 2.0, 4.0, 6.0)  # Along unit vectors; latents have norm ~10.
+NUM_DIRECTIONS = 5
 _NEIGHBORS = 5
 _SIDE = 2  # Size of D's pooled feature maps.
 
@@ -147,10 +147,10 @@ def directions(params: dict, count: int) -> np.ndarray:
 
 def draw_directions(explorer: LatentExplorer, out: epath.Path) -> None:
     """Write `directions.png`: for each direction, two rows with a latent moved along it."""
-    axes = directions(explorer.state.ema_params, _DIRECTIONS)
+    axes = directions(explorer.state.ema_params, NUM_DIRECTIONS)
     latents = explorer.sampler.latents(explorer.seed, 2)
-    moved = [z + shift * axis for axis in axes for z in latents for shift in _SHIFTS]
-    picture = images.grid(explorer.generate(np.stack(moved)), columns=len(_SHIFTS))
+    moved = [z + shift * axis for axis in axes for z in latents for shift in SHIFTS]
+    picture = images.grid(explorer.generate(np.stack(moved)), columns=len(SHIFTS))
     images.write_png(out / 'directions.png', picture)
 
 

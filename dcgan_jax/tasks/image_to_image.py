@@ -302,6 +302,17 @@ def read_images_of_shape(
     return user_images
 
 
+def size_multiple(config: ConfigDict, scale: int = 1) -> int:
+    """Return the number of which the height and width of a U-Net's images must be multiples.
+
+    Args:
+        config: Config of the task.
+        scale: Factor by which the images are upsampled before they are passed to the U-Net.
+    """
+    strides = math.prod(config.generator.strides)
+    return strides // math.gcd(strides, scale)
+
+
 def read_task_images(folder: epath.PathLike, task: RestorationTask, scale: int = 1) -> UserImages:
     """Read all images in a folder; their size, multiplied by `scale`, must be suitable.
 
@@ -316,8 +327,7 @@ def read_task_images(folder: epath.PathLike, task: RestorationTask, scale: int =
         return read_images_of_shape(folder, task.config.data, shape)
     user_images = read_user_images(folder, channels, task.config.data, None)
     height, width = user_images.pixels.shape[1:3]
-    strides = math.prod(task.config.generator.strides)
-    multiple = strides // math.gcd(strides, scale)
+    multiple = size_multiple(task.config, scale)
     if height % multiple or width % multiple:
         raise UserError(
             f'--images={folder} has images of {width}x{height} pixels: width and height must be '

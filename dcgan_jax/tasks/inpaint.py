@@ -40,7 +40,7 @@ def run(options: TaskOptions) -> TaskResult:
         )
         if holes is None:
             holes = _sample_mask(task.config.input, user_images.pixels.shape, options.seed)
-        inputs = _mask_images(user_images.pixels, holes)
+        inputs = mask_images(user_images.pixels, holes)
         return image_to_image.write_images(out, user_images, task.restore(inputs))
     data = image_to_image.load_evaluation_images(task, options.num, options.seed)
     name = task.config.input.mask
@@ -48,7 +48,7 @@ def run(options: TaskOptions) -> TaskResult:
         name = 'file'
         digest = hashlib.sha256(holes.tobytes()).hexdigest()
         description = {'kind': KIND, 'mask': options.mask, 'mask_sha256': digest}
-        data = data._replace(inputs=_mask_images(data.real, holes), description=description)
+        data = data._replace(inputs=mask_images(data.real, holes), description=description)
     baselines = {'mean_color': mean_fill(data.inputs)}
     if importlib.util.find_spec('cv2'):
         baselines['telea'] = telea(data.inputs)
@@ -61,7 +61,7 @@ def _sample_mask(fields: ConfigDict, shape: tuple[int, ...], seed: int) -> jax.A
     return degradations.MASK_FUNCTIONS[fields.mask](key, shape, fields.mask_ratio)
 
 
-def _mask_images(pixels: np.ndarray, holes: np.ndarray | jax.Array) -> np.ndarray:
+def mask_images(pixels: np.ndarray, holes: np.ndarray | jax.Array) -> np.ndarray:
     """Return inputs, float32 `[N, H, W, C + 1]`, from images, uint8 `[N, H, W, C]`, and masks."""
     return np.asarray(degradations.apply_mask(images.to_float(pixels), holes))
 

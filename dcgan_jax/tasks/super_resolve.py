@@ -36,15 +36,28 @@ def run(options: TaskOptions) -> TaskResult:
     scale = task.config.input.scale
     if options.images is not None:
         user_images = image_to_image.read_task_images(options.images, task, scale)
-        upsampled = degradations.upsample(images.to_float(user_images.pixels), scale)
-        inputs = np.asarray(degradations.with_full_mask(upsampled))
-        return image_to_image.write_images(out, user_images, task.restore(inputs))
+        restored = task.restore(upsampled_inputs(user_images.pixels, scale))
+        return image_to_image.write_images(out, user_images, restored)
     data = image_to_image.load_evaluation_images(task, options.num, options.seed)
     baselines = {
         'bicubic': image_to_image.known_pixels(data.inputs),
         'lanczos': lanczos(data.real, scale),
     }
     return image_to_image.evaluate(task, data, baselines, out, f'x{scale}')
+
+
+def upsampled_inputs(pixels: np.ndarray, scale: int) -> np.ndarray:
+    """Return inputs of the generator for low-resolution images.
+
+    Args:
+        pixels: Images, uint8 `[N, h, w, C]`.
+        scale: Factor by which they are upsampled.
+
+    Returns:
+        Upsampled images with a mask channel, float32 `[N, h * scale, w * scale, C + 1]`.
+    """
+    upsampled = degradations.upsample(images.to_float(pixels), scale)
+    return np.asarray(degradations.with_full_mask(upsampled))
 
 
 def lanczos(real: np.ndarray, scale: int) -> np.ndarray:

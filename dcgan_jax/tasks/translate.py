@@ -20,9 +20,14 @@ def run(options: TaskOptions) -> TaskResult:
     out = output_folder(options, 'translation', task.config)
     if options.images is not None:
         user_images = image_to_image.read_task_images(options.images, task)
-        gray = degradations.quantize(degradations.to_gray(images.to_float(user_images.pixels)))
-        inputs = np.asarray(degradations.with_full_mask(gray))
-        return image_to_image.write_images(out, user_images, task.restore(inputs))
+        restored = task.restore(gray_inputs(user_images.pixels))
+        return image_to_image.write_images(out, user_images, restored)
     data = image_to_image.load_evaluation_images(task, options.num, options.seed)
     baselines = {'gray': image_to_image.known_pixels(data.inputs)}
     return image_to_image.evaluate(task, data, baselines, out, 'color')
+
+
+def gray_inputs(pixels: np.ndarray) -> np.ndarray:
+    """Return inputs, float32 `[N, H, W, C + 1]`, from images to colorize, uint8 `[N, H, W, C]`."""
+    gray = degradations.quantize(degradations.to_gray(images.to_float(pixels)))
+    return np.asarray(degradations.with_full_mask(gray))
