@@ -13,6 +13,7 @@ from pydantic import ValidationError
 
 from dcgan_jax import config as config_lib
 from dcgan_jax.config_types import Group, Side, Text, with_tuples
+from dcgan_jax.data import identity
 from dcgan_jax.runtime import checkpoint, nonfinite
 from dcgan_jax.runtime.errors import TrainingError, UserError
 from dcgan_jax.runtime.files import absolute, in_bucket, resolve_path, write_atomic
@@ -191,22 +192,11 @@ def check_data(run: Run, class_names: tuple[str, ...], data: Mapping[str, int | 
         data: Identity of the data set, see `ImageSource.identity`.
 
     Raises:
-        UserError: If the run uses classes and they differ from those of the data set.
+        UserError: If the run uses classes and they have changed, see `identity.check_classes`.
     """
-    uses_classes = run.config.conditional or run.config.data.classes
-    if uses_classes and class_names != run.class_names:
-        raise UserError(
-            f'the data set has the classes {", ".join(class_names) or "(none)"}, but the run was '
-            f'trained on {", ".join(run.class_names) or "(none)"}: restore the classes, or train '
-            'a new run in another --workdir'
-        )
-    changed = [
-        f'{name}: {run.data.get(name)} -> {data.get(name)}'
-        for name in (run.data | data)
-        if run.data.get(name) != data.get(name)
-    ]
-    if changed:
-        logging.warning('the data set has changed since the run started (%s)', '; '.join(changed))
+    if run.config.conditional or run.config.data.classes:
+        identity.check_classes(run.class_names, class_names, run.data, data)
+    identity.warn_if_changed(run.data, data)
 
 
 def write(workdir: epath.Path, run: Run) -> None:

@@ -142,19 +142,25 @@ def test_renamed_classes_are_rejected_by_name(copied):
         trained_run.open_split(run_dir.read(run), folder_config(images), 'train')
 
 
-def test_exchanged_classes_log_a_warning(tmp_path, caplog):
+@pytest.mark.parametrize('conditional', [True, False])
+def test_exchanged_class_folders_are_rejected_if_classes_are_used(tmp_path, caplog, conditional):
     """The names and the sizes of all files stay the same."""
     for name, color in COLORS.items():
         (tmp_path / name).mkdir()
         Image.new('RGB', (8, 8), color).save(tmp_path / name / 'a.bmp')
     config = folder_config(tmp_path)
+    config.conditional = conditional
     first = sources.open_split(config, 'train')
     described = run_dir.Run(config, first.image_shape, first.class_names, first.identity)
     for old, new in (('blue', 'x'), ('green', 'blue'), ('x', 'green')):
         (tmp_path / old).rename(tmp_path / new)
-    with caplog.at_level(logging.WARNING, 'absl'):
-        trained_run.open_split(described, config, 'train')
-    assert 'the data set has changed' in caplog.text
+    if conditional:
+        with pytest.raises(UserError, match=r'folder blue contains the images.*trained as green'):
+            trained_run.open_split(described, config, 'train')
+    else:
+        with caplog.at_level(logging.WARNING, 'absl'):
+            trained_run.open_split(described, config, 'train')
+        assert 'the data set has changed since the run started (contents)' in caplog.text
 
 
 def test_changed_images_log_a_warning_and_copied_images_do_not(copied, caplog):

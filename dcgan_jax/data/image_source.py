@@ -44,7 +44,8 @@ class ImageSource:
       files: Paths of the files of the data set.
       identity: Properties that identify the data set independently of its path and the split. For
         TFDS, its name, its version and the sizes of its splits. For a folder, the number of images
-        and hashes of the names and sizes of the files and, up to 1 GiB, of their contents.
+        and hashes of the names and sizes of the files and, up to 1 GiB, of the contents of each
+        class.
       class_names: Names of the classes by label; empty if images have no labels.
       image_size: Size to which stored images are cropped and resized; 0 if they are used as stored
         and are squares of the same size.

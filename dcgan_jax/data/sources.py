@@ -1,7 +1,8 @@
 """Image data sets with random access: TFDS data sets and folders."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from pathlib import Path
 
 import numpy as np
 import tensorflow_datasets as tfds
@@ -157,18 +158,16 @@ def _open_folder(
     if not len(indices):
         raise UserError(f'{folder.name} {split} has no images: use another split')
     side = image_size or folder.side(RESIZE_REMEDY)
-    files = [path for path in folder.files if path.exists()]  # A link may be dangling.
     return ImageSource(
         name=folder.name,
         split=split,
         image_shape=(side, side, folder.channels),
         records=CheckedRecords(Selection(folder, indices), f'{folder.name} {split}', on_corrupt),
-        files=files,
+        files=_existing(folder.files),
         identity={
             'images': len(folder),
             'names_and_sizes': folder.digest,
-            # Copies of files have other modification times.
-            'contents': digest(files) if total_size(files) <= MAX_HASHED_BYTES else '',
+            'contents': _contents(folder),
         },
         class_names=tuple(folder.classes),
         image_size=image_size,
@@ -179,6 +178,25 @@ def _open_folder(
             else ()
         ),
     )
+
+
+def _existing(files: Iterable[Path]) -> list[Path]:
+    return [path for path in files if path.exists()]  # A link may be dangling.
+
+
+def _contents(folder: ImageFolder) -> str:
+    """Return hashes of the contents of each class, or of all images if there are no classes.
+
+    Returns:
+        The hashes in the order of the classes, separated by spaces; '' if the images have more than
+        `MAX_HASHED_BYTES`, because modification times, which `digest` uses then, change in copies.
+    """
+    if total_size(_existing(folder.files)) > MAX_HASHED_BYTES:
+        return ''
+    groups = [[] for _ in folder.classes or ['all']]
+    for path, label in zip(folder.files, folder.labels or [0] * len(folder), strict=True):
+        groups[label].append(path)
+    return ' '.join(digest(_existing(files))[:16] for files in groups)
 
 
 def _open_split(

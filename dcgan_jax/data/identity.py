@@ -1,0 +1,52 @@
+"""Comparison of a data set with the one that a run was trained on."""
+
+from collections.abc import Mapping, Sequence
+
+from absl import logging
+
+from dcgan_jax.runtime.errors import UserError
+
+
+def check_classes(
+    old_names: Sequence[str],
+    new_names: Sequence[str],
+    old: Mapping[str, int | str],
+    new: Mapping[str, int | str],
+) -> None:
+    """Check that the classes have the names and, if they have folders, the images of the run.
+
+    Args:
+        old_names: Names of the classes by label when the run started.
+        new_names: Names of the classes by label.
+        old: Identity of the data set when the run started, see `ImageSource.identity`.
+        new: Identity of the data set.
+
+    Raises:
+        UserError: If the names differ, or if the images of one class are now in the folder of
+            another class.
+    """
+    if tuple(new_names) != tuple(old_names):
+        raise UserError(
+            f'the data set has the classes {", ".join(new_names) or "(none)"}, but the run was '
+            f'trained on {", ".join(old_names) or "(none)"}: restore the classes, or train '
+            'a new run in another --workdir'
+        )
+    old_hashes, new_hashes = (str(data.get('contents', '')).split() for data in (old, new))
+    for name, before, after in zip(old_names, old_hashes, new_hashes, strict=False):
+        if after != before and after in old_hashes:
+            raise UserError(
+                f'the class folder {name} contains the images on which the run was trained as '
+                f'{old_names[old_hashes.index(after)]}: restore the folders, or train a new run in '
+                'another --workdir'
+            )
+
+
+def warn_if_changed(old: Mapping[str, int | str], new: Mapping[str, int | str]) -> None:
+    """Log a warning that lists the properties of the data set that have changed."""
+    changed = [name for name in old | new if old.get(name) != new.get(name)]
+    texts = [
+        name if name == 'contents' else f'{name}: {old.get(name)} -> {new.get(name)}'
+        for name in changed
+    ]
+    if texts:
+        logging.warning('the data set has changed since the run started (%s)', '; '.join(texts))
