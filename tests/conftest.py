@@ -1,6 +1,7 @@
 """Fixtures and settings of all tests: strict dtype promotion, no rank promotion, tiny runs."""
 
 import atexit
+import functools
 import os
 import shutil
 import sys
@@ -106,6 +107,44 @@ def finished_copy(finished, tmp_path):
 def config(data_dir):
     """The config of `tiny_config`."""
     return tiny_config(data_dir)
+
+
+@pytest.fixture(scope='session')
+def class_folder_run(tmp_path_factory):
+    """(folder of images, workdir): three class folders and a conditional run of two steps."""
+    from tests import class_folders
+
+    root = tmp_path_factory.mktemp('folder_run')
+    for name, color in class_folders.COLORS.items():
+        class_folders.write_images(root / 'images' / name, color)
+    training.train_and_evaluate(class_folders.folder_config(root / 'images'), root / 'run')
+    return root / 'images', root / 'run'
+
+
+@pytest.fixture
+def class_folder_copy(class_folder_run, tmp_path):
+    """Copies of the folders of `class_folder_run`, at another path."""
+    return tuple(shutil.copytree(folder, tmp_path / folder.name) for folder in class_folder_run)
+
+
+@pytest.fixture(scope='session')
+def restoration_run(data_dir, tmp_path_factory):
+    """Function from a kind to the workdir of its run, which is trained once."""
+    from tests.restoration import restoration_config
+
+    @functools.cache
+    def train_once(kind):
+        workdir = tmp_path_factory.mktemp(kind)
+        training.train_and_evaluate(restoration_config(data_dir, kind), workdir)
+        return workdir
+
+    return train_once
+
+
+@pytest.fixture(params=[pytest.param(0.1, id='some'), slow(1, id='all')])
+def fraction(request):
+    """Fraction of the cases that are tested; there are about 2,000 cases."""
+    return request.param
 
 
 def tiny_config(data_dir):

@@ -1,0 +1,80 @@
+"""Output folders that would be read as input images are rejected."""
+
+import pytest
+
+from dcgan_jax import run_dir, training
+from dcgan_jax.runtime import containment
+from dcgan_jax.runtime.errors import UserError
+from dcgan_jax.tasks import evaluate, sample
+from dcgan_jax.tasks.options import TaskOptions
+from tests.class_folders import COLORS, content, folder_config, write_images
+
+
+@pytest.mark.parametrize('name', ['run', '', 'a/b'])
+def test_workdir_inside_the_training_images_is_rejected(class_folder_run, name):
+    images, _ = class_folder_run
+    before = content(images)
+    with pytest.raises(
+        UserError, match=r'--workdir=.* would be read as images of config\.data_dir'
+    ):
+        training.train_and_evaluate(folder_config(images), images / name)
+    assert content(images) == before
+
+
+def test_output_folder_linked_into_the_images_is_rejected(class_folder_run, tmp_path):
+    images, run = class_folder_run
+    (tmp_path / 'link').symlink_to(images)
+    with pytest.raises(UserError, match=r'--out=.* would be read as images of config\.data_dir'):
+        sample.run(TaskOptions(workdir=run, out=tmp_path / 'link' / 'out', num=1))
+    (tmp_path / 'own').mkdir()
+    write_images(tmp_path / 'own', COLORS['red'], num=2)
+    (tmp_path / 'own' / 'run').symlink_to(run)
+    with pytest.raises(UserError, match=r'--out=.* would be read as images of --images'):
+        evaluate.run(
+            TaskOptions(workdir=run, images=tmp_path / 'own', out=tmp_path / 'own' / 'results')
+        )
+
+
+def test_output_folder_outside_of_the_images_is_accepted(tmp_path):
+    (tmp_path / 'images').mkdir()
+    inputs = {'--images': tmp_path / 'images', 'config.data_dir': ''}
+    containment.check_outside(tmp_path / 'images_2', '--out', inputs)
+    containment.check_outside('gs://bucket/run', '--workdir', {'config.data_dir': '.'})
+    with pytest.raises(UserError, match='read as images of --images'):
+        containment.check_outside(tmp_path / 'images', '--out', inputs)
+
+
+def link_inside(root):
+    """Return (images, workdir), where images contain a link to the parent of the workdir."""
+    (root / 'images' / 'link').symlink_to(root / 'elsewhere')
+    return root / 'images', root / 'elsewhere' / 'run'
+
+
+def samples_folder(root):
+    return root / 'elsewhere' / 'samples', root / 'elsewhere'
+
+
+def below_checkpoints(root):
+    return root / 'elsewhere' / 'checkpoints' / 'images', root / 'elsewhere'
+
+
+def linked_samples(root):
+    (root / 'elsewhere' / 'samples').symlink_to(root / 'images')
+    return root / 'images', root / 'elsewhere'
+
+
+@pytest.mark.parametrize('create', [link_inside, samples_folder, below_checkpoints, linked_samples])
+def test_folders_of_a_run_that_would_be_read_as_images_are_rejected(tmp_path, create):
+    (tmp_path / 'images').mkdir()
+    (tmp_path / 'elsewhere').mkdir()
+    images, workdir = create(tmp_path)
+    images.mkdir(parents=True, exist_ok=True)
+    with pytest.raises(UserError, match='read as images'):
+        containment.check_outside(workdir, '--workdir', {'--images': images}, run_dir.FOLDERS)
+
+
+def test_images_in_another_subfolder_of_the_workdir_are_accepted(tmp_path):
+    (tmp_path / 'run' / 'images' / 'loop').mkdir(parents=True)
+    (tmp_path / 'run' / 'images' / 'loop' / 'up').symlink_to(tmp_path / 'run' / 'images')
+    inputs = {'config.data_dir': tmp_path / 'run' / 'images'}
+    containment.check_outside(tmp_path / 'run', '--workdir', inputs, run_dir.FOLDERS)
