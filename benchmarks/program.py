@@ -16,6 +16,7 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from dcgan_jax import models, parallel, train_state
+from dcgan_jax.data import input_pipeline
 from dcgan_jax.data.image_source import Examples
 from dcgan_jax.models import Networks
 from dcgan_jax.runtime import sharding
@@ -139,7 +140,7 @@ def lower(
     state = parallel.create_abstract_state(create, mesh)
     labels = jax.ShapeDtypeStruct((num_images,), np.int32) if config.conditional else None
     split = Examples(jax.ShapeDtypeStruct((num_images, math.prod(IMAGE_SHAPE)), np.uint8), labels)
-    step_size = config.batch_size * max(config.discriminator_steps, 1)
+    step_size = input_pipeline.images_per_step(config)
     batches = jax.ShapeDtypeStruct((1, step_size), np.int32)
     teacher = jax.eval_shape(lambda: untrained_teacher(config))
     call = parallel.train_call(config, mesh, state, IMAGE_SHAPE)

@@ -10,7 +10,7 @@ from typing import Any
 from ml_collections import ConfigDict
 from pydantic import ValidationError
 
-from dcgan_jax import config_conflicts, gradient_penalties
+from dcgan_jax import config_conflicts, gradient_penalties, losses
 from dcgan_jax.config_types import CHANGEABLE, Group, with_tuples
 from dcgan_jax.configs import default
 from dcgan_jax.runtime.errors import ConfigError
@@ -53,6 +53,32 @@ def validate(config: ConfigDict) -> None:
         _check_stages(network, config[network])
     for fields, message in config_conflicts.find(config):
         raise ConfigError(message, fields)
+
+
+def add_missing_fields(config: ConfigDict) -> list[str]:
+    """Add the fields that a stored config lacks, with their defaults.
+
+    Args:
+        config: A config that was stored before fields were added to `configs/default.py`; modified.
+
+    Returns:
+        The names of the added fields.
+    """
+    stored = flatten(config.to_dict())
+    missing = {
+        name: value
+        for name, value in flatten(default.Config().model_dump()).items()
+        if name not in stored
+    }
+    for name, value in missing.items():
+        *groups, field = name.split('.')
+        node = config
+        for group in groups:
+            if group not in node:
+                node[group] = {}
+            node = node[group]
+        node[field] = value
+    return list(missing)
 
 
 def _field_of(error: dict[str, Any]) -> str:
@@ -110,9 +136,9 @@ def warnings(config: ConfigDict) -> list[str]:
             'image depends on the other images of its group; to avoid that, set one of them to 0'
         )
     bounded = config.discriminator.spectral_norm or config.penalty.wgan_gp or config.penalty.dragan
-    if config.loss.name == 'wasserstein' and not bounded:
+    if losses.LOSSES[config.loss.name].needs_lipschitz_bound and not bounded:
         found.append(
-            "config.loss.name='wasserstein' needs a Lipschitz bound on D; set "
+            f'config.loss.name={config.loss.name!r} needs a Lipschitz bound on D; set '
             'config.penalty.wgan_gp (10.0) or config.discriminator.spectral_norm'
         )
     return found

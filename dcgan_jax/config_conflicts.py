@@ -42,11 +42,12 @@ def _loss_conflicts(config: ConfigDict) -> Iterator[Conflict]:
             f'config.loss.label_smoothing={loss.label_smoothing} is not supported by '
             f'config.loss.name={loss.name!r}; set it to 0.0',
         )
-    if augment.ada_target and loss.name not in ('non_saturating', 'hinge'):
+    if augment.ada_target and not LOSSES[loss.name].real_logits_are_positive:
+        supported = [repr(name) for name in LOSSES if LOSSES[name].real_logits_are_positive]
         yield (
             ('augment.ada_target', 'loss.name'),
             'config.augment.ada_target needs a loss for which the logits of real images are '
-            f"positive, unlike config.loss.name={loss.name!r}; use 'non_saturating' or 'hinge', or "
+            f'positive, unlike config.loss.name={loss.name!r}; use {" or ".join(supported)}, or '
             'set ada_target to 0.0',
         )
     if augment.ada_target and not augment.policy:

@@ -19,12 +19,19 @@ class AdversarialLoss(NamedTuple):
         uses_real_logits: Whether the generator loss uses the real logits, which may be None
             otherwise.
         has_real_label: Whether the discriminator loss has the argument `real_label`.
+        real_logits_are_positive: Whether D learns positive logits for real images and negative
+            logits for fakes; adaptive augmentation (ADA) depends on it.
+        needs_lipschitz_bound: Whether the loss is unbounded without a Lipschitz constraint of D.
+        output: Function from logits to the outputs of D that are logged.
     """
 
     discriminator: Callable[..., jax.Array]
     generator: Callable[[jax.Array | None, jax.Array], jax.Array]
     uses_real_logits: bool = False
     has_real_label: bool = False
+    real_logits_are_positive: bool = False
+    needs_lipschitz_bound: bool = False
+    output: Callable[[jax.Array], jax.Array] = lambda logits: logits
 
 
 def non_saturating_discriminator(
@@ -140,13 +147,21 @@ def rotation(logits: jax.Array, num_rot90: jax.Array) -> jax.Array:
 
 LOSSES = {
     'non_saturating': AdversarialLoss(
-        non_saturating_discriminator, non_saturating_generator, has_real_label=True
+        non_saturating_discriminator,
+        non_saturating_generator,
+        has_real_label=True,
+        real_logits_are_positive=True,
+        output=jax.nn.sigmoid,
     ),
     'least_squares': AdversarialLoss(
         least_squares_discriminator, least_squares_generator, has_real_label=True
     ),
-    'wasserstein': AdversarialLoss(wasserstein_discriminator, wasserstein_generator),
-    'hinge': AdversarialLoss(hinge_discriminator, wasserstein_generator),
+    'wasserstein': AdversarialLoss(
+        wasserstein_discriminator, wasserstein_generator, needs_lipschitz_bound=True
+    ),
+    'hinge': AdversarialLoss(
+        hinge_discriminator, wasserstein_generator, real_logits_are_positive=True
+    ),
     'relativistic': AdversarialLoss(
         relativistic_discriminator, relativistic_generator, uses_real_logits=True
     ),

@@ -262,6 +262,12 @@ def read(workdir: epath.PathLike) -> Run:
             f'{path} is damaged or was written by another version ({_reason(error)}): '
             'restore it, delete it if the run has a checkpoint, or use another --workdir'
         ) from error
+    if missing := config_lib.add_missing_fields(ConfigDict(content['config'])):
+        logging.warning(
+            '%s: the run was trained before these fields were added; their defaults are used: %s',
+            workdir,
+            ', '.join(missing),
+        )
     if stored is None:
         _check_last_checkpoint(workdir, run)
     return run
@@ -305,13 +311,14 @@ def _reason(error: Exception) -> str:
 
 
 def parse(content: Any) -> Run:
-    """Return the run that `describe` described.
+    """Return the run that `describe` described; missing fields of its config have their defaults.
 
     Raises:
         ValueError, TypeError, AttributeError: If the description is invalid.
     """
     description = _Description.model_validate(with_tuples(content))
     config = ConfigDict(description.config)
+    config_lib.add_missing_fields(config)
     config_lib.validate(config)
     return Run(config.lock(), **{name: getattr(description, name) for name in Run._fields[1:]})
 

@@ -9,10 +9,14 @@ import jax
 from ml_collections import ConfigDict
 
 from dcgan_jax import augmentation, losses
-from dcgan_jax.data import degradations
+from dcgan_jax.data import captions, degradations
+from dcgan_jax.data.conditioner import Conditioner
 from dcgan_jax.train_state import STATISTICS, NetworkState
 
-Generate = Callable[[jax.Array, jax.Array | None], jax.Array]  # From latents and labels to images.
+# A function from latents and conditions to images.
+Generate = Callable[[jax.Array, jax.Array | None], jax.Array]
+# A function from the gradient with respect to images to a tuple with that of the parameters.
+Vjp = Callable[[jax.Array], tuple[Any]]
 
 
 class RngStream(enum.IntEnum):
@@ -29,7 +33,7 @@ class RngStream(enum.IntEnum):
     FLIP = 8
     FLIP_LABELS = 9
     PENALTY = 10
-    FURTHER_UPDATES = 11  # Up to 74: keys of the second and later updates of D in a step.
+    FURTHER_UPDATES = 11  # Update i > 0 of D in a step has the key of 11 + i, which is below 128.
     CAPTION = 128
     MISMATCH = 129
     ROTATION = 130
@@ -38,52 +42,91 @@ class RngStream(enum.IntEnum):
 
 @dataclasses.dataclass(frozen=True)
 class StepContext:
-    """Inputs shared by all loss terms of an update.
+    """Inputs shared by all loss terms of an update, and forward passes in training mode.
+
+    A forward pass returns the network with updated statistics. Losses are differentiated with
+    respect to the parameters of the network that is passed.
 
     Attributes:
         config: The run's config.
         key: Key of the update.
         step: Number of completed steps, int32 scalar.
         discriminator_step: Number of completed updates of D, int32 scalar.
-        labels: Conditions of the real images and of the fakes, int32 `[B]`; None if unconditional.
-        mismatched: Conditions of other classes, int32 `[B]`; None if they are not used.
         probability: Probability of each augmentation.
         teacher: Generator whose images are the targets of G; None without distillation.
+        conditions: Conditions of the real images and of the fakes, int32 `[B]`: classes, or indices
+            of captions; None if unconditional.
+        mismatched: Conditions of other classes for GAN-CLS, int32 `[B]`; None if it is not used.
     """
 
     config: ConfigDict
     key: jax.Array
     step: jax.Array
     discriminator_step: jax.Array
-    labels: jax.Array | None
-    mismatched: jax.Array | None
     probability: float | jax.Array
     teacher: Generate | None = None
+    conditions: jax.Array | None = None
+    mismatched: jax.Array | None = None
 
     @property
     def penalty_is_due(self) -> jax.Array:
         """Whether this update of D includes the gradient penalties, a bool scalar."""
         return self.discriminator_step % self.config.penalty.interval == 0
 
+    @property
+    def loss(self) -> losses.AdversarialLoss:
+        """The adversarial loss of both networks."""
+        return losses.create(self.config.loss)
+
+    def with_conditions(self, labels: jax.Array | None, network: NetworkState) -> 'StepContext':
+        """Return a copy with conditions of the classes `labels`, int32 `[B]`.
+
+        Args:
+            labels: Classes of the real images; None if unconditional.
+            network: A network, which contains the captions of text-conditional runs.
+        """
+        if not captions.is_used(self.config):
+            return dataclasses.replace(self, conditions=labels)
+        num_captions = len(network.captions['condition']['table'])
+        conditioner = Conditioner.create(self.config, num_captions)
+        mismatched = None
+        if self.config.text.mismatch_weight:
+            mismatched = conditioner.sample_mismatched(self.stream(RngStream.MISMATCH), labels)
+        return dataclasses.replace(
+            self,
+            conditions=conditioner.sample(self.stream(RngStream.CAPTION), labels),
+            mismatched=mismatched,
+        )
+
     def stream(self, stream: RngStream) -> jax.Array:
         """Return the key of a stream."""
         return jax.random.fold_in(self.key, stream)
 
     def inputs(self, real: jax.Array, stream: RngStream) -> jax.Array:
-        """Sample inputs of G; calls with the same stream return the same inputs."""
+        """Sample inputs of G: latents, or degraded real images.
+
+        Calls with the same stream return the same inputs.
+        """
         return degradations.sample_inputs(self.stream(stream), self.config, real)
 
     def generate(
-        self, network: NetworkState, real: jax.Array, stream: RngStream
-    ) -> tuple[jax.Array, Any, Any]:
-        """Return fakes, their VJP function for G's parameters, and the updated statistics."""
+        self, generator: NetworkState, real: jax.Array, stream: RngStream
+    ) -> tuple[jax.Array, Vjp, NetworkState]:
+        """Return fakes, their VJP function for G's parameters, and G.
+
+        Args:
+            generator: The generator.
+            real: Real images `[B, H, W, C]`, which are the source of the inputs for restoration.
+            stream: Stream of the inputs.
+        """
         inputs = self.inputs(real, stream)
 
         def forward(params: Any) -> tuple[jax.Array, Any]:
-            fake, updated = self._apply(network, params, network.statistics, inputs)
-            return fake, self._statistics(updated)
+            fake, updated, _ = self._apply(generator.replace(params=params), inputs)
+            return fake, updated.statistics
 
-        return jax.vjp(forward, network.params, has_aux=True)
+        fake, vjp, statistics = jax.vjp(forward, generator.params, has_aux=True)
+        return fake, vjp, generator.replace(**statistics)
 
     def targets(self, real: jax.Array, stream: RngStream) -> jax.Array:
         """Return the target images of the fakes that `generate` returns for the same stream.
@@ -92,76 +135,65 @@ class StepContext:
         """
         if self.teacher is None:
             return real
-        return self.teacher(self.inputs(real, stream), self.labels)
+        return self.teacher(self.inputs(real, stream), self.conditions)
 
     def augment(self, images: jax.Array, stream: RngStream) -> jax.Array:
         """Return augmented images, the input of D."""
-        return augmentation.augment_inputs(
-            self.stream(stream), images, self.step, self.probability, self.config.augment
-        )
+        return self._augment(self.stream(stream), images)
 
-    def apply_discriminator(
+    def discriminate(
         self,
-        network: NetworkState,
-        params: Any,
-        statistics: Any,
+        discriminator: NetworkState,
         images: jax.Array,
-        stream: RngStream,
-    ) -> tuple[jax.Array, Any]:
-        """Return D's logits and updated statistics in training mode; `stream` is for dropout."""
-        logits, updated = self._apply(
-            network, params, statistics, images, rngs={'dropout': self.stream(stream)}
+        dropout: RngStream,
+        conditions: jax.Array | None = None,
+    ) -> tuple[jax.Array, NetworkState]:
+        """Return D's logits `[B, 1]`, and D; `conditions` are those of the update by default."""
+        logits, discriminator, _ = self._apply(
+            discriminator, images, self.stream(dropout), conditions=conditions
         )
-        return logits, self._statistics(updated)
+        return logits, discriminator
 
     def rotation_loss(
-        self,
-        network: NetworkState,
-        params: Any,
-        statistics: Any,
-        images: jax.Array,
-        stream: RngStream,
-    ) -> tuple[jax.Array, Any]:
-        """Return the cross-entropy of D's rotation prediction and the updated statistics."""
+        self, discriminator: NetworkState, images: jax.Array, stream: RngStream
+    ) -> tuple[jax.Array, NetworkState]:
+        """Return the cross-entropy of D's rotation prediction, and D."""
         rotation_key, augment_key, dropout_key = jax.random.split(self.stream(stream), 3)
         rotated, num_rot90 = augmentation.rotate(rotation_key, images)
-        augmented = augmentation.augment_inputs(
-            augment_key, rotated, self.step, self.probability, self.config.augment
+        _, discriminator, sown = self._apply(
+            discriminator, self._augment(augment_key, rotated), dropout_key, 'rotation'
         )
-        _, updated = self._apply(
-            network, params, statistics, augmented, 'rotation', rngs={'dropout': dropout_key}
-        )
-        (logits,) = updated['rotation']['logits']
-        return losses.rotation(logits, num_rot90), self._statistics(updated)
+        (logits,) = sown['rotation']['logits']
+        return losses.rotation(logits, num_rot90), discriminator
 
     def features(
-        self, network: NetworkState, images: jax.Array, stream: RngStream
+        self, discriminator: NetworkState, images: jax.Array, dropout: RngStream
     ) -> list[jax.Array]:
-        """Return the feature maps of D's stages, `[B, h, w, c]` each, in training mode."""
-        _, updated = self._apply(
-            network, network.params, network.statistics, images, 'intermediates',
-            rngs={'dropout': self.stream(stream)},
-        )  # fmt: skip
-        return jax.tree.leaves(updated['intermediates'])
+        """Return the feature maps of D's stages, `[B, h, w, c]` each."""
+        _, _, sown = self._apply(discriminator, images, self.stream(dropout), 'intermediates')
+        return jax.tree.leaves(sown['intermediates'])
+
+    def _augment(self, key: jax.Array, images: jax.Array) -> jax.Array:
+        return augmentation.augment_inputs(
+            key, images, self.step, self.probability, self.config.augment
+        )
 
     def _apply(
         self,
         network: NetworkState,
-        params: Any,
-        statistics: Any,
         inputs: jax.Array,
-        *collections: str,
-        **options: Any,
-    ) -> tuple[jax.Array, Any]:
-        return network.apply_fn(
-            {'params': params, **statistics},
+        dropout: jax.Array | None = None,
+        *sown: str,
+        conditions: jax.Array | None = None,
+    ) -> tuple[jax.Array, NetworkState, dict[str, Any]]:
+        """Return the outputs, the network with updated statistics, and the `sown` collections."""
+        outputs, updated = network.apply_fn(
+            {'params': network.params, **network.statistics},
             inputs,
-            self.labels,
+            self.conditions if conditions is None else conditions,
             train=True,
-            mutable=(*STATISTICS, *collections),
-            **options,
+            mutable=(*STATISTICS, *sown),
+            rngs={} if dropout is None else {'dropout': dropout},
         )
-
-    @staticmethod
-    def _statistics(updated: Any) -> dict[str, Any]:
-        return {name: updated.get(name, {}) for name in STATISTICS}
+        statistics = {name: updated.get(name, {}) for name in STATISTICS}
+        return outputs, network.replace(**statistics), updated

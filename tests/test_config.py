@@ -155,3 +155,14 @@ def test_invalid_element_of_a_tuple_is_named_by_field_and_index():
     with pytest.raises(ConfigError, match=r'^config.data.classes\[1\]=-1: [^<]*$') as error:
         config_lib.validate(config)
     assert set(error.value.fields) == {'data.classes'}
+
+
+def test_missing_fields_of_stored_configs_have_their_defaults():
+    config = cifar10.get_config()
+    stored = config.to_dict()
+    del stored['loss']['label_smoothing'], stored['distill'], stored['seed']
+    stored = ConfigDict(stored)
+    added = config_lib.add_missing_fields(stored)
+    assert {'loss.label_smoothing', 'distill.teacher', 'seed'} <= set(added)
+    assert stored.to_dict() == config.to_dict()
+    assert not config_lib.add_missing_fields(stored)

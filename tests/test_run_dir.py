@@ -79,6 +79,18 @@ def test_description_that_differs_from_the_last_checkpoint_is_rejected(class_fol
     assert len(dcgan_jax.load(run).sample(3)) == 3
 
 
+def test_run_that_lacks_a_new_field_is_used_with_a_warning(finished, finished_copy, caplog):
+    path = finished_copy / 'config.json'
+    content = json.loads(path.read_text())
+    del content['config']['loss']['label_smoothing'], content['config']['distill']
+    path.write_text(json.dumps(content))
+    with caplog.at_level(logging.WARNING, 'absl'):
+        samples = dcgan_jax.load(finished_copy).sample(3)
+    assert 'before these fields were added' in caplog.text
+    assert 'loss.label_smoothing, distill.teacher, distill.init' in caplog.text
+    np.testing.assert_array_equal(samples, dcgan_jax.load(finished[0]).sample(3))
+
+
 def test_paths_are_stored_as_absolute_paths(config, data_dir, tmp_path, monkeypatch):
     monkeypatch.chdir(data_dir.parent)
     config.data_dir, config.num_steps = data_dir.name, 0

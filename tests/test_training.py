@@ -144,7 +144,7 @@ def test_update_of_every_config_keeps_the_shapes_of_the_state(name, config):
     shape = (config.data.image_size or 8,) * 2 + (3,)
     networks = models.build(config, shape, num_classes=3)
     state = jax.eval_shape(lambda: train_state.create(config, networks, shape))
-    size = config.batch_size * max(config.discriminator_steps, 1)
+    size = input_pipeline.images_per_step(config)
     real = jax.ShapeDtypeStruct((size, *shape), np.float32)
     labels = jax.ShapeDtypeStruct((size,), np.int32) if config.conditional else None
     key = jax.eval_shape(lambda: jax.random.key(0))

@@ -151,6 +151,11 @@ def stream(
         batches.close()  # Stops the threads.
 
 
+def images_per_step(config: ConfigDict) -> int:
+    """Return the number of images per step: a batch for each update of D, and at least one."""
+    return config.batch_size * max(config.discriminator_steps, 1)
+
+
 def create_input_iter(
     config: ConfigDict, mesh: Mesh, source: ImageSource, ranges: Sequence[tuple[int, int]]
 ) -> tuple[Examples | None, Generator[jax.Array | Examples, None, None]]:
@@ -165,16 +170,16 @@ def create_input_iter(
     Returns:
         Either the split on every device, with images uint8 `[N, H * W * C]`, and a generator of
         index batches int32 `[K, B]`; or None and a generator of batches of images uint8
-        `[K, B, H, W, C]`. The images are the same in both cases. B is
-        `batch_size * max(discriminator_steps, 1)`. Conditional runs also have labels, int32 `[N]`
-        or `[K, B]`. Close the generator to stop early.
+        `[K, B, H, W, C]`. The images are the same in both cases. B is `images_per_step(config)`.
+        Conditional runs also have labels, int32 `[N]` or `[K, B]`. Close the generator to stop
+        early.
 
     Raises:
         UserError: If the run is conditional and the split has no labels.
     """
     if config.conditional:
         source.require_labels()
-    step_size = config.batch_size * max(config.discriminator_steps, 1)
+    step_size = images_per_step(config)
     batch_sharding = sharding.sharded(mesh, axis=1)
     if is_device_resident(source, config.data.placement, config.data.device_limit_bytes):
         replicated = sharding.replicated(mesh)
