@@ -33,6 +33,7 @@ def tpu_mesh(topology: str, num_devices: int) -> Mesh:
     """Return a mesh over the first devices of a topology such as 'v5e:2x4'."""
     os.environ['TPU_SKIP_MDS_QUERY'] = '1'  # Avoids queries of the cloud metadata server.
     os.environ['TPU_WORKER_HOSTNAMES'] = 'localhost'
+    os.environ['ALLOW_MULTIPLE_LIBTPU_LOAD'] = '1'  # No TPU is used, so no lock is needed.
     os.environ['TPU_ACCELERATOR_TYPE'] = _ACCELERATOR_TYPES[topology.split(':')[0]]
     devices = topologies.get_topology_desc(platform='tpu', topology_name=topology).devices
     return Mesh(np.asarray(devices[:num_devices]), (sharding.AXIS,))

@@ -202,7 +202,7 @@ def serve(tmp_path):
         yield functools.partial(start, stack, tmp_path)
 
 
-def start(stack, folder, workdir, *flags):
+def start(stack, folder, workdir, *flags, number=signal.SIGTERM):
     port = free_port()
     log = stack.enter_context((folder / f'{port}.log').open('w+'))
     uploads = folder / f'{port}_uploads'
@@ -219,15 +219,15 @@ def start(stack, folder, workdir, *flags):
         env=os.environ | {'TMPDIR': str(uploads)},
     )
     stack.enter_context(process)
-    stack.callback(stop, process, log, uploads)
+    stack.callback(stop, process, log, uploads, number)
     line = process.stdout.readline()
     assert f'http://127.0.0.1:{port}' in line
     return port
 
 
-def stop(process, log, uploads):
+def stop(process, log, uploads, number):
     assert list(uploads.iterdir())
-    process.send_signal(signal.SIGTERM)
+    process.send_signal(number)
     try:
         assert process.wait(60) == 0
     finally:
@@ -315,7 +315,7 @@ def test_page_of_a_latent_generator(finished, serve, page, tmp_path):
 def test_page_of_an_inpainting_run(config, serve, page, tmp_path):
     require('gradio')
     training.train_and_evaluate(small('inpainting_cifar10', config), tmp_path / 'run')
-    page.goto(f'http://127.0.0.1:{serve(tmp_path / "run")}')
+    page.goto(f'http://127.0.0.1:{serve(tmp_path / "run", number=signal.SIGHUP)}')
     panel = open_tab(page, 'Inpaint')
     assert page.get_by_role('tab').all_inner_texts() == ['Inpaint']
     panel.get_by_role('button', name='Inpaint').click()

@@ -75,6 +75,16 @@ def test_orientation_after_the_pixels_of_a_png_is_read(tmp_path):
     assert image_files.read_image(path, 'RGB').shape == (16, 8, 3)
 
 
+def test_bytes_after_the_end_of_a_png_are_not_searched(tmp_path):
+    path = tmp_path / 'a.png'
+    halves(200, 40).save(path)
+    size = image_files.read_header(path).size
+    with path.open('ab') as file:
+        file.write(b'\0\0\0\0eXIf\0\0\0\0')
+        file.truncate(2**36)  # A sparse file.
+    assert image_files.read_header(path).size == size
+
+
 def test_upright_images_of_different_sizes_are_rejected(tmp_path):
     halves(200, 40).save(tmp_path / 'a.jpg')
     halves(200, 40).save(tmp_path / 'b.jpg', exif=oriented(6))

@@ -127,6 +127,17 @@ def test_mask_of_the_passed_config_is_used(restoration_run, data_dir):
     assert 'missing' not in task.config.input
 
 
+def test_mask_of_a_config_for_other_inputs_is_used_unless_it_is_the_default(
+    restoration_run, data_dir, config
+):
+    options = TaskOptions(workdir=restoration_run('masked'), config=config)
+    own = image_to_image.open_task(options, 'masked').config.input
+    config.input.mask = 'half'
+    used = image_to_image.open_task(options, 'masked').config.input
+    assert used.to_dict() == own.to_dict() | {'mask': 'half'}
+    assert own.mask == 'center'
+
+
 def test_masks_are_decoded_like_images(tmp_path):
     """Transparent pixels are white, so missing; decompression bombs are rejected."""
     pixels = np.zeros((16, 16, 4), np.uint8)

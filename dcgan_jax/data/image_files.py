@@ -157,8 +157,8 @@ def _has_exif_chunk(path: Path) -> bool:
     with open(path, 'rb') as file:
         file.seek(8)
         while len(header := file.read(8)) == 8:
-            if header[4:] == b'eXIf':
-                return True
+            if header[4:] in (b'eXIf', b'IEND'):  # Recovered files may have padding after IEND.
+                return header[4:] == b'eXIf'
             file.seek(int.from_bytes(header[:4]) + 4, os.SEEK_CUR)
     return False
 

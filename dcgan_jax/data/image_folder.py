@@ -202,21 +202,20 @@ class _Found(NamedTuple):
 
 
 def _find(root: Path, field: str) -> _Found:
-    """Find the image files below `root`."""
+    """Find the image files below `root`; each folder is read once, also if links lead to it."""
     suffixes = frozenset(image_files.supported_formats())
     files, skipped = {}, collections.Counter()
     visited = {}
+    links = collections.deque()
 
-    def walk(folder: Path, ancestors: frozenset[tuple[int, int]]) -> None:
+    def walk(folder: Path) -> None:
         status = os.stat(folder)
-        identity = status.st_dev, status.st_ino
-        if identity in ancestors:
-            skipped['link to a parent folder'] += 1
+        first = visited.setdefault((status.st_dev, status.st_ino), folder)
+        if first != folder:
+            kind = 'link to a parent folder' if first in folder.parents else 'link to a read folder'
+            skipped[kind] += 1
+            logging.warning('%s is skipped: it is the same folder as %s', folder, first)
             return
-        if (first := visited.setdefault(identity, folder)) != folder:
-            logging.warning(
-                '%s and %s are the same folder; its images are read twice', first, folder
-            )
         for entry in sorted(os.listdir(folder)):
             path = folder / entry
             if entry.startswith('.'):
@@ -227,7 +226,10 @@ def _find(root: Path, field: str) -> _Found:
             except OSError:
                 mode = None
             if mode is not None and stat.S_ISDIR(mode):
-                walk(path, ancestors | {identity})
+                if path.is_symlink():
+                    links.append(path)
+                else:
+                    walk(path)
             elif mode is not None and not stat.S_ISREG(mode):
                 skipped['pipe, socket or device'] += 1
             elif suffix in suffixes:  # A dangling link is reported when it is opened.
@@ -238,11 +240,13 @@ def _find(root: Path, field: str) -> _Found:
                 skipped[suffix or 'without suffix'] += 1
 
     try:
-        walk(root, frozenset())
+        walk(root)
+        while links:  # Links last, so that a folder is read at its own path.
+            walk(links.popleft())
     except OSError as error:
         raise UserError(
-            f'{error.filename} cannot be read ({error.strerror}): make it readable, or set '
-            f'{field} to another folder'
+            f'{error.filename or root} cannot be read ({error.strerror or error}): make it '
+            f'readable, or set {field} to another folder'
         ) from error
     return _Found(dict(sorted(files.items(), key=lambda item: _normalize(item[0]))), skipped)
 

@@ -27,7 +27,7 @@ class StoppedError(Exception):
     """A run was stopped by a signal after its state had been saved.
 
     `main.py` prints it to stderr and exits with 128 plus the number of the signal: 143 for SIGTERM,
-    130 for SIGINT.
+    130 for SIGINT, 129 for SIGHUP.
 
     Attributes:
         signal: The signal.

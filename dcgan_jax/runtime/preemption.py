@@ -1,8 +1,8 @@
-"""Graceful stop on SIGTERM and SIGINT: a checkpoint is saved after the current call.
+"""Graceful stop on a signal: a checkpoint is saved after the current call.
 
 Preemptible machines send SIGTERM some seconds before they shut down. SIGINT is sent by Ctrl-C; a
-second SIGINT ends the process immediately. With several processes, a signal to one of them stops
-the whole run.
+second SIGINT ends the process immediately. SIGHUP is sent when the terminal is closed. With
+several processes, a signal to one of them stops the whole run.
 """
 
 import contextlib
@@ -16,7 +16,6 @@ from types import FrameType
 import jax
 from jax.experimental import multihost_utils
 
-_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 _sync_points = itertools.count(1)  # Their indices must be equal in all processes.
 
 
@@ -79,9 +78,12 @@ def watch() -> Iterator[PreemptionWatcher]:
         yield watcher
         return
     if jax.process_count() > 1:  # JAX handles SIGTERM and notifies all processes.
-        handlers = {signal.SIGINT: _as_sigterm}
+        handlers = {signal.SIGINT: _as_sigterm, signal.SIGHUP: _as_sigterm}
     else:
-        handlers = dict.fromkeys(_SIGNALS, watcher.handle_signal)
+        signals = signal.SIGTERM, signal.SIGINT, signal.SIGHUP
+        handlers = dict.fromkeys(signals, watcher.handle_signal)
+    if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:  # Set by `nohup`.
+        del handlers[signal.SIGHUP]
     before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
     try:
         yield watcher

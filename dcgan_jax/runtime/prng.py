@@ -16,5 +16,8 @@ class Purpose(enum.IntEnum):
 
 
 def purpose_key(seed: int, purpose: Purpose) -> jax.Array:
-    """Return the key for a purpose; the caller folds the step or index into it."""
-    return jax.random.fold_in(jax.random.key(seed), purpose)
+    """Return the key for a purpose; the caller folds the step or index into it.
+
+    The random numbers do not depend on `JAX_DEFAULT_PRNG_IMPL`.
+    """
+    return jax.random.fold_in(jax.random.key(seed, impl='threefry2x32'), purpose)

@@ -6,6 +6,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from dcgan_jax.runtime import jax_settings
 from dcgan_jax.runtime.errors import UserError
 
 AXIS = 'data'
@@ -16,8 +17,10 @@ def create_mesh(batch_size: int | None = None) -> Mesh:
     """Create a one-dimensional mesh over all devices of all processes.
 
     Raises:
-        UserError: If `batch_size` is not divisible by the number of devices.
+        UserError: If `batch_size` is not divisible by the number of devices, or if JAX's settings
+            are not supported (see `jax_settings.check`).
     """
+    jax_settings.check()
     devices = jax.devices()
     if batch_size and batch_size % len(devices):
         raise UserError(

@@ -58,7 +58,8 @@ def _serve(options: TaskOptions) -> None:
         kinds = degradations.KINDS[1:]
     restorations = [demo_functions.Restoration(options, kind) for kind in kinds]
     page = demo_page.build(str(options.workdir), generation, restorations, anomalies)
-    for number in (signal.SIGINT, signal.SIGTERM):  # SIGINT is ignored in background jobs.
+    # SIGINT is ignored in background jobs; SIGHUP is sent when the terminal is closed.
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.default_int_handler)
     page.launch(
         server_name=options.host, server_port=options.port, share=False, quiet=True,

@@ -11,6 +11,7 @@ import numpy as np
 from etils import epath
 from ml_collections import ConfigDict
 
+from dcgan_jax.configs import default
 from dcgan_jax.data import image_source, images
 from dcgan_jax.data import user_images as user_images_lib
 from dcgan_jax.metrics.evaluator import Evaluator
@@ -87,14 +88,24 @@ def open_task(options: TaskOptions, kind: str) -> RestorationTask:
 
 
 def _task_config(config: ConfigDict, overrides: ConfigDict | None, kind: str) -> ConfigDict:
-    """Return the config of a run with the task fields and the `input` of `overrides`."""
+    """Return the config of a run with the task fields and the `input` of `overrides`.
+
+    The mask of an overriding config for another kind of inputs is used unless it is the default.
+    """
     merged = merge_config(config, overrides).copy_and_resolve_references().unlock()
     given = (config if overrides is None else overrides).input
     if config.input.kind != kind:
         merged.input = given.copy_and_resolve_references()
         merged.input.kind = kind
-    elif given.kind == kind:
-        merged.input.update(mask=given.mask, mask_ratio=given.mask_ratio)
+    else:
+        defaults = default.Config().input.model_dump()
+        merged.input.update(
+            {
+                name: given[name]
+                for name in ('mask', 'mask_ratio')
+                if given.kind == kind or given[name] != defaults[name]
+            }
+        )
     return merged.lock()
 
 
