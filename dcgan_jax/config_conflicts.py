@@ -11,6 +11,11 @@ from dcgan_jax.losses import LOSSES
 from dcgan_jax.metrics.registry import METRIC_OF_RESULT
 
 Conflict = tuple[tuple[str, ...], str]
+# Fields of `config.generator` that `config.distill.init='pruned'` needs.
+NEEDED_BY_PRUNING = {
+    'block': 'conv', 'norm': 'batch', 'stem_norm': True, 'attention': (), 'stem_features': (),
+    'branches': (), 'spectral_norm': False,
+}  # fmt: skip
 
 
 def find(config: ConfigDict) -> Iterator[Conflict]:
@@ -98,11 +103,7 @@ def _distillation_conflicts(config: ConfigDict) -> Iterator[Conflict]:
             'config.distill.teacher needs config.loss.content_weight or '
             'config.loss.feature_matching_weight above 0.0',
         )
-    needed = {
-        'block': 'conv', 'norm': 'batch', 'stem_norm': True, 'attention': (), 'stem_features': (),
-        'branches': (), 'spectral_norm': False,
-    }  # fmt: skip
-    for name, value in needed.items():
+    for name, value in NEEDED_BY_PRUNING.items():
         if distill.init == 'pruned' and with_tuples(generator[name]) != value:
             yield (
                 ('distill.init', f'generator.{name}'),

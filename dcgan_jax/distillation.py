@@ -16,7 +16,7 @@ from etils import epath
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from dcgan_jax import models, pruning, run_dir, warm_start, weights
+from dcgan_jax import models, parallel, pruning, run_dir, weights
 from dcgan_jax.data import captions
 from dcgan_jax.run_dir import Run
 from dcgan_jax.runtime import checkpoint, multihost, sharding
@@ -126,7 +126,7 @@ def _field(config: ConfigDict, name: str) -> Any:
 def _serialize(folder: epath.PathLike, mesh: Mesh) -> bytes:
     """Return the content of `FILE` for the last checkpoint of the run in `folder`."""
     run = run_dir.read(run_dir.folder(folder, 'config.distill.teacher'))
-    state, _ = checkpoint.restore_latest(folder, warm_start.create_abstract_state(run, mesh))
+    state, _ = checkpoint.restore_latest(folder, parallel.abstract_state_of(run, mesh))
     if state is None:
         raise UserError(f'config.distill.teacher={folder} has no checkpoint: train that run first')
     logging.info('distilling from %s at step %d', folder, int(state.step))

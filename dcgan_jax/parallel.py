@@ -1,5 +1,6 @@
 """Data-parallel training: a jitted call of several steps on all devices of a mesh."""
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -8,8 +9,10 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
+from dcgan_jax import models, train_state
 from dcgan_jax.data import images
 from dcgan_jax.data.image_source import Examples
+from dcgan_jax.run_dir import Run
 from dcgan_jax.runtime import nonfinite, sharding
 from dcgan_jax.runtime.prng import Purpose, purpose_key
 from dcgan_jax.train_state import GANState, NetworkState, Teacher
@@ -133,6 +136,13 @@ def steps_per_call(config: ConfigDict) -> int:
 def create_abstract_state(create: Callable[[], GANState], mesh: Mesh) -> Any:
     """Return the shapes and shardings of the state that `create` returns."""
     return sharding.abstract(mesh, jax.eval_shape(create))
+
+
+def abstract_state_of(run: Run, mesh: Mesh) -> GANState:
+    """Return the shapes of a run's state, replicated over a mesh."""
+    networks = models.build(run.config, run.image_shape, run.num_classes)
+    create = functools.partial(train_state.create, run.config, networks, run.image_shape)
+    return create_abstract_state(create, mesh)
 
 
 def initial_state(create: Callable[[], GANState], abstract_state: GANState) -> GANState:

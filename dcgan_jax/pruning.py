@@ -10,14 +10,14 @@ from typing import Any
 import jax
 import numpy as np
 
+from dcgan_jax.config_conflicts import NEEDED_BY_PRUNING
 from dcgan_jax.runtime import sharding
 from dcgan_jax.runtime.errors import UserError
 from dcgan_jax.train_state import GANState
 
 # Fields of `config.generator` that must be equal in both generators.
 EQUAL_FIELDS = (
-    'block', 'base_size', 'kernel_size', 'kernel_sizes', 'strides', 'use_bias', 'norm', 'stem_norm',
-    'stem_features', 'attention', 'branches', 'spectral_norm',
+    *NEEDED_BY_PRUNING, 'base_size', 'kernel_size', 'kernel_sizes', 'strides', 'use_bias',
 )  # fmt: skip
 
 

@@ -16,7 +16,7 @@ from dcgan_jax.config_types import Group, Side, Text, with_tuples
 from dcgan_jax.data import identity
 from dcgan_jax.runtime import checkpoint, nonfinite
 from dcgan_jax.runtime.errors import TrainingError, UserError
-from dcgan_jax.runtime.files import absolute, in_bucket, resolve_path, write_atomic
+from dcgan_jax.runtime.files import absolute, in_bucket, resolve_path, write_json
 
 try:
     import fcntl
@@ -205,7 +205,7 @@ def write(workdir: epath.Path, run: Run) -> None:
     This must be called within `lock` and after the state is restored, so that a rejected attempt to
     resume does not change the file.
     """
-    write_atomic(workdir / CONFIG_FILE, json.dumps(describe(run), indent=2).encode())
+    write_json(workdir / CONFIG_FILE, describe(run))
 
 
 @contextlib.contextmanager

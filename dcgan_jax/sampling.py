@@ -205,7 +205,7 @@ class Sampler:
     def __call__(
         self,
         state: GANState,
-        latents: np.ndarray,
+        inputs: np.ndarray,
         labels: np.ndarray | None = None,
         prompts: np.ndarray | None = None,
     ) -> np.ndarray:
@@ -213,7 +213,7 @@ class Sampler:
 
         Args:
             state: The run's state.
-            latents: Latents, float32 `[N, latent_dim]`, or degraded images `[N, H, W, C + 1]`.
+            inputs: Latents, float32 `[N, latent_dim]`, or degraded images `[N, H, W, C + 1]`.
             labels: Classes, int32 `[N]`; by default, they cycle through all classes. Images of the
                 same class cycle through its captions.
             prompts: Embeddings, float32 `[P, size]`, that replace the run's captions; `labels` are
@@ -222,10 +222,10 @@ class Sampler:
         Returns:
             Images, uint8 `[N, H, W, C]`.
         """
-        labels = self.labels(len(latents)) if labels is None else labels
-        batches, count = [], len(latents)
+        labels = self.labels(len(inputs)) if labels is None else labels
+        batches, count = [], len(inputs)
         with tqdm(total=count, desc='Sampling', unit='image', delay=3, disable=None) as bar:
-            for batch in self.batches(state, latents, labels, prompts):
+            for batch in self.batches(state, inputs, labels, prompts):
                 batches.append(batch)
                 bar.update(len(batch))
         return np.concatenate(batches)

@@ -188,7 +188,7 @@ class StepContext:
     ) -> tuple[jax.Array, NetworkState, dict[str, Any]]:
         """Return the outputs, the network with updated statistics, and the `sown` collections."""
         outputs, updated = network.apply_fn(
-            {'params': network.params, **network.statistics},
+            network.variables,
             inputs,
             self.conditions if conditions is None else conditions,
             train=True,

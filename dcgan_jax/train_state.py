@@ -39,6 +39,11 @@ class NetworkState(train_state.TrainState):
         """The collections of `STATISTICS` by name."""
         return {name: getattr(self, name) for name in STATISTICS}
 
+    @property
+    def variables(self) -> dict[str, Any]:
+        """All collections of the network."""
+        return {'params': self.params, **self.statistics}
+
     def apply_gradients(self, *, grads: Any, **changes: Any) -> 'NetworkState':
         """Apply an optimizer step; `changes` replace other fields."""
         with jax.numpy_dtype_promotion('standard'):  # For Adam's b1**count.

@@ -1,6 +1,5 @@
 """Initialization of a new run from a checkpoint of another run (`config.init_from`)."""
 
-import functools
 from typing import Any
 
 import jax
@@ -11,7 +10,7 @@ from flax import traverse_util
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from dcgan_jax import models, parallel, run_dir, train_state
+from dcgan_jax import parallel, run_dir
 from dcgan_jax.run_dir import Run
 from dcgan_jax.runtime import checkpoint
 from dcgan_jax.runtime.errors import UserError
@@ -39,7 +38,7 @@ def check(run: Run, abstract_state: GANState, mesh: Mesh) -> None:
             f'{", ".join(source.class_names)}, but this run has {", ".join(run.class_names)}: use '
             'the same classes'
         )
-    _check_arrays(run.config, create_abstract_state(source, mesh), abstract_state)
+    _check_arrays(run.config, parallel.abstract_state_of(source, mesh), abstract_state)
 
 
 def initialize(state: GANState, config: ConfigDict, mesh: Mesh) -> GANState:
@@ -56,7 +55,7 @@ def initialize(state: GANState, config: ConfigDict, mesh: Mesh) -> GANState:
     Raises:
         UserError: See `check`; also if the run has no intact checkpoint.
     """
-    abstract_state = create_abstract_state(_read(config), mesh)
+    abstract_state = parallel.abstract_state_of(_read(config), mesh)
     _check_arrays(config, abstract_state, state)
     try:
         source, _ = checkpoint.restore_latest(config.init_from, abstract_state)
@@ -83,13 +82,6 @@ def initialize(state: GANState, config: ConfigDict, mesh: Mesh) -> GANState:
 
 def _read(config: ConfigDict) -> Run:
     return run_dir.read(run_dir.folder(config.init_from, 'config.init_from'))
-
-
-def create_abstract_state(run: Run, mesh: Mesh) -> GANState:
-    """Return the shapes of a run's state, replicated over a mesh."""
-    networks = models.build(run.config, run.image_shape, run.num_classes)
-    create = functools.partial(train_state.create, run.config, networks, run.image_shape)
-    return parallel.create_abstract_state(create, mesh)
 
 
 def _check_arrays(config: ConfigDict, source: GANState, state: GANState) -> None:

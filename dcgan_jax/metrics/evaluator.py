@@ -20,7 +20,7 @@ from dcgan_jax.metrics.registry import METRICS
 from dcgan_jax.metrics.statistics import Statistics
 from dcgan_jax.runtime.batching import rebatch
 from dcgan_jax.runtime.errors import UserError
-from dcgan_jax.runtime.files import write_atomic
+from dcgan_jax.runtime.files import write_json
 
 _BATCH_SIZE = 64  # Batch size if there is no extractor.
 
@@ -220,7 +220,7 @@ def write(folder: epath.Path, name: str, evaluation: Evaluation) -> epath.Path:
     stem, extractor = (_truncate(part) for part in (name, protocol.get('extractor', 'images')))
     path = folder / f'{stem}_{extractor}_{protocol["num_samples"]}_{digest}.json'
     content = evaluation.values | {'labels': evaluation.labels, 'protocol': evaluation.protocol}
-    return write_atomic(path, f'{json.dumps(content, indent=2)}\n'.encode())
+    return write_json(path, content)
 
 
 def _truncate(name: str) -> str:

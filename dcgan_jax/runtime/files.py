@@ -1,6 +1,7 @@
 """Reading and atomic writing of files; paths may be local or remote (`gs://`)."""
 
 import hashlib
+import json
 import lzma
 import math
 import os
@@ -8,6 +9,7 @@ import unicodedata
 import zipfile
 import zlib
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import numpy as np
 from etils import epath
@@ -117,6 +119,11 @@ def write_atomic(path: epath.PathLike, content: bytes) -> epath.Path:
     except OSError:  # For example, the disk is full.
         partial.unlink(missing_ok=True)
         raise
+
+
+def write_json(path: epath.PathLike, content: Any) -> epath.Path:
+    """Write JSON to a file like `write_atomic`."""
+    return write_atomic(path, f'{json.dumps(content, indent=2)}\n'.encode())
 
 
 def read_npz(path: epath.PathLike, limit: int) -> dict[str, np.ndarray]:

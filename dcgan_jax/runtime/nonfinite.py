@@ -16,7 +16,7 @@ import numpy as np
 from etils import epath
 
 from dcgan_jax.runtime.errors import UserError
-from dcgan_jax.runtime.files import write_atomic
+from dcgan_jax.runtime.files import write_json
 
 State = Any  # A flax.struct dataclass of arrays with a field `step`.
 
@@ -64,4 +64,4 @@ def read_rollbacks(workdir: epath.Path) -> list[str]:
 
 def add_rollback(workdir: epath.Path, reason: str) -> None:
     """Record a rollback in the workdir."""
-    write_atomic(workdir / FILE, json.dumps([*read_rollbacks(workdir), reason], indent=2).encode())
+    write_json(workdir / FILE, [*read_rollbacks(workdir), reason])

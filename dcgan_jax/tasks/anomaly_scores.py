@@ -26,6 +26,7 @@ from dcgan_jax.sampling import Sampler
 from dcgan_jax.tasks import latent_optimization
 from dcgan_jax.tasks.discriminator_features import (
     DiscriminatorFeatures,
+    feature_maps,
     logits,
     per_image_discriminator,
     rotation_losses,
@@ -209,9 +210,7 @@ def latent_optimizer(run: ScoringRun) -> Callable[[np.ndarray], jax.Array]:
             fields.steps,
             fields.learning_rate,
         )
-        best = jnp.argmin(losses.reshape(len(pixels), fields.restarts), axis=1)
-        latents = latents.reshape(len(pixels), fields.restarts, -1)
-        return jnp.take_along_axis(latents, best[:, None, None], axis=1)[:, 0]
+        return latent_optimization.select_best(latents, losses, fields.restarts)
 
     return encode
 
@@ -265,21 +264,14 @@ def _networks(
     networks, config = run.networks, run.config
     variables = Sampler(networks.generator, config).variables(run.state)
     discriminator = per_image_discriminator(networks.discriminator)
-    network = run.state.discriminator
-    discriminator_variables = {'params': network.params, **network.statistics}
+    discriminator_variables = run.state.discriminator.variables
 
     def generate(latents: jax.Array) -> jax.Array:
         labels = jnp.full(len(latents), run.networks.conditioner.default, jnp.int32)
         return networks.generator.apply(variables, latents, labels, train=False)
 
     def features_of(real: jax.Array) -> jax.Array:
-        inputs = jnp.repeat(real, discriminator.pack, axis=0)
-        labels = jnp.zeros(len(inputs), jnp.int32)  # The feature maps do not depend on labels.
-        _, sown = discriminator.apply(
-            discriminator_variables, inputs, labels, train=False, mutable=['intermediates']
-        )
-        stages = sown['intermediates']
-        (last,) = stages[f'stage_{len(stages) - 1}']
-        return last.reshape(len(real), -1).astype(jnp.float32)
+        last = feature_maps(discriminator, discriminator_variables, real)[-1]
+        return last.reshape(len(real), -1)
 
     return generate, features_of

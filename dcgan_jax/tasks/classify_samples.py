@@ -1,7 +1,5 @@
 """`--mode=classify_samples`: classification accuracy of conditional samples."""
 
-import json
-
 import numpy as np
 from ml_collections import ConfigDict
 
@@ -12,7 +10,7 @@ from dcgan_jax.models import Networks
 from dcgan_jax.run_dir import Run
 from dcgan_jax.runtime.batching import map_batches
 from dcgan_jax.runtime.errors import UserError
-from dcgan_jax.runtime.files import write_atomic
+from dcgan_jax.runtime.files import write_json
 from dcgan_jax.sampling import read_labeled_images
 from dcgan_jax.tasks import discriminator_features, linear_probe
 from dcgan_jax.tasks.options import TaskOptions, TaskResult
@@ -70,7 +68,7 @@ def run(options: TaskOptions) -> TaskResult:
         'seed': options.seed, 'step': int(trained.state.step), 'num_real': len(train.images),
         'split': fields.split,
     }  # fmt: skip
-    write_atomic(out / 'classification.json', f'{json.dumps(content, indent=2)}\n'.encode())
+    write_json(out / 'classification.json', content)
     images.write_png(out / 'classification.png', _draw(samples))
     line = ', '.join(f'{name.replace("_", " ")} {value:.2%}' for name, value in metrics.items())
     return TaskResult(out, f'classification accuracy ({extractor.name}): {line}')

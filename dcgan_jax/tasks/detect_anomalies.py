@@ -2,7 +2,6 @@
 
 import csv
 import io
-import json
 from typing import NamedTuple
 
 import numpy as np
@@ -13,7 +12,7 @@ from dcgan_jax.data import images, sources
 from dcgan_jax.data.input_pipeline import load_split
 from dcgan_jax.metrics.roc import auroc
 from dcgan_jax.runtime.errors import UserError
-from dcgan_jax.runtime.files import write_atomic
+from dcgan_jax.runtime.files import write_atomic, write_json
 from dcgan_jax.tasks import anomaly_scores, image_to_image
 from dcgan_jax.tasks.anomaly_scores import AnomalyScores
 from dcgan_jax.tasks.options import TaskOptions, TaskResult
@@ -95,7 +94,7 @@ def run(options: TaskOptions) -> TaskResult:
         'step': int(trained.state.step),
         'seed': options.seed,
     }
-    write_atomic(out / 'metrics.json', f'{json.dumps(content, indent=2)}\n'.encode())
+    write_json(out / 'metrics.json', content)
     summary = ', '.join(f'{name} {value:.4f}' for name, value in aurocs.items())
     return TaskResult(out, f'AUROC of {len(scored.pixels):,} test images: {summary}')
 

@@ -24,7 +24,7 @@ class DiscriminatorFeatures:
 
     def __init__(self, networks: Networks, state: GANState, side: int = 4):
         """Initialize with maps pooled to `side` x `side`; smaller maps are not pooled."""
-        self._variables = _variables(state)
+        self._variables = state.discriminator.variables
         self._extract = jax.jit(
             functools.partial(extract, per_image_discriminator(networks.discriminator), side=side)
         )
@@ -47,7 +47,7 @@ def logits(
         labels: Classes or captions, int32 `[N]`; defaults to 0.
     """
     labels = np.zeros(len(pixels), np.int32) if labels is None else labels
-    apply = functools.partial(_score, networks.discriminator, _variables(state))
+    apply = functools.partial(_score, networks.discriminator, state.discriminator.variables)
     return map_batches(apply, _BATCH_SIZE, 'Logits', pixels, labels)
 
 
@@ -56,7 +56,6 @@ def score(
 ) -> jax.Array:
     """Return D's logits, float32 `[B]`, of images, uint8 `[B, H, W, C]`, and labels `[B]`."""
     module = per_image_discriminator(discriminator)
-    # A packed discriminator receives copies of the same image.
     inputs = jnp.repeat(images.to_float(pixels), module.pack, axis=0)
     labels = jnp.repeat(labels, module.pack)
     return module.apply(variables, inputs, labels, train=False)[:, 0]
@@ -90,7 +89,7 @@ def rotation_losses(networks: Networks, state: GANState, pixels: np.ndarray) -> 
             total -= jax.nn.log_softmax(logits)[:, num_rot90]
         return total / 4
 
-    apply = functools.partial(apply, _variables(state))
+    apply = functools.partial(apply, state.discriminator.variables)
     return map_batches(apply, _BATCH_SIZE, 'Rotations', pixels)
 
 
@@ -104,18 +103,32 @@ def per_image_discriminator(module: Discriminator) -> Discriminator:
     return module.clone(minibatch_stddev=min(module.minibatch_stddev, 1))
 
 
-def _variables(state: GANState) -> Any:
-    return {'params': state.discriminator.params, **state.discriminator.statistics}
+def feature_maps(
+    discriminator: Discriminator, variables: Any, inputs: jax.Array
+) -> list[jax.Array]:
+    """Return the feature maps of D's stages in inference mode.
+
+    Args:
+        discriminator: A discriminator from `per_image_discriminator`.
+        variables: Its variables.
+        inputs: Images in [-1, 1], float32 `[B, H, W, C]`.
+
+    Returns:
+        A float32 array `[B, h, w, c]` for each stage. It does not depend on labels.
+    """
+    # A packed discriminator receives copies of the same image.
+    packed = jnp.repeat(inputs, discriminator.pack, axis=0)
+    labels = jnp.zeros(len(packed), jnp.int32)
+    _, sown = discriminator.apply(variables, packed, labels, train=False, mutable=['intermediates'])
+    stages = sown['intermediates']
+    return [stages[f'stage_{index}'][0].astype(jnp.float32) for index in range(len(stages))]
 
 
 def extract(
     discriminator: Discriminator, variables: Any, pixels: jax.Array, side: int
 ) -> jax.Array:
     """Return the pooled activations, float32 `[B, D]`, of images, uint8 `[B, H, W, C]`."""
-    inputs = jnp.repeat(images.to_float(pixels), discriminator.pack, axis=0)
-    labels = jnp.zeros(len(inputs), jnp.int32)
-    _, sown = discriminator.apply(variables, inputs, labels, train=False, mutable=['intermediates'])
-    maps = jax.tree.leaves(sown['intermediates'])
+    maps = feature_maps(discriminator, variables, images.to_float(pixels))
     return jnp.concatenate([_max_pool(x, side).reshape(len(pixels), -1) for x in maps], axis=1)
 
 

@@ -1,7 +1,6 @@
 """`--mode=explain`: visualize the discriminator's filters and ablate the generator's channels."""
 
 import functools
-import json
 import re
 from typing import Any
 
@@ -18,10 +17,14 @@ from dcgan_jax.models import Networks
 from dcgan_jax.models.layers import Activation
 from dcgan_jax.runtime.batching import map_batches
 from dcgan_jax.runtime.errors import UserError
-from dcgan_jax.runtime.files import write_atomic
+from dcgan_jax.runtime.files import write_json
 from dcgan_jax.sampling import Sampler
 from dcgan_jax.tasks import linear_probe
-from dcgan_jax.tasks.discriminator_features import DiscriminatorFeatures, per_image_discriminator
+from dcgan_jax.tasks.discriminator_features import (
+    DiscriminatorFeatures,
+    feature_maps,
+    per_image_discriminator,
+)
 from dcgan_jax.tasks.options import TaskOptions, TaskResult
 from dcgan_jax.tasks.trained_run import merge_config, open_split, output_folder, restore
 from dcgan_jax.train_state import GANState
@@ -68,7 +71,7 @@ def run(options: TaskOptions) -> TaskResult:
     test = sources.open_test_split(config)
     if source.num_classes and test is not None:
         content['linear_probe'] = classify(source, test, networks, state, options.num or _NUM)
-    write_atomic(out / 'explain.json', f'{json.dumps(content, indent=2)}\n'.encode())
+    write_json(out / 'explain.json', content)
     if 'linear_probe' not in content:
         return TaskResult(out)
     result = content['linear_probe']
@@ -130,15 +133,10 @@ def draw_filters(networks: Networks, state: GANState, pixels: np.ndarray, out: e
     """
     discriminator = per_image_discriminator(networks.discriminator)
     module = discriminator.clone(act=functools.partial(guided, discriminator.act))
-    variables = {'params': state.discriminator.params, **state.discriminator.statistics}
+    variables = state.discriminator.variables
 
     def last_map(real: jax.Array) -> jax.Array:
-        real = jnp.repeat(real, module.pack, axis=0)
-        labels = jnp.zeros(len(real), jnp.int32)
-        _, sown = module.apply(variables, real, labels, train=False, mutable=['intermediates'])
-        stages = sown['intermediates']
-        (x,) = stages[max(stages, key=lambda name: int(name.removeprefix('stage_')))]
-        return x.astype(jnp.float32)
+        return feature_maps(module, variables, real)[-1]
 
     @jax.jit
     def max_activations(batch: jax.Array) -> jax.Array:

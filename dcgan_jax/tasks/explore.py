@@ -1,7 +1,6 @@
 """`--mode=explore`: explore the latent space and find the training images nearest to samples."""
 
 import itertools
-import json
 import re
 from typing import NamedTuple
 
@@ -13,7 +12,7 @@ from dcgan_jax.data.input_pipeline import load_split
 from dcgan_jax.models import Networks
 from dcgan_jax.run_dir import Run
 from dcgan_jax.runtime.errors import UserError
-from dcgan_jax.runtime.files import write_atomic
+from dcgan_jax.runtime.files import write_json
 from dcgan_jax.sampling import Sampler, read_images
 from dcgan_jax.tasks.discriminator_features import DiscriminatorFeatures
 from dcgan_jax.tasks.nearest_neighbors import nearest
@@ -87,7 +86,7 @@ def run(options: TaskOptions) -> TaskResult:
     if terms is not None:
         draw_arithmetic(explorer, out, terms)
     content = find_nearest_images(explorer, out, options.num or 100)
-    write_atomic(out / 'explore.json', f'{json.dumps(content, indent=2)}\n'.encode())
+    write_json(out / 'explore.json', content)
     medians = ', '.join(
         f'{name} ({space}) {value:.4g}'
         for space, values in content['median_distance_to_training_images'].items()

@@ -101,8 +101,7 @@ def generator(trained: TrainedRun) -> Program:
 def discriminator(trained: TrainedRun) -> Program:
     """Return the discriminator, a function from uint8 images to logits, float32 `[b]`."""
     networks = trained.networks
-    network = trained.state.discriminator
-    variables = jax.device_get({'params': network.params, **network.statistics})
+    variables = jax.device_get(trained.state.discriminator.variables)
 
     def function(variables: Any, images: jax.Array, labels: jax.Array | None = None) -> jax.Array:
         labels = np.zeros(1, np.int32) if labels is None else networks.conditioner.first(labels)

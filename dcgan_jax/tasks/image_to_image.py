@@ -1,7 +1,6 @@
 """Shared code of super-resolution, inpainting and translation."""
 
 import functools
-import json
 import math
 from collections.abc import Callable
 from pathlib import PurePosixPath
@@ -18,7 +17,7 @@ from dcgan_jax.metrics.evaluator import Evaluator
 from dcgan_jax.metrics.psnr_ssim import psnr, ssim
 from dcgan_jax.run_dir import Run
 from dcgan_jax.runtime.errors import UserError
-from dcgan_jax.runtime.files import escape, write_atomic
+from dcgan_jax.runtime.files import escape, write_json
 from dcgan_jax.sampling import Sampler, read_images
 from dcgan_jax.tasks import tiling
 from dcgan_jax.tasks.latent_optimization import LatentOptimizer
@@ -174,7 +173,7 @@ def evaluate(
         'input': data.description,
     }
     path = out / f'{name}_{task.method}.png'
-    write_atomic(path.with_suffix('.json'), f'{json.dumps(content, indent=2)}\n'.encode())
+    write_json(path.with_suffix('.json'), content)
     columns = [known_pixels(data.inputs), *restored.values(), data.real]
     rows = np.stack([column[:_GRID_ROWS] for column in columns], axis=1)
     images.write_png(path, images.grid(rows.reshape(-1, *rows.shape[2:]), columns=len(columns)))

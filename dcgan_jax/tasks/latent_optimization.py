@@ -61,6 +61,21 @@ def minimize(
     return latents, objective(latents)
 
 
+def select_best(values: jax.Array, losses: jax.Array, restarts: int) -> jax.Array:
+    """Return the values of the restarts with the smallest loss.
+
+    Args:
+        values: Values `[N * restarts, ...]`.
+        losses: Losses `[N * restarts]`.
+        restarts: Number of restarts.
+
+    Returns:
+        Values `[N, ...]`.
+    """
+    best = jnp.argmin(losses.reshape(-1, restarts), axis=1)
+    return values[jnp.arange(len(best)) * restarts + best]
+
+
 def project_to_sphere(latents: jax.Array) -> jax.Array:
     """Project latents `[N, d]` to the sphere of radius sqrt(d)."""
     norms = jnp.linalg.norm(latents, axis=-1, keepdims=True)
@@ -86,9 +101,9 @@ class LatentOptimizer:
     def __call__(self, state: GANState, inputs: np.ndarray) -> np.ndarray:
         """Restore images, uint8 `[N, H, W, C]`, from inputs `[N, H, W, C + 1]`."""
         variables = self._sampler.variables(state)
-        discriminator = {'params': state.discriminator.params, **state.discriminator.statistics}
-
-        restore = functools.partial(self._restore, variables, discriminator, self._key)
+        restore = functools.partial(
+            self._restore, variables, state.discriminator.variables, self._key
+        )
         return map_batches(restore, _BATCH_SIZE, 'Optimizing latents', inputs, delay=0)
 
 
@@ -126,9 +141,7 @@ def _restore(
     latents, losses = minimize(
         objective, start, config.latent_optimization.steps, config.latent_optimization.learning_rate
     )
-    best = jnp.argmin(losses.reshape(count, restarts), axis=1)
-    fake = generate(latents).reshape(count, restarts, *inputs.shape[1:3], -1)
-    fake = jnp.take_along_axis(fake, best.reshape(-1, 1, 1, 1, 1), axis=1)[:, 0]
+    fake = select_best(generate(latents), losses, restarts)
     if config.input.kind == 'masked':
         fake = poisson_blending.blend(inputs[..., :-1], inputs[..., -1:], fake)
     return images.to_uint8(fake)

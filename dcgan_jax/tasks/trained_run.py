@@ -10,7 +10,7 @@ from etils import epath
 from ml_collections import ConfigDict
 
 from dcgan_jax import config as config_lib
-from dcgan_jax import models, run_dir, warm_start
+from dcgan_jax import models, parallel, run_dir
 from dcgan_jax.data import classes as classes_lib
 from dcgan_jax.data import degradations, sources
 from dcgan_jax.data.conditioner import Conditioner
@@ -101,7 +101,7 @@ def restore(
     if require_latents:
         _check_takes_latents(run)
     networks = models.build(run.config, run.image_shape, run.num_classes)
-    abstract_state = warm_start.create_abstract_state(run, sharding.create_mesh())
+    abstract_state = parallel.abstract_state_of(run, sharding.create_mesh())
     state, _ = checkpoint_lib.restore_latest(workdir, abstract_state, FOLDERS[checkpoint])
     if state is None and checkpoint == 'best':
         raise UserError(
