@@ -9,7 +9,7 @@ from benchmarks import program
 from dcgan_jax.runtime import sharding
 from tests.conftest import slow, slow_except
 
-DEFAULT = 'cifar10', 'cifar10_tutorial', 'quickstart'
+DEFAULT = 'cifar10', 'cifar10_tutorial'
 
 
 @pytest.mark.parametrize('name', slow_except(program.config_names(), *DEFAULT))

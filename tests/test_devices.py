@@ -15,7 +15,6 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from dcgan_jax.tasks.trained_run import restore
 from tests.compare import assert_close_states
-from tests.conftest import slow_except
 from tests.devices import CASES
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -52,7 +51,8 @@ def losses(folder):
     return np.array([[event.value for event in events.Scalars(name)] for name in names])
 
 
-@pytest.mark.parametrize('case', slow_except(CASES, 'device'))
+@pytest.mark.slow
+@pytest.mark.parametrize('case', CASES)
 def test_eight_devices_train_the_same_state_as_one(runs, case):
     one, eight = runs(case)
     real = case.startswith('cifar10')

@@ -84,6 +84,7 @@ def test_generator_loss_adds_the_distance_to_the_teacher_images(student, finishe
     assert float(metrics['generator/loss']) == pytest.approx(float(total), rel=1e-5)
 
 
+@pytest.mark.slow
 def test_resumed_student_needs_neither_the_teacher_run_nor_its_checkpoint(
     student, finished, tmp_path
 ):

@@ -20,7 +20,6 @@ from dcgan_jax.tasks import export, sample
 from dcgan_jax.tasks.discriminator_features import logits
 from dcgan_jax.tasks.options import TaskOptions
 from dcgan_jax.tasks.trained_run import restore
-from tests.conftest import slow
 from tests.peers import peer
 from tests.test_training import small
 
@@ -86,8 +85,9 @@ def test_exported_program_accepts_any_batch_size_and_labels(config, exported, tm
         assert np.abs(np.asarray(images).astype(int) - arrays['images']).max() <= 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
-    'changes', [{'dtype': 'bfloat16'}, slow({'dtype': 'bfloat16', 'generator.kernel_size': 5})]
+    'changes', [{'dtype': 'bfloat16'}, {'dtype': 'bfloat16', 'generator.kernel_size': 5}]
 )
 def test_bfloat16_runs_are_exported(config, exported, monkeypatch, changes):
     """The products of CPUs with bfloat16 instructions have a symbolic batch size."""

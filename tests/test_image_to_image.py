@@ -91,7 +91,8 @@ def test_training_without_a_discriminator_improves_psnr(data_dir, tmp_path):
     assert table['trained']['psnr'] > table['bicubic']['psnr'] + 0.3
 
 
-@pytest.mark.parametrize('kind', slow_except(KINDS, 'masked'))
+@pytest.mark.slow
+@pytest.mark.parametrize('kind', KINDS)
 def test_latent_optimization_restores_images_of_the_data_set(config, data_dir, tmp_path, kind):
     config.data.image_size = 16
     config.generator.update(features=(8, 8), strides=(2, 2, 2))

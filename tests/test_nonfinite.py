@@ -83,6 +83,7 @@ def test_rollback_resumes_with_another_order_of_images(config, tmp_path, poison)
     assert_equal_states(training.train_and_evaluate(config, tmp_path / 'other'), state)
 
 
+@pytest.mark.slow
 def test_max_rollbacks_stops_the_run(config, tmp_path, poison):
     poison(lambda step, seed: step == AT)
     config.on_nonfinite, config.max_rollbacks = 'rollback', 1
