@@ -25,9 +25,10 @@ def workdir(data_dir, tmp_path_factory):
     return folder
 
 
-def test_explore_writes_all_pictures(workdir, tmp_path):
+def test_explore_writes_all_pictures(workdir, config, tmp_path):
+    config.evaluation.num_real = 30
     out, line = explore.run(
-        TaskOptions(workdir=workdir, out=tmp_path, num=12, arithmetic='0,1,2-3,4+5')
+        TaskOptions(workdir=workdir, config=config, out=tmp_path, num=12, arithmetic='0,1,2-3,4+5')
     )
     sizes = {}
     for path in out.glob('*.png'):
@@ -43,6 +44,7 @@ def test_explore_writes_all_pictures(workdir, tmp_path):
         assert picture.size == (8, 8)
     found = json.loads((out / 'explore.json').read_text())
     assert set(found['median_distance_to_training_images']) == {'pixels', 'features'}
+    assert found['num_training_images'] == {'pixels': 40, 'features': 30}
     assert 'samples (pixels)' in line
 
 
