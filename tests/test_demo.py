@@ -285,7 +285,12 @@ def wait_for_change(panel, label, before):
 def test_page_of_a_latent_generator(finished, serve, page, tmp_path):
     require('gradio')
     flags = ['--config=configs/cifar10.py', '--config.latent_optimization.steps=2']
-    page.goto(f'http://127.0.0.1:{serve(finished[0], *flags)}')
+    address = f'http://127.0.0.1:{serve(finished[0], *flags)}'
+    page.goto(address)
+    large = {'name': 'a.png', 'mimeType': 'image/png', 'buffer': bytes(17 * 2**20)}
+    assert (
+        page.request.post(f'{address}/gradio_api/upload', multipart={'files': large}).status == 413
+    )
     sample = open_tab(page, 'Sample')
     before = source(sample, 'Samples')
     sample.get_by_label('Seed').fill('7')

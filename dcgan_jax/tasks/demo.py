@@ -5,6 +5,7 @@ import os
 import signal
 import socket
 import tempfile
+from collections.abc import Iterator
 
 from dcgan_jax.data import degradations
 from dcgan_jax.runtime.errors import UserError
@@ -33,10 +34,38 @@ def run(options: TaskOptions) -> TaskResult:
         UserError: If `workdir` contains no run, Gradio is not installed, or the port is in use.
     """
     _check_port(options.host, options.port)
-    with tempfile.TemporaryDirectory() as folder, contextlib.suppress(KeyboardInterrupt):
-        os.environ['GRADIO_TEMP_DIR'] = folder  # Uploaded images are deleted at the end.
+    with _temporary_uploads(), _stopped_by_signals():
         _serve(options)
     return TaskResult(None)
+
+
+@contextlib.contextmanager
+def _temporary_uploads() -> Iterator[None]:
+    """Return a context in which Gradio keeps uploads and results in a folder that is deleted."""
+    before = os.environ.get('GRADIO_TEMP_DIR')
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ['GRADIO_TEMP_DIR'] = folder
+        try:
+            yield
+        finally:
+            del os.environ['GRADIO_TEMP_DIR']
+            if before is not None:
+                os.environ['GRADIO_TEMP_DIR'] = before
+
+
+@contextlib.contextmanager
+def _stopped_by_signals() -> Iterator[None]:
+    """Return a context that Ctrl-C, SIGTERM and a closed terminal end without an error."""
+    numbers = [signal.SIGINT, signal.SIGTERM]  # SIGINT is ignored in background jobs.
+    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # Ignored by `nohup`.
+        numbers.append(signal.SIGHUP)
+    before = {number: signal.signal(number, signal.default_int_handler) for number in numbers}
+    try:
+        with contextlib.suppress(KeyboardInterrupt):
+            yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _serve(options: TaskOptions) -> None:
@@ -58,9 +87,6 @@ def _serve(options: TaskOptions) -> None:
         kinds = degradations.KINDS[1:]
     restorations = [demo_functions.Restoration(options, kind) for kind in kinds]
     page = demo_page.build(str(options.workdir), generation, restorations, anomalies)
-    # SIGINT is ignored in background jobs; SIGHUP is sent when the terminal is closed.
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.default_int_handler)
     page.launch(
         server_name=options.host, server_port=options.port, share=False, quiet=True,
         max_file_size=_MAX_UPLOAD, show_error=True, footer_links=[], ssr_mode=False,
