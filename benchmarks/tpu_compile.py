@@ -7,7 +7,8 @@ Prints a JSON line for each config, topology and number of chips, with the durat
 compilation and the compiler's analysis of one chip's program. Nothing runs on a TPU. The data set
 consists of one batch, because the compiler's analysis counts a gather as a read of the whole data
 set; the size of the real data set adds to `argument_bytes`. 'roofline_ms' is the larger of
-FLOPs / peak rate (for bfloat16 operands) and bytes / bandwidth.
+FLOPs / peak rate (for bfloat16 operands) and bytes / bandwidth. If the compiler ends with a
+segmentation fault, its stack is too small: run `ulimit -s unlimited` first.
 """
 
 import argparse

@@ -54,5 +54,6 @@ METRIC = Metric(
     needs=Need.FEATURES,
     min_samples=SPLITS,
     label=lambda name, extractor: extractor.labels.inception_score,
+    smaller_is_better=(),
     settings={'inception_score_splits': SPLITS},
 )

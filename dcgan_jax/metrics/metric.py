@@ -53,7 +53,7 @@ class Metric:
         needs: Inputs that `compute` uses.
         min_samples: Minimum number of images, and of real images if their features are used.
         label: Function of (result name, extractor or None) that returns the display name.
-        smaller_is_better: Results for which smaller is better.
+        smaller_is_better: Results for which smaller is better; larger is better for the others.
         settings: JSON-serializable settings that the results depend on, for protocols.
         check_source: Function that raises `UserError` if the metric does not support a data set.
     """
@@ -63,6 +63,6 @@ class Metric:
     needs: Need
     min_samples: int
     label: Callable[[str, Extractor | None], str]
-    smaller_is_better: tuple[str, ...] = ()
+    smaller_is_better: tuple[str, ...]
     settings: dict[str, Any] = dataclasses.field(default_factory=dict)
     check_source: Callable[[ImageSource], None] = _accept

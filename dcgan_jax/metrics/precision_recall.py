@@ -93,5 +93,6 @@ METRIC = Metric(
     needs=Need.FEATURES | Need.REAL_FEATURES,
     min_samples=NUM_NEIGHBORS + 1,
     label=lambda name, extractor: f'{name} ({extractor.name})',
+    smaller_is_better=(),
     settings={'neighbors': NUM_NEIGHBORS},
 )
