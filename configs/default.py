@@ -259,6 +259,9 @@ class Distill(Group):
     teacher: Text = ''
     # Initialization of G: 'random', or 'pruned' (channels of the teacher).
     init: Literal['random', 'pruned'] = 'random'
+    # Initialization of D: 'random', or 'teacher' (D of the teacher's run). With
+    # discriminator_steps=0, it is a fixed feature extractor for loss.feature_matching_weight.
+    discriminator: Literal['random', 'teacher'] = 'random'
 
 
 class LatentOptimization(Group):

@@ -5,9 +5,10 @@
         --workdir=/tmp/student
 
 The student starts from those channels of the teacher that have the largest BatchNorm scales, and is
-trained to map latents to the same images by an L1 loss (Aguinaldo et al. 2019, arXiv:1902.00159).
-The paper's adversarial loss made the samples worse in short experiments, so D is not trained here
-(docs/recipes.md has the experiments and the results of smaller students).
+trained to map latents to the same images by an L1 loss on pixels and on features of the teacher's
+discriminator (Aguinaldo et al. 2019, arXiv:1902.00159). The paper's adversarial loss made the
+samples worse in short experiments, so D is not trained here (docs/recipes.md has the experiments
+and the results of smaller students).
 """
 
 from ml_collections import ConfigDict
@@ -24,6 +25,8 @@ def get_config() -> ConfigDict:
     config.loss.adversarial_weight = 0.0
     config.loss.content_weight = 1.0
     config.loss.content_norm = 'l1'
+    config.loss.feature_matching_weight = 1.0
+    config.distill.discriminator = 'teacher'
     config.discriminator_steps = 0
     config.num_steps = 8_000
     for optimizer in config.optimizer.values():

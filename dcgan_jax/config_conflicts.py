@@ -67,11 +67,15 @@ def _loss_conflicts(config: ConfigDict) -> Iterator[Conflict]:
             'config.loss.generator_rotation_weight needs config.loss.rotation_weight > 0, so that '
             'D learns to predict rotations (SSGAN: 1.0, and 0.2 for G)',
         )
-    if not config.discriminator_steps and (uses_discriminator or augment.ada_target):
+    features = loss.feature_matching_weight and config.distill.discriminator == 'random'
+    if not config.discriminator_steps and (
+        loss.adversarial_weight or features or augment.ada_target
+    ):
         yield (
             ('discriminator_steps',),
             'config.discriminator_steps=0 needs config.loss.adversarial_weight, '
-            'config.loss.feature_matching_weight and config.augment.ada_target to be 0.0',
+            "config.loss.feature_matching_weight (unless config.distill.discriminator='teacher') "
+            'and config.augment.ada_target to be 0.0',
         )
     if degradations.takes_images(config) or config.distill.teacher:
         if not (uses_discriminator or loss.content_weight):

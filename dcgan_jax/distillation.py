@@ -3,7 +3,7 @@
 For the same latents, the teacher's images are the targets of the content and feature matching
 losses (`config.loss.content_weight` and `.feature_matching_weight`), to which the adversarial loss
 on real images may be added (Aguinaldo et al. 2019, arXiv:1902.00159; Chang & Lu 2020,
-arXiv:2009.13829).
+arXiv:2009.13829). Feature matching may use the discriminator of the teacher's run.
 """
 
 import functools
@@ -16,24 +16,26 @@ from etils import epath
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from dcgan_jax import models, parallel, pruning, run_dir, weights
+from dcgan_jax import models, parallel, pruning, run_dir, warm_start, weights
 from dcgan_jax.data import captions
 from dcgan_jax.run_dir import Run
 from dcgan_jax.runtime import checkpoint, multihost, sharding
 from dcgan_jax.runtime.errors import UserError
 from dcgan_jax.runtime.files import write_atomic
 from dcgan_jax.sampling import Sampler
-from dcgan_jax.train_state import Teacher
+from dcgan_jax.train_state import GANState, Teacher
 
 FILE = 'teacher.safetensors'  # The teacher, kept in the folder of the student's run.
 
 
-def check(run: Run, workdir: epath.Path) -> None:
+def check(run: Run, workdir: epath.Path, abstract_state: GANState, mesh: Mesh) -> None:
     """Check that the teacher and the student map the same latents to images of the same shape.
 
     Args:
         run: The student's run.
         workdir: Folder of the student's run.
+        abstract_state: Abstract state of the student.
+        mesh: The mesh.
 
     Raises:
         UserError: If there is no teacher, or it is incompatible with the student.
@@ -45,6 +47,11 @@ def check(run: Run, workdir: epath.Path) -> None:
         teacher = _parse(stored, stored.read_bytes())[0]
     else:
         teacher = run_dir.read(run_dir.folder(path, 'config.distill.teacher'))
+        if config.distill.discriminator == 'teacher':
+            teacher_state = parallel.abstract_state_of(teacher, mesh)
+            warm_start.check_network(
+                f'config.distill.teacher={path}', 'discriminator', teacher_state, abstract_state
+            )
     names = ['input.kind', 'latent_dim', 'conditional']
     if captions.is_used(config):
         names += ['text.embedder', 'text.templates', 'text.scale']
@@ -102,6 +109,17 @@ def load(run: Run, workdir: epath.Path, mesh: Mesh) -> tuple[Teacher, bytes]:
     return Teacher(jax.tree.map(place, variables), generator.apply), content
 
 
+def copy_discriminator(state: GANState, config: ConfigDict, mesh: Mesh) -> GANState:
+    """Return the initial state with the parameters and statistics of D of the teacher's run.
+
+    Raises:
+        UserError: If the teacher has no intact checkpoint.
+    """
+    _, teacher = _restore(config.distill.teacher, mesh)
+    copied = warm_start.copy_network(teacher.discriminator, state.discriminator)
+    return state.replace(discriminator=copied)
+
+
 def digest(content: bytes) -> str:
     """Return the SHA-256 of a teacher, which identifies it in `config.json`."""
     return hashlib.sha256(content).hexdigest()
@@ -123,12 +141,18 @@ def _field(config: ConfigDict, name: str) -> Any:
     return functools.reduce(lambda group, part: group[part], name.split('.'), config)
 
 
-def _serialize(folder: epath.PathLike, mesh: Mesh) -> bytes:
-    """Return the content of `FILE` for the last checkpoint of the run in `folder`."""
+def _restore(folder: epath.PathLike, mesh: Mesh) -> tuple[Run, GANState]:
+    """Return the run in `folder` and the state of its last checkpoint."""
     run = run_dir.read(run_dir.folder(folder, 'config.distill.teacher'))
     state, _ = checkpoint.restore_latest(folder, parallel.abstract_state_of(run, mesh))
     if state is None:
         raise UserError(f'config.distill.teacher={folder} has no checkpoint: train that run first')
+    return run, state
+
+
+def _serialize(folder: epath.PathLike, mesh: Mesh) -> bytes:
+    """Return the content of `FILE` for the last checkpoint of the run in `folder`."""
+    run, state = _restore(folder, mesh)
     logging.info('distilling from %s at step %d', folder, int(state.step))
     generator = models.build(run.config, run.image_shape, run.num_classes).generator
     variables = Sampler(generator, run.config).variables(state)

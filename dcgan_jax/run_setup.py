@@ -79,7 +79,7 @@ def prepare(config: ConfigDict, workdir: epath.PathLike) -> Setup:
     if config.init_from and not (workdir / checkpoint.FOLDER).exists():
         warm_start.check(run, abstract_state, mesh)
     if config.distill.teacher:
-        distillation.check(run, workdir)
+        distillation.check(run, workdir, abstract_state, mesh)
     run = multihost.on_primary(run_dir.check_free, workdir, run) or run
     return Setup(run, workdir, mesh, source, scorer, sampler, create, abstract_state)
 

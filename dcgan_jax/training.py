@@ -121,4 +121,6 @@ def restore_or_create(setup: Setup, teacher: Teacher | None) -> GANState:
             state = warm_start.initialize(state, setup.run.config, setup.mesh)
         if setup.run.config.distill.init == 'pruned':
             state = pruning.initialize(state, teacher.variables)
+        if setup.run.config.distill.discriminator == 'teacher':
+            state = distillation.copy_discriminator(state, setup.run.config, setup.mesh)
     return state

@@ -86,14 +86,7 @@ def _read(config: ConfigDict) -> Run:
 
 def _check_arrays(config: ConfigDict, source: GANState, state: GANState) -> None:
     for name in NETWORKS:
-        old, new = (_shapes(getattr(each, name)) for each in (source, state))
-        for array in sorted(old.keys() | new.keys()):
-            if old.get(array) != new.get(array):
-                raise UserError(
-                    f'config.init_from={config.init_from} has a different {name}: {array} is '
-                    f'{old.get(array, "absent")} instead of {new.get(array, "absent")}; use the '
-                    'same architecture'
-                )
+        check_network(f'config.init_from={config.init_from}', name, source, state)
         if config.init_optimizer:
             old, new = (_moments(getattr(each, name).opt_state) for each in (source, state))
             if old.keys() != new.keys():
@@ -103,6 +96,32 @@ def _check_arrays(config: ConfigDict, source: GANState, state: GANState) -> None
                 )
 
 
+def check_network(setting: str, name: str, source: GANState, state: GANState) -> None:
+    """Check that a network of two states has the same arrays.
+
+    Args:
+        setting: The setting that selects `source`, in error messages.
+        name: 'generator' or 'discriminator'.
+        source: State of another run.
+        state: State of this run.
+
+    Raises:
+        UserError: If an array is missing or has another shape.
+    """
+    old, new = (_shapes(getattr(each, name)) for each in (source, state))
+    for array in sorted(old.keys() | new.keys()):
+        if old.get(array) != new.get(array):
+            raise UserError(
+                f'{setting} has a different {name}: {array} is {old.get(array, "absent")} instead '
+                f'of {new.get(array, "absent")}; use the same architecture'
+            )
+
+
+def copy_network(source: NetworkState, target: NetworkState) -> NetworkState:
+    """Return `target` with the parameters and statistics of `source`."""
+    return target.replace(**{name: getattr(source, name) for name in _COPIED})
+
+
 def _shapes(network: NetworkState) -> dict[str, tuple[int, ...]]:
     collections = {name: getattr(network, name) for name in _COPIED}
     arrays = traverse_util.flatten_dict(collections, sep='/')
@@ -110,7 +129,7 @@ def _shapes(network: NetworkState) -> dict[str, tuple[int, ...]]:
 
 
 def _copy(source: NetworkState, target: NetworkState, config: ConfigDict) -> NetworkState:
-    target = target.replace(**{name: getattr(source, name) for name in _COPIED})
+    target = copy_network(source, target)
     if not config.init_optimizer:
         return target
     moments = _moments(source.opt_state)

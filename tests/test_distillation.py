@@ -46,6 +46,24 @@ def test_student_keeps_the_teacher_and_its_digest(student, finished, tmp_path):
     assert metadata['step'] == 6
 
 
+def test_discriminator_of_the_teacher_is_copied_and_stays_fixed(student, finished, tmp_path):
+    student.loss.update(adversarial_weight=0.0, feature_matching_weight=1.0)
+    student.distill.discriminator, student.discriminator_steps = 'teacher', 0
+    state = training.train_and_evaluate(student, tmp_path / 'run')
+    expected = finished[1].discriminator
+    for name in ('params', 'batch_stats'):
+        jax.tree.map(
+            np.testing.assert_array_equal, getattr(state.discriminator, name),
+            getattr(expected, name),
+        )  # fmt: skip
+    student.discriminator.width = 0.5
+    with pytest.raises(UserError, match=r'has a different discriminator: batch_stats'):
+        training.train_and_evaluate(student, tmp_path / 'other')
+    student.distill.discriminator = 'random'
+    with pytest.raises(ConfigError, match='discriminator_steps=0 needs'):
+        training.train_and_evaluate(student, tmp_path / 'other')
+
+
 def test_generator_loss_adds_the_distance_to_the_teacher_images(student, finished):
     """The logged terms equal losses that are computed outside of the training step."""
     student.loss.update(content_norm='l1', content_weight=3.0, feature_matching_weight=2.0)
