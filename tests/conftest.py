@@ -4,6 +4,7 @@ import atexit
 import functools
 import os
 import shutil
+import signal
 import sys
 import tempfile
 
@@ -101,6 +102,14 @@ def finished(data_dir, tmp_path_factory):
 def finished_copy(finished, tmp_path):
     """A copy of the workdir of `finished`."""
     return shutil.copytree(finished[0], tmp_path / 'finished')
+
+
+@pytest.fixture
+def default_sighup():
+    """Child processes do not ignore SIGHUP, also if the tests were started with `nohup`."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
 
 
 @pytest.fixture

@@ -192,7 +192,7 @@ runpy.run_path('main.py', run_name='__main__')
 
 
 @pytest.fixture
-def serve(tmp_path):
+def serve(tmp_path, default_sighup):
     """Function that starts the demo of a workdir and returns its port.
 
     At the end it is checked that the demo deleted the uploaded images and connected only to the

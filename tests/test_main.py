@@ -204,6 +204,7 @@ def test_second_process_in_a_workdir_is_rejected(tmp_path, data_dir):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures('default_sighup')
 @pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_resume_after_a_signal_produces_the_same_samples(number, tmp_path, data_dir):
     flags = [*TINY, '--config.checkpoint_every=1000000']
@@ -218,9 +219,12 @@ def test_resume_after_a_signal_produces_the_same_samples(number, tmp_path, data_
         stderr=subprocess.PIPE,
         text=True,
     )
-    wait_for(lambda: list(workdir.glob('samples/*.png')))
-    process.send_signal(number)
-    _, stderr = process.communicate(timeout=120)
+    try:
+        wait_for(lambda: list(workdir.glob('samples/*.png')))
+        process.send_signal(number)
+        _, stderr = process.communicate(timeout=120)
+    finally:
+        process.kill()
     assert process.returncode == 128 + number, stderr
     (step,) = checkpoints(workdir)
     assert step >= 50
