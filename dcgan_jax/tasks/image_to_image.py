@@ -97,14 +97,10 @@ def _task_config(config: ConfigDict, overrides: ConfigDict | None, kind: str) ->
         merged.input = given.copy_and_resolve_references()
         merged.input.kind = kind
     else:
-        defaults = default.Config().input.model_dump()
-        merged.input.update(
-            {
-                name: given[name]
-                for name in ('mask', 'mask_ratio')
-                if given.kind == kind or given[name] != defaults[name]
-            }
-        )
+        defaults = default.Config().input
+        for name in ('mask', 'mask_ratio'):
+            if given.kind == kind or given[name] != getattr(defaults, name):
+                merged.input[name] = given[name]
     return merged.lock()
 
 
