@@ -56,7 +56,7 @@ def validate(config: ConfigDict) -> None:
 
 
 def add_missing_fields(config: ConfigDict) -> list[str]:
-    """Add the fields that a stored config lacks, with their defaults.
+    """Add fields that are missing in a stored config, with their defaults.
 
     Args:
         config: A config that was stored before fields were added to `configs/default.py`; modified.

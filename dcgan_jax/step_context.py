@@ -1,4 +1,4 @@
-"""Inputs of an update and forward passes of both networks in training mode."""
+"""Inputs of an update, and forward passes of both networks in training mode."""
 
 import dataclasses
 import enum
@@ -112,7 +112,7 @@ class StepContext:
     def generate(
         self, generator: NetworkState, real: jax.Array, stream: RngStream
     ) -> tuple[jax.Array, Vjp, NetworkState]:
-        """Return fakes, their VJP function for G's parameters, and G.
+        """Return fakes, their VJP function for G's parameters, and G with updated statistics.
 
         Args:
             generator: The generator.
@@ -148,7 +148,17 @@ class StepContext:
         dropout: RngStream,
         conditions: jax.Array | None = None,
     ) -> tuple[jax.Array, NetworkState]:
-        """Return D's logits `[B, 1]`, and D; `conditions` are those of the update by default."""
+        """Return D's logits, and D with updated statistics.
+
+        Args:
+            discriminator: The discriminator.
+            images: Images `[B, H, W, C]`, already augmented.
+            dropout: Stream of the dropout masks.
+            conditions: Conditions, int32 `[B]`; by default, those of the update.
+
+        Returns:
+            Logits `[B / m, 1]` for images packed in groups of m, and the discriminator.
+        """
         logits, discriminator, _ = self._apply(
             discriminator, images, self.stream(dropout), conditions=conditions
         )
@@ -157,7 +167,7 @@ class StepContext:
     def rotation_loss(
         self, discriminator: NetworkState, images: jax.Array, stream: RngStream
     ) -> tuple[jax.Array, NetworkState]:
-        """Return the cross-entropy of D's rotation prediction, and D."""
+        """Return the cross-entropy of D's rotation prediction, and D with updated statistics."""
         rotation_key, augment_key, dropout_key = jax.random.split(self.stream(stream), 3)
         rotated, num_rot90 = augmentation.rotate(rotation_key, images)
         _, discriminator, sown = self._apply(

@@ -23,9 +23,9 @@ class _LastUpdate(NamedTuple):
         fixed_discriminator: D whose parameters and statistics the update of G uses.
         context: Inputs of the update.
         real: Real images of the update, `[B, H, W, C]`.
-        fake: Fakes of the update, and targets of G's gradient.
+        fake: Fakes of the update, `[B, H, W, C]`.
         generator_vjp: VJP function of the fakes for G's parameters.
-        real_logits: Logits of the real images; None if D is not updated.
+        real_logits: Logits of the real images, `[B, 1]`; None if D is not updated.
         metrics: Metrics of the update.
     """
 
@@ -58,7 +58,7 @@ def train_step(
 
     Args:
         state: The state before the step.
-        real: Images `[images_per_step(config), H, W, C]`, float32 in [-1, 1].
+        real: Images `[N, H, W, C]`, float32 in [-1, 1], with N = `input_pipeline.images_per_step`.
         labels: Classes of the images, int32 `[N]`; None if unconditional.
         key: PRNG key of the step.
         config: The run's config.

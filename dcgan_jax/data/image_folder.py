@@ -202,7 +202,7 @@ class _Found(NamedTuple):
 
 
 def _find(root: Path, field: str) -> _Found:
-    """Find the image files below `root`; each folder is read once, also if links lead to it."""
+    """Find the image files below `root`; a folder with several paths is read once."""
     suffixes = frozenset(image_files.supported_formats())
     files, skipped = {}, collections.Counter()
     visited = {}

@@ -189,7 +189,7 @@ def find_nearest_images(explorer: LatentExplorer, out: epath.Path, num: int) -> 
     """Write `neighbors.png`: samples and their nearest training images.
 
     Pixels are compared with all training images, features of D with at most
-    `config.evaluation.num_real` evenly spaced ones, because they take a minute for 50,000 images.
+    `config.evaluation.num_real` evenly spaced ones, because computing them takes long on CPUs.
 
     Returns:
         Median distances to the nearest training image, of samples and, if there is a test split, of
