@@ -6,6 +6,7 @@ from ml_collections import ConfigDict
 from benchmarks import program
 from dcgan_jax import config as config_lib
 from dcgan_jax.configs import cifar10
+from dcgan_jax.losses import LOSSES
 from dcgan_jax.runtime.errors import ConfigError, UserError
 
 CONFIGS = program.config_names()
@@ -166,3 +167,15 @@ def test_missing_fields_of_stored_configs_have_their_defaults():
     assert {'loss.label_smoothing', 'distill.teacher', 'seed'} <= set(added)
     assert stored.to_dict() == config.to_dict()
     assert not config_lib.add_missing_fields(stored)
+
+
+@pytest.mark.parametrize('name', sorted(LOSSES))
+def test_adaptive_augmentation_needs_a_loss_with_positive_logits_of_real_images(name):
+    config = cifar10.get_config()
+    config.loss.name = name
+    config.augment.update(ada_target=0.6, policy=('color',))
+    if name in ('non_saturating', 'hinge'):
+        config_lib.validate(config)
+    else:
+        with pytest.raises(ConfigError, match="use 'non_saturating' or 'hinge'"):
+            config_lib.validate(config)

@@ -82,6 +82,7 @@ def test_bytes_after_the_end_of_a_png_are_not_searched(tmp_path):
     with path.open('ab') as file:
         file.write(b'\0\0\0\0eXIf\0\0\0\0')
         file.truncate(2**36)  # A sparse file.
+    assert not image_files._has_exif_chunk(path)
     assert image_files.read_header(path).size == size
 
 

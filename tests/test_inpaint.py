@@ -127,15 +127,12 @@ def test_mask_of_the_passed_config_is_used(restoration_run, data_dir):
     assert 'missing' not in task.config.input
 
 
-def test_mask_of_a_config_for_other_inputs_is_used_unless_it_is_the_default(
-    restoration_run, data_dir, config
-):
-    options = TaskOptions(workdir=restoration_run('masked'), config=config)
-    own = image_to_image.open_task(options, 'masked').config.input
-    config.input.mask = 'half'
-    used = image_to_image.open_task(options, 'masked').config.input
-    assert used.to_dict() == own.to_dict() | {'mask': 'half'}
-    assert own.mask == 'center'
+def test_mask_of_a_config_for_other_inputs_is_used_unless_it_is_the_default(data_dir, config):
+    own = restoration_config(data_dir, 'masked', **{'input.mask': 'pixels'})
+    for mask, expected in (('half', 'half'), ('center', 'pixels')):  # 'center' is the default.
+        config.input.mask = mask
+        used = image_to_image._task_config(own, config, 'masked').input
+        assert used.to_dict() == own.input.to_dict() | {'mask': expected}
 
 
 def test_masks_are_decoded_like_images(tmp_path):

@@ -11,6 +11,14 @@ from dcgan_jax.sampling import Sampler
 from dcgan_jax.tasks import discriminator_features, latent_optimization
 
 
+def test_select_best_returns_the_restart_with_the_smallest_loss_of_each_image():
+    rng = np.random.default_rng(0)
+    values, losses = rng.normal(size=(12, 2, 3)), rng.permutation(12).astype(np.float32)
+    expected = [values[4 * i + losses[4 * i : 4 * i + 4].argmin()] for i in range(3)]
+    found = latent_optimization.select_best(jnp.asarray(values, jnp.float32), losses, 4)
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+
+
 def test_minimize_finds_the_minimum_of_each_latent_on_the_sphere():
     targets = latent_optimization.project_to_sphere(jax.random.normal(jax.random.key(0), (5, 7)))
     start = jax.random.normal(jax.random.key(1), (5, 7))
