@@ -108,7 +108,7 @@ def main(argv: list[str]) -> None:
     """Run the mode selected by the flags; see `exit_codes` for the exit codes of errors."""
     del argv
     absl_logging.get_absl_handler().addFilter(log_filter.is_shown)
-    log_filter.install_excepthook()
+    log_filter.install_unraisablehook()
     with exit_codes.handle_errors():
         _check_flags()
         cache_dir.enable_compilation_cache()

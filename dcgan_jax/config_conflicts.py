@@ -26,8 +26,7 @@ def find(config: ConfigDict) -> Iterator[Conflict]:
     yield from _conditioning_conflicts(config)
     if degradations.takes_images(config):
         yield from _image_input_conflicts(config)
-    if config.distill.teacher:
-        yield from _distillation_conflicts(config)
+    yield from _distillation_conflicts(config)
     metric = METRIC_OF_RESULT[config.evaluation.best]
     if config.evaluation.every and metric not in config.evaluation.metrics:
         yield (
@@ -95,6 +94,15 @@ def _loss_conflicts(config: ConfigDict) -> Iterator[Conflict]:
 
 def _distillation_conflicts(config: ConfigDict) -> Iterator[Conflict]:
     generator, distill = config.generator, config.distill
+    if not distill.teacher:
+        for name in ('init', 'discriminator'):
+            if distill[name] != 'random':
+                yield (
+                    (f'distill.{name}', 'distill.teacher'),
+                    f'config.distill.{name}={distill[name]!r} needs config.distill.teacher; set it '
+                    "to the folder of a run, or use 'random'",
+                )
+        return
     if degradations.takes_images(config):
         yield (
             ('distill.teacher', 'input.kind'),

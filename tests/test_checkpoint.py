@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from dcgan_jax import training
-from dcgan_jax.runtime import checkpoint
+from dcgan_jax.runtime import checkpoint, checksums
 from dcgan_jax.runtime.errors import UserError
 from dcgan_jax.tasks.trained_run import restore
 from tests.compare import assert_equal_states
@@ -68,7 +68,7 @@ def test_copied_checkpoint_with_another_name_is_rejected(run, config):
 def test_checkpoints_that_vanish_while_they_are_read_are_not_damaged(run, monkeypatch):
     folder = run[0] / 'checkpoints'
 
-    def vanish(manager, step, abstract_state, path):
+    def vanish(path, abstract_state):
         shutil.rmtree(folder)
         folder.mkdir()
         raise checkpoint.DamagedError('gone')
@@ -78,6 +78,40 @@ def test_checkpoints_that_vanish_while_they_are_read_are_not_damaged(run, monkey
     monkeypatch.setattr(checkpoint, '_restore', vanish)
     with pytest.raises(UserError, match='replaced by a training run'):
         restore(run[0])
+
+
+def test_checkpoint_that_is_replaced_while_it_is_read_is_not_damaged(run, monkeypatch, caplog):
+    """The later checkpoint is restored; the earlier one is deleted in part or not at all."""
+    workdir, state = run
+    folder, later, restore_arrays = workdir / 'checkpoints', workdir / 'later', checkpoint._restore
+    (folder / '6').rename(later)
+
+    def rotate(path, abstract_state):
+        if path.name == '4':
+            later.rename(folder / '6')
+            shutil.rmtree(folder / '4' / 'state')
+        return restore_arrays(path, abstract_state)
+
+    monkeypatch.setattr(checkpoint, '_restore', rotate)
+    restored, damaged = checkpoint.restore_latest(workdir, state)
+    assert int(restored.step) == 6
+    assert damaged == []
+    assert 'damaged' not in caplog.text
+
+
+def test_metadata_of_a_checkpoint_that_is_replaced_while_it_is_read(run, monkeypatch, caplog):
+    folder, later, read = run[0] / 'checkpoints', run[0] / 'later', checkpoint._metadata
+    (folder / '6').rename(later)
+
+    def rotate(path):
+        if path.name == '4':
+            later.rename(folder / '6')
+            shutil.rmtree(folder / '4')
+        return read(path)
+
+    monkeypatch.setattr(checkpoint, '_metadata', rotate)
+    assert checkpoint.latest_metadata(run[0])['step'] == 6
+    assert not caplog.text
 
 
 @pytest.mark.parametrize('damage', ['truncate', 'flip', 'remove'])
@@ -133,7 +167,7 @@ def test_another_architecture_is_rejected_with_the_array_name(run):
 
 def test_checksum_detects_every_flipped_bit():
     leaf = np.arange(37, dtype=np.float32)
-    original = int(checkpoint._checksum(jax.numpy.asarray(leaf)))
+    original = int(checksums.checksum(jax.numpy.asarray(leaf)))
     for word in range(leaf.size):
         for bit in range(32):
             flipped = leaf.copy()

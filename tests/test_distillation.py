@@ -177,12 +177,20 @@ def test_missing_teacher_is_rejected(student, tmp_path):
     assert not (tmp_path / 'run').exists()
 
 
+NO_TEACHER = {
+    'distill.teacher': '', 'loss.content_weight': 0.0, 'loss.adversarial_weight': 1.0,
+    'discriminator_steps': 1,
+}  # fmt: skip
+
+
 @pytest.mark.parametrize(
     ('changes', 'field'),
     [
         ({'loss.content_weight': 0.0}, 'loss.content_weight'),
         ({'distill.init': 'pruned', 'generator.norm': 'layer'}, 'generator.norm'),
         ({'distill.init': 'pruned', 'conditional': True}, 'conditional'),
+        (NO_TEACHER | {'distill.init': 'pruned'}, 'distill.init'),
+        (NO_TEACHER | {'distill.discriminator': 'teacher'}, 'distill.discriminator'),
     ],
 )
 def test_incompatible_fields_are_rejected(student, tmp_path, changes, field):

@@ -1,6 +1,7 @@
 """Exit codes and messages of errors."""
 
 import sys
+import types
 
 import pytest
 
@@ -18,10 +19,13 @@ def test_inaccessible_files_are_reported_in_one_line(kind, capsys):
     assert '/some/file' in line
 
 
-def test_excepthook_hides_only_closed_event_loops(monkeypatch):
+def test_unraisablehook_hides_only_further_errors_of_checkpoints(monkeypatch):
     seen = []
-    monkeypatch.setattr(sys, 'excepthook', lambda *arguments: seen.append(arguments[1]))
-    log_filter.install_excepthook()
+    monkeypatch.setattr(sys, 'unraisablehook', lambda unraisable: seen.append(unraisable.exc_value))
+    log_filter.install_unraisablehook()
     for error in (RuntimeError('Event loop is closed'), RuntimeError('other'), ValueError('x')):
-        sys.excepthook(type(error), error, None)
-    assert list(map(str, seen)) == ['other', 'x']
+        sys.unraisablehook(types.SimpleNamespace(exc_value=error, object=None))
+    for file in ('/packages/orbax/checkpoint/handler.py', '/packages/other.py'):
+        coroutine = types.SimpleNamespace(cr_code=types.SimpleNamespace(co_filename=file))
+        sys.unraisablehook(types.SimpleNamespace(exc_value=ValueError(file), object=coroutine))
+    assert list(map(str, seen)) == ['other', 'x', '/packages/other.py']

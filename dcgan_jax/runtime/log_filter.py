@@ -1,20 +1,27 @@
-"""Filters of log records and of errors in threads."""
+"""Filters of log records and of errors in threads of libraries."""
 
 import logging
 import sys
 from pathlib import Path
-from typing import Any
 
 
-def install_excepthook() -> None:
-    """Hide the errors that TensorStore's threads print after a failed read of a checkpoint."""
-    original = sys.excepthook
+def install_unraisablehook() -> None:
+    """Hide further errors of a checkpoint after the first one, which the main thread raises.
 
-    def hook(kind: type[BaseException], error: BaseException, traceback: Any) -> None:
-        if not (kind is RuntimeError and str(error) == 'Event loop is closed'):
-            original(kind, error, traceback)
+    After the first error, Orbax closes its event loop, which TensorStore's other operations use
+    when they are done, and drops the coroutines that have failed too.
+    """
+    original = sys.unraisablehook
 
-    sys.excepthook = hook
+    def hook(unraisable: 'sys.UnraisableHookArgs') -> None:
+        error = unraisable.exc_value
+        is_closed_loop = isinstance(error, RuntimeError) and str(error) == 'Event loop is closed'
+        code = getattr(unraisable.object, 'cr_code', None)
+        is_orbax = code is not None and 'orbax' in Path(code.co_filename).parts
+        if not (is_closed_loop or is_orbax):
+            original(unraisable)
+
+    sys.unraisablehook = hook
 
 
 def is_shown(record: logging.LogRecord) -> bool:
@@ -32,6 +39,7 @@ def is_shown(record: logging.LogRecord) -> bool:
     if 'dcgan_jax' in folders:
         return True
     # TFDS warns if OpenCV is missing, but Pillow decodes the same pixels. onnx_ir, which is used by
-    # jax2onnx, warns of optional shapes that it does not write.
-    is_quiet = not {'tensorflow_datasets', 'onnx_ir'}.isdisjoint(folders)
+    # jax2onnx, warns of optional shapes that it does not write. Orbax warns of each missing file
+    # before it raises an error.
+    is_quiet = not {'tensorflow_datasets', 'onnx_ir', 'orbax'}.isdisjoint(folders)
     return record.levelno > (logging.WARNING if is_quiet else logging.INFO)

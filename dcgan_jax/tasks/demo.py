@@ -87,11 +87,15 @@ def _serve(options: TaskOptions) -> None:
         kinds = degradations.KINDS[1:]
     restorations = [demo_functions.Restoration(options, kind) for kind in kinds]
     page = demo_page.build(str(options.workdir), generation, restorations, anomalies)
-    page.launch(
-        server_name=options.host, server_port=options.port, share=False, quiet=True,
-        max_file_size=_MAX_UPLOAD, show_error=True, footer_links=[], ssr_mode=False,
-        theme=demo_page.theme(), prevent_thread_lock=True,
-    )  # fmt: skip
+    try:
+        page.launch(
+            server_name=options.host, server_port=options.port, share=False, quiet=True,
+            max_file_size=_MAX_UPLOAD, show_error=True, footer_links=[], ssr_mode=False,
+            theme=demo_page.theme(), prevent_thread_lock=True,
+        )  # fmt: skip
+    except OSError:
+        _check_port(options.host, options.port)  # Another process may have opened the port.
+        raise
     print(f'demo: http://{options.host}:{options.port} (Ctrl-C to stop)', flush=True)
     page.block_thread()
 

@@ -35,7 +35,8 @@ class Generation:
     Attributes:
         classes: Names of the classes to choose from; empty if the generator is unconditional or
             conditioned on captions.
-        takes_prompts: Whether the generator is conditioned on captions.
+        default_prompt: A caption of the first class; empty if the generator is not conditioned on
+            captions.
         num_directions: Number of SeFa directions, at most the size of a latent.
     """
 
@@ -43,13 +44,18 @@ class Generation:
         """Compute the variables of the EMA generator."""
         self._trained = trained
         conditioner = trained.networks.conditioner
-        self.takes_prompts = captions.is_used(trained.run.config)
         self._labels = {trained.run.class_names[label]: label for label in conditioner.classes}
-        self.classes = [] if self.takes_prompts else list(self._labels)
+        self.classes, self.default_prompt = list(self._labels), ''
         self._variables = trained.sampler.variables(trained.state)
         self._generate = jax.jit(functools.partial(generate, trained.networks.generator))
         self._directions = explore.directions(trained.state.ema_params, explore.NUM_DIRECTIONS)
         self.num_directions = len(self._directions)
+        if captions.is_used(trained.run.config):
+            self.classes = []
+            self.default_prompt = captions.class_captions(
+                trained.run.config, trained.run.class_names
+            )[0]
+            self._captions(self.default_prompt)  # Loads the embedder before the page is opened.
 
     def sample(self, seed: int, num: int, truncation: float, condition: str = '') -> np.ndarray:
         """Return a grid of images, generated from latents multiplied by `truncation`."""
@@ -79,7 +85,7 @@ class Generation:
     def _generate_images(self, latents: np.ndarray, condition: str) -> np.ndarray:
         conditioner, variables = self._trained.networks.conditioner, self._variables
         label = conditioner.default
-        if self.takes_prompts:
+        if self.default_prompt:
             if not condition:
                 raise UserError('the prompt is empty: describe an image')
             variables, label = variables | {'captions': self._captions(condition)}, 0
@@ -99,19 +105,28 @@ class Restoration:
 
     Attributes:
         kind: `config.input.kind` of the task, one of `degradations.KINDS`.
+        upload_size: Description of the size to which uploaded images are cropped.
     """
 
     def __init__(self, options: TaskOptions, kind: str):
         """Restore the networks of the run in `options.workdir` for the task `kind`."""
         self.kind = kind
         self._task = image_to_image.open_task(options, kind)
-        self._channels = self._task.image_shape[-1]
+        size, _, self._channels = self._task.image_shape
+        scale = self._task.config.input.scale if kind == 'low_resolution' else 1
+        self._scale, self._size = scale, size // scale
+        # Of which the sides must be multiples; None: the images are resized to the training size.
+        self._multiple = None
+        if kind != 'masked' and self._task.method == 'trained':
+            self._multiple = image_to_image.size_multiple(self._task.config, scale)
+            self.upload_size = f'cropped to multiples of {self._multiple} pixels'
+        else:
+            self.upload_size = f'cropped to a square and resized to {self._size}x{self._size}'
 
     def upsample(self, path: str | None) -> tuple[np.ndarray, np.ndarray]:
         """Return the bicubic baseline and the super-resolved image."""
-        scale = self._task.config.input.scale
-        pixels = self._crop(read_upload(path, self._channels), scale)
-        return self._restore(super_resolve.upsampled_inputs(pixels[None], scale))
+        pixels = self._crop(read_upload(path, self._channels))
+        return self._restore(super_resolve.upsampled_inputs(pixels[None], self._scale))
 
     def colorize(self, path: str | None) -> tuple[np.ndarray, np.ndarray]:
         """Return the grayscale image and the colorized image."""
@@ -121,13 +136,11 @@ class Restoration:
     @property
     def canvas_size(self) -> int:
         """Height and width of the images that `prepare` returns."""
-        size = self._task.image_shape[0]
-        return size * _zoom(size)
+        return self._size * _zoom(self._size)
 
     def prepare(self, path: str | None) -> np.ndarray:
         """Return an image to paint on, uint8 `[S, S, 3]`: cropped, resized and enlarged."""
-        size = self._task.image_shape[0]
-        return enlarge(images.center_crop(read_upload(path, self._channels), size))
+        return enlarge(images.center_crop(read_upload(path, self._channels), self._size))
 
     def inpaint(self, canvas: np.ndarray, painted: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return the image with the painted region masked, and the inpainted image.
@@ -138,17 +151,17 @@ class Restoration:
         """
         if not painted.any() or painted.all():
             raise UserError('paint over the part of the image to inpaint')
-        zoom = len(canvas) // self._task.image_shape[0]
+        zoom = len(canvas) // self._size
         middle = np.s_[zoom // 2 :: zoom, zoom // 2 :: zoom]
         pixels = canvas[middle][..., : self._channels]
         mask = painted[middle].astype(np.float32)[None, ..., None]
         return self._restore(inpaint.mask_images(pixels[None], mask))
 
-    def _crop(self, pixels: np.ndarray, scale: int = 1) -> np.ndarray:
-        """Crop an image such that the generator accepts its size after upsampling by `scale`."""
-        if self._task.method != 'trained':
-            return images.center_crop(pixels, self._task.image_shape[0] // scale)
-        multiple = image_to_image.size_multiple(self._task.config, scale)
+    def _crop(self, pixels: np.ndarray) -> np.ndarray:
+        """Crop an image as described by `upload_size`."""
+        multiple = self._multiple
+        if multiple is None:
+            return images.center_crop(pixels, self._size)
         height, width = (side // multiple * multiple for side in pixels.shape[:2])
         if not height or not width:
             raise UserError(f'the image must have at least {multiple} rows and columns')
@@ -160,11 +173,17 @@ class Restoration:
 
 
 class AnomalyDetection:
-    """Anomaly scores of an uploaded image."""
+    """Anomaly scores of an uploaded image.
+
+    Attributes:
+        upload_size: Description of the size to which the image is cropped.
+    """
 
     def __init__(self, trained: TrainedRun, config: ConfigDict, seed: int):
         """Create the functions, which are compiled at the first call."""
         self._trained = trained
+        size = trained.run.image_shape[0]
+        self.upload_size = f'cropped to a square and resized to {size}x{size}'
         shape = (0, *trained.run.image_shape)
         run = anomaly_scores.ScoringRun(
             config, trained.networks, trained.state, np.zeros(shape, np.uint8), seed

@@ -101,7 +101,7 @@ def _restoration_tab(restoration: Restoration) -> None:
         'gray': ('Colorize', restoration.colorize, ('Grayscale', 'Colorized')),
     }[restoration.kind]
     with _tab(name):
-        upload = _upload()
+        upload = _upload(restoration.upload_size)
         with gradio.Row():
             outputs = [_image(label) for label in labels]
         upload.upload(_with_user_errors(function), upload, outputs)
@@ -122,7 +122,7 @@ def _inpainting_tab(restoration: Restoration) -> None:
         )
 
     with _tab('Inpaint'):
-        upload = _upload()
+        upload = _upload(restoration.upload_size)
         with gradio.Row():
             editor = gradio.ImageEditor(
                 label='Paint a hole', sources=(), transforms=(), layers=False, format='png',
@@ -137,7 +137,7 @@ def _inpainting_tab(restoration: Restoration) -> None:
 
 def _anomaly_tab(anomalies: AnomalyDetection) -> None:
     with _tab('Anomaly'):
-        upload, text = _upload(), gradio.Textbox(label='Anomaly scores')
+        upload, text = _upload(anomalies.upload_size), gradio.Textbox(label='Anomaly scores')
         with gradio.Row():
             pictures = [_image('Image'), _image('Reconstruction'), _image('Difference')]
         upload.upload(_with_user_errors(anomalies.score), upload, [text, *pictures])
@@ -154,8 +154,8 @@ def _seed(label: str, value: int) -> gradio.Number:
 
 def _condition(generation: Generation) -> list[gradio.components.Component]:
     """Return the input of the class or of the prompt, if the run has one."""
-    if generation.takes_prompts:
-        return [gradio.Textbox('a photo of a car', label='Prompt')]
+    if generation.default_prompt:
+        return [gradio.Textbox(generation.default_prompt, label='Prompt')]
     if generation.classes:
         return [gradio.Dropdown(generation.classes, value=generation.classes[0], label='Class')]
     return []
@@ -165,8 +165,10 @@ def _image(label: str) -> gradio.Image:
     return gradio.Image(label=label, format='png', interactive=False, buttons=['download'])
 
 
-def _upload() -> gradio.Image:
-    image = gradio.Image(label='Upload an image', type='filepath', sources=['upload'], height=200)
+def _upload(size: str) -> gradio.Image:
+    image = gradio.Image(
+        label=f'Upload an image ({size})', type='filepath', sources=['upload'], height=200
+    )
     # Gradio would decode the image; `demo_functions.read_upload` does, after checking its size.
     image.preprocess = lambda payload: None if payload is None else payload.path
     return image
