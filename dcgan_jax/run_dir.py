@@ -1,6 +1,7 @@
 """Folder of a run (workdir) and its description `config.json`."""
 
 import contextlib
+import functools
 import json
 import os
 from collections.abc import Callable, Iterator, Mapping
@@ -263,14 +264,19 @@ def read(workdir: epath.PathLike) -> Run:
             'restore it, delete it if the run has a checkpoint, or use another --workdir'
         ) from error
     if missing := config_lib.add_missing_fields(ConfigDict(content['config'])):
-        logging.warning(
-            '%s: the run was trained before these fields were added; their defaults are used: %s',
-            workdir,
-            ', '.join(missing),
-        )
+        _warn_of_missing_fields(str(workdir), ', '.join(missing))
     if stored is None:
         _check_last_checkpoint(workdir, run)
     return run
+
+
+@functools.cache  # A task may read the description several times.
+def _warn_of_missing_fields(workdir: str, names: str) -> None:
+    logging.warning(
+        '%s: the run was trained before these fields were added; their defaults are used: %s',
+        workdir,
+        names,
+    )
 
 
 def _check_last_checkpoint(workdir: epath.PathLike, run: Run) -> None:
