@@ -1,6 +1,6 @@
 """Entry point of the command line; see `python main.py --help` and dcgan_jax/cli.py."""
 
-from dcgan_jax import cli
+from dcgan_jax import __main__
 
 if __name__ == '__main__':
-    cli.run()
+    __main__.run()

@@ -98,27 +98,26 @@ _CHECKPOINT = flags.DEFINE_enum(
 
 
 def run() -> None:
-    """Run `main` with absl; called by `main.py` and by the console script `dcgan-jax`."""
+    """Run `main` with absl; called by `dcgan_jax.__main__`."""
     for flag in flags.FLAGS.get_flags_for_module(__name__):  # absl's --help lists key flags only.
         flags.FLAGS.register_key_flag_for_module(sys.argv[0], flag)
     app.run(main, flags_parser=parse)
 
 
 def main(argv: list[str]) -> None:
-    """Run the mode selected by the flags; see `exit_codes` for the exit codes of errors."""
+    """Run the mode selected by the flags."""
     del argv
     absl_logging.get_absl_handler().addFilter(log_filter.is_shown)
-    log_filter.install_unraisablehook()
-    with exit_codes.handle_errors():
-        _check_flags()
-        cache_dir.enable_compilation_cache()
-        print(_train() if _MODE.value == 'train' else _run_task())
+    _check_flags()
+    cache_dir.enable_compilation_cache()
+    print(_train() if _MODE.value == 'train' else _run_task())
 
 
 def _train() -> str:
     from dcgan_jax import sample_grids, training
     from dcgan_jax.runtime import multihost
 
+    exit_codes.raise_at_sigint()
     config = _config()
     if _INIT_FROM.value is not None:
         config.init_from = _INIT_FROM.value
@@ -135,6 +134,7 @@ def _run_task() -> str:
     names = [field.name for field in dataclasses.fields(TaskOptions) if field.name != 'config']
     options = {name: flags.FLAGS[name].value for name in names}
     task = importlib.import_module(f'dcgan_jax.tasks.{_MODE.value}')
+    exit_codes.raise_at_sigint()
     return str(task.run(TaskOptions(config=config, **options)))
 
 

@@ -14,6 +14,7 @@ from dcgan_jax import config_conflicts, gradient_penalties, losses
 from dcgan_jax.config_types import CHANGEABLE, Group, with_tuples
 from dcgan_jax.configs import default
 from dcgan_jax.runtime.errors import ConfigError
+from dcgan_jax.runtime.files import NOT_UNICODE
 
 
 def flatten(tree: dict[str, Any], prefix: str = '') -> dict[str, Any]:
@@ -96,6 +97,8 @@ def _describe_error(error: dict[str, Any]) -> str:
         return f'config.{name} is not a field{hint}'
     index = ''.join(f'[{part}]' for part in error['loc'] if isinstance(part, int))
     message = error['msg'][0].lower() + error['msg'][1:]
+    if error['type'] == 'predicate_failed':
+        message = NOT_UNICODE
     return f'config.{name}{index}={error["input"]!r:.99}: {message}'
 
 

@@ -48,6 +48,7 @@ def check(run: Run, workdir: epath.Path, abstract_state: GANState, mesh: Mesh) -
     else:
         teacher = run_dir.read(run_dir.folder(path, 'config.distill.teacher'))
         if config.distill.discriminator == 'teacher':
+            _check_discriminator(teacher.config, path)
             teacher_state = parallel.abstract_state_of(teacher, mesh)
             warm_start.check_network(
                 f'config.distill.teacher={path}', 'discriminator', teacher_state, abstract_state
@@ -74,6 +75,16 @@ def check(run: Run, workdir: epath.Path, abstract_state: GANState, mesh: Mesh) -
         raise UserError(
             f'config.distill.teacher={path}: the teacher was not trained on all classes of '
             'this run: set config.data.classes to its classes, or use another teacher'
+        )
+
+
+def _check_discriminator(teacher: ConfigDict, path: str) -> None:
+    """Raise `UserError` if the discriminator of the teacher's run was never trained."""
+    is_copied = teacher.init_from or teacher.distill.discriminator == 'teacher'
+    if not (teacher.discriminator_steps or is_copied):
+        raise UserError(
+            f"config.distill.discriminator='teacher': the discriminator of {path} was not trained "
+            "(its config.discriminator_steps is 0); use 'random', or another teacher"
         )
 
 

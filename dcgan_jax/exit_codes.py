@@ -22,8 +22,55 @@ def exit_with_error(error: object, code: int) -> NoReturn:
 
 
 def _print_error(error: object) -> None:
-    # A single write, so that lines of other threads are not mixed with this one.
-    sys.stderr.write(f'error: {" ".join(str(error).split())}\n')
+    _print_line(f'error: {" ".join(str(error).split())}')
+
+
+def _print_line(line: str) -> None:
+    """Print a line on stderr; the exit code does not depend on whether this succeeds."""
+    with contextlib.suppress(OSError):
+        sys.stderr.write(f'{line}\n')  # One write: lines of other threads are not mixed with it.
+        sys.stderr.flush()
+
+
+def _exit_now(code: int) -> NoReturn:
+    """End the process without waiting for Orbax's threads, which may wait for a failed save."""
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError):
+            stream.flush()
+    os._exit(code)
+
+
+def open_closed_streams() -> None:
+    """Open the null device for each standard stream that the parent process has closed.
+
+    Otherwise, the stream is None, and the next file that is opened has its file descriptor, to
+    which libraries write their messages.
+    """
+    for name, mode in (('stdin', 'r'), ('stdout', 'w'), ('stderr', 'w')):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115 - open until the end.
+
+
+def end_at_sigint() -> None:
+    """End the process at Ctrl-C with one line, until `raise_at_sigint` is called.
+
+    While C extensions are imported, a `KeyboardInterrupt` would become an `ImportError`. A signal
+    that is ignored, as in background jobs of a shell script, remains ignored.
+    """
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, _end)
+
+
+def raise_at_sigint() -> None:
+    """Raise `KeyboardInterrupt` at Ctrl-C again."""
+    if signal.getsignal(signal.SIGINT) is _end:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def _end(*arguments: object) -> NoReturn:
+    del arguments
+    _print_line('SIGINT: stopped without saving')
+    _exit_now(128 + signal.SIGINT)
 
 
 def end_help() -> NoReturn:
@@ -44,9 +91,7 @@ def handle_errors() -> Iterator[None]:
         exit_with_error(error, 2)
     except TrainingError as error:
         _print_error(error)
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(1)  # Python would wait for Orbax's threads, which may wait for a failed save.
+        _exit_now(1)
     except OSError as error:
         if isinstance(error, PermissionError | IsADirectoryError | NotADirectoryError):
             exit_with_error(f'{error}: change its permissions, or move it elsewhere', 2)
@@ -59,8 +104,7 @@ def handle_errors() -> Iterator[None]:
         message = str(error).splitlines()[0].removesuffix('.')
         exit_with_error(f'{message}: use a smaller batch_size or width, or more devices', 1)
     except StoppedError as error:
-        print(error, file=sys.stderr)
+        _print_line(str(error))
         sys.exit(128 + error.signal)
     except KeyboardInterrupt:
-        print('SIGINT: stopped without saving', file=sys.stderr)
-        sys.exit(128 + signal.SIGINT)
+        _end()

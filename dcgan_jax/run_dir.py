@@ -4,7 +4,7 @@ import contextlib
 import functools
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from absl import logging
@@ -15,20 +15,14 @@ from pydantic import ValidationError
 from dcgan_jax import config as config_lib
 from dcgan_jax.config_types import Group, Side, Text, with_tuples
 from dcgan_jax.data import identity
-from dcgan_jax.runtime import checkpoint, nonfinite
-from dcgan_jax.runtime.errors import TrainingError, UserError
+from dcgan_jax.runtime import checkpoint, nonfinite, workdir_guard
+from dcgan_jax.runtime.errors import UserError
 from dcgan_jax.runtime.files import absolute, in_bucket, resolve_path, write_json
 
-try:
-    import fcntl
-except ImportError as error:
-    raise UserError('Windows is not supported: use Linux, macOS or WSL 2') from error
-
 CONFIG_FILE = 'config.json'
-LOCK_FILE = '.lock'
 SAMPLES_FOLDER = 'samples'
 EVALUATIONS_FOLDER = 'evaluation'
-_FILES = (CONFIG_FILE, LOCK_FILE, nonfinite.FILE)
+_FILES = (CONFIG_FILE, workdir_guard.LOCK_FILE, nonfinite.FILE)
 FOLDERS = (
     checkpoint.FOLDER, checkpoint.BEST_FOLDER, checkpoint.DAMAGED_FOLDER, SAMPLES_FOLDER,
     EVALUATIONS_FOLDER,
@@ -123,32 +117,10 @@ def check_writable(workdir: epath.PathLike, flag: str = '--workdir') -> epath.Pa
     return workdir
 
 
-def presence_check(workdir: epath.Path) -> Callable[[], None]:
-    """Return a function that raises `TrainingError` if `workdir` has been removed or replaced.
-
-    Object stores (`gs://`) are not checked.
-    """
-    if in_bucket(workdir):
-        return lambda: None
-    before = os.stat(workdir)
-
-    def check() -> None:
-        try:
-            is_same = os.path.samestat(os.stat(workdir), before)
-        except FileNotFoundError:
-            is_same = False
-        if not is_same:
-            raise TrainingError(
-                f'{workdir} was removed or replaced during the run, with its checkpoints: training '
-                'stopped; start the run again'
-            )
-
-    return check
-
-
 def exists(workdir: epath.Path) -> bool:
     """Return whether `workdir` contains a run."""
-    return (workdir / CONFIG_FILE).exists() or (workdir / checkpoint.FOLDER).exists()
+    steps = checkpoint.complete_steps(workdir / checkpoint.FOLDER)
+    return (workdir / CONFIG_FILE).exists() or bool(steps)
 
 
 def check_free(workdir: epath.Path, run: Run) -> Run:
@@ -162,8 +134,8 @@ def check_free(workdir: epath.Path, run: Run) -> Run:
         The run; if it is resumed, with the identity of the data set that it was started on.
 
     Raises:
-        UserError: If `workdir` contains a run with a different config, or if the path of a run's
-            file is a folder or vice versa.
+        UserError: If `workdir` contains a run with a different config, or files that a new run
+            might overwrite, or if the path of a run's file is a folder or vice versa.
     """
     for name in FOLDERS + _FILES:
         path = workdir / name
@@ -173,6 +145,12 @@ def check_free(workdir: epath.Path, run: Run) -> Run:
             kind = 'folder' if name in FOLDERS else 'file'
             raise UserError(f'{path} is not a {kind} (or is a dangling link): move it elsewhere')
     if not exists(workdir):
+        for name in FOLDERS:
+            if (workdir / name).exists() and any((workdir / name).iterdir()):
+                raise UserError(
+                    f'{workdir / name} contains files, but {workdir} contains no run: move them '
+                    'elsewhere, or use another --workdir'
+                )
         return run
     before = read(workdir)
     if changed := _differences(before, run):
@@ -203,36 +181,10 @@ def check_data(run: Run, class_names: tuple[str, ...], data: Mapping[str, int | 
 def write(workdir: epath.Path, run: Run) -> None:
     """Write `config.json`.
 
-    This must be called within `lock` and after the state is restored, so that a rejected attempt to
-    resume does not change the file.
+    This must be called within `workdir_guard.lock` and after the state is restored, so that a
+    rejected attempt to resume does not change the file.
     """
     write_json(workdir / CONFIG_FILE, describe(run))
-
-
-@contextlib.contextmanager
-def lock(workdir: epath.Path) -> Iterator[None]:
-    """Return a context that locks `workdir`; the lock is released when the process ends.
-
-    Object stores (`gs://`) and file systems without locks are not locked.
-
-    Raises:
-        UserError: If another process has locked `workdir`.
-    """
-    if in_bucket(workdir):
-        yield
-        return
-    workdir.mkdir(parents=True, exist_ok=True)
-    with open(workdir / LOCK_FILE, 'ab') as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UserError(
-                f'{workdir} is in use by another process: wait until it ends, stop it, or use '
-                'another --workdir'
-            ) from None
-        except OSError as error:
-            logging.warning('%s cannot be locked (%s): start no other run in it', workdir, error)
-        yield
 
 
 def describe(run: Run) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 from dcgan_jax import distillation, parallel, pruning, run_dir, train_state, warm_start
 from dcgan_jax.data import input_pipeline
 from dcgan_jax.run_setup import Setup, prepare
-from dcgan_jax.runtime import checkpoint, multihost, nonfinite, preemption
+from dcgan_jax.runtime import checkpoint, multihost, nonfinite, preemption, workdir_guard
 from dcgan_jax.runtime.errors import NonFiniteError, StoppedError
 from dcgan_jax.train_state import GANState, Teacher
 from dcgan_jax.train_step import Metrics
@@ -36,7 +36,7 @@ def train_and_evaluate(config: ConfigDict, workdir: epath.PathLike) -> GANState:
         StoppedError: If SIGTERM or SIGINT was received. The state is saved; call again to resume.
     """
     setup = prepare(config, workdir)
-    lock = multihost.primary_context(run_dir.lock(setup.workdir))
+    lock = multihost.primary_context(workdir_guard.lock(setup.workdir))
     with lock, preemption.watch() as watcher:
         # Another process may have started a run in this folder since `prepare`.
         run = multihost.on_primary(run_dir.check_free, setup.workdir, setup.run)

@@ -13,7 +13,7 @@ from dcgan_jax import parallel, run_dir
 from dcgan_jax.evaluation import TrainingEvaluator
 from dcgan_jax.hooks import Call, Hook
 from dcgan_jax.run_setup import Setup
-from dcgan_jax.runtime import checkpoint, multihost, preemption, writers
+from dcgan_jax.runtime import checkpoint, multihost, preemption, workdir_guard, writers
 from dcgan_jax.runtime.clu_no_tf import parameter_overview, periodic_actions
 from dcgan_jax.runtime.metric_log import MetricLog
 from dcgan_jax.sample_grids import SampleGrids, grid_path
@@ -62,7 +62,7 @@ class TrainingLoop:
             )
             self._hooks.append(Hook(self._evaluate, config.evaluation.every))
         self._bar = enter(tqdm(total=config.num_steps, initial=start, unit='step', disable=None))
-        self._check_present = multihost.on_primary(run_dir.presence_check, workdir)
+        self._check_present = multihost.on_primary(workdir_guard.presence_check, workdir)
         self._log = MetricLog(config.batch_size, self._checkpoints.latest_step, config.max_skipped)
         self._callbacks = self._create_callbacks()
 

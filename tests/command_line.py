@@ -8,7 +8,7 @@ import types
 import pytest
 from absl.testing import flagsaver
 
-from dcgan_jax import cli
+from dcgan_jax import cli, exit_codes
 
 
 def call_main(*flags):
@@ -25,8 +25,9 @@ def call_main(*flags):
     ):
         patch.setattr(sys, 'argv', argv)
         try:
-            cli.parse(argv)
-            cli.main([])
+            with exit_codes.handle_errors():
+                cli.parse(argv)
+                cli.main([])
         except SystemExit as stop:
             code = stop.code
     for stream in (out, errors):

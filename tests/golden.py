@@ -67,7 +67,7 @@ TASKS = {  # mode: (config of the run, further flags)
 
 def run(workdir: Path, *flags: str) -> str:
     """Run main.py; return the error if it fails, or ''."""
-    program = 'from tests import trigrams; from dcgan_jax import cli; cli.run()'
+    program = 'from tests import trigrams; from dcgan_jax import __main__; __main__.run()'
     command = [sys.executable, '-c', program, f'--workdir={workdir}', *flags]
     process = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     return f'failed: {process.stderr.strip().splitlines()[-1]}' if process.returncode else ''

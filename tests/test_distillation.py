@@ -56,12 +56,23 @@ def test_discriminator_of_the_teacher_is_copied_and_stays_fixed(student, finishe
             np.testing.assert_array_equal, getattr(state.discriminator, name),
             getattr(expected, name),
         )  # fmt: skip
+    student.distill.teacher = str(tmp_path / 'run')  # Its D is a trained one, see above.
+    training.train_and_evaluate(student, tmp_path / 'second')
     student.discriminator.width = 0.5
     with pytest.raises(UserError, match=r'has a different discriminator: batch_stats'):
         training.train_and_evaluate(student, tmp_path / 'other')
     student.distill.discriminator = 'random'
     with pytest.raises(ConfigError, match='discriminator_steps=0 needs'):
         training.train_and_evaluate(student, tmp_path / 'other')
+
+
+def test_untrained_discriminator_of_the_teacher_is_rejected(student, tmp_path):
+    student.loss.adversarial_weight, student.discriminator_steps = 0.0, 0
+    training.train_and_evaluate(student, tmp_path / 'run')
+    student.distill.update(teacher=str(tmp_path / 'run'), discriminator='teacher')
+    with pytest.raises(UserError, match='was not trained'):
+        training.train_and_evaluate(student, tmp_path / 'other')
+    assert not (tmp_path / 'other').exists()
 
 
 def test_generator_loss_adds_the_distance_to_the_teacher_images(student, finished):

@@ -1,12 +1,17 @@
 """Exit codes and messages of errors."""
 
+import contextlib
+import signal
+import subprocess
 import sys
+import time
 import types
 
 import pytest
 
 from dcgan_jax import exit_codes
 from dcgan_jax.runtime import log_filter
+from dcgan_jax.runtime.errors import StoppedError, UserError
 
 
 @pytest.mark.parametrize('kind', [PermissionError, IsADirectoryError, NotADirectoryError])
@@ -29,3 +34,53 @@ def test_unraisablehook_hides_only_further_errors_of_checkpoints(monkeypatch):
         coroutine = types.SimpleNamespace(cr_code=types.SimpleNamespace(co_filename=file))
         sys.unraisablehook(types.SimpleNamespace(exc_value=ValueError(file), object=coroutine))
     assert list(map(str, seen)) == ['other', 'x', '/packages/other.py']
+
+
+def test_ignored_keyboard_interrupt_is_sent_again(monkeypatch):
+    monkeypatch.setattr(sys, 'unraisablehook', None)
+    log_filter.install_unraisablehook()
+    ignored = types.SimpleNamespace(exc_value=KeyboardInterrupt(), object=None)
+    with pytest.raises(KeyboardInterrupt):  # noqa: PT012 - raised while the process sleeps.
+        sys.unraisablehook(ignored)
+        time.sleep(30)
+
+
+@pytest.mark.parametrize(
+    ('error', 'code'), [(StoppedError(signal.SIGTERM, 'stopped'), 143), (UserError('error'), 2)]
+)
+def test_exit_code_does_not_depend_on_stderr(error, code, monkeypatch):
+    with open('/dev/full', 'w') as full:
+        monkeypatch.setattr(sys, 'stderr', full)
+        with pytest.raises(SystemExit) as end, exit_codes.handle_errors():
+            raise error
+        monkeypatch.undo()
+        with contextlib.suppress(OSError):  # The unwritten lines.
+            full.close()
+    assert end.value.code == code
+
+
+@pytest.mark.parametrize('module', ['absl.flags', 'jaxlib', 'tensorstore'])
+def test_ctrl_c_during_imports_ends_the_process_with_one_line(module, tmp_path):
+    command = [sys.executable, '-X', 'importtime', 'main.py', '--mode=sample', '--num=1']
+    with subprocess.Popen(
+        [*command, f'--workdir={tmp_path}'],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        for line in process.stderr:
+            if line.split('|')[-1].strip() == module:
+                process.send_signal(signal.SIGINT)
+        last = line
+    assert process.returncode == 130
+    assert last == 'SIGINT: stopped without saving\n'
+
+
+def test_closed_streams_are_opened():
+    script = (
+        'from dcgan_jax import exit_codes; exit_codes.open_closed_streams(); import os, sys; '
+        'print(sys.stdin.fileno(), sys.stderr.fileno(), open(os.devnull).fileno())'
+    )
+    command = f'exec "{sys.executable}" -c "{script}" <&- 2>&-'
+    done = subprocess.run(['bash', '-c', command], stdout=subprocess.PIPE, text=True, check=True)
+    assert done.stdout == '0 2 3\n'

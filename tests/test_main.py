@@ -244,10 +244,9 @@ def test_resume_after_a_signal_produces_the_same_samples(number, tmp_path, data_
 def test_exhausted_device_memory_is_reported_in_one_line(tmp_path):
     script = """
 import jax, jax.numpy as jnp
-from absl import app
-from dcgan_jax import cli
+from dcgan_jax import __main__, cli
 cli._train = jax.jit(lambda: jnp.zeros(2**42))
-app.run(cli.main, flags_parser=cli.parse)
+__main__.run()
 """
     flags = ['--config=configs/quickstart.py', f'--workdir={tmp_path / "w"}']
     result = subprocess.run(

@@ -17,7 +17,7 @@ from PIL import Image
 import dcgan_jax
 from dcgan_jax import run_dir, sample_grids, training
 from dcgan_jax.data import sources
-from dcgan_jax.runtime import cache_dir
+from dcgan_jax.runtime import cache_dir, workdir_guard
 from dcgan_jax.runtime.errors import TrainingError, UserError
 from dcgan_jax.tasks import trained_run
 from tests.class_folders import COLORS, content, folder_config, write_images
@@ -195,7 +195,7 @@ def test_runs_in_threads_equal_single_runs(class_folder_run, tmp_path):
         states = list(pool.map(train, (0, 1), ('a', 'b')))
     for seed, state in enumerate(states):
         assert_equal_states(state, train(seed, f'single_{seed}'))
-    with run_dir.lock(epath.Path(tmp_path / 'a')), pytest.raises(UserError, match='in use'):
+    with workdir_guard.lock(epath.Path(tmp_path / 'a')), pytest.raises(UserError, match='in use'):
         train(0, 'a')
 
 
@@ -208,7 +208,7 @@ def test_user_without_a_home_folder_has_temporary_caches(monkeypatch, caplog):
 
 
 def test_systems_without_file_locks_are_rejected_in_one_line(tmp_path):
-    script = 'import sys; sys.modules["fcntl"] = None\nfrom dcgan_jax import cli; cli.run()'
+    script = 'import sys; sys.modules["fcntl"] = None\nfrom dcgan_jax.__main__ import run; run()'
     flags = '--config=configs/quickstart.py', f'--workdir={tmp_path}'
     done = subprocess.run(
         [sys.executable, '-c', script, *flags], capture_output=True, text=True, timeout=100
@@ -260,3 +260,14 @@ def test_run_without_steps_has_a_checkpoint(class_folder_run, tmp_path, monkeypa
     pixels = dcgan_jax.load(tmp_path / 'new').sample(3)
     np.testing.assert_array_equal(pixels, dcgan_jax.load(run).sample(3))
     assert run_dir.read(tmp_path / 'new').config.init_from == str(run)
+
+
+@pytest.mark.parametrize('name', ['samples/00000002.png', 'checkpoints/notes.txt'])
+def test_new_run_does_not_overwrite_other_files(config, tmp_path, name):
+    path = tmp_path / name
+    path.parent.mkdir()
+    path.write_text('mine')
+    with pytest.raises(UserError, match=f'{path.parent} contains files'):
+        training.train_and_evaluate(config, tmp_path)
+    assert path.read_text() == 'mine'
+    assert list(tmp_path.iterdir()) == [path.parent]

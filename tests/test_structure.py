@@ -7,7 +7,7 @@ import pytest
 
 PACKAGE = Path(__file__).resolve().parents[1] / 'dcgan_jax'
 # Modules in `dcgan_jax/` itself are 'core', except the entry points, which may import all others.
-ENTRIES = '__init__', 'cli', 'training'
+ENTRIES = '__init__', '__main__', 'cli', 'training'
 ALLOWED = {
     'runtime': {'runtime'},
     'data': {'runtime', 'data'},

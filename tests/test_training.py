@@ -198,13 +198,6 @@ def test_run_without_steps_can_be_continued(config, tmp_path):
     assert int(training.train_and_evaluate(config, tmp_path).step) == 2
 
 
-def test_folder_with_other_checkpoints_is_rejected(config, tmp_path):
-    (tmp_path / 'checkpoints').mkdir()
-    with pytest.raises(UserError, match='contains no run'):
-        training.train_and_evaluate(config, tmp_path)
-    assert not (tmp_path / 'config.json').exists()
-
-
 def test_infinite_parameters_are_not_saved(config, tmp_path):
     config.generator.norm = config.discriminator.norm = 'none'
     config.optimizer.generator.learning_rate = 3e38

@@ -210,7 +210,7 @@ def _read_latest(
     replaced: list[int] = []
 
     def remaining() -> set[int]:
-        return _complete_steps(folder).difference(damaged, replaced)
+        return complete_steps(folder).difference(damaged, replaced)
 
     while len(replaced) < _MAX_REPLACED and (steps := remaining()):
         step = max(steps)
@@ -230,8 +230,8 @@ def _read_latest(
     return None, damaged
 
 
-def _complete_steps(folder: epath.Path) -> set[int]:
-    """Return the steps of the complete checkpoints; other files and folders are ignored."""
+def complete_steps(folder: epath.Path) -> set[int]:
+    """Return the steps of the complete checkpoints in a folder; ignore other files and folders."""
     steps = ocp.path.step.checkpoint_steps(folder)  # Includes folders such as 'copy_12'.
     return {step for step in steps if (folder / str(step)).exists()}
 

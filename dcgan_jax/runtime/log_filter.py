@@ -1,20 +1,29 @@
 """Filters of log records and of errors in threads of libraries."""
 
 import logging
+import os
+import signal
 import sys
+import threading
 from pathlib import Path
+
+_RESEND_S = 0.05  # Seconds after which a Ctrl-C that was ignored is sent again.
 
 
 def install_unraisablehook() -> None:
-    """Hide further errors of a checkpoint after the first one, which the main thread raises.
+    """Install a hook for errors that Python ignores after a message, e.g. errors of callbacks.
 
-    After the first error, Orbax closes its event loop, which TensorStore's other operations use
-    when they are done, and drops the coroutines that have failed too.
+    Further errors of a checkpoint are hidden: after the first one, which the main thread raises,
+    Orbax closes its event loop, which TensorStore's other operations use when they are done, and
+    drops the coroutines that have failed too. A Ctrl-C that was ignored is sent again.
     """
     original = sys.unraisablehook
 
     def hook(unraisable: 'sys.UnraisableHookArgs') -> None:
         error = unraisable.exc_value
+        if isinstance(error, KeyboardInterrupt):  # Raised in JAX's callback of garbage collections.
+            threading.Timer(_RESEND_S, os.kill, (os.getpid(), signal.SIGINT)).start()
+            return
         is_closed_loop = isinstance(error, RuntimeError) and str(error) == 'Event loop is closed'
         code = getattr(unraisable.object, 'cr_code', None)
         is_orbax = code is not None and 'orbax' in Path(code.co_filename).parts

@@ -1,0 +1,67 @@
+"""Protection of a workdir against other processes during training."""
+
+import contextlib
+import os
+from collections.abc import Callable, Iterator
+
+from absl import logging
+from etils import epath
+
+from dcgan_jax.runtime.errors import TrainingError, UserError
+from dcgan_jax.runtime.files import in_bucket
+
+try:
+    import fcntl
+except ImportError as error:
+    raise UserError('Windows is not supported: use Linux, macOS or WSL 2') from error
+
+LOCK_FILE = '.lock'
+
+
+@contextlib.contextmanager
+def lock(workdir: epath.Path) -> Iterator[None]:
+    """Return a context that locks `workdir`; the lock is released when the process ends.
+
+    Object stores (`gs://`) and file systems without locks are not locked.
+
+    Raises:
+        UserError: If another process has locked `workdir`.
+    """
+    if in_bucket(workdir):
+        yield
+        return
+    workdir.mkdir(parents=True, exist_ok=True)
+    with open(workdir / LOCK_FILE, 'ab') as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(
+                f'{workdir} is in use by another process: wait until it ends, stop it, or use '
+                'another --workdir'
+            ) from None
+        except OSError as error:
+            logging.warning('%s cannot be locked (%s): start no other run in it', workdir, error)
+        yield
+
+
+def presence_check(workdir: epath.Path) -> Callable[[], None]:
+    """Return a function that raises `TrainingError` if `workdir` has been removed or replaced.
+
+    Object stores (`gs://`) are not checked.
+    """
+    if in_bucket(workdir):
+        return lambda: None
+    before = os.stat(workdir)
+
+    def check() -> None:
+        try:
+            is_same = os.path.samestat(os.stat(workdir), before)
+        except FileNotFoundError:
+            is_same = False
+        if not is_same:
+            raise TrainingError(
+                f'{workdir} was removed or replaced during the run, with its checkpoints: training '
+                'stopped; start the run again'
+            )
+
+    return check
