@@ -97,7 +97,7 @@ def handle_errors() -> Iterator[None]:
             exit_with_error(f'{error}: change its permissions, or move it elsewhere', 2)
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
-        exit_with_error(f'{error}: free some space, then rerun the same command to resume', 1)
+        exit_with_error(f'{error}: free some space, then rerun the same command', 1)
     except RuntimeError as error:  # A base class of JAX's error; JAX is not imported for --help.
         if not str(error).startswith('RESOURCE_EXHAUSTED'):
             raise

@@ -1,6 +1,7 @@
 """Folder of a run (workdir) and its description `config.json`."""
 
 import contextlib
+import errno
 import functools
 import json
 import os
@@ -23,10 +24,8 @@ CONFIG_FILE = 'config.json'
 SAMPLES_FOLDER = 'samples'
 EVALUATIONS_FOLDER = 'evaluation'
 _FILES = (CONFIG_FILE, workdir_guard.LOCK_FILE, nonfinite.FILE)
-FOLDERS = (
-    checkpoint.FOLDER, checkpoint.BEST_FOLDER, checkpoint.DAMAGED_FOLDER, SAMPLES_FOLDER,
-    EVALUATIONS_FOLDER,
-)  # fmt: skip
+_CHECKPOINT_FOLDERS = checkpoint.FOLDER, checkpoint.BEST_FOLDER, checkpoint.DAMAGED_FOLDER
+FOLDERS = (*_CHECKPOINT_FOLDERS, SAMPLES_FOLDER, EVALUATIONS_FOLDER)
 
 
 class _Description(Group):
@@ -70,11 +69,13 @@ def folder(path: epath.PathLike, flag: str = '--workdir') -> epath.Path:
         flag: Name of the flag in error messages.
 
     Raises:
-        UserError: If the path is empty or cannot be reached.
+        UserError: If the path is empty, cannot be reached, or must not be accessed.
     """
     if not os.fspath(path):
         raise UserError(f'{flag} is empty: pass the path of a folder')
     resolved = resolve_path(path, flag)
+    if not in_bucket(resolved):
+        _check_access(resolved, flag)
     parts = () if in_bucket(resolved) else absolute(resolved).parts
     if any('\\' in part or part.endswith(':') for part in parts):
         raise UserError(
@@ -84,18 +85,49 @@ def folder(path: epath.PathLike, flag: str = '--workdir') -> epath.Path:
     return resolved
 
 
-def check_writable(workdir: epath.PathLike, flag: str = '--workdir') -> epath.Path:
+def _check_access(path: epath.Path, flag: str) -> None:
+    """Raise `UserError` if the files in a folder must not be accessed; it need not exist."""
+    try:
+        os.stat(path / CONFIG_FILE)
+    except PermissionError as error:
+        raise UserError(
+            f'{flag}={path} cannot be read ({error.strerror}): make it readable'
+        ) from error
+    except OSError:  # It does not exist, or is not a folder.
+        return
+
+
+def check_outside_checkpoints(path: epath.PathLike, flag: str) -> None:
+    """Raise `UserError` if a folder is among the checkpoints of a run, which may be deleted.
+
+    Args:
+        path: Path of the folder.
+        flag: Name of the flag in error messages.
+    """
+    real = epath.Path(path if in_bucket(path) else os.path.realpath(path))
+    for parent in (real, *real.parents):
+        if parent.name in _CHECKPOINT_FOLDERS and exists(parent.parent):
+            raise UserError(
+                f'{flag}={path} is among the checkpoints in {parent}: use another folder'
+            )
+
+
+def check_writable(
+    workdir: epath.PathLike, flag: str = '--workdir', instead: str = 'use another folder'
+) -> epath.Path:
     """Check that a folder can be created and written to, without leaving any files.
 
     Args:
         workdir: Path of the folder, in which `~` is expanded.
         flag: Name of the flag in error messages.
+        instead: Advice in error messages.
 
     Returns:
         The path of the folder.
 
     Raises:
         UserError: If `workdir` is a file, or cannot be created or written to.
+        OSError: If the disk is full.
     """
     workdir = folder(workdir, flag)
     probe = workdir / f'.write_test_{os.getpid()}'
@@ -104,13 +136,16 @@ def check_writable(workdir: epath.PathLike, flag: str = '--workdir') -> epath.Pa
     missing = [path for path in above if not path.exists()]
     try:
         workdir.mkdir(parents=True, exist_ok=True)
-        probe.write_bytes(b'')
-        probe.unlink()
+        probe.write_bytes(bytes(4096))  # An empty file can be written to a full disk.
     except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise
         raise UserError(
-            f'{flag}={workdir} is not writable ({error.strerror or error}): use another folder'
+            f'{flag}={workdir} is not writable ({error.strerror or error}): {instead}'
         ) from error
     finally:
+        with contextlib.suppress(OSError):
+            probe.unlink()
         for path in missing:
             with contextlib.suppress(OSError):  # Not created, or in use by another process.
                 path.rmdir()
@@ -210,6 +245,8 @@ def read(workdir: epath.PathLike) -> Run:
     try:
         content = json.loads(path.read_text()) if stored is None else stored
         run = parse(content)
+    except PermissionError as error:
+        raise UserError(f'{path} cannot be read ({error.strerror}): make it readable') from error
     except (OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
         raise UserError(
             f'{path} is damaged or was written by another version ({_reason(error)}): '

@@ -78,3 +78,22 @@ def test_images_in_another_subfolder_of_the_workdir_are_accepted(tmp_path):
     (tmp_path / 'run' / 'images' / 'loop' / 'up').symlink_to(tmp_path / 'run' / 'images')
     inputs = {'config.data_dir': tmp_path / 'run' / 'images'}
     containment.check_outside(tmp_path / 'run', '--workdir', inputs, run_dir.FOLDERS)
+
+
+@pytest.mark.parametrize('name', ['checkpoints/2/export', 'best_checkpoint', 'link'])
+def test_output_folder_among_the_checkpoints_is_rejected(class_folder_copy, tmp_path, name):
+    _, run = class_folder_copy
+    (run / 'link').symlink_to(run / 'checkpoints')
+    before = content(run)
+    with pytest.raises(UserError, match=r'--out=.* is among the checkpoints'):
+        sample.run(TaskOptions(workdir=run, out=run / name, num=1))
+    assert content(run) == before
+    sample.run(TaskOptions(workdir=run, out=tmp_path / 'checkpoints', num=1))
+
+
+def test_output_folder_inside_the_images_of_the_config_is_rejected(class_folder_copy, tmp_path):
+    images, run = class_folder_copy
+    images.rename(tmp_path / 'moved')
+    config = folder_config(tmp_path / 'moved')
+    with pytest.raises(UserError, match=r'--out=.* would be read as images of config\.data_dir'):
+        sample.run(TaskOptions(workdir=run, config=config, out=tmp_path / 'moved', num=1))

@@ -295,6 +295,20 @@ def test_damaged_images_of_a_folder_are_skipped_on_request(tmp_path, caplog):
     assert '2 so far' in caplog.text
 
 
+def test_warning_if_all_images_of_a_class_are_corrupt(tmp_path, caplog):
+    for name in ('cat', 'dog'):
+        (tmp_path / name).mkdir()
+        for value in range(3):
+            pixels = np.random.default_rng(value).integers(0, 256, (8, 8, 3), np.uint8)
+            images.write_png(tmp_path / name / f'{value}.png', pixels)
+    for path in (*(tmp_path / 'cat').iterdir(), tmp_path / 'dog' / '1.png'):
+        path.write_bytes(path.read_bytes()[:50])  # The header is intact.
+    source = sources.open_source('folder', data_dir=str(tmp_path), on_corrupt='skip')
+    input_pipeline.load_split(source)
+    (warning,) = (line for line in caplog.messages if 'all records' in line)
+    assert "'cat'" in warning
+
+
 def test_folder_with_damaged_images_only_is_rejected(tmp_path):
     (tmp_path / '1.png').write_bytes(b'nothing')
     with pytest.raises(UserError, match=r'config\.data_dir'):

@@ -1,5 +1,6 @@
 """Handling of records that cannot be read or decoded."""
 
+import collections
 from collections.abc import Sequence
 from typing import Any
 
@@ -17,18 +18,22 @@ class CheckedRecords:
     The result depends only on the index, and is therefore the same on every machine.
     """
 
-    def __init__(self, records: Any, name: str, on_corrupt: str):
+    def __init__(self, records: Any, name: str, on_corrupt: str, classes: Sequence[str] = ()):
         """Wrap the records of a split.
 
         Args:
             records: See `tfds_data.Records`.
             name: Name of the data set and the split in messages.
             on_corrupt: One of `CHOICES`.
+            classes: Name of the class of each record, if it is known. There is a warning if all
+                records of a class are corrupt.
         """
         self._records = records
         self._name = name
         self._on_corrupt = on_corrupt
         self._corrupt = set()
+        self._classes = classes
+        self._num_intact = collections.Counter(classes)
 
     def __len__(self) -> int:
         return len(self._records)
@@ -72,4 +77,15 @@ class CheckedRecords:
             logging.warning(
                 '%s: record %d is corrupt (%s), using the next record instead; %d so far',
                 self._name, index, reason, len(self._corrupt),
+            )  # fmt: skip
+            if self._classes:
+                self._count_class(self._classes[index])
+
+    def _count_class(self, name: str) -> None:
+        """Count a corrupt record of a class."""
+        self._num_intact[name] -= 1
+        if not self._num_intact[name]:
+            logging.warning(
+                '%s: all records of the class %r are corrupt, so a conditional run cannot learn it',
+                self._name, name,
             )  # fmt: skip

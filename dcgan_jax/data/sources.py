@@ -155,6 +155,7 @@ def _open_folder(
         ) from error
     order = folder.split_order()
     indices = np.concatenate([np.sort(order[part.from_ : part.to]) for part in parts])
+    record_classes = [folder.classes[folder.labels[index]] for index in indices if folder.labels]
     if not len(indices):
         raise UserError(f'{folder.name} {split} has no images: use another split')
     side = image_size or folder.side(RESIZE_REMEDY)
@@ -162,7 +163,9 @@ def _open_folder(
         name=folder.name,
         split=split,
         image_shape=(side, side, folder.channels),
-        records=CheckedRecords(Selection(folder, indices), f'{folder.name} {split}', on_corrupt),
+        records=CheckedRecords(
+            Selection(folder, indices), f'{folder.name} {split}', on_corrupt, record_classes
+        ),
         files=_existing(folder.files),
         identity={
             'images': len(folder),

@@ -171,16 +171,19 @@ def output_folder(options: TaskOptions, name: str, config: ConfigDict) -> epath.
         config: Config of the run; results must not be written to a folder of training images.
 
     Raises:
-        UserError: If the folder cannot be written to, or is inside a folder of input images.
+        UserError: If the folder cannot be written to, or is inside a folder of input images or
+            among checkpoints.
     """
-    flag, out = '--out', options.out
+    flag, out, instead = '--out', options.out, 'use another folder'
     if out is None:
         flag, out = '--workdir', epath.Path(options.workdir).expanduser() / name
+        instead = 'pass another folder for the results by --out'
     inputs = {'--images': options.images} if options.images else {}
     if config.dataset == 'folder':
-        inputs['config.data_dir'] = config.data_dir
+        inputs['config.data_dir'] = merge_config(config, options.config).data_dir
     containment.check_outside(out, flag, inputs)
-    return run_dir.check_writable(out, flag)
+    run_dir.check_outside_checkpoints(out, flag)
+    return run_dir.check_writable(out, flag, instead)
 
 
 def class_labels(run: Run, conditioner: Conditioner, classes: Sequence[str] | None) -> np.ndarray:
