@@ -105,11 +105,13 @@ def finished_copy(finished, tmp_path):
 
 
 @pytest.fixture
-def default_sighup():
-    """Child processes do not ignore SIGHUP, also if the tests were started with `nohup`."""
-    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+def default_signals():
+    """SIGHUP and SIGINT are not ignored, also if the tests run under `nohup` or in the background."""
+    handlers = {signal.SIGHUP: signal.SIG_DFL, signal.SIGINT: signal.default_int_handler}
+    before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
     yield
-    signal.signal(signal.SIGHUP, before)
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 @pytest.fixture

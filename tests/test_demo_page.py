@@ -66,7 +66,7 @@ def test_port_that_is_opened_while_the_demo_is_loaded_is_reported(finished):
 
 
 @pytest.fixture
-def serve(tmp_path, default_sighup):
+def serve(tmp_path, default_signals):
     """Function that starts the demo of a workdir and returns its port.
 
     At the end it is checked that the demo deleted the uploaded images and connected only to the

@@ -36,6 +36,7 @@ def test_unraisablehook_hides_only_further_errors_of_checkpoints(monkeypatch):
     assert list(map(str, seen)) == ['other', 'x', '/packages/other.py']
 
 
+@pytest.mark.usefixtures('default_signals')
 def test_ignored_keyboard_interrupt_is_sent_again(monkeypatch):
     monkeypatch.setattr(sys, 'unraisablehook', None)
     log_filter.install_unraisablehook()
@@ -59,6 +60,7 @@ def test_exit_code_does_not_depend_on_stderr(error, code, monkeypatch):
     assert end.value.code == code
 
 
+@pytest.mark.usefixtures('default_signals')
 @pytest.mark.parametrize('module', ['absl.flags', 'jaxlib', 'tensorstore'])
 def test_ctrl_c_during_imports_ends_the_process_with_one_line(module, tmp_path):
     command = [sys.executable, '-X', 'importtime', 'main.py', '--mode=sample', '--num=1']

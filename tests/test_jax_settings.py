@@ -41,7 +41,7 @@ def test_missing_device_is_reported_in_one_line(error, monkeypatch):
     assert '\n' not in str(raised.value)
 
 
-@pytest.mark.usefixtures('default_sighup')
+@pytest.mark.usefixtures('default_signals')
 def test_closed_terminal_stops_a_run_unless_nohup_ignores_it():
     before = signal.getsignal(signal.SIGHUP)
     with preemption.watch() as watcher:

@@ -204,7 +204,7 @@ def test_second_process_in_a_workdir_is_rejected(tmp_path, data_dir):
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures('default_sighup')
+@pytest.mark.usefixtures('default_signals')
 @pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_resume_after_a_signal_produces_the_same_samples(number, tmp_path, data_dir):
     flags = [*TINY, '--config.checkpoint_every=1000000']
