@@ -17,7 +17,7 @@ from playwright import sync_api
 
 from benchmarks import measure
 
-# Records when a key press changes a slider, and when the next image has been loaded.
+# Records the times of the key press and of the load events of images.
 _RECORD = """() => {
   document.addEventListener('input', event => { window.pressed = performance.now(); }, true);
   document.addEventListener('load', event => {
@@ -48,7 +48,7 @@ def _served(workdir: str, port: int) -> Iterator[str]:
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         try:
             if not process.stdout.readline():
-                raise SystemExit('the demo did not start')
+                raise SystemExit(f'the demo of {workdir} did not start: see the error above')
             yield f'http://127.0.0.1:{port}'
         finally:
             process.send_signal(signal.SIGTERM)

@@ -28,7 +28,8 @@ def get_config() -> ConfigDict:
     config.loss.feature_matching_weight = 1.0
     config.distill.discriminator = 'teacher'
     config.discriminator_steps = 0
-    config.optimizer.generator.learning_rate = 4e-3  # Small generators need larger steps.
+    # Small generators need a larger learning rate (see docs/recipes.md).
+    config.optimizer.generator.learning_rate = 4e-3
     config.num_steps = 8_000
     for optimizer in config.optimizer.values():
         optimizer.decay_start, optimizer.decay_end = 4_000, 8_000

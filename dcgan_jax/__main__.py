@@ -7,10 +7,11 @@ from dcgan_jax.runtime import log_filter
 def run() -> None:
     """Run the command line; see `cli` for the flags and `exit_codes` for the exit codes."""
     exit_codes.open_closed_streams()
-    exit_codes.end_at_sigint()
+    exit_codes.exit_on_sigint()
     log_filter.install_unraisablehook()
     with exit_codes.handle_errors():
-        from dcgan_jax import cli  # Its imports take time, in which Ctrl-C may be pressed.
+        # Imported here, so that Ctrl-C during the slow imports is handled.
+        from dcgan_jax import cli
 
         cli.run()
 

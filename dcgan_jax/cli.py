@@ -117,7 +117,7 @@ def _train() -> str:
     from dcgan_jax import sample_grids, training
     from dcgan_jax.runtime import multihost
 
-    exit_codes.raise_at_sigint()
+    exit_codes.raise_on_sigint()
     config = _config()
     if _INIT_FROM.value is not None:
         config.init_from = _INIT_FROM.value
@@ -134,7 +134,7 @@ def _run_task() -> str:
     names = [field.name for field in dataclasses.fields(TaskOptions) if field.name != 'config']
     options = {name: flags.FLAGS[name].value for name in names}
     task = importlib.import_module(f'dcgan_jax.tasks.{_MODE.value}')
-    exit_codes.raise_at_sigint()
+    exit_codes.raise_on_sigint()
     return str(task.run(TaskOptions(config=config, **options)))
 
 

@@ -26,9 +26,10 @@ def _print_error(error: object) -> None:
 
 
 def _print_line(line: str) -> None:
-    """Print a line on stderr; the exit code does not depend on whether this succeeds."""
+    """Print a line on stderr; ignore errors, so that they do not change the exit code."""
     with contextlib.suppress(OSError):
-        sys.stderr.write(f'{line}\n')  # One write: lines of other threads are not mixed with it.
+        # A single write is not interleaved with the output of other threads.
+        sys.stderr.write(f'{line}\n')
         sys.stderr.flush()
 
 
@@ -43,31 +44,31 @@ def _exit_now(code: int) -> NoReturn:
 def open_closed_streams() -> None:
     """Open the null device for each standard stream that the parent process has closed.
 
-    Otherwise, the stream is None, and the next file that is opened has its file descriptor, to
-    which libraries write their messages.
+    Otherwise, the next file that is opened would get the file descriptor of the closed stream, and
+    libraries would write their messages to that file.
     """
     for name, mode in (('stdin', 'r'), ('stdout', 'w'), ('stderr', 'w')):
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115 - open until the end.
 
 
-def end_at_sigint() -> None:
-    """End the process at Ctrl-C with one line, until `raise_at_sigint` is called.
+def exit_on_sigint() -> None:
+    """Exit with a one-line message on Ctrl-C, until `raise_on_sigint` is called.
 
     While C extensions are imported, a `KeyboardInterrupt` would become an `ImportError`. A signal
     that is ignored, as in background jobs of a shell script, remains ignored.
     """
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-        signal.signal(signal.SIGINT, _end)
+        signal.signal(signal.SIGINT, _exit_on_sigint)
 
 
-def raise_at_sigint() -> None:
-    """Raise `KeyboardInterrupt` at Ctrl-C again."""
-    if signal.getsignal(signal.SIGINT) is _end:
+def raise_on_sigint() -> None:
+    """Restore the default handler of SIGINT, which raises `KeyboardInterrupt`."""
+    if signal.getsignal(signal.SIGINT) is _exit_on_sigint:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-def _end(*arguments: object) -> NoReturn:
+def _exit_on_sigint(*arguments: object) -> NoReturn:
     del arguments
     _print_line('SIGINT: stopped without saving')
     _exit_now(128 + signal.SIGINT)
@@ -107,4 +108,4 @@ def handle_errors() -> Iterator[None]:
         _print_line(str(error))
         sys.exit(128 + error.signal)
     except KeyboardInterrupt:
-        _end()
+        _exit_on_sigint()

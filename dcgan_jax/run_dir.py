@@ -69,7 +69,7 @@ def folder(path: epath.PathLike, flag: str = '--workdir') -> epath.Path:
         flag: Name of the flag in error messages.
 
     Raises:
-        UserError: If the path is empty, cannot be reached, or must not be accessed.
+        UserError: If the path is empty or cannot be reached, or permission to read it is missing.
     """
     if not os.fspath(path):
         raise UserError(f'{flag} is empty: pass the path of a folder')
@@ -86,7 +86,7 @@ def folder(path: epath.PathLike, flag: str = '--workdir') -> epath.Path:
 
 
 def _check_access(path: epath.Path, flag: str) -> None:
-    """Raise `UserError` if the files in a folder must not be accessed; it need not exist."""
+    """Raise `UserError` if permission to read a folder is missing; the folder need not exist."""
     try:
         os.stat(path / CONFIG_FILE)
     except PermissionError as error:
@@ -98,7 +98,7 @@ def _check_access(path: epath.Path, flag: str) -> None:
 
 
 def check_outside_checkpoints(path: epath.PathLike, flag: str) -> None:
-    """Raise `UserError` if a folder is among the checkpoints of a run, which may be deleted.
+    """Raise `UserError` if a path is inside a checkpoint folder, where it might be deleted.
 
     Args:
         path: Path of the folder.
@@ -108,19 +108,20 @@ def check_outside_checkpoints(path: epath.PathLike, flag: str) -> None:
     for parent in (real, *real.parents):
         if parent.name in _CHECKPOINT_FOLDERS and exists(parent.parent):
             raise UserError(
-                f'{flag}={path} is among the checkpoints in {parent}: use another folder'
+                f'{flag}={path} is inside the checkpoint folder {parent}, whose contents may be '
+                'deleted: use another folder'
             )
 
 
 def check_writable(
-    workdir: epath.PathLike, flag: str = '--workdir', instead: str = 'use another folder'
+    workdir: epath.PathLike, flag: str = '--workdir', remedy: str = 'use another folder'
 ) -> epath.Path:
     """Check that a folder can be created and written to, without leaving any files.
 
     Args:
         workdir: Path of the folder, in which `~` is expanded.
         flag: Name of the flag in error messages.
-        instead: Advice in error messages.
+        remedy: What to do, for the error message.
 
     Returns:
         The path of the folder.
@@ -141,7 +142,7 @@ def check_writable(
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise
         raise UserError(
-            f'{flag}={workdir} is not writable ({error.strerror or error}): {instead}'
+            f'{flag}={workdir} is not writable ({error.strerror or error}): {remedy}'
         ) from error
     finally:
         with contextlib.suppress(OSError):

@@ -106,7 +106,7 @@ def finished_copy(finished, tmp_path):
 
 @pytest.fixture
 def default_signals():
-    """SIGHUP and SIGINT are not ignored, even if the tests run with `nohup` or in background."""
+    """Reset the handlers of SIGHUP and SIGINT, which `nohup` and background jobs ignore."""
     handlers = {signal.SIGHUP: signal.SIG_DFL, signal.SIGINT: signal.default_int_handler}
     before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
     yield

@@ -81,7 +81,7 @@ def test_checkpoints_that_vanish_while_they_are_read_are_not_damaged(run, monkey
 
 
 def test_checkpoint_that_is_replaced_while_it_is_read_is_not_damaged(run, monkeypatch, caplog):
-    """The later checkpoint is restored; the earlier one is deleted in part or not at all."""
+    """The later checkpoint is restored if the earlier one is deleted while it is read."""
     workdir, state = run
     folder, later, restore_arrays = workdir / 'checkpoints', workdir / 'later', checkpoint._restore
     (folder / '6').rename(later)
@@ -99,7 +99,7 @@ def test_checkpoint_that_is_replaced_while_it_is_read_is_not_damaged(run, monkey
     assert 'damaged' not in caplog.text
 
 
-def test_metadata_of_a_checkpoint_that_is_replaced_while_it_is_read(run, monkeypatch, caplog):
+def test_metadata_is_read_from_the_later_checkpoint_if_one_is_deleted(run, monkeypatch, caplog):
     folder, later, read = run[0] / 'checkpoints', run[0] / 'later', checkpoint._metadata
     (folder / '6').rename(later)
 

@@ -81,11 +81,11 @@ def test_images_in_another_subfolder_of_the_workdir_are_accepted(tmp_path):
 
 
 @pytest.mark.parametrize('name', ['checkpoints/2/export', 'best_checkpoint', 'link'])
-def test_output_folder_among_the_checkpoints_is_rejected(class_folder_copy, tmp_path, name):
+def test_output_folder_inside_a_checkpoint_folder_is_rejected(class_folder_copy, tmp_path, name):
     _, run = class_folder_copy
     (run / 'link').symlink_to(run / 'checkpoints')
     before = content(run)
-    with pytest.raises(UserError, match=r'--out=.* is among the checkpoints'):
+    with pytest.raises(UserError, match=r'--out=.* is inside the checkpoint folder'):
         sample.run(TaskOptions(workdir=run, out=run / name, num=1))
     assert content(run) == before
     sample.run(TaskOptions(workdir=run, out=tmp_path / 'checkpoints', num=1))

@@ -94,7 +94,7 @@ def test_upsample_returns_the_bicubic_baseline_for_images_of_any_size(restoratio
 def test_images_are_colorized(restoration, tmp_path):
     upload = write(tmp_path / 'a.png', (500, 400))
     restoration = restoration('colorization_cifar10')
-    assert '8 pixels' in restoration.upload_size
+    assert '8 pixels' in restoration.upload_note
     gray, colorized = restoration.colorize(upload)
     assert gray.shape == colorized.shape == (496, 400, 3)
     expected = np.asarray(PIL.Image.open(upload).convert('L').convert('RGB'))[:496]
@@ -104,7 +104,7 @@ def test_images_are_colorized(restoration, tmp_path):
 @pytest.mark.slow
 def test_only_painted_pixels_are_inpainted(restoration, tmp_path):
     restoration = restoration('inpainting_cifar10')
-    assert '8x8' in restoration.upload_size
+    assert '8x8' in restoration.upload_note
     upload = write(tmp_path / 'a.png', (30, 40))
     canvas = restoration.prepare(upload)
     assert len(canvas) == restoration.canvas_size

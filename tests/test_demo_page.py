@@ -35,13 +35,14 @@ def hook(event, arguments):
     elif event == 'socket.getaddrinfo':
         print('connects to', arguments[:2], file=sys.stderr, flush=True)
 sys.addaudithook(hook)
-sys.modules['torchvision'] = None  # Not used; PyPI's does not match a CPU build of PyTorch.
+# torchvision is not needed; its PyPI wheel is incompatible with CPU builds of PyTorch.
+sys.modules['torchvision'] = None
 sys.argv = ['main.py', *sys.argv[1:]]
 runpy.run_path('main.py', run_name='__main__')
 """
 
 
-# Runs main.py; opens the port of the demo while the demo is loaded.
+# Runs main.py and binds the port of the demo while the demo is loading.
 OCCUPIED = """
 import runpy, socket, sys
 from dcgan_jax.tasks import demo_functions
@@ -55,7 +56,7 @@ runpy.run_path('main.py', run_name='__main__')
 
 
 @pytest.mark.slow
-def test_port_that_is_opened_while_the_demo_is_loaded_is_reported(finished):
+def test_port_that_is_bound_while_the_demo_is_loading_is_reported(finished):
     require('gradio')
     flags = ['--mode=demo', f'--workdir={finished[0]}', f'--port={free_port()}']
     command = [sys.executable, '-c', OCCUPIED, *flags]
@@ -192,7 +193,9 @@ def test_page_of_a_latent_generator(finished, serve, page, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize('takes_prompts', [False, True])
-def test_page_of_a_conditional_run(config, serve, page, tmp_path, takes_prompts):
+def test_each_tab_updates_when_the_class_or_prompt_changes(
+    config, serve, page, tmp_path, takes_prompts
+):
     require('gradio')
     config.conditional = True
     if takes_prompts:

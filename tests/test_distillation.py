@@ -56,7 +56,8 @@ def test_discriminator_of_the_teacher_is_copied_and_stays_fixed(student, finishe
             np.testing.assert_array_equal, getattr(state.discriminator, name),
             getattr(expected, name),
         )  # fmt: skip
-    student.distill.teacher = str(tmp_path / 'run')  # Its D is a trained one, see above.
+    # This run copied a trained discriminator.
+    student.distill.teacher = str(tmp_path / 'run')
     training.train_and_evaluate(student, tmp_path / 'second')
     student.discriminator.width = 0.5
     with pytest.raises(UserError, match=r'has a different discriminator: batch_stats'):

@@ -24,7 +24,7 @@ def test_inaccessible_files_are_reported_in_one_line(kind, capsys):
     assert '/some/file' in line
 
 
-def test_unraisablehook_hides_only_further_errors_of_checkpoints(monkeypatch):
+def test_unraisablehook_hides_only_errors_of_orbax(monkeypatch):
     seen = []
     monkeypatch.setattr(sys, 'unraisablehook', lambda unraisable: seen.append(unraisable.exc_value))
     log_filter.install_unraisablehook()
@@ -55,7 +55,7 @@ def test_exit_code_does_not_depend_on_stderr(error, code, monkeypatch):
         with pytest.raises(SystemExit) as end, exit_codes.handle_errors():
             raise error
         monkeypatch.undo()
-        with contextlib.suppress(OSError):  # The unwritten lines.
+        with contextlib.suppress(OSError):  # Closing the file writes the buffered lines.
             full.close()
     assert end.value.code == code
 

@@ -1,4 +1,4 @@
-"""Files and folders of a run that the user may not read or write to."""
+"""Files and folders of a run without read or write permission."""
 
 import contextlib
 import os
@@ -29,7 +29,7 @@ def run_copy(class_folder_run):
 
 @contextlib.contextmanager
 def unprivileged():
-    """A context in which root is subject to permissions."""
+    """Context in which file permissions also apply to root."""
     user = os.geteuid()
     os.seteuid(user or _NOBODY)
     try:
@@ -39,16 +39,16 @@ def unprivileged():
 
 
 @pytest.mark.parametrize('name', ['config.json', '.'])
-def test_unreadable_run_is_not_called_damaged_or_missing(run_copy, name):
+def test_unreadable_run_is_not_reported_as_damaged_or_missing(run_copy, name):
     (run_copy / name).chmod(0)
     with unprivileged(), pytest.raises(UserError, match=r'cannot be read .*: make it readable'):
         run_dir.read(run_dir.folder(run_copy))
     (run_copy / name).chmod(0o755)
 
 
-def test_results_in_a_read_only_run_need_another_output_folder(run_copy):
+def test_error_for_a_read_only_run_recommends_out(run_copy):
     run_copy.chmod(0o555)
     config = run_dir.read(run_copy).config
-    with unprivileged(), pytest.raises(UserError, match='by --out'):
+    with unprivileged(), pytest.raises(UserError, match='set --out'):
         output_folder(TaskOptions(workdir=run_copy), 'explore', config)
     run_copy.chmod(0o755)

@@ -266,8 +266,8 @@ def test_run_without_steps_has_a_checkpoint(class_folder_run, tmp_path, monkeypa
 def test_new_run_does_not_overwrite_other_files(config, tmp_path, name):
     path = tmp_path / name
     path.parent.mkdir()
-    path.write_text('mine')
+    path.write_text('user data')
     with pytest.raises(UserError, match=f'{path.parent} contains files'):
         training.train_and_evaluate(config, tmp_path)
-    assert path.read_text() == 'mine'
+    assert path.read_text() == 'user data'
     assert list(tmp_path.iterdir()) == [path.parent]

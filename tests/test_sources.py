@@ -295,7 +295,7 @@ def test_damaged_images_of_a_folder_are_skipped_on_request(tmp_path, caplog):
     assert '2 so far' in caplog.text
 
 
-def test_warning_if_all_images_of_a_class_are_corrupt(tmp_path, caplog):
+def test_class_with_only_corrupt_images_is_reported_in_a_warning(tmp_path, caplog):
     for name in ('cat', 'dog'):
         (tmp_path / name).mkdir()
         for value in range(3):

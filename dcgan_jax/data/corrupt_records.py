@@ -25,7 +25,7 @@ class CheckedRecords:
             records: See `tfds_data.Records`.
             name: Name of the data set and the split in messages.
             on_corrupt: One of `CHOICES`.
-            classes: Name of the class of each record, if it is known. There is a warning if all
+            classes: Class name of each record; empty if unknown. A warning is logged if all
                 records of a class are corrupt.
         """
         self._records = records
@@ -86,6 +86,6 @@ class CheckedRecords:
         self._num_intact[name] -= 1
         if not self._num_intact[name]:
             logging.warning(
-                '%s: all records of the class %r are corrupt, so a conditional run cannot learn it',
+                '%s: all records of class %r are corrupt: replace them, or remove the class',
                 self._name, name,
             )  # fmt: skip

@@ -21,7 +21,7 @@ State = Any  # A flax.struct dataclass of arrays with a field `step`.
 FOLDER = 'checkpoints'
 BEST_FOLDER = 'best_checkpoint'
 DAMAGED_FOLDER = 'damaged_checkpoints'
-_MAX_REPLACED = 20  # Attempts to read checkpoints that a training run replaces meanwhile.
+_MAX_REPLACED = 20  # Maximum number of checkpoints that may be replaced while they are read.
 _DAMAGED_README = b'Damaged checkpoints by step. They are no longer used and can be deleted.\n'
 
 
@@ -193,12 +193,12 @@ def _read_latest(
 ) -> tuple[_Read | None, list[int]]:
     """Read the last checkpoint that is intact.
 
-    A training run may delete a checkpoint while it is read here, after it has saved a later one.
+    A training run may delete a checkpoint while this function reads it, once a later one is saved.
     This is not damage: the steps are listed again, and the later checkpoint is read.
 
     Args:
         folder: Folder of the checkpoints.
-        read: Reads the checkpoint of a path; raises `DamagedError` if that fails.
+        read: Function that reads the checkpoint at a path and raises `DamagedError` on failure.
 
     Returns:
         The value of `read`, or None if no checkpoint is intact, and the steps of damaged ones.
@@ -254,7 +254,7 @@ def move_damaged(workdir: epath.PathLike, steps: list[int]) -> None:
 
 
 def _handlers() -> dict[str, ocp.CheckpointHandler]:
-    """Return the Orbax handler of each part of a checkpoint."""
+    """Return the Orbax handler of each item of a checkpoint."""
     return {
         'state': ocp.StandardCheckpointHandler(),
         'checksums': ocp.JsonCheckpointHandler(),
@@ -263,7 +263,7 @@ def _handlers() -> dict[str, ocp.CheckpointHandler]:
 
 
 def _restore_on_all(path: epath.Path, abstract_state: State) -> State:
-    """Restore a checkpoint, or raise `DamagedError` on all processes if one of them cannot."""
+    """Restore a checkpoint; raise `DamagedError` on all processes if it fails on any of them."""
     state, damage = None, DamagedError(f'{path} cannot be read by another process')
     try:
         state = _restore(path, abstract_state)
@@ -275,7 +275,7 @@ def _restore_on_all(path: epath.Path, abstract_state: State) -> State:
 
 
 def _restore(path: epath.Path, abstract_state: State) -> State:
-    """Restore a checkpoint and compare its checksums."""
+    """Restore a checkpoint and verify its checksums."""
     expected = _to_dict(abstract_state)
     # A manager would fail if a training run deleted one of its checkpoints.
     with contextlib.closing(ocp.Checkpointer(ocp.CompositeCheckpointHandler(**_handlers()))) as io:
@@ -297,9 +297,8 @@ def _restore(path: epath.Path, abstract_state: State) -> State:
     for name, value in computed.items():
         if int(value) != saved.get(name):
             raise DamagedError(f'{path} is damaged (the checksum of {name} differs)')
-    if int(state['step']) != int(
-        path.name
-    ):  # Copied or renamed; later checkpoints would be replaced.
+    # The folder was copied or renamed. Training would replace later checkpoints.
+    if int(state['step']) != int(path.name):
         raise UserError(
             f'{path} has the state of step {int(state["step"])}: rename it, or move it elsewhere'
         )

@@ -8,13 +8,13 @@ import jax.numpy as jnp
 
 
 def flatten(tree: dict[str, Any]) -> dict[str, Any]:
-    """Return the leaves of nested dicts by their path, e.g. 'generator/params/project/kernel'."""
+    """Flatten nested dicts to a dict keyed by path, e.g. 'generator/params/project/kernel'."""
     return flax.traverse_util.flatten_dict(tree, sep='/')
 
 
 @jax.jit
 def compute(tree: dict[str, Any]) -> dict[str, jax.Array]:
-    """Return the checksum of each leaf by its path; see `checksum`."""
+    """Return the checksum of each leaf, keyed by path; see `checksum`."""
     return {name: checksum(leaf) for name, leaf in flatten(tree).items()}
 
 

@@ -28,7 +28,7 @@ _HEADERS = {
 }
 
 
-NOT_UNICODE = 'is not valid UTF-8; use another name or, if it is, a UTF-8 locale (LANG=C.UTF-8)'
+NOT_UNICODE = 'the text is not valid UTF-8: use another name, or set a UTF-8 locale (LANG=C.UTF-8)'
 
 
 def is_unicode(text: str) -> bool:
@@ -59,7 +59,7 @@ def resolve_path(path: epath.PathLike, name: str) -> epath.Path:
     """
     text = os.fspath(path)
     if '\0' in text or not is_unicode(text):
-        raise UserError(f'{name}={text!r} {NOT_UNICODE}')
+        raise UserError(f'{name}={text!r}: {NOT_UNICODE}')
     try:
         path = epath.Path(text).expanduser()
         path.exists()

@@ -1,4 +1,4 @@
-"""Filters of log records and of errors in threads of libraries."""
+"""Filters of log records and of unraisable exceptions."""
 
 import logging
 import os
@@ -7,21 +7,22 @@ import sys
 import threading
 from pathlib import Path
 
-_RESEND_S = 0.05  # Seconds after which a Ctrl-C that was ignored is sent again.
+_RESEND_S = 0.05  # Delay in seconds before an ignored SIGINT is sent again.
 
 
 def install_unraisablehook() -> None:
-    """Install a hook for errors that Python ignores after a message, e.g. errors of callbacks.
+    """Install a `sys.unraisablehook` that hides secondary errors of Orbax and resends SIGINT.
 
-    Further errors of a checkpoint are hidden: after the first one, which the main thread raises,
-    Orbax closes its event loop, which TensorStore's other operations use when they are done, and
-    drops the coroutines that have failed too. A Ctrl-C that was ignored is sent again.
+    Python calls this hook for exceptions that it cannot raise, e.g. those of callbacks. When Orbax
+    fails to read or write a checkpoint, the main thread raises the first error, and Orbax closes
+    its event loop. Pending TensorStore operations and coroutines then fail as well; their errors
+    are hidden. A `KeyboardInterrupt` that Python ignored is sent again as SIGINT.
     """
     original = sys.unraisablehook
 
     def hook(unraisable: 'sys.UnraisableHookArgs') -> None:
         error = unraisable.exc_value
-        if isinstance(error, KeyboardInterrupt):  # Raised in JAX's callback of garbage collections.
+        if isinstance(error, KeyboardInterrupt):  # Raised in JAX's GC callback.
             threading.Timer(_RESEND_S, os.kill, (os.getpid(), signal.SIGINT)).start()
             return
         is_closed_loop = isinstance(error, RuntimeError) and str(error) == 'Event loop is closed'

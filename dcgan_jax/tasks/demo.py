@@ -94,7 +94,7 @@ def _serve(options: TaskOptions) -> None:
             theme=demo_page.theme(), prevent_thread_lock=True,
         )  # fmt: skip
     except OSError:
-        _check_port(options.host, options.port)  # Another process may have opened the port.
+        _check_port(options.host, options.port)  # Another process may have bound the port.
         raise
     print(f'demo: http://{options.host}:{options.port} (Ctrl-C to stop)', flush=True)
     page.block_thread()

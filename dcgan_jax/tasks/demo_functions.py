@@ -105,7 +105,7 @@ class Restoration:
 
     Attributes:
         kind: `config.input.kind` of the task, one of `degradations.KINDS`.
-        upload_size: Description of the size to which uploaded images are cropped.
+        upload_note: Description of how uploaded images are cropped and resized.
     """
 
     def __init__(self, options: TaskOptions, kind: str):
@@ -115,13 +115,13 @@ class Restoration:
         size, _, self._channels = self._task.image_shape
         scale = self._task.config.input.scale if kind == 'low_resolution' else 1
         self._scale, self._size = scale, size // scale
-        # Of which the sides must be multiples; None: the images are resized to the training size.
+        # Divisor of the height and width; None if images are resized to the training size.
         self._multiple = None
         if kind != 'masked' and self._task.method == 'trained':
             self._multiple = image_to_image.size_multiple(self._task.config, scale)
-            self.upload_size = f'cropped to multiples of {self._multiple} pixels'
+            self.upload_note = f'cropped to multiples of {self._multiple} pixels'
         else:
-            self.upload_size = f'cropped to a square and resized to {self._size}x{self._size}'
+            self.upload_note = f'cropped to a square and resized to {self._size}x{self._size}'
 
     def upsample(self, path: str | None) -> tuple[np.ndarray, np.ndarray]:
         """Return the bicubic baseline and the super-resolved image."""
@@ -158,7 +158,7 @@ class Restoration:
         return self._restore(inpaint.mask_images(pixels[None], mask))
 
     def _crop(self, pixels: np.ndarray) -> np.ndarray:
-        """Crop an image as described by `upload_size`."""
+        """Crop an image as described by `upload_note`."""
         multiple = self._multiple
         if multiple is None:
             return images.center_crop(pixels, self._size)
@@ -176,14 +176,14 @@ class AnomalyDetection:
     """Anomaly scores of an uploaded image.
 
     Attributes:
-        upload_size: Description of the size to which the image is cropped.
+        upload_note: Description of how the uploaded image is cropped and resized.
     """
 
     def __init__(self, trained: TrainedRun, config: ConfigDict, seed: int):
         """Create the functions, which are compiled at the first call."""
         self._trained = trained
         size = trained.run.image_shape[0]
-        self.upload_size = f'cropped to a square and resized to {size}x{size}'
+        self.upload_note = f'cropped to a square and resized to {size}x{size}'
         shape = (0, *trained.run.image_shape)
         run = anomaly_scores.ScoringRun(
             config, trained.networks, trained.state, np.zeros(shape, np.uint8), seed

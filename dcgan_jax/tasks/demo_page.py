@@ -101,7 +101,7 @@ def _restoration_tab(restoration: Restoration) -> None:
         'gray': ('Colorize', restoration.colorize, ('Grayscale', 'Colorized')),
     }[restoration.kind]
     with _tab(name):
-        upload = _upload(restoration.upload_size)
+        upload = _upload(restoration.upload_note)
         with gradio.Row():
             outputs = [_image(label) for label in labels]
         upload.upload(_with_user_errors(function), upload, outputs)
@@ -122,7 +122,7 @@ def _inpainting_tab(restoration: Restoration) -> None:
         )
 
     with _tab('Inpaint'):
-        upload = _upload(restoration.upload_size)
+        upload = _upload(restoration.upload_note)
         with gradio.Row():
             editor = gradio.ImageEditor(
                 label='Paint a hole', sources=(), transforms=(), layers=False, format='png',
@@ -137,7 +137,7 @@ def _inpainting_tab(restoration: Restoration) -> None:
 
 def _anomaly_tab(anomalies: AnomalyDetection) -> None:
     with _tab('Anomaly'):
-        upload, text = _upload(anomalies.upload_size), gradio.Textbox(label='Anomaly scores')
+        upload, text = _upload(anomalies.upload_note), gradio.Textbox(label='Anomaly scores')
         with gradio.Row():
             pictures = [_image('Image'), _image('Reconstruction'), _image('Difference')]
         upload.upload(_with_user_errors(anomalies.score), upload, [text, *pictures])
@@ -165,9 +165,9 @@ def _image(label: str) -> gradio.Image:
     return gradio.Image(label=label, format='png', interactive=False, buttons=['download'])
 
 
-def _upload(size: str) -> gradio.Image:
+def _upload(note: str) -> gradio.Image:
     image = gradio.Image(
-        label=f'Upload an image ({size})', type='filepath', sources=['upload'], height=200
+        label=f'Upload an image ({note})', type='filepath', sources=['upload'], height=200
     )
     # Gradio would decode the image; `demo_functions.read_upload` does, after checking its size.
     image.preprocess = lambda payload: None if payload is None else payload.path

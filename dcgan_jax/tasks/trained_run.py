@@ -172,18 +172,18 @@ def output_folder(options: TaskOptions, name: str, config: ConfigDict) -> epath.
 
     Raises:
         UserError: If the folder cannot be written to, or is inside a folder of input images or
-            among checkpoints.
+            a checkpoint folder.
     """
-    flag, out, instead = '--out', options.out, 'use another folder'
+    flag, out, remedy = '--out', options.out, 'use another folder'
     if out is None:
         flag, out = '--workdir', epath.Path(options.workdir).expanduser() / name
-        instead = 'pass another folder for the results by --out'
+        remedy = 'set --out to another folder'
     inputs = {'--images': options.images} if options.images else {}
     if config.dataset == 'folder':
         inputs['config.data_dir'] = merge_config(config, options.config).data_dir
     containment.check_outside(out, flag, inputs)
     run_dir.check_outside_checkpoints(out, flag)
-    return run_dir.check_writable(out, flag, instead)
+    return run_dir.check_writable(out, flag, remedy)
 
 
 def class_labels(run: Run, conditioner: Conditioner, classes: Sequence[str] | None) -> np.ndarray:
