@@ -79,7 +79,10 @@ def check(run: Run, workdir: epath.Path, abstract_state: GANState, mesh: Mesh) -
 
 
 def _check_discriminator(teacher: ConfigDict, path: str) -> None:
-    """Raise `UserError` if the discriminator of the teacher's run was never trained."""
+    """Raise `UserError` if the discriminator of the teacher's run was never trained.
+
+    A discriminator that was copied from another run is assumed to be trained.
+    """
     is_copied = teacher.init_from or teacher.distill.discriminator == 'teacher'
     if not (teacher.discriminator_steps or is_copied):
         raise UserError(

@@ -14,6 +14,10 @@ from typing import NoReturn
 
 from dcgan_jax.runtime.errors import StoppedError, TrainingError, UserError
 
+# Raised if a stream cannot be written to, if it is closed, and in a signal handler if the signal
+# interrupted a write to the same stream.
+_STREAM_ERRORS = OSError, ValueError, RuntimeError
+
 
 def exit_with_error(error: object, code: int) -> NoReturn:
     """Print the error as one line on stderr and end the process."""
@@ -27,7 +31,7 @@ def _print_error(error: object) -> None:
 
 def _print_line(line: str) -> None:
     """Print a line on stderr; ignore errors, so that they do not change the exit code."""
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(*_STREAM_ERRORS):
         # A single write is not interleaved with the output of other threads.
         sys.stderr.write(f'{line}\n')
         sys.stderr.flush()
@@ -36,7 +40,7 @@ def _print_line(line: str) -> None:
 def _exit_now(code: int) -> NoReturn:
     """End the process without waiting for Orbax's threads, which may wait for a failed save."""
     for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(*_STREAM_ERRORS):
             stream.flush()
     os._exit(code)
 
@@ -49,7 +53,9 @@ def open_closed_streams() -> None:
     """
     for name, mode in (('stdin', 'r'), ('stdout', 'w'), ('stderr', 'w')):
         if getattr(sys, name) is None:
-            setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115 - open until the end.
+            stream = open(os.devnull, mode, errors='backslashreplace')  # noqa: SIM115 - kept open.
+            os.set_inheritable(stream.fileno(), True)  # For child processes.
+            setattr(sys, name, stream)
 
 
 def exit_on_sigint() -> None:

@@ -97,15 +97,16 @@ def _check_access(path: epath.Path, flag: str) -> None:
         return
 
 
-def check_outside_checkpoints(path: epath.PathLike, flag: str) -> None:
+def check_outside_checkpoints(path: epath.Path, flag: str) -> None:
     """Raise `UserError` if a path is inside a checkpoint folder, where it might be deleted.
 
     Args:
         path: Path of the folder.
         flag: Name of the flag in error messages.
     """
-    real = epath.Path(path if in_bucket(path) else os.path.realpath(path))
-    for parent in (real, *real.parents):
+    path = absolute(path)
+    real = path if in_bucket(path) else epath.Path(os.path.realpath(path))
+    for parent in (path, *path.parents, real, *real.parents):
         if parent.name in _CHECKPOINT_FOLDERS and exists(parent.parent):
             raise UserError(
                 f'{flag}={path} is inside the checkpoint folder {parent}, whose contents may be '
@@ -138,6 +139,7 @@ def check_writable(
     try:
         workdir.mkdir(parents=True, exist_ok=True)
         probe.write_bytes(bytes(4096))  # An empty file can be written to a full disk.
+        probe.unlink()
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise
@@ -146,7 +148,7 @@ def check_writable(
         ) from error
     finally:
         with contextlib.suppress(OSError):
-            probe.unlink()
+            probe.unlink(missing_ok=True)
         for path in missing:
             with contextlib.suppress(OSError):  # Not created, or in use by another process.
                 path.rmdir()
@@ -155,8 +157,9 @@ def check_writable(
 
 def exists(workdir: epath.Path) -> bool:
     """Return whether `workdir` contains a run."""
-    steps = checkpoint.complete_steps(workdir / checkpoint.FOLDER)
-    return (workdir / CONFIG_FILE).exists() or bool(steps)
+    if (workdir / CONFIG_FILE).exists():
+        return True
+    return bool(checkpoint.complete_steps(workdir / checkpoint.FOLDER))
 
 
 def check_free(workdir: epath.Path, run: Run) -> Run:
@@ -170,8 +173,8 @@ def check_free(workdir: epath.Path, run: Run) -> Run:
         The run; if it is resumed, with the identity of the data set that it was started on.
 
     Raises:
-        UserError: If `workdir` contains a run with a different config, or files that a new run
-            might overwrite, or if the path of a run's file is a folder or vice versa.
+        UserError: If `workdir` contains a run with a different config, or no run but files in the
+            folders of a run, or if the path of a run's file is a folder or vice versa.
     """
     for name in FOLDERS + _FILES:
         path = workdir / name
@@ -273,7 +276,7 @@ def _check_last_checkpoint(workdir: epath.PathLike, run: Run) -> None:
     """Raise `UserError` if the last checkpoint does not belong to the run in `config.json`."""
     try:
         saved = parse(_description_in(checkpoint.latest_metadata(workdir)))
-    except (ValueError, TypeError, AttributeError):  # No checkpoint, or damaged metadata.
+    except (ValueError, TypeError, AttributeError, RecursionError):  # None, or damaged metadata.
         return
     changed = _differences(saved, run)
     if saved.class_names != run.class_names:

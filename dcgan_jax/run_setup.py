@@ -66,7 +66,8 @@ def prepare(config: ConfigDict, workdir: epath.PathLike) -> Setup:
         inputs = {'config.data_dir': config.data_dir}
         containment.check_outside(workdir, '--workdir', inputs, run_dir.FOLDERS)
     multihost.on_primary(run_dir.check_writable, workdir)
-    if not (workdir / checkpoint.FOLDER).exists():
+    is_new = not checkpoint.complete_steps(workdir / checkpoint.FOLDER)
+    if is_new:
         captions.check_installed(config)
     source = sources.open_split(config, config.data.split)
     config = make_paths_absolute(classes.replace_class_names(config, source.class_names))
@@ -76,7 +77,7 @@ def prepare(config: ConfigDict, workdir: epath.PathLike) -> Setup:
     create = functools.partial(train_state.create, config, networks, source.image_shape)
     abstract_state = parallel.create_abstract_state(create, mesh)
     scorer = sample_scorer(config, sampler) if config.evaluation.every else None
-    if config.init_from and not (workdir / checkpoint.FOLDER).exists():
+    if config.init_from and is_new:
         warm_start.check(run, abstract_state, mesh)
     if config.distill.teacher:
         distillation.check(run, workdir, abstract_state, mesh)

@@ -80,14 +80,23 @@ def test_images_in_another_subfolder_of_the_workdir_are_accepted(tmp_path):
     containment.check_outside(tmp_path / 'run', '--workdir', inputs, run_dir.FOLDERS)
 
 
-@pytest.mark.parametrize('name', ['checkpoints/2/export', 'best_checkpoint', 'link'])
-def test_output_folder_inside_a_checkpoint_folder_is_rejected(class_folder_copy, tmp_path, name):
+@pytest.mark.parametrize(
+    'name',
+    ['checkpoints/2/export', 'best_checkpoint', 'link', '~/checkpoints', 'damaged_checkpoints'],
+)
+def test_output_folder_inside_a_checkpoint_folder_is_rejected(
+    class_folder_copy, tmp_path, monkeypatch, name
+):
     _, run = class_folder_copy
     (run / 'link').symlink_to(run / 'checkpoints')
-    before = content(run)
+    (tmp_path / 'elsewhere').mkdir()
+    (run / 'damaged_checkpoints').symlink_to(tmp_path / 'elsewhere')
+    monkeypatch.setenv('HOME', str(run))
+    before = content(tmp_path)
+    out = name if name.startswith('~') else run / name
     with pytest.raises(UserError, match=r'--out=.* is inside the checkpoint folder'):
-        sample.run(TaskOptions(workdir=run, out=run / name, num=1))
-    assert content(run) == before
+        sample.run(TaskOptions(workdir=run, out=out, num=1))
+    assert content(tmp_path) == before
     sample.run(TaskOptions(workdir=run, out=tmp_path / 'checkpoints', num=1))
 
 
@@ -95,5 +104,5 @@ def test_output_folder_inside_the_images_of_the_config_is_rejected(class_folder_
     images, run = class_folder_copy
     images.rename(tmp_path / 'moved')
     config = folder_config(tmp_path / 'moved')
-    with pytest.raises(UserError, match=r'--out=.* would be read as images of config\.data_dir'):
+    with pytest.raises(UserError, match=r'--out=.* would be read as images of --config\.data_dir'):
         sample.run(TaskOptions(workdir=run, config=config, out=tmp_path / 'moved', num=1))

@@ -60,7 +60,7 @@ def test_port_that_is_bound_while_the_demo_is_loading_is_reported(finished):
     require('gradio')
     flags = ['--mode=demo', f'--workdir={finished[0]}', f'--port={free_port()}']
     command = [sys.executable, '-c', OCCUPIED, *flags]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
     assert done.returncode == 2
     (line,) = done.stderr.splitlines()
     assert flags[-1] in line
@@ -149,7 +149,7 @@ def source(panel, label):
 
 
 def wait_for_change(panel, label, before):
-    for _ in range(100):
+    for _ in range(600):
         if (after := source(panel, label)) != before:
             return after
         panel.page.wait_for_timeout(100)
@@ -210,7 +210,7 @@ def test_each_tab_updates_when_the_class_or_prompt_changes(
             panel.get_by_label('Prompt').fill('a blue circle')
         else:
             panel.get_by_label('Class').click()
-            panel.get_by_role('option', name='2').click()
+            panel.get_by_role('option', name='2', exact=True).click()
         wait_for_change(panel, label, before)
 
 

@@ -38,9 +38,13 @@ def unprivileged():
         os.seteuid(user)
 
 
-@pytest.mark.parametrize('name', ['config.json', '.'])
+@pytest.mark.parametrize(
+    'name', ['config.json', '.', 'checkpoints', 'checkpoints/2/metadata/metadata']
+)
 def test_unreadable_run_is_not_reported_as_damaged_or_missing(run_copy, name):
     (run_copy / name).chmod(0)
+    if name.startswith('checkpoints'):
+        (run_copy / 'config.json').unlink()
     with unprivileged(), pytest.raises(UserError, match=r'cannot be read .*: make it readable'):
         run_dir.read(run_dir.folder(run_copy))
     (run_copy / name).chmod(0o755)

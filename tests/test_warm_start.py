@@ -60,6 +60,9 @@ def test_initialization_from_networks_of_other_classes_is_rejected(class_folder_
     with pytest.raises(UserError, match=r'was trained on the classes blue, green, red'):
         training.train_and_evaluate(config, tmp_path / 'new')
     assert not epath.Path(tmp_path / 'new').exists()
+    (tmp_path / 'new' / 'checkpoints').mkdir(parents=True)  # It is empty, so the run is new.
+    with pytest.raises(UserError, match=r'was trained on the classes blue, green, red'):
+        training.train_and_evaluate(config, tmp_path / 'new')
 
 
 def test_initialization_from_another_architecture_is_rejected(class_folder_run, tmp_path):

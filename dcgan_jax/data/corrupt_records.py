@@ -1,6 +1,7 @@
 """Handling of records that cannot be read or decoded."""
 
 import collections
+import threading
 from collections.abc import Sequence
 from typing import Any
 
@@ -25,13 +26,14 @@ class CheckedRecords:
             records: See `tfds_data.Records`.
             name: Name of the data set and the split in messages.
             on_corrupt: One of `CHOICES`.
-            classes: Class name of each record; empty if unknown. A warning is logged if all
-                records of a class are corrupt.
+            classes: Class name of each record; empty if unknown. A warning is logged when
+                all records of a class have been found to be corrupt.
         """
         self._records = records
         self._name = name
         self._on_corrupt = on_corrupt
         self._corrupt = set()
+        self._lock = threading.Lock()  # Records are read in several threads.
         self._classes = classes
         self._num_intact = collections.Counter(classes)
 
@@ -72,7 +74,9 @@ class CheckedRecords:
                 f'{self._name}: record {index} is corrupt ({reason}): repair the data set, or set '
                 'config.data.on_corrupt=skip to use the next record instead'
             ) from error
-        if index not in self._corrupt:
+        with self._lock:
+            if index in self._corrupt:
+                return
             self._corrupt.add(index)
             logging.warning(
                 '%s: record %d is corrupt (%s), using the next record instead; %d so far',

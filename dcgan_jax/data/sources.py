@@ -155,7 +155,8 @@ def _open_folder(
         ) from error
     order = folder.split_order()
     indices = np.concatenate([np.sort(order[part.from_ : part.to]) for part in parts])
-    record_classes = [folder.classes[folder.labels[index]] for index in indices if folder.labels]
+    labels = [folder.labels[index] for index in indices] if folder.labels else []
+    record_classes = [folder.classes[label] for label in labels]
     if not len(indices):
         raise UserError(f'{folder.name} {split} has no images: use another split')
     side = image_size or folder.side(RESIZE_REMEDY)

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import re
 from collections.abc import Callable, Iterator
 from typing import Any, ClassVar, TypeVar
 
@@ -12,6 +13,7 @@ from absl import logging
 from etils import epath
 
 from dcgan_jax.runtime import checksums, multihost
+from dcgan_jax.runtime.checkpoint_errors import DamagedError, raise_damaged, raise_unreadable
 from dcgan_jax.runtime.errors import TrainingError, UserError
 from dcgan_jax.runtime.files import absolute, write_atomic
 
@@ -23,10 +25,6 @@ BEST_FOLDER = 'best_checkpoint'
 DAMAGED_FOLDER = 'damaged_checkpoints'
 _MAX_REPLACED = 20  # Maximum number of checkpoints that may be replaced while they are read.
 _DAMAGED_README = b'Damaged checkpoints by step. They are no longer used and can be deleted.\n'
-
-
-class DamagedError(Exception):
-    """A checkpoint cannot be read or its checksums do not match."""
 
 
 class Checkpoints:
@@ -148,18 +146,22 @@ def restore_latest(
             read.
     """
     marker, folder = _marker(workdir, folder), absolute(workdir) / folder
-    state, damaged = _read_latest(folder, lambda path: _restore_on_all(path, abstract_state))
-    if damaged and state is None:
+    state, damaged = _read_latest(
+        folder, lambda path: _restore_on_all(path, abstract_state), multihost.from_primary
+    )
+    if state is not None:
+        return state, damaged
+    if damaged:
         raise UserError(
             f'all checkpoints in {folder} are damaged (steps {sorted(damaged)}): '
             'restore one from a backup, or start a new run in another --workdir'
         )
-    if marker.exists() and state is None:
+    if marker.exists():
         raise UserError(
             f'{folder} contains no checkpoints, although the run had saved some: restore one from '
             'a backup, or start a new run in another --workdir'
         )
-    return state, damaged
+    return None, []
 
 
 def latest_metadata(workdir: epath.PathLike, folder: str = FOLDER) -> dict[str, Any]:
@@ -179,17 +181,17 @@ def latest_metadata(workdir: epath.PathLike, folder: str = FOLDER) -> dict[str, 
 
 def _metadata(path: epath.Path) -> dict[str, Any]:
     """Return the metadata of a checkpoint."""
-    try:
+    with raise_damaged(path):
         metadata = json.loads((path / 'metadata' / 'metadata').read_text())
-    except (OSError, ValueError, RecursionError) as error:
-        raise DamagedError(f'the metadata of {path} cannot be read ({error})') from error
     if not isinstance(metadata, dict):
         raise DamagedError(f'the metadata of {path} is damaged ({metadata!r:.99})')
     return metadata
 
 
 def _read_latest(
-    folder: epath.Path, read: Callable[[epath.Path], _Read]
+    folder: epath.Path,
+    read: Callable[[epath.Path], _Read],
+    agree: Callable[[int], int] = lambda value: value,
 ) -> tuple[_Read | None, list[int]]:
     """Read the last checkpoint that is intact.
 
@@ -199,6 +201,7 @@ def _read_latest(
     Args:
         folder: Folder of the checkpoints.
         read: Function that reads the checkpoint at a path and raises `DamagedError` on failure.
+        agree: Function that returns the same number in all processes that read the checkpoint.
 
     Returns:
         The value of `read`, or None if no checkpoint is intact, and the steps of damaged ones.
@@ -209,15 +212,14 @@ def _read_latest(
     damaged: list[int] = []
     replaced: list[int] = []
 
-    def remaining() -> set[int]:
-        return complete_steps(folder).difference(damaged, replaced)
+    def last() -> int:
+        return agree(max(complete_steps(folder).difference(damaged, replaced), default=-1))
 
-    while len(replaced) < _MAX_REPLACED and (steps := remaining()):
-        step = max(steps)
+    while len(replaced) < _MAX_REPLACED and (step := last()) >= 0:
         try:
             return read(folder / str(step)), damaged
         except DamagedError as error:
-            if step not in (after := remaining()) or max(after) > step:
+            if last() != step:
                 replaced.append(step)
             else:
                 logging.warning('%s: trying the previous checkpoint', error)
@@ -232,8 +234,9 @@ def _read_latest(
 
 def complete_steps(folder: epath.Path) -> set[int]:
     """Return the steps of the complete checkpoints in a folder; ignore other files and folders."""
-    steps = ocp.path.step.checkpoint_steps(folder)  # Includes folders such as 'copy_12'.
-    return {step for step in steps if (folder / str(step)).exists()}
+    with raise_unreadable(folder):
+        names = {path.name for path in ocp.path.step.checkpoint_steps_paths(folder)}
+    return {int(name) for name in names if re.fullmatch('0|[1-9][0-9]*', name)}
 
 
 def _marker(workdir: epath.PathLike, folder: str) -> epath.Path:
@@ -279,10 +282,10 @@ def _restore(path: epath.Path, abstract_state: State) -> State:
     expected = _to_dict(abstract_state)
     # A manager would fail if a training run deleted one of its checkpoints.
     with contextlib.closing(ocp.Checkpointer(ocp.CompositeCheckpointHandler(**_handlers()))) as io:
-        with _raise_damaged(path):
+        with raise_damaged(path):
             stored = io.metadata(path).item_metadata['state'].tree
         _check_arrays(checksums.flatten(stored), checksums.flatten(expected), path)
-        with _raise_damaged(path):
+        with raise_damaged(path):
             restored = io.restore(
                 path,
                 args=ocp.args.Composite(
@@ -303,22 +306,6 @@ def _restore(path: epath.Path, abstract_state: State) -> State:
             f'{path} has the state of step {int(state["step"])}: rename it, or move it elsewhere'
         )
     return flax.serialization.from_state_dict(abstract_state, state)
-
-
-@contextlib.contextmanager
-def _raise_damaged(path: epath.Path) -> Iterator[None]:
-    """Raise `DamagedError` for the various exceptions of Orbax and TensorStore.
-
-    Raises:
-        UserError: If access is denied, which does not mean that the checkpoint is damaged.
-    """
-    try:
-        yield
-    except Exception as error:
-        reason = next(iter(str(error).splitlines()), '')[:200]
-        if isinstance(error, PermissionError) or 'PERMISSION_DENIED' in str(error):
-            raise UserError(f'{path} cannot be read ({reason}): make it readable') from error
-        raise DamagedError(f'{path} is damaged ({type(error).__name__}: {reason})') from error
 
 
 def _check_arrays(stored: dict[str, Any], expected: dict[str, Any], path: epath.Path) -> None:

@@ -23,7 +23,9 @@ def install_unraisablehook() -> None:
     def hook(unraisable: 'sys.UnraisableHookArgs') -> None:
         error = unraisable.exc_value
         if isinstance(error, KeyboardInterrupt):  # Raised in JAX's GC callback.
-            threading.Timer(_RESEND_S, os.kill, (os.getpid(), signal.SIGINT)).start()
+            timer = threading.Timer(_RESEND_S, os.kill, (os.getpid(), signal.SIGINT))
+            timer.daemon = True
+            timer.start()
             return
         is_closed_loop = isinstance(error, RuntimeError) and str(error) == 'Event loop is closed'
         code = getattr(unraisable.object, 'cr_code', None)

@@ -75,6 +75,13 @@ def on_primary(function: Callable[..., Any], *arguments: Any) -> Any:
     return result
 
 
+def from_primary(value: int) -> int:
+    """Return the value of the primary process, an int32, in every process."""
+    if jax.process_count() == 1:
+        return value
+    return int(multihost_utils.broadcast_one_to_all(np.int32(value)))
+
+
 def all_true(value: bool) -> bool:
     """Return whether `value` is true in every process."""
     if jax.process_count() == 1:

@@ -176,11 +176,14 @@ def output_folder(options: TaskOptions, name: str, config: ConfigDict) -> epath.
     """
     flag, out, remedy = '--out', options.out, 'use another folder'
     if out is None:
-        flag, out = '--workdir', epath.Path(options.workdir).expanduser() / name
+        flag, out = '--workdir', run_dir.folder(options.workdir) / name
         remedy = 'set --out to another folder'
+    out = run_dir.folder(out, flag)
     inputs = {'--images': options.images} if options.images else {}
     if config.dataset == 'folder':
-        inputs['config.data_dir'] = merge_config(config, options.config).data_dir
+        inputs['config.data_dir'] = config.data_dir
+        if options.config is not None:
+            inputs['--config.data_dir'] = options.config.data_dir or ''
     containment.check_outside(out, flag, inputs)
     run_dir.check_outside_checkpoints(out, flag)
     return run_dir.check_writable(out, flag, remedy)

@@ -1,0 +1,41 @@
+"""Errors of reading checkpoints."""
+
+import contextlib
+from collections.abc import Iterator
+
+from etils import epath
+
+from dcgan_jax.runtime.errors import UserError
+
+
+class DamagedError(Exception):
+    """A checkpoint cannot be read or its checksums do not match."""
+
+
+@contextlib.contextmanager
+def raise_damaged(path: epath.Path) -> Iterator[None]:
+    """Raise `DamagedError` for the various exceptions of Orbax and TensorStore.
+
+    Raises:
+        UserError: If access is denied, which does not mean that the checkpoint is damaged.
+    """
+    try:
+        with raise_unreadable(path):
+            yield
+    except UserError:
+        raise
+    except Exception as error:
+        reason = next(iter(str(error).splitlines()), '')[:200]
+        raise DamagedError(f'{path} is damaged ({type(error).__name__}: {reason})') from error
+
+
+@contextlib.contextmanager
+def raise_unreadable(path: epath.Path) -> Iterator[None]:
+    """Raise `UserError` if access is denied."""
+    try:
+        yield
+    except Exception as error:
+        if not (isinstance(error, PermissionError) or 'PERMISSION_DENIED' in str(error)):
+            raise
+        reason = next(iter(str(error).splitlines()), '')[:200]
+        raise UserError(f'{path} cannot be read ({reason}): make it readable') from error
