@@ -234,6 +234,8 @@ def _read_latest(
 
 def complete_steps(folder: epath.Path) -> set[int]:
     """Return the steps of the complete checkpoints in a folder; ignore other files and folders."""
+    if not folder.is_dir():
+        return set()
     with raise_unreadable(folder):
         names = {path.name for path in ocp.path.step.checkpoint_steps_paths(folder)}
     return {int(name) for name in names if re.fullmatch('0|[1-9][0-9]*', name)}
