@@ -1,4 +1,4 @@
-"""Latency of the demo: time from a key press on a slider until the new image is shown in Chromium.
+"""Latency of the demo: time from the input event of a slider to the load event of the new image.
 
     python -m benchmarks.demo --workdir=RUN
 
@@ -17,7 +17,7 @@ from playwright import sync_api
 
 from benchmarks import measure
 
-# Records the times of the key press and of the load events of images.
+# Records the times of the input event and of the load events of images.
 _RECORD = """() => {
   document.addEventListener('input', event => { window.pressed = performance.now(); }, true);
   document.addEventListener('load', event => {
@@ -67,7 +67,7 @@ def _chromium() -> Iterator[sync_api.Page]:
 
 
 def _slider_latencies(page: sync_api.Page, presses: int) -> Iterator[float]:
-    """Yield the seconds from each key press on a slider to the load event of the new image."""
+    """Yield the seconds from each input event of a slider to the load event of the new image."""
     page.get_by_role('tab', name='Directions').click()
     panel = page.get_by_role('tabpanel').filter(visible=True)
     panel.locator('.block').filter(has=page.get_by_text('Image', exact=True)).locator(

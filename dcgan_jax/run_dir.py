@@ -18,7 +18,7 @@ from dcgan_jax.config_types import Group, Side, Text, with_tuples
 from dcgan_jax.data import identity
 from dcgan_jax.runtime import checkpoint, nonfinite, workdir_guard
 from dcgan_jax.runtime.errors import UserError
-from dcgan_jax.runtime.files import absolute, in_bucket, resolve_path, write_json
+from dcgan_jax.runtime.files import absolute, in_bucket, raise_unreadable, resolve_path, write_json
 
 CONFIG_FILE = 'config.json'
 SAMPLES_FOLDER = 'samples'
@@ -88,11 +88,8 @@ def folder(path: epath.PathLike, flag: str = '--workdir') -> epath.Path:
 def _check_access(path: epath.Path, flag: str) -> None:
     """Raise `UserError` if permission to read a folder is missing; the folder need not exist."""
     try:
-        os.stat(path / CONFIG_FILE)
-    except PermissionError as error:
-        raise UserError(
-            f'{flag}={path} cannot be read ({error.strerror}): make it readable'
-        ) from error
+        with raise_unreadable(f'{flag}={path}'):
+            os.stat(path / CONFIG_FILE)
     except OSError:  # It does not exist, or is not a folder.
         return
 
@@ -276,7 +273,8 @@ def _check_last_checkpoint(workdir: epath.PathLike, run: Run) -> None:
     """Raise `UserError` if the last checkpoint does not belong to the run in `config.json`."""
     try:
         saved = parse(_description_in(checkpoint.latest_metadata(workdir)))
-    except (ValueError, TypeError, AttributeError, RecursionError):  # None, or damaged metadata.
+    except (ValueError, TypeError, AttributeError, RecursionError):
+        # There is no checkpoint, or its metadata cannot be read.
         return
     changed = _differences(saved, run)
     if saved.class_names != run.class_names:

@@ -50,7 +50,7 @@ def test_ignored_keyboard_interrupt_is_sent_again(monkeypatch):
     ('error', 'code'), [(StoppedError(signal.SIGTERM, 'stopped'), 143), (UserError('error'), 2)]
 )
 def test_exit_code_does_not_depend_on_stderr(error, code, monkeypatch):
-    with open('/dev/full', 'w') as full:
+    with open('/dev/full', 'w', buffering=1) as full:  # Writes each line, as stderr does.
         monkeypatch.setattr(sys, 'stderr', full)
         with pytest.raises(SystemExit) as end, exit_codes.handle_errors():
             raise error

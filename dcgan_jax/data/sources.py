@@ -176,11 +176,7 @@ def _open_folder(
         class_names=tuple(folder.classes),
         image_size=image_size,
         no_labels_reason=folder.no_classes_reason,
-        empty_classes=tuple(
-            sorted(set(folder.labels) - {folder.labels[index] for index in indices})
-            if folder.labels
-            else ()
-        ),
+        empty_classes=tuple(sorted(set(folder.labels or ()) - set(labels))),
     )
 
 

@@ -13,9 +13,9 @@ from absl import logging
 from etils import epath
 
 from dcgan_jax.runtime import checksums, multihost
-from dcgan_jax.runtime.checkpoint_errors import DamagedError, raise_damaged, raise_unreadable
+from dcgan_jax.runtime.checkpoint_errors import DamagedError, raise_damaged
 from dcgan_jax.runtime.errors import TrainingError, UserError
-from dcgan_jax.runtime.files import absolute, write_atomic
+from dcgan_jax.runtime.files import absolute, raise_unreadable, write_atomic
 
 _Read = TypeVar('_Read')
 State = Any  # A flax.struct dataclass of arrays with a field `step`.
@@ -238,6 +238,7 @@ def complete_steps(folder: epath.Path) -> set[int]:
         return set()
     with raise_unreadable(folder):
         names = {path.name for path in ocp.path.step.checkpoint_steps_paths(folder)}
+    # Orbax also accepts names such as 'copy_12'.
     return {int(name) for name in names if re.fullmatch('0|[1-9][0-9]*', name)}
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from etils import epath
 
 from dcgan_jax.runtime.errors import UserError
+from dcgan_jax.runtime.files import raise_unreadable
 
 
 class DamagedError(Exception):
@@ -27,15 +28,3 @@ def raise_damaged(path: epath.Path) -> Iterator[None]:
     except Exception as error:
         reason = next(iter(str(error).splitlines()), '')[:200]
         raise DamagedError(f'{path} is damaged ({type(error).__name__}: {reason})') from error
-
-
-@contextlib.contextmanager
-def raise_unreadable(path: epath.Path) -> Iterator[None]:
-    """Raise `UserError` if access is denied."""
-    try:
-        yield
-    except Exception as error:
-        if not (isinstance(error, PermissionError) or 'PERMISSION_DENIED' in str(error)):
-            raise
-        reason = next(iter(str(error).splitlines()), '')[:200]
-        raise UserError(f'{path} cannot be read ({reason}): make it readable') from error

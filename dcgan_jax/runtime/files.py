@@ -1,5 +1,6 @@
 """Reading and atomic writing of files; paths may be local or remote (`gs://`)."""
 
+import contextlib
 import hashlib
 import json
 import lzma
@@ -8,7 +9,7 @@ import os
 import unicodedata
 import zipfile
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -69,6 +70,22 @@ def resolve_path(path: epath.PathLike, name: str) -> epath.Path:
             'local folder'
         ) from error
     return path
+
+
+@contextlib.contextmanager
+def raise_unreadable(name: object) -> Iterator[None]:
+    """Raise `UserError` if access to a file is denied.
+
+    Args:
+        name: The path or the setting in the error message.
+    """
+    try:
+        yield
+    except Exception as error:  # TensorStore raises `ValueError`.
+        if not (isinstance(error, PermissionError) or 'PERMISSION_DENIED' in str(error)):
+            raise
+        reason = next(iter(str(error).splitlines()), '')[:200]
+        raise UserError(f'{name} cannot be read ({reason}): make it readable') from error
 
 
 def in_bucket(path: epath.PathLike) -> bool:
