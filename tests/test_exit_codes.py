@@ -62,11 +62,14 @@ def test_exit_code_does_not_depend_on_stderr(error, code, monkeypatch):
 
 # Runs main.py and sends SIGINT when a module is imported.
 INTERRUPTED = """
-import os, runpy, signal, sys
+import runpy, signal, sys
 class Finder:
     def find_spec(name, path=None, target=None):
         if name == 'MODULE':
-            os.kill(os.getpid(), signal.SIGINT)
+            try:
+                signal.raise_signal(signal.SIGINT)
+            except KeyboardInterrupt:  # C extensions raise ImportError, too.
+                raise ImportError(name)
 sys.meta_path.insert(0, Finder)
 sys.argv[0] = 'main.py'
 runpy.run_path('main.py', run_name='__main__')
