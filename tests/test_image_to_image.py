@@ -11,7 +11,7 @@ from PIL import Image
 from dcgan_jax import config as config_lib
 from dcgan_jax import models, train_state, training
 from dcgan_jax.runtime.errors import ConfigError, UserError
-from dcgan_jax.tasks import sample
+from dcgan_jax.tasks import image_to_image, restoration_evaluation, sample
 from dcgan_jax.tasks.options import TaskOptions
 from dcgan_jax.tasks.trained_run import merge_config
 from dcgan_jax.train_step import train_step
@@ -119,6 +119,21 @@ def test_input_of_the_passed_config_is_ignored_for_latent_generators(config, dat
     given = given_config(data_dir, data_dir, 'masked')
     given.input.scale = 4
     assert merge_config(config, given).input.to_dict() == config.input.to_dict()
+
+
+@pytest.mark.parametrize(('num', 'extractor'), [(1, None), (8, 'missing.jaxexport')])
+def test_invalid_evaluation_settings_are_reported_before_images_are_restored(
+    restoration_run, data_dir, tmp_path, num, extractor
+):
+    given = given_config(data_dir, tmp_path, 'gray')
+    if extractor:
+        given.evaluation.extractor = str(tmp_path / extractor)
+    options = TaskOptions(workdir=restoration_run('gray'), config=given, out=tmp_path / 'out')
+    task = image_to_image.open_task(options, 'gray')
+    task = task._replace(restore=lambda inputs: pytest.fail('images were restored'))
+    data = restoration_evaluation.load_images(task, num, seed=0)
+    with pytest.raises(UserError):
+        restoration_evaluation.evaluate(task, data, {}, tmp_path / 'out', 'color')
 
 
 def test_restoration_run_supports_its_own_task_only(restoration_run, tmp_path):

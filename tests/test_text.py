@@ -131,23 +131,21 @@ def test_accuracies_of_samples_are_reported(workdir, tmp_path, monkeypatch):
 
 def test_classifier_is_tested_on_other_images(data_dir):
     config = text_config(data_dir)
-    config.evaluation.num_real = 20
     source = sources.open_split(config, 'train')
     run = run_dir.Run(config, source.image_shape, source.class_names, source.identity)
-    train_images, test_images = classify_samples._real_images(run, config, 15, 0)
+    train_images, test_images = classify_samples._real_images(run, config, (20, 15), 0)
     assert (len(train_images.images), len(test_images.images)) == (20, 15)
     order = input_pipeline.batch_indices(0, 0, 35, len(source))[0]
     assert len(set(order.tolist())) == 35
     drawn = source.read(order).images
     np.testing.assert_array_equal(np.concatenate([test_images.images, train_images.images]), drawn)
     # If there are too few images, both sets have half of them.
-    config.evaluation.num_real = 1000
-    train_images, test_images = classify_samples._real_images(run, config, 1000, 0)
+    train_images, test_images = classify_samples._real_images(run, config, (1000, 1000), 0)
     assert abs(len(train_images.images) - len(test_images.images)) <= 1
     assert len(train_images.images) + len(test_images.images) == len(source)
     # With two splits, both numbers are as requested.
     config.evaluation.split = 'train[:20]'
-    train_images, test_images = classify_samples._real_images(run, config, 5, 0)
+    train_images, test_images = classify_samples._real_images(run, config, (1000, 5), 0)
     assert (len(train_images.images), len(test_images.images)) == (len(source), 5)
 
 

@@ -24,22 +24,24 @@ from dcgan_jax.tasks.trained_run import (
 from dcgan_jax.train_state import GANState
 
 _COLUMNS = 10  # Samples per class in the grid.
+_NUM, _NUM_REAL = 500, 2_000  # Default numbers of samples and of images that the SVM is fitted to.
 
 
 def run(options: TaskOptions) -> TaskResult:
     """Measure how often samples are classified as the class that they were conditioned on.
 
     Two classifiers are used. The first is a linear SVM on the features of
-    `config.evaluation.extractor`, fitted to `config.evaluation.num_real` training images; its
-    accuracy on real images of `config.evaluation.split` is an upper bound. The second is the run's
+    `config.evaluation.extractor`, fitted to real images of `config.data.split`; its accuracy on
+    real images of `config.evaluation.split` is an upper bound. The second is the run's
     discriminator: its prediction is the class with the largest logit.
 
     Files: `classification.json` and `classification.png`, a grid with one row per class.
 
     Args:
         options: Uses `workdir` (of a conditional run), `config`, `out` (defaults to
-            `workdir/classification`), `num` (number of samples; defaults to 1,000), `seed` (of the
-            latents and of the choice of real images) and `checkpoint`.
+            `workdir/classification`), `num` (number of samples; the SVM is then fitted to
+            `config.evaluation.num_real` images; the defaults are 500 samples and 2,000 images),
+            `seed` (of the latents and of the choice of real images) and `checkpoint`.
 
     Returns:
         The folder and the accuracies.
@@ -54,11 +56,12 @@ def run(options: TaskOptions) -> TaskResult:
             f'{options.workdir} has an unconditional run, but --mode=classify_samples needs '
             'classes or captions: train one with --config.conditional=True'
         )
-    config, num = merge_config(trained.run.config, options.config), options.num or 1_000
+    config, num = merge_config(trained.run.config, options.config), options.num or _NUM
     fields = config.evaluation
+    num_real = fields.num_real if options.num else min(fields.num_real, _NUM_REAL)
     extractor = extractors.load(fields.extractor, fields.inception_weights, fields.batch_size)
     extractor.check(trained.run.image_shape)
-    train, test = _real_images(trained.run, config, num, options.seed)
+    train, test = _real_images(trained.run, config, (num_real, num), options.seed)
     out = output_folder(options, 'classification', config)
     labels, latents = trained.sampler.labels(num), trained.sampler.latents(options.seed, num)
     samples = Examples(trained.sampler(trained.state, latents, labels), labels)
@@ -71,7 +74,8 @@ def run(options: TaskOptions) -> TaskResult:
     write_json(out / 'classification.json', content)
     images.write_png(out / 'classification.png', _draw(samples))
     line = ', '.join(f'{name.replace("_", " ")} {value:.2%}' for name, value in metrics.items())
-    return TaskResult(out, f'classification accuracy ({extractor.name}): {line}')
+    method = f'{extractor.name}, SVM fitted to {len(train.images):,} images'
+    return TaskResult(out, f'classification accuracy ({method}): {line}')
 
 
 def _accuracies(
@@ -139,17 +143,18 @@ def classify_by_discriminator(
     return classes[np.argmax(np.stack(scores), axis=0)]
 
 
-def _real_images(run: Run, config: ConfigDict, num: int, seed: int) -> tuple[Examples, Examples]:
-    """Return disjoint sets of real images to fit and to test the classifier."""
-    fields = config.evaluation
-    splits = (config.data.split, fields.split)
+def _real_images(
+    run: Run, config: ConfigDict, counts: tuple[int, int], seed: int
+) -> tuple[Examples, Examples]:
+    """Return disjoint sets of real images, at most `counts`, to fit and to test the classifier."""
+    splits = (config.data.split, config.evaluation.split)
     if splits[0] != splits[1]:
         return tuple(
             _labeled_images(run, config, split, count, seed)
-            for split, count in zip(splits, (fields.num_real, num), strict=True)
+            for split, count in zip(splits, counts, strict=True)
         )
-    examples = _labeled_images(run, config, fields.split, fields.num_real + num, seed)
-    count = min(num, len(examples.images) // 2)
+    examples = _labeled_images(run, config, splits[0], sum(counts), seed)
+    count = min(counts[1], len(examples.images) // 2)
     return (
         Examples(examples.images[count:], examples.labels[count:]),
         Examples(examples.images[:count], examples.labels[:count]),

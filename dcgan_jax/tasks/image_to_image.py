@@ -4,29 +4,25 @@ import functools
 import math
 from collections.abc import Callable
 from pathlib import PurePosixPath
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from etils import epath
 from ml_collections import ConfigDict
 
 from dcgan_jax.configs import default
-from dcgan_jax.data import image_source, images
+from dcgan_jax.data import images
 from dcgan_jax.data import user_images as user_images_lib
-from dcgan_jax.metrics.evaluator import Evaluator
-from dcgan_jax.metrics.psnr_ssim import psnr, ssim
 from dcgan_jax.run_dir import Run
 from dcgan_jax.runtime.errors import UserError
-from dcgan_jax.runtime.files import escape, write_json
-from dcgan_jax.sampling import Sampler, read_images
+from dcgan_jax.runtime.files import escape
+from dcgan_jax.sampling import Sampler
 from dcgan_jax.tasks import tiling
 from dcgan_jax.tasks.latent_optimization import LatentOptimizer
 from dcgan_jax.tasks.options import TaskOptions, TaskResult
-from dcgan_jax.tasks.trained_run import merge_config, open_split, restore
+from dcgan_jax.tasks.trained_run import merge_config, restore
 from dcgan_jax.train_state import GANState
 
-NUM, NUM_OPTIMIZED = 1_000, 8  # Default numbers of images; latent optimization is slower.
-_GRID_ROWS = 16
 _MAX_NAME_BYTES = 255 - len('.png')  # The limit of most file systems.
 
 
@@ -104,134 +100,9 @@ def _task_config(config: ConfigDict, overrides: ConfigDict | None, kind: str) ->
     return merged.lock()
 
 
-class EvaluationImages(NamedTuple):
-    """Images of a split and the degraded inputs computed from them.
-
-    Attributes:
-        real: Original images, uint8 `[N, H, W, C]`.
-        inputs: Degraded images with a mask channel, float32 `[N, H, W, C + 1]`.
-        description: Description of the inputs in results.
-        source: Split of the images.
-        seed: Seed of the choice of images.
-    """
-
-    real: np.ndarray
-    inputs: np.ndarray
-    description: dict[str, Any]
-    source: image_source.ImageSource
-    seed: int
-
-
-def load_evaluation_images(task: RestorationTask, num: int | None, seed: int) -> EvaluationImages:
-    """Return `num` images of `config.evaluation.split` in a random order that depends on `seed`."""
-    num = num or (NUM if task.method == 'trained' else NUM_OPTIMIZED)
-    source = open_split(task.run, task.config, task.config.evaluation.split)
-    if source.image_shape != task.image_shape:
-        raise UserError(
-            f'{source.name} {source.split} has images of shape {source.image_shape}, but the run '
-            f'was trained on {task.image_shape}: use the data set of the run'
-        )
-    real, inputs = read_images(seed, num, source), task.sampler.inputs(seed, num, source)
-    return EvaluationImages(real, inputs, dict(task.config.input), source, seed)
-
-
-def evaluate(
-    task: RestorationTask,
-    data: EvaluationImages,
-    baselines: dict[str, np.ndarray],
-    out: epath.Path,
-    name: str,
-) -> TaskResult:
-    """Restore images and write metrics to `NAME_METHOD.json` and a grid to `NAME_METHOD.png`.
-
-    Each row of the grid shows the input, the result of each method and the original image.
-
-    Args:
-        task: The task.
-        data: The original images and inputs.
-        baselines: Images restored by other methods, uint8 `[N, H, W, C]`, by method.
-        out: Folder of the files.
-        name: First part of the file names.
-
-    Returns:
-        Path of the grid and the metrics.
-    """
-    restored = baselines | {task.method: task.restore(data.inputs)}
-    table, protocol = compute_metrics(task, data, restored)
-    content = {
-        'metrics': table,
-        'protocol': protocol,
-        'num': len(data.real),
-        'data_set': data.source.name,
-        'split': data.source.split,
-        'step': int(task.state.step),
-        'seed': data.seed,
-        'input': data.description,
-    }
-    path = out / f'{name}_{task.method}.png'
-    write_json(path.with_suffix('.json'), content)
-    columns = [known_pixels(data.inputs), *restored.values(), data.real]
-    rows = np.stack([column[:_GRID_ROWS] for column in columns], axis=1)
-    images.write_png(path, images.grid(rows.reshape(-1, *rows.shape[2:]), columns=len(columns)))
-    return TaskResult(path, _format(table))
-
-
-class MetricTable(NamedTuple):
-    """Metrics of several restoration methods.
-
-    Attributes:
-        table: Metric values by method and metric name.
-        protocol: Settings that the values depend on.
-    """
-
-    table: dict[str, dict[str, float]]
-    protocol: dict[str, Any]
-
-
-def compute_metrics(
-    task: RestorationTask, data: EvaluationImages, restored: dict[str, np.ndarray]
-) -> MetricTable:
-    """Compute PSNR, SSIM and, if in `config.evaluation.metrics`, the Fréchet distance.
-
-    PSNR and SSIM of inpainted images are computed over masked pixels only.
-
-    Args:
-        task: The task.
-        data: The original images.
-        restored: Restored images, uint8 `[N, H, W, C]`, by method.
-    """
-    mask = data.inputs[..., -1:] if task.config.input.kind == 'masked' else None
-    protocol = {'psnr_and_ssim_region': 'image' if mask is None else 'masked pixels'}
-    evaluator = None
-    if 'frechet_distance' in task.config.evaluation.metrics:
-        evaluation = task.config.evaluation.copy_and_resolve_references()
-        with evaluation.unlocked():
-            evaluation.metrics = ('frechet_distance',)
-        evaluator = Evaluator(evaluation, data.source)
-    table = {}
-    for method, pixels in restored.items():
-        row = {'psnr': float(np.mean(psnr(pixels, data.real, mask)))}
-        similarity = ssim(pixels, data.real, mask)
-        if np.isfinite(similarity).any():  # SSIM is NaN if no window is used, see `ssim`.
-            row['ssim'] = float(np.nanmean(similarity))
-        if evaluator is not None:
-            result = evaluator([pixels], len(pixels), {})
-            row[result.labels['frechet_distance']] = result.values['frechet_distance']
-            protocol |= result.protocol
-        table[method] = row
-    return MetricTable(table, protocol)
-
-
 def known_pixels(inputs: np.ndarray) -> np.ndarray:
     """Return the image channels, uint8 `[N, H, W, C]`, of inputs `[N, H, W, C + 1]`."""
     return np.asarray(images.to_uint8(inputs[..., :-1]))
-
-
-def _format(table: dict[str, dict[str, float]]) -> str:
-    return ' | '.join(
-        f'{method}: ' + ', '.join(f'{name} {value:.4g}' for name, value in row.items())
-        for method, row in table.items()
-    )
 
 
 class UserImages(NamedTuple):

@@ -12,7 +12,7 @@ from dcgan_jax.data import degradations, images
 from dcgan_jax.data.image_files import read_image
 from dcgan_jax.runtime.errors import UserError
 from dcgan_jax.runtime.prng import Purpose, purpose_key
-from dcgan_jax.tasks import image_to_image
+from dcgan_jax.tasks import image_to_image, restoration_evaluation
 from dcgan_jax.tasks.options import TaskOptions, TaskResult
 from dcgan_jax.tasks.trained_run import output_folder
 
@@ -42,7 +42,7 @@ def run(options: TaskOptions) -> TaskResult:
             holes = _sample_mask(task.config.input, user_images.pixels.shape, options.seed)
         inputs = mask_images(user_images.pixels, holes)
         return image_to_image.write_images(out, user_images, task.restore(inputs))
-    data = image_to_image.load_evaluation_images(task, options.num, options.seed)
+    data = restoration_evaluation.load_images(task, options.num, options.seed)
     name = task.config.input.mask
     if holes is not None:
         name = 'file'
@@ -52,7 +52,7 @@ def run(options: TaskOptions) -> TaskResult:
     baselines = {'mean_color': mean_fill(data.inputs)}
     if importlib.util.find_spec('cv2'):
         baselines['telea'] = telea(data.inputs)
-    return image_to_image.evaluate(task, data, baselines, out, name)
+    return restoration_evaluation.evaluate(task, data, baselines, out, name)
 
 
 def _sample_mask(fields: ConfigDict, shape: tuple[int, ...], seed: int) -> jax.Array:

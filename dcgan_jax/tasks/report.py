@@ -192,7 +192,7 @@ def _task(folder: epath.Path, embedded: EmbeddedImages) -> Iterator[str]:
             yield from _tables(_title_of(path), content)
             methods = content.get('metrics')
             if {'input', 'metrics'} <= content.keys() and isinstance(methods, dict):
-                # Written by `image_to_image.evaluate`.
+                # Written by `restoration_evaluation.evaluate`.
                 captions[path.stem] = f'Input, {", ".join(methods)}, original image'
     chosen = [path for path in paths if path.suffix in _FORMATS]
     if chosen:

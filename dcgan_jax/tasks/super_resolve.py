@@ -4,7 +4,7 @@ import numpy as np
 import PIL.Image
 
 from dcgan_jax.data import degradations, images
-from dcgan_jax.tasks import image_to_image
+from dcgan_jax.tasks import image_to_image, restoration_evaluation
 from dcgan_jax.tasks.options import TaskOptions, TaskResult
 from dcgan_jax.tasks.trained_run import output_folder
 
@@ -15,8 +15,8 @@ def run(options: TaskOptions) -> TaskResult:
     """Upsample images with a U-Net or by latent optimization (PULSE).
 
     With `images`, each upsampled image is written to `NAME.png`. Otherwise, images of
-    `config.evaluation.split` are downsampled, and the files are those of `image_to_image.evaluate`.
-    The baselines are bicubic and Lanczos upsampling.
+    `config.evaluation.split` are downsampled, and the files are those of
+    `restoration_evaluation.evaluate`. The baselines are bicubic and Lanczos upsampling.
 
     Args:
         options: Uses `workdir` (of a run trained for this task, or of a GAN with latent inputs),
@@ -38,12 +38,12 @@ def run(options: TaskOptions) -> TaskResult:
         user_images = image_to_image.read_task_images(options.images, task, scale)
         restored = task.restore(upsampled_inputs(user_images.pixels, scale))
         return image_to_image.write_images(out, user_images, restored)
-    data = image_to_image.load_evaluation_images(task, options.num, options.seed)
+    data = restoration_evaluation.load_images(task, options.num, options.seed)
     baselines = {
         'bicubic': image_to_image.known_pixels(data.inputs),
         'lanczos': lanczos(data.real, scale),
     }
-    return image_to_image.evaluate(task, data, baselines, out, f'x{scale}')
+    return restoration_evaluation.evaluate(task, data, baselines, out, f'x{scale}')
 
 
 def upsampled_inputs(pixels: np.ndarray, scale: int) -> np.ndarray:

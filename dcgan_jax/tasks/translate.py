@@ -3,7 +3,7 @@
 import numpy as np
 
 from dcgan_jax.data import degradations, images
-from dcgan_jax.tasks import image_to_image
+from dcgan_jax.tasks import image_to_image, restoration_evaluation
 from dcgan_jax.tasks.options import TaskOptions, TaskResult
 from dcgan_jax.tasks.trained_run import output_folder
 
@@ -22,9 +22,9 @@ def run(options: TaskOptions) -> TaskResult:
         user_images = image_to_image.read_task_images(options.images, task)
         restored = task.restore(gray_inputs(user_images.pixels))
         return image_to_image.write_images(out, user_images, restored)
-    data = image_to_image.load_evaluation_images(task, options.num, options.seed)
+    data = restoration_evaluation.load_images(task, options.num, options.seed)
     baselines = {'gray': image_to_image.known_pixels(data.inputs)}
-    return image_to_image.evaluate(task, data, baselines, out, 'color')
+    return restoration_evaluation.evaluate(task, data, baselines, out, 'color')
 
 
 def gray_inputs(pixels: np.ndarray) -> np.ndarray:

@@ -1,0 +1,158 @@
+"""Metrics of image restoration methods on images of a data set."""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from etils import epath
+
+from dcgan_jax.data import image_source, images
+from dcgan_jax.metrics.evaluator import Evaluator
+from dcgan_jax.metrics.psnr_ssim import psnr, ssim
+from dcgan_jax.runtime.errors import UserError
+from dcgan_jax.runtime.files import write_json
+from dcgan_jax.sampling import read_images
+from dcgan_jax.tasks.image_to_image import RestorationTask, known_pixels
+from dcgan_jax.tasks.options import TaskResult
+from dcgan_jax.tasks.trained_run import open_split
+
+NUM, NUM_OPTIMIZED = 1_000, 8  # Default numbers of images; latent optimization is slower.
+_GRID_ROWS = 16
+
+
+class EvaluationImages(NamedTuple):
+    """Images of a split and the degraded inputs computed from them.
+
+    Attributes:
+        real: Original images, uint8 `[N, H, W, C]`.
+        inputs: Degraded images with a mask channel, float32 `[N, H, W, C + 1]`.
+        description: Description of the inputs in results.
+        source: Split of the images.
+        seed: Seed of the choice of images.
+    """
+
+    real: np.ndarray
+    inputs: np.ndarray
+    description: dict[str, Any]
+    source: image_source.ImageSource
+    seed: int
+
+
+def load_images(task: RestorationTask, num: int | None, seed: int) -> EvaluationImages:
+    """Return `num` images of `config.evaluation.split` in a random order that depends on `seed`."""
+    num = num or (NUM if task.method == 'trained' else NUM_OPTIMIZED)
+    source = open_split(task.run, task.config, task.config.evaluation.split)
+    if source.image_shape != task.image_shape:
+        raise UserError(
+            f'{source.name} {source.split} has images of shape {source.image_shape}, but the run '
+            f'was trained on {task.image_shape}: use the data set of the run'
+        )
+    real, inputs = read_images(seed, num, source), task.sampler.inputs(seed, num, source)
+    return EvaluationImages(real, inputs, dict(task.config.input), source, seed)
+
+
+def evaluate(
+    task: RestorationTask,
+    data: EvaluationImages,
+    baselines: dict[str, np.ndarray],
+    out: epath.Path,
+    name: str,
+) -> TaskResult:
+    """Restore images and write metrics to `NAME_METHOD.json` and a grid to `NAME_METHOD.png`.
+
+    Each row of the grid shows the input, the result of each method and the original image.
+
+    Args:
+        task: The task.
+        data: The original images and inputs.
+        baselines: Images restored by other methods, uint8 `[N, H, W, C]`, by method.
+        out: Folder of the files.
+        name: First part of the file names.
+
+    Returns:
+        Path of the grid and the metrics.
+    """
+    evaluator = _frechet_evaluator(task, data)
+    restored = baselines | {task.method: task.restore(data.inputs)}
+    table, protocol = compute_metrics(task, data, restored, evaluator)
+    content = {
+        'metrics': table,
+        'protocol': protocol,
+        'num': len(data.real),
+        'data_set': data.source.name,
+        'split': data.source.split,
+        'step': int(task.state.step),
+        'seed': data.seed,
+        'input': data.description,
+    }
+    path = out / f'{name}_{task.method}.png'
+    write_json(path.with_suffix('.json'), content)
+    columns = [known_pixels(data.inputs), *restored.values(), data.real]
+    rows = np.stack([column[:_GRID_ROWS] for column in columns], axis=1)
+    images.write_png(path, images.grid(rows.reshape(-1, *rows.shape[2:]), columns=len(columns)))
+    return TaskResult(path, _format(table))
+
+
+class MetricTable(NamedTuple):
+    """Metrics of several restoration methods.
+
+    Attributes:
+        table: Metric values by method and metric name.
+        protocol: Settings that the values depend on.
+    """
+
+    table: dict[str, dict[str, float]]
+    protocol: dict[str, Any]
+
+
+def _frechet_evaluator(task: RestorationTask, data: EvaluationImages) -> Evaluator | None:
+    """Return an evaluator of the Fréchet distance, or None if it is not among the metrics.
+
+    It is created before the images are restored, so that invalid settings are reported at once.
+    """
+    if 'frechet_distance' not in task.config.evaluation.metrics:
+        return None
+    evaluation = task.config.evaluation.copy_and_resolve_references()
+    with evaluation.unlocked():
+        evaluation.metrics = ('frechet_distance',)
+    evaluator = Evaluator(evaluation, data.source)
+    evaluator.check(len(data.real))
+    return evaluator
+
+
+def compute_metrics(
+    task: RestorationTask,
+    data: EvaluationImages,
+    restored: dict[str, np.ndarray],
+    evaluator: Evaluator | None,
+) -> MetricTable:
+    """Compute PSNR, SSIM and, with an evaluator, the Fréchet distance.
+
+    PSNR and SSIM of inpainted images are computed over masked pixels only.
+
+    Args:
+        task: The task.
+        data: The original images.
+        restored: Restored images, uint8 `[N, H, W, C]`, by method.
+        evaluator: Evaluator of the Fréchet distance, or None.
+    """
+    mask = data.inputs[..., -1:] if task.config.input.kind == 'masked' else None
+    protocol = {'psnr_and_ssim_region': 'image' if mask is None else 'masked pixels'}
+    table = {}
+    for method, pixels in restored.items():
+        row = {'psnr': float(np.mean(psnr(pixels, data.real, mask)))}
+        similarity = ssim(pixels, data.real, mask)
+        if np.isfinite(similarity).any():  # SSIM is NaN if no window is used, see `ssim`.
+            row['ssim'] = float(np.nanmean(similarity))
+        if evaluator is not None:
+            result = evaluator([pixels], len(pixels), {})
+            row[result.labels['frechet_distance']] = result.values['frechet_distance']
+            protocol |= result.protocol
+        table[method] = row
+    return MetricTable(table, protocol)
+
+
+def _format(table: dict[str, dict[str, float]]) -> str:
+    return ' | '.join(
+        f'{method}: ' + ', '.join(f'{name} {value:.4g}' for name, value in row.items())
+        for method, row in table.items()
+    )
