@@ -21,7 +21,7 @@ from dcgan_jax.data import captions
 from dcgan_jax.run_dir import Run
 from dcgan_jax.runtime import checkpoint, multihost, sharding
 from dcgan_jax.runtime.errors import UserError
-from dcgan_jax.runtime.files import write_atomic
+from dcgan_jax.runtime.files import read_bytes, write_atomic
 from dcgan_jax.sampling import Sampler
 from dcgan_jax.train_state import GANState, Teacher
 
@@ -44,7 +44,7 @@ def check(run: Run, workdir: epath.Path, abstract_state: GANState, mesh: Mesh) -
     path = config.distill.teacher
     stored = workdir / FILE
     if run_dir.exists(workdir) and stored.exists():
-        teacher = _parse(stored, stored.read_bytes())[0]
+        teacher = _parse(stored, _read(stored))[0]
     else:
         teacher = run_dir.read(run_dir.folder(path, 'config.distill.teacher'))
         if config.distill.discriminator == 'teacher':
@@ -108,7 +108,7 @@ def load(run: Run, workdir: epath.Path, mesh: Mesh) -> tuple[Teacher, bytes]:
     stored = workdir / FILE
     recorded = run_dir.read(workdir).teacher if run_dir.exists(workdir) else ''
     if multihost.all_true(bool(recorded) and stored.exists()):
-        content = stored.read_bytes()
+        content = _read(stored)
     else:
         content = _serialize(run.config.distill.teacher, mesh)
     if recorded and digest(content) != recorded:
@@ -142,8 +142,15 @@ def digest(content: bytes) -> str:
 def write(workdir: epath.Path, content: bytes) -> None:
     """Write the teacher to the folder of the student's run, unless it is already there."""
     path = workdir / FILE
-    if not path.exists() or path.read_bytes() != content:
+    if not path.exists() or _read(path) != content:
         write_atomic(path, content)
+
+
+def _read(path: epath.Path) -> bytes:
+    try:
+        return read_bytes(path)
+    except OSError as error:
+        raise UserError(f'{path} cannot be read ({error.strerror}): restore it') from error
 
 
 def _classes(run: Run) -> set[int]:

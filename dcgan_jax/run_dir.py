@@ -18,7 +18,14 @@ from dcgan_jax.config_types import Group, Side, Text, with_tuples
 from dcgan_jax.data import identity
 from dcgan_jax.runtime import checkpoint, nonfinite, workdir_guard
 from dcgan_jax.runtime.errors import UserError
-from dcgan_jax.runtime.files import absolute, in_bucket, raise_unreadable, resolve_path, write_json
+from dcgan_jax.runtime.files import (
+    absolute,
+    in_bucket,
+    raise_unreadable,
+    read_bytes,
+    resolve_path,
+    write_json,
+)
 
 CONFIG_FILE = 'config.json'
 SAMPLES_FOLDER = 'samples'
@@ -244,7 +251,7 @@ def read(workdir: epath.PathLike) -> Run:
     path = epath.Path(workdir) / CONFIG_FILE
     stored = None if path.exists() else _from_checkpoint(workdir)
     try:
-        content = json.loads(path.read_text()) if stored is None else stored
+        content = json.loads(read_bytes(path).decode()) if stored is None else stored
         run = parse(content)
     except PermissionError as error:
         raise UserError(f'{path} cannot be read ({error.strerror}): make it readable') from error

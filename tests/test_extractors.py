@@ -1,5 +1,6 @@
 import hashlib
 import logging
+import os
 import pathlib
 
 import jax.numpy as jnp
@@ -112,8 +113,10 @@ def test_invalid_extractors_are_rejected(tmp_path, artifact):
     path = write_artifact(tmp_path / 'broken.jaxexport', function=divided)
     with pytest.raises(UserError, match=r'broken.* not finite'):
         extractors.load(path)
-    with pytest.raises(UserError, match=r'neither one of inception, .* nor a file'):
-        extractors.load('resnet')
+    os.mkfifo(tmp_path / 'pipe')
+    for name in ('resnet', str(tmp_path / 'pipe')):
+        with pytest.raises(UserError, match=r'neither one of inception, .* nor a file'):
+            extractors.load(name)
 
 
 @pytest.mark.skipif(not LITE.is_file(), reason=f'no extractor at {LITE}')

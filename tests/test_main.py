@@ -114,7 +114,7 @@ def test_user_errors_print_one_line_and_exit_with_2(flags, words, tmp_path, data
 def test_process_with_a_user_error_exits_with_2(tmp_path):
     (tmp_path / 'file.py').write_text('')  # In this process, other configs are imported.
     flags = f'--config={tmp_path / "file.py"}', f'--workdir={tmp_path / "w"}'
-    assert_rejected(run(*flags), "no attribute 'get_config'")
+    assert_rejected(run(*flags), 'no function get_config')
 
 
 @pytest.mark.parametrize('flag', ['--help', '--helpfull'])

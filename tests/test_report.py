@@ -4,6 +4,7 @@ import base64
 import html.parser
 import io
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -124,7 +125,7 @@ def test_too_large_pictures_are_listed(workdir, tmp_path):
     folder = shutil.copytree(workdir, tmp_path / 'run')
     (folder / 'explore' / 'large.png').write_bytes(bytes(9 * 2**20))
     text = ' '.join(ParsedPage(write_page(folder)).texts)
-    assert 'explore/large.png: 9,437,184 bytes' in text
+    assert 'explore/large.png cannot be read: 9,437,184 bytes exceed the limit' in text
 
 
 def test_run_without_checkpoint_is_rejected(workdir, tmp_path):
@@ -165,6 +166,21 @@ def test_unreadable_files_are_listed_and_others_are_shown(workdir, tmp_path):
     assert 'Curves' in text
     (folder / 'events.out.tfevents.1.x').mkdir()
     assert 'event files' in ' '.join(ParsedPage(write_page(folder)).texts)
+
+
+@pytest.mark.parametrize('name', ['events.0001.tfevents.x', 'evaluation/x.json', 'explore/x.json'])
+def test_pipes_are_not_read(workdir, tmp_path, name):
+    folder = shutil.copytree(workdir, tmp_path / 'run')
+    os.mkfifo(folder / name)
+    text = ' '.join(ParsedPage(write_page(folder)).texts)
+    assert name != 'events.0001.tfevents.x' or 'cannot be read: it is a pipe' in text
+
+
+def test_devices_are_not_read(workdir, tmp_path):
+    folder = shutil.copytree(workdir, tmp_path / 'run')
+    (folder / 'explore' / 'zero.png').symlink_to('/dev/zero')
+    text = ' '.join(ParsedPage(write_page(folder)).texts)
+    assert 'explore/zero.png cannot be read: it is a pipe, socket or device' in text
 
 
 def chromium(folder, width, *options):

@@ -36,6 +36,12 @@ def test_rejected_resume_changes_no_file(class_folder_copy):
     assert len(dcgan_jax.load(run).sample(3)) == 3
 
 
+def test_pipe_in_place_of_the_config_is_rejected(tmp_path):
+    os.mkfifo(tmp_path / 'config.json')
+    with pytest.raises(UserError, match='it is a pipe, socket or device'):
+        run_dir.read(tmp_path)
+
+
 def test_rejected_checkpoint_leaves_the_config_unchanged(class_folder_copy):
     """The arrays of the checkpoint do not fit the config, which is detected while restoring."""
     images, run = class_folder_copy

@@ -208,6 +208,16 @@ def test_missing_records_are_detected(tmp_path):
         sources.open_source('tiny', 'train', str(tmp_path))
 
 
+def test_missing_list_of_splits_is_rejected(tmp_path):
+    prepare_tiny(tmp_path, [(6, 6, 1)])
+    path = tmp_path / 'tiny' / '1.2.0' / 'dataset_info.json'
+    info = json.loads(path.read_text())
+    del info['splits']
+    path.write_text(json.dumps(info))
+    with pytest.raises(UserError, match=r'tiny/1.2.0 train cannot be read'):
+        sources.open_source('tiny', 'train', str(tmp_path))
+
+
 def test_missing_shard_is_rejected(tmp_path):
     prepare_tiny(tmp_path, [(6, 6, 1)])
     for shard in (tmp_path / 'tiny' / '1.2.0').glob('*array_record*'):

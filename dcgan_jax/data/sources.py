@@ -217,7 +217,7 @@ def _open_split(
         height, width, channels = records.__getitems__([0])[0]['image'].shape
     except UserError:
         raise
-    except (ValueError, OSError, RuntimeError) as error:
+    except (KeyError, ValueError, OSError, RuntimeError) as error:
         raise UserError(f'{name} {split} cannot be read: {first_line(error)}') from error
     if image_size:
         height = width = image_size

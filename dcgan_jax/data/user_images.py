@@ -106,8 +106,6 @@ def _resize(image: np.ndarray, size: int) -> np.ndarray:
 
 
 def _read_array(path: pathlib.Path) -> np.ndarray:
-    if os.path.exists(path) and not os.path.isfile(path):
-        raise UserError(f'--images={path} is a pipe or device: use a folder or an npz file')
     try:
         arrays = read_npz(path, MAX_BYTES)
     except (OSError, ValueError) as error:

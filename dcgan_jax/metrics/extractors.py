@@ -16,7 +16,7 @@ from etils import epath
 from dcgan_jax.metrics import inception
 from dcgan_jax.runtime import sharding
 from dcgan_jax.runtime.errors import UserError
-from dcgan_jax.runtime.files import resolve_path
+from dcgan_jax.runtime.files import is_regular_file, resolve_path
 
 # Maps variables and images, uint8 [b, H, W, 3], to features, float32 [b, D], and logits, float32
 # [b, K].
@@ -165,7 +165,7 @@ def load(name_or_path: epath.PathLike, weights: str = '', batch_size: int = 16) 
     if name_or_path in INCEPTIONS:
         return _load_inception(name_or_path, weights, batch_size)
     path = resolve_path(name_or_path, 'config.evaluation.extractor')
-    if not path.is_file():
+    if not is_regular_file(path):
         raise UserError(
             f'config.evaluation.extractor={os.fspath(name_or_path)} is neither one of '
             f'{", ".join(INCEPTIONS)} nor a file (serialized by jax.export): correct the path'

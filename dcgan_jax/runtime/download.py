@@ -10,13 +10,15 @@ from pathlib import Path
 import tqdm
 
 from dcgan_jax.runtime.errors import UserError
+from dcgan_jax.runtime.files import check_readable
 
 _BLOCK_BYTES = 1 << 20
 _TIMEOUT_S = 60
 
 
 def sha256(path: Path) -> str:
-    """Return the SHA-256 of a file as hexadecimal digits."""
+    """Return the SHA-256 of a file as hexadecimal digits; see `files.read_bytes` for errors."""
+    check_readable(path)
     with path.open('rb') as file:
         return hashlib.file_digest(file, 'sha256').hexdigest()
 

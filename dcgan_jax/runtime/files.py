@@ -1,6 +1,7 @@
 """Reading and atomic writing of files; paths may be local or remote (`gs://`)."""
 
 import contextlib
+import errno
 import hashlib
 import json
 import lzma
@@ -99,6 +100,24 @@ def absolute(path: epath.PathLike) -> epath.Path:
     return path if in_bucket(path) else path.absolute()
 
 
+def is_regular_file(path: epath.PathLike) -> bool:
+    """Return whether a path is a file; `epath.Path.is_file` is also true for pipes and devices."""
+    return epath.Path(path).is_file() if in_bucket(path) else os.path.isfile(path)
+
+
+def check_readable(path: epath.PathLike) -> None:
+    """Raise `OSError` for a pipe, a socket or a device, because reading it may never end."""
+    path = epath.Path(path)
+    if path.exists() and not (path.is_dir() or is_regular_file(path)):
+        raise OSError(errno.EINVAL, 'it is a pipe, socket or device', str(path))
+
+
+def read_bytes(path: epath.PathLike) -> bytes:
+    """Read a file; raise `OSError` if it cannot be read, or is a pipe, a socket or a device."""
+    check_readable(path)
+    return epath.Path(path).read_bytes()
+
+
 def total_size(paths: Iterable[epath.PathLike]) -> int:
     """Return the total size of files in bytes."""
     return sum(epath.Path(path).stat().length for path in paths)
@@ -157,6 +176,7 @@ def read_npz(path: epath.PathLike, limit: int) -> dict[str, np.ndarray]:
         OSError: If the file cannot be opened.
         ValueError: If the file is damaged, contains anything but arrays, or exceeds the limit.
     """
+    check_readable(path)
     with epath.Path(path).open('rb') as file:
         try:
             with zipfile.ZipFile(file) as archive:

@@ -16,7 +16,7 @@ import numpy as np
 from etils import epath
 
 from dcgan_jax.runtime.errors import UserError
-from dcgan_jax.runtime.files import write_json
+from dcgan_jax.runtime.files import read_bytes, write_json
 
 State = Any  # A flax.struct dataclass of arrays with a field `step`.
 
@@ -54,7 +54,7 @@ def read_rollbacks(workdir: epath.Path) -> list[str]:
     """
     path = workdir / FILE
     try:
-        reasons = json.loads(path.read_text()) if path.exists() else []
+        reasons = json.loads(read_bytes(path).decode()) if path.exists() else []
         if not isinstance(reasons, list) or not all(isinstance(text, str) for text in reasons):
             raise ValueError('not a list of strings')
     except (OSError, ValueError, RecursionError) as error:

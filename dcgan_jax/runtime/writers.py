@@ -17,6 +17,7 @@ from dcgan_jax.runtime import multihost
 from dcgan_jax.runtime.clu_no_tf import metric_writers
 from dcgan_jax.runtime.errors import TrainingError
 
+EVENT_FILE = 'tfevents'  # Part of the names of event files.
 _FLUSH_SECONDS = 30.0  # A killed process loses at most the events of this period.
 
 
@@ -25,11 +26,10 @@ class TensorBoardWriter(metric_writers.MetricWriter):
 
     def __init__(self, logdir: epath.PathLike, first_step: int = 0):
         """Open a new event file in `logdir`; TensorBoard drops older events after `first_step`."""
-        # The suffix distinguishes two files created in the same second. tensorboardX's
-        # `SummaryWriter` is not used, because its thread ends silently at the first error and
-        # closing it then blocks.
+        # tensorboardX's `SummaryWriter` is not used, because its thread ends silently at the first
+        # error and closing it then blocks.
         with _raise_training_error():
-            self._events = EventsWriter(os.path.join(logdir, 'events'), f'.from{first_step}')
+            self._events = EventsWriter(_new_prefix(epath.Path(logdir)))
         self._flushed = time.monotonic()
         started = SessionLog(status=SessionLog.START)
         self._write(Event(step=first_step + 1, session_log=started))
@@ -106,6 +106,17 @@ class TensorBoardWriter(metric_writers.MetricWriter):
             self._events.write_event(event)
         if time.monotonic() - self._flushed > _FLUSH_SECONDS:
             self.flush()
+
+
+def _new_prefix(logdir: epath.Path) -> str:
+    """Return the path of a new event file, to which tensorboardX appends the time and the host.
+
+    TensorBoard reads event files in the order of their names. The names start with consecutive
+    numbers, because the clock may have been set back since the last file was created.
+    """
+    names = [path.name.split('.') for path in logdir.glob(f'events.*{EVENT_FILE}*')]
+    numbers = [int(parts[1]) for parts in names if parts[1].isascii() and parts[1].isdecimal()]
+    return os.fspath(logdir / f'events.{max(numbers, default=-1) + 1:04}')
 
 
 @contextlib.contextmanager

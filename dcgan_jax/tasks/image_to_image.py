@@ -2,6 +2,7 @@
 
 import functools
 import math
+from collections import Counter
 from collections.abc import Callable
 from pathlib import PurePosixPath
 from typing import NamedTuple
@@ -139,10 +140,11 @@ def read_user_images(
     files = user_images_lib.open_folder(folder, fields, resized)
     pixels = np.concatenate(list(user_images_lib.read_folder(files, resized)))
     names = [escape('_'.join(PurePosixPath(name).with_suffix('').parts)) for name in files.names]
-    if len(set(names)) < len(names):
+    name, count = Counter(names).most_common(1)[0]
+    if count > 1:
         raise UserError(
-            f'--images={folder} has files whose results would have the same name (they '
-            'differ in suffixes or folders only): rename them'
+            f'--images={folder} has {count} files whose results would have the name {name}.png '
+            '(they differ in suffixes or folders only): rename them'
         )
     if long := [name for name in names if len(name.encode()) > _MAX_NAME_BYTES]:
         raise UserError(f'--images={folder}: the name {long[0]!r} is too long: rename it')

@@ -1,5 +1,6 @@
 """`--mode=report`: summarize a run's folder in a self-contained HTML page."""
 
+import errno
 import json
 from collections.abc import Iterator
 from typing import Any
@@ -10,16 +11,16 @@ from dcgan_jax import config as config_lib
 from dcgan_jax import run_dir
 from dcgan_jax.configs import default
 from dcgan_jax.run_dir import Run
-from dcgan_jax.runtime import checkpoint
+from dcgan_jax.runtime import checkpoint, writers
 from dcgan_jax.runtime.errors import UserError
-from dcgan_jax.runtime.files import absolute, write_atomic
+from dcgan_jax.runtime.files import absolute, check_readable, read_bytes, write_atomic
 from dcgan_jax.tasks import html_report
 from dcgan_jax.tasks.options import TaskOptions, TaskResult
 from dcgan_jax.tasks.trained_run import output_folder
 from dcgan_jax.train_state import NETWORKS
 
 _GRIDS = 6  # Number of sample grids, evenly spaced over the training steps.
-_MAX_IMAGE_BYTES = 8 * 2**20
+_MAX_FILE_BYTES = 8 * 2**20
 _MAX_TOTAL_BYTES = 48 * 2**20  # Larger pages make browsers slow.
 _FORMATS = {'.png': 'png', '.gif': 'gif'}
 # Titles of the tasks' folders, in order; other folders are not part of the report.
@@ -116,15 +117,11 @@ class EmbeddedImages:
         """Return the HTML of an image, or '' if it is too large or cannot be read."""
         name = f'{path.parent.name}/{path.name}'
         try:
-            size = path.stat().length
-            if size > min(_MAX_IMAGE_BYTES, self._remaining_bytes):
-                self.omitted.append(f'{name}: {size:,} bytes exceed the limit')
-                return ''
-            content = path.read_bytes()
+            content = _read_bytes(path, min(_MAX_FILE_BYTES, self._remaining_bytes))
         except OSError as error:
             self.omitted.append(f'{name} cannot be read: {error.strerror}')
             return ''
-        self._remaining_bytes -= size
+        self._remaining_bytes -= len(content)
         return html_report.picture(content, _FORMATS[path.suffix], caption)
 
 
@@ -224,10 +221,17 @@ def _format(value: Any) -> str:
     return f'{value:.4g}' if isinstance(value, float) else str(value)
 
 
+def _read_bytes(path: epath.Path, limit: int) -> bytes:
+    """Read a file; raise `OSError` if it has more bytes than `limit` (see also `read_bytes`)."""
+    if (size := path.stat().length) > limit:
+        raise OSError(errno.EFBIG, f'{size:,} bytes exceed the limit')
+    return read_bytes(path)
+
+
 def _read(path: epath.Path) -> dict[str, Any]:
     """Return the object in a JSON file, or {} if there is none."""
     try:
-        content = json.loads(path.read_text())
+        content = json.loads(_read_bytes(path, _MAX_FILE_BYTES).decode())
     except (OSError, ValueError, RecursionError):
         return {}
     return content if isinstance(content, dict) else {}
@@ -239,6 +243,8 @@ def _curves(workdir: epath.Path) -> tuple[list[str], list[str]]:
     from tensorboard.backend.event_processing.event_accumulator import SCALARS, EventAccumulator
 
     try:
+        for path in workdir.glob(f'*{writers.EVENT_FILE}*'):
+            check_readable(path)
         events = EventAccumulator(str(workdir), size_guidance={SCALARS: 0}).Reload()
     except OSError as error:
         return [], [f'The event files cannot be read: {error.strerror}']
