@@ -186,7 +186,8 @@ class Loss(Group):
     # original images if G's inputs are degraded images, or the images of a teacher (see `Distill`).
     content_weight: NonNegative = 0.0
     content_norm: Literal['l1', 'l2'] = 'l2'
-    # Weight of the feature matching loss between D's features of the same images.
+    # Weight of the feature matching loss between D's features of the same images. D normalizes both
+    # with the same statistics; its dropout masks differ.
     feature_matching_weight: NonNegative = 0.0
     # Weight of rotation prediction on real images in D's loss (SSGAN: 1.0).
     rotation_weight: NonNegative = 0.0

@@ -16,6 +16,7 @@ from dcgan_jax.evaluation import SampleScorer
 from dcgan_jax.metrics import extractors
 from dcgan_jax.run_dir import Run
 from dcgan_jax.runtime import checkpoint, containment, multihost, sharding
+from dcgan_jax.runtime.errors import UserError
 from dcgan_jax.runtime.files import absolute, resolve_path
 from dcgan_jax.sampling import Sampler
 from dcgan_jax.train_state import GANState
@@ -72,6 +73,7 @@ def prepare(config: ConfigDict, workdir: epath.PathLike) -> Setup:
     source = sources.open_split(config, config.data.split)
     config = make_paths_absolute(classes.replace_class_names(config, source.class_names))
     run = Run(config, source.image_shape, source.class_names, source.identity)
+    _check_processes_agree(run, workdir)
     networks = models.build(config, run.image_shape, run.num_classes)
     sampler = Sampler(networks.generator, config)
     create = functools.partial(train_state.create, config, networks, source.image_shape)
@@ -83,6 +85,24 @@ def prepare(config: ConfigDict, workdir: epath.PathLike) -> Setup:
         distillation.check(run, workdir, abstract_state, mesh)
     run = multihost.on_primary(run_dir.check_free, workdir, run) or run
     return Setup(run, workdir, mesh, source, scorer, sampler, create, abstract_state)
+
+
+def _check_processes_agree(run: Run, workdir: epath.Path) -> None:
+    """Check that all processes have the same run; otherwise, their states would diverge.
+
+    Raises:
+        UserError: If the config (except `data_dir`), the data or the workdir differ.
+    """
+    fields = config_lib.flatten(run.config.to_dict())
+    values = {f'config.{name}': value for name, value in fields.items() if name != 'data_dir'}
+    values |= {'the data set': (run.image_shape, run.class_names, sorted(run.data.items()))}
+    values |= {'--workdir': (str(absolute(workdir)), run_dir.exists(workdir))}
+    names = multihost.different_values({name: repr(value) for name, value in values.items()})
+    if names:
+        raise UserError(
+            f'the processes of this run differ in {", ".join(names)}: pass the same config, the '
+            'same data and the same --workdir, in a file system that all of them share'
+        )
 
 
 def make_paths_absolute(config: ConfigDict) -> ConfigDict:

@@ -42,12 +42,12 @@ def train_and_evaluate(config: ConfigDict, workdir: epath.PathLike) -> GANState:
         run = multihost.on_primary(run_dir.check_free, setup.workdir, setup.run)
         setup = setup._replace(run=run or setup.run)
         while True:
-            rollbacks = nonfinite.read_rollbacks(setup.workdir)
-            seed = nonfinite.seed_after_rollbacks(config.seed, len(rollbacks))
+            rollbacks = multihost.from_primary(len(nonfinite.read_rollbacks(setup.workdir)))
+            seed = nonfinite.seed_after_rollbacks(config.seed, rollbacks)
             try:
                 return train(setup, seed, watcher)
             except NonFiniteError as error:
-                if config.on_nonfinite != 'rollback' or len(rollbacks) >= config.max_rollbacks:
+                if config.on_nonfinite != 'rollback' or rollbacks >= config.max_rollbacks:
                     raise
                 logging.warning('%s; rolling back with a different seed', error)
                 multihost.on_primary(nonfinite.add_rollback, setup.workdir, str(error))

@@ -18,6 +18,21 @@ def real():
     return jnp.asarray(smooth.clip(0, 255).astype(np.uint8))
 
 
+def test_upsample_of_long_sides_equals_pillows_bicubic():
+    """They are upsampled in parts. Pillow clips between both axes, here without effect."""
+    small = np.random.default_rng(0).integers(64, 192, (1, 2050, 6, 3)).astype(np.uint8)
+    for pixels in (small, small.transpose(0, 2, 1, 3)):
+        large = images.to_uint8(degradations.upsample(images.to_float(pixels), 2))
+        size = 2 * pixels.shape[2], 2 * pixels.shape[1]
+        expected = PIL.Image.fromarray(pixels[0]).resize(size, PIL.Image.Resampling.BICUBIC)
+        assert np.abs(np.int32(large[0]) - np.int32(expected)).max() <= 1
+
+
+def test_upsample_of_very_long_sides_uses_little_memory():
+    """A dense matrix for this side has 28.8 GB."""
+    assert degradations.upsample(np.zeros((1, 8, 60_000, 1), np.float32), 2).shape[2] == 120_000
+
+
 @pytest.mark.parametrize('scale', [2, 4, 8])
 def test_downsample_and_upsample_equal_pillows_bicubic(real, scale):
     small = images.to_uint8(degradations.downsample(images.to_float(real), scale))

@@ -157,6 +157,19 @@ def test_results_are_never_written_to_the_input_folder(restoration_run, tmp_path
     assert sorted(path.name for path in own.iterdir()) == ['a.png', 'below']
 
 
+def test_images_are_restored_in_groups_of_limited_size(restoration_run, tmp_path, monkeypatch):
+    options = TaskOptions(workdir=restoration_run('gray'), out=tmp_path)
+    task = image_to_image.open_task(options, 'gray')
+    sizes = []
+    task = task._replace(restore=lambda inputs: sizes.append(len(inputs)) or inputs)
+    pixels = np.random.default_rng(0).integers(0, 256, (5, 4, 6, 3)).astype(np.uint8)
+    given = image_to_image.UserImages(list('abcde'), pixels)
+    monkeypatch.setattr(image_to_image, '_MAX_GROUP_PIXELS', 2 * 4 * 6 * 2**2)
+    image_to_image.restore_images(task, given, np.flip, tmp_path, scale=2)
+    assert sizes == [2, 2, 1]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [f'{name}.png' for name in 'abcde']
+
+
 def test_sizes_not_divisible_by_the_stride_are_rejected(restoration_run, tmp_path):
     (tmp_path / 'own').mkdir()
     Image.fromarray(np.zeros((9, 16, 3), np.uint8)).save(tmp_path / 'own' / 'a.png')

@@ -22,9 +22,10 @@ def test_default_generator_of_random_numbers_has_no_effect():
     [
         (lambda: jax.enable_x64(True), 'JAX_ENABLE_X64'),
         (lambda: jax.threefry_partitionable(False), 'JAX_THREEFRY_PARTITIONABLE'),
+        (jax.disable_jit, 'JAX_DISABLE_JIT'),
     ],
 )
-def test_settings_that_change_results_are_rejected(setting, name):
+def test_unsupported_settings_are_rejected(setting, name):
     with setting(), pytest.raises(UserError, match=name):
         jax_settings.check()
     jax_settings.check()

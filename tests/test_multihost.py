@@ -12,6 +12,7 @@ import numpy as np
 import PIL.Image
 import pytest
 
+from dcgan_jax.runtime import multihost
 from dcgan_jax.tasks.trained_run import restore
 from tests.compare import assert_close_states
 from tests.conftest import slow
@@ -22,8 +23,8 @@ DEVICES = 4
 
 
 @contextlib.contextmanager
-def start_processes(count, data_dir, *flags):
-    """Start the processes of a run; kill them at the end of the block."""
+def start_processes(count, data_dir, *flags, last=()):
+    """Start the processes of a run, the last one with further flags; kill them at the end."""
     with socket.socket() as probe:
         probe.bind(('localhost', 0))
         port = probe.getsockname()[1]
@@ -36,7 +37,12 @@ def start_processes(count, data_dir, *flags):
     }
     processes = [
         subprocess.Popen(
-            command(*TINY, *flags, *([*joined, f'--process_id={index}'] if count > 1 else [])),
+            command(
+                *TINY,
+                *flags,
+                *(last if index == count - 1 else ()),
+                *([*joined, f'--process_id={index}'] if count > 1 else []),
+            ),
             cwd=ROOT,
             env=environment,
             stdout=subprocess.PIPE,
@@ -96,6 +102,33 @@ def test_several_processes_produce_the_state_of_one(
     )
     assert np.abs(grid(tmp_path, 8) - grid(single_process_run, 8)).max() <= 1
     assert json.loads((tmp_path / 'config.json').read_text())['config']['batch_size'] == 8
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('name', ['config.optimizer.generator.learning_rate', '--workdir'])
+def test_processes_with_different_flags_are_rejected(tmp_path, data_dir, name):
+    """For example, if only some of the machines have an older script."""
+    flags = {'--workdir': f'--workdir={tmp_path / "b"}'}.get(name, f'--{name}=0.5')
+    with start_processes(2, data_dir, f'--workdir={tmp_path / "a"}', last=[flags]) as processes:
+        codes, stderr = finish(processes)
+    assert codes == [2, 2], stderr
+    assert all(f'the processes of this run differ in {name}: pass' in words for words in stderr)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_differing_values_are_named(monkeypatch):
+    """The other process has another value of 'b'."""
+
+    def gather(words):
+        other = words.copy()
+        other[1, 3] += 1
+        return np.stack([words, other])
+
+    values = {'a': '1', 'b': '2', 'c': '3'}
+    assert multihost.different_values(values) == []
+    monkeypatch.setattr(multihost.jax, 'process_count', lambda: 2)
+    monkeypatch.setattr(multihost.multihost_utils, 'process_allgather', gather)
+    assert multihost.different_values(values) == ['b']
 
 
 @pytest.mark.slow

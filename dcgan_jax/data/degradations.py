@@ -13,6 +13,8 @@ from ml_collections import ConfigDict
 KINDS = ('latent', 'low_resolution', 'masked', 'gray')
 MASKS = ('center', 'half', 'pixels', 'free_form')
 _STROKES = 4
+_MAX_SIDE = 1024  # Longer sides are upsampled in parts.
+_CUBIC_RADIUS = 2  # Radius of the bicubic filter in pixels of the small image.
 _LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, as in Pillow's mode L.
 
 
@@ -101,8 +103,26 @@ def downsample(images: jax.Array, scale: int) -> jax.Array:
 def upsample(images: jax.Array, scale: int) -> jax.Array:
     """Upsample `[B, h, w, C]` with the bicubic filter of `downsample` and clip to [-1, 1]."""
     batch, height, width, channels = images.shape
-    shape = (batch, height * scale, width * scale, channels)
-    return jnp.clip(jax.image.resize(images, shape, 'cubic'), -1.0, 1.0)
+    if max(height, width) > _MAX_SIDE:
+        large = _upsample_axis(_upsample_axis(images, scale, 1), scale, 2)
+    else:
+        shape = (batch, height * scale, width * scale, channels)
+        large = jax.image.resize(images, shape, 'cubic')
+    return jnp.clip(large, -1.0, 1.0)
+
+
+def _upsample_axis(images: jax.Array, scale: int, axis: int) -> jax.Array:
+    """Upsample one axis in parts, because `jax.image.resize` multiplies it by a dense matrix."""
+    size, parts = images.shape[axis], []
+    for first in range(0, size, _MAX_SIDE):
+        start, end = max(first - _CUBIC_RADIUS, 0), min(first + _MAX_SIDE, size)
+        part = jax.lax.slice_in_dim(images, start, min(end + _CUBIC_RADIUS, size), axis=axis)
+        shape = [*part.shape]
+        shape[axis] *= scale
+        large = jax.image.resize(part, shape, 'cubic')
+        core = (first - start) * scale, (end - start) * scale
+        parts.append(jax.lax.slice_in_dim(large, *core, axis=axis))
+    return jnp.concatenate(parts, axis)
 
 
 def quantize(images: jax.Array) -> jax.Array:

@@ -121,6 +121,6 @@ def _read_array(path: pathlib.Path) -> np.ndarray:
     if not is_valid or images.shape[3] not in (1, 3):
         raise UserError(
             f'--images={path}: `{name}` is {images.dtype} {list(images.shape)}; it must be uint8 '
-            '[N, H, W, C] with C = 1 or 3'
+            '[N, H, W, C] with C = 1 or 3, and not empty'
         )
     return images

@@ -18,6 +18,8 @@ def check() -> None:
             'JAX_THREEFRY_PARTITIONABLE=false is not supported, because it changes the random '
             'numbers of a run: unset it'
         )
+    if jax.config.jax_disable_jit:
+        raise UserError('JAX_DISABLE_JIT is not supported, because checkpoints need jit: unset it')
     try:
         jax.devices()
     except (AssertionError, RuntimeError) as error:  # JAX asserts that the CUDA plugin exists.

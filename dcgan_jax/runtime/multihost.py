@@ -6,7 +6,8 @@ order. The primary process (index 0) writes the files.
 
 import contextlib
 import faulthandler
-from collections.abc import Callable
+import hashlib
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -80,6 +81,21 @@ def from_primary(value: int) -> int:
     if jax.process_count() == 1:
         return value
     return int(multihost_utils.broadcast_one_to_all(np.int32(value)))
+
+
+def different_values(values: Mapping[str, str]) -> list[str]:
+    """Return the names of the values that are not equal in all processes.
+
+    Args:
+        values: Values by name; the names are the same in all processes.
+    """
+    if jax.process_count() == 1:
+        return []
+    hashes = [hashlib.sha256(value.encode()).digest() for value in values.values()]
+    words = np.frombuffer(b''.join(hashes), np.uint32).reshape(len(hashes), -1)
+    of_processes = multihost_utils.process_allgather(words)
+    differ = np.any(of_processes != of_processes[0], axis=(0, 2))
+    return [name for name, differs in zip(values, differ, strict=True) if differs]
 
 
 def all_true(value: bool) -> bool:

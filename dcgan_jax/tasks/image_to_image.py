@@ -24,6 +24,7 @@ from dcgan_jax.tasks.options import TaskOptions, TaskResult
 from dcgan_jax.tasks.trained_run import merge_config, restore
 from dcgan_jax.train_state import GANState
 
+_MAX_GROUP_PIXELS = 2**22  # Number of pixels of the images that are restored together.
 _MAX_NAME_BYTES = 255 - len('.png')  # The limit of most file systems.
 
 
@@ -213,6 +214,30 @@ def read_task_images(folder: epath.PathLike, task: RestorationTask, scale: int =
             f'divisible by {multiple}; crop or pad the images'
         )
     return user_images
+
+
+def restore_images(
+    task: RestorationTask,
+    user_images: UserImages,
+    to_inputs: Callable[[np.ndarray], np.ndarray],
+    out: epath.Path,
+    scale: int = 1,
+) -> TaskResult:
+    """Restore images in groups, which limits memory use, and write each to `NAME.png` in `out`.
+
+    Args:
+        task: The task.
+        user_images: Images before they are degraded.
+        to_inputs: Function from images, uint8 `[N, H, W, C]`, to inputs of the generator.
+        out: Folder of the results.
+        scale: Factor by which `to_inputs` upsamples.
+    """
+    height, width = user_images.pixels.shape[1:3]
+    count = max(1, _MAX_GROUP_PIXELS // (height * width * scale**2))
+    for first in range(0, len(user_images.names), count):
+        group = UserImages(*(part[first : first + count] for part in user_images))
+        write_images(out, group, task.restore(to_inputs(group.pixels)))
+    return TaskResult(out)
 
 
 def write_images(out: epath.Path, user_images: UserImages, restored: np.ndarray) -> TaskResult:

@@ -1,5 +1,7 @@
 """`--mode=super_resolve`: super-resolution."""
 
+import functools
+
 import numpy as np
 import PIL.Image
 
@@ -36,8 +38,8 @@ def run(options: TaskOptions) -> TaskResult:
     scale = task.config.input.scale
     if options.images is not None:
         user_images = image_to_image.read_task_images(options.images, task, scale)
-        restored = task.restore(upsampled_inputs(user_images.pixels, scale))
-        return image_to_image.write_images(out, user_images, restored)
+        to_inputs = functools.partial(upsampled_inputs, scale=scale)
+        return image_to_image.restore_images(task, user_images, to_inputs, out, scale)
     data = restoration_evaluation.load_images(task, options.num, options.seed)
     baselines = {
         'bicubic': image_to_image.known_pixels(data.inputs),

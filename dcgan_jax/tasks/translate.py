@@ -20,8 +20,7 @@ def run(options: TaskOptions) -> TaskResult:
     out = output_folder(options, 'translation', task.config)
     if options.images is not None:
         user_images = image_to_image.read_task_images(options.images, task)
-        restored = task.restore(gray_inputs(user_images.pixels))
-        return image_to_image.write_images(out, user_images, restored)
+        return image_to_image.restore_images(task, user_images, gray_inputs, out)
     data = restoration_evaluation.load_images(task, options.num, options.seed)
     baselines = {'gray': image_to_image.known_pixels(data.inputs)}
     return restoration_evaluation.evaluate(task, data, baselines, out, 'color')
