@@ -1,7 +1,7 @@
 """Adversarial losses on logits (`LOSSES`), and auxiliary losses."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import jax
@@ -127,12 +127,15 @@ def content(fake: jax.Array, real: jax.Array, norm: str) -> jax.Array:
     return jnp.mean(jnp.abs(difference) if norm == 'l1' else jnp.square(difference))
 
 
-def feature_matching(real: list[jax.Array], fake: list[jax.Array]) -> jax.Array:
+def feature_matching(pairs: Sequence[tuple[jax.Array, jax.Array]]) -> jax.Array:
     """Compute the mean absolute difference |D_i(x) - D_i(G(x))|, averaged over D's stages i.
 
-    See Wang et al. 2018, arXiv:1711.11585, eq. 4. The feature maps are `[B, h, w, c]`.
+    See Wang et al. 2018, arXiv:1711.11585, eq. 4.
+
+    Args:
+        pairs: The feature maps `[B, h, w, c]` of x and G(x) for each stage.
     """
-    return sum(content(*maps, 'l1') for maps in zip(fake, real, strict=True)) / len(real)
+    return sum(content(fake, real, 'l1') for real, fake in pairs) / len(pairs)
 
 
 def rotation(logits: jax.Array, num_rot90: jax.Array) -> jax.Array:

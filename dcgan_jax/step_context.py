@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from dcgan_jax import augmentation, losses
@@ -176,12 +177,24 @@ class StepContext:
         (logits,) = sown['rotation']['logits']
         return losses.rotation(logits, num_rot90), discriminator
 
-    def features(
-        self, discriminator: NetworkState, images: jax.Array, dropout: RngStream
-    ) -> list[jax.Array]:
-        """Return the feature maps of D's stages, `[B, h, w, c]` each."""
-        _, _, sown = self._apply(discriminator, images, self.stream(dropout), 'intermediates')
-        return jax.tree.leaves(sown['intermediates'])
+    def features_of_pairs(
+        self,
+        discriminator: NetworkState,
+        targets: jax.Array,
+        fake: jax.Array,
+        dropout: RngStream,
+    ) -> list[tuple[jax.Array, jax.Array]]:
+        """Return the feature maps of targets and fakes, `[B, h, w, c]`, for each stage of D.
+
+        Both are in one batch, so that D normalizes them with the same statistics. Otherwise,
+        differences in the mean or in the scale of a channel would be removed.
+        """
+        conditions = self.conditions
+        if conditions is not None:
+            conditions = jnp.concatenate([conditions, conditions])
+        images, key = jnp.concatenate([targets, fake]), self.stream(dropout)
+        _, _, sown = self._apply(discriminator, images, key, 'intermediates', conditions=conditions)
+        return [tuple(jnp.split(maps, 2)) for maps in jax.tree.leaves(sown['intermediates'])]
 
     def _augment(self, key: jax.Array, images: jax.Array) -> jax.Array:
         return augmentation.augment_inputs(

@@ -79,8 +79,8 @@ def test_feature_matching_weights_all_stages_equally():
     sizes = [(2, 4, 4, 3), (2, 2, 2, 6)]
     real, fake = ([rng.normal(size=size) for size in sizes] for _ in range(2))
     stages = [np.abs(a - b).mean() for a, b in zip(real, fake, strict=True)]
-    single = [[jnp.asarray(x, jnp.float32) for x in maps] for maps in (real, fake)]
-    assert losses.feature_matching(*single) == pytest.approx((stages[0] + stages[1]) / 2)
+    pairs = [tuple(jnp.float32(x) for x in maps) for maps in zip(real, fake, strict=True)]
+    assert losses.feature_matching(pairs) == pytest.approx((stages[0] + stages[1]) / 2)
 
 
 def test_flip_labels_swaps_the_expected_fraction():
