@@ -187,7 +187,7 @@ class Loss(Group):
     content_weight: NonNegative = 0.0
     content_norm: Literal['l1', 'l2'] = 'l2'
     # Weight of the feature matching loss between D's features of the same images. D normalizes both
-    # with the same statistics; its dropout masks differ.
+    # with the same statistics.
     feature_matching_weight: NonNegative = 0.0
     # Weight of rotation prediction on real images in D's loss (SSGAN: 1.0).
     rotation_weight: NonNegative = 0.0

@@ -3,7 +3,6 @@
 import dataclasses
 import importlib
 import sys
-from pathlib import Path
 
 from absl import app, flags
 from absl import logging as absl_logging
@@ -34,9 +33,12 @@ _MODES_OF_FLAG = {
 # Flags that are not supported together with --images, by mode.
 _NOT_WITH_IMAGES = {'evaluate': ('num', 'seed', 'checkpoint')}
 
-_CONFIG = config_flags.DEFINE_config_file(
-    'config', None, 'Config file of the run. Override fields with --config.FIELD=VALUE.'
-)
+try:
+    _CONFIG = config_flags.DEFINE_config_file(
+        'config', None, 'Config file of the run. Override fields with --config.FIELD=VALUE.'
+    )
+except flags.CantOpenFlagFileError as error:  # ml_collections already reads --flagfile.
+    raise UserError(f'{error}: correct the path of --flagfile') from error
 flags.FLAGS['config'].parser = config_file.ConfigFileParser()
 _WORKDIR = flags.DEFINE_string('workdir', None, 'Folder of the run. An existing run is resumed.')
 _INIT_FROM = flags.DEFINE_string(
@@ -173,7 +175,7 @@ def _config() -> ConfigDict:
 def parse(argv: list[str]) -> list[str]:
     """Parse the flags; an invalid flag ends the process with one line and exit code 2."""
     try:
-        rest = flags.FLAGS([_resolve_config(argument) for argument in argv])
+        rest = flags.FLAGS(argv)
         if len(rest) > 1:
             raise UserError(f'unknown argument {rest[1]!r}: use flags --NAME=VALUE, see --help')
         return rest
@@ -182,18 +184,9 @@ def parse(argv: list[str]) -> list[str]:
     except flags.UnrecognizedFlagError as error:
         hint = '; to override fields, also pass --config=FILE' if 'config.' in str(error) else ''
         exit_codes.exit_with_error(f'{error}{hint}', 2)
-    except (flags.Error, TypeError, ValueError, SyntaxError, ImportError) as error:
+    except (flags.Error, TypeError, ValueError) as error:
         exit_codes.exit_with_error(error, 2)
     except (AttributeError, KeyError) as error:
         # Raised by ml_collections for an unknown field, with a message in two pairs of quotes.
         message = str(error).replace('\\n', ' ').replace('\\', '')
         exit_codes.exit_with_error(f'--config has no field {message[1:-1]}', 2)
-
-
-def _resolve_config(argument: str) -> str:
-    """Replace `--config=configs/NAME.py` by the installed config if there is no such file."""
-    flag, _, path = argument.partition('=')
-    installed = Path(__file__).parent / path
-    if flag != '--config' or Path(path).exists() or not installed.is_file():
-        return argument
-    return f'{flag}={installed}'

@@ -66,6 +66,12 @@ def _loss_conflicts(config: ConfigDict) -> Iterator[Conflict]:
             'config.loss.generator_rotation_weight needs config.loss.rotation_weight > 0, so that '
             'D learns to predict rotations (SSGAN: 1.0, and 0.2 for G)',
         )
+    if loss.feature_matching_weight and config.discriminator.dropout_rate:
+        yield (
+            ('loss.feature_matching_weight', 'discriminator.dropout_rate'),
+            'config.loss.feature_matching_weight needs config.discriminator.dropout_rate=0.0, '
+            'because the dropout masks of both images would differ',
+        )
     features = loss.feature_matching_weight and config.distill.discriminator == 'random'
     if not config.discriminator_steps and (
         loss.adversarial_weight or features or augment.ada_target

@@ -3,10 +3,13 @@
 import importlib.machinery
 import sys
 import traceback
+from pathlib import Path
 from types import ModuleType
 
 from absl import flags
 from ml_collections import ConfigDict
+
+from dcgan_jax.runtime.files import reject_special_file
 
 
 class ConfigFileParser(flags.ArgumentParser):
@@ -26,6 +29,7 @@ class ConfigFileParser(flags.ArgumentParser):
         """
         path, *arguments = argument.split(':', 1)
         try:
+            path = _find(path)
             module = _execute(path)
             if not hasattr(module, 'get_config'):
                 raise ValueError('the file has no function get_config')
@@ -44,9 +48,16 @@ class ConfigFileParser(flags.ArgumentParser):
         return 'config file'
 
 
+def _find(path: str) -> str:
+    """Return the path of the installed config if there is no file `configs/NAME.py`."""
+    installed = Path(__file__).parent / path
+    return str(installed) if installed.is_file() and not Path(path).exists() else path
+
+
 def _execute(path: str) -> ModuleType:
     """Execute a Python file without the cache of compiled files, which may be out of date."""
-    module = ModuleType('config_file')
+    reject_special_file(path)
+    module = ModuleType('_dcgan_jax_config')
     module.__file__ = path
     sys.modules[module.__name__] = module  # Needed by data classes that are defined in the file.
     loader = importlib.machinery.SourceFileLoader(module.__name__, path)

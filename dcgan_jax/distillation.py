@@ -150,7 +150,9 @@ def _read(path: epath.Path) -> bytes:
     try:
         return read_bytes(path)
     except OSError as error:
-        raise UserError(f'{path} cannot be read ({error.strerror}): restore it') from error
+        raise UserError(
+            f'{path} cannot be read ({error.strerror}): make it readable, or restore it'
+        ) from error
 
 
 def _classes(run: Run) -> set[int]:

@@ -1,8 +1,9 @@
 """Validation of a run before anything is compiled or written."""
 
 import functools
+import os
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from absl import logging
 from etils import epath
@@ -58,6 +59,23 @@ def prepare(config: ConfigDict, workdir: epath.PathLike) -> Setup:
     Raises:
         UserError: If the config, the data set or the workdir is not valid for this run.
     """
+    with multihost.raise_in_all():
+        mesh, workdir = _validate(config, workdir)
+    fields = config_lib.flatten(config.to_dict())
+    values = {f'config.{name}': value for name, value in fields.items() if name != 'data_dir'}
+    _check_processes_agree(values | {'--workdir': os.fspath(absolute(workdir))})
+    multihost.on_primary(run_dir.check_writable, workdir)
+    with multihost.raise_in_all():
+        setup = _open(config, workdir, mesh)
+    run = setup.run
+    data = run.image_shape, run.class_names, sorted(run.data.items())
+    _check_processes_agree({'the data set': data, 'the run in --workdir': run_dir.exists(workdir)})
+    run = multihost.on_primary(run_dir.check_free, workdir, run) or run
+    return setup._replace(run=run)
+
+
+def _validate(config: ConfigDict, workdir: epath.PathLike) -> tuple[Mesh, epath.Path]:
+    """Validate the config; return the mesh and the workdir."""
     config_lib.validate(config)
     for warning in config_lib.warnings(config):
         logging.warning(warning)
@@ -66,14 +84,17 @@ def prepare(config: ConfigDict, workdir: epath.PathLike) -> Setup:
     if config.dataset == 'folder':
         inputs = {'config.data_dir': config.data_dir}
         containment.check_outside(workdir, '--workdir', inputs, run_dir.FOLDERS)
-    multihost.on_primary(run_dir.check_writable, workdir)
+    return mesh, workdir
+
+
+def _open(config: ConfigDict, workdir: epath.Path, mesh: Mesh) -> Setup:
+    """Open the data set, and the other runs that the run depends on."""
     is_new = not checkpoint.complete_steps(workdir / checkpoint.FOLDER)
     if is_new:
         captions.check_installed(config)
     source = sources.open_split(config, config.data.split)
     config = make_paths_absolute(classes.replace_class_names(config, source.class_names))
     run = Run(config, source.image_shape, source.class_names, source.identity)
-    _check_processes_agree(run, workdir)
     networks = models.build(config, run.image_shape, run.num_classes)
     sampler = Sampler(networks.generator, config)
     create = functools.partial(train_state.create, config, networks, source.image_shape)
@@ -83,25 +104,16 @@ def prepare(config: ConfigDict, workdir: epath.PathLike) -> Setup:
         warm_start.check(run, abstract_state, mesh)
     if config.distill.teacher:
         distillation.check(run, workdir, abstract_state, mesh)
-    run = multihost.on_primary(run_dir.check_free, workdir, run) or run
     return Setup(run, workdir, mesh, source, scorer, sampler, create, abstract_state)
 
 
-def _check_processes_agree(run: Run, workdir: epath.Path) -> None:
-    """Check that all processes have the same run; otherwise, their states would diverge.
-
-    Raises:
-        UserError: If the config (except `data_dir`), the data or the workdir differ.
-    """
-    fields = config_lib.flatten(run.config.to_dict())
-    values = {f'config.{name}': value for name, value in fields.items() if name != 'data_dir'}
-    values |= {'the data set': (run.image_shape, run.class_names, sorted(run.data.items()))}
-    values |= {'--workdir': (str(absolute(workdir)), run_dir.exists(workdir))}
-    names = multihost.different_values({name: repr(value) for name, value in values.items()})
-    if names:
+def _check_processes_agree(values: dict[str, Any]) -> None:
+    """Raise `UserError` unless all processes have the same values, without which states diverge."""
+    texts = {name: repr(value) for name, value in values.items()}
+    if names := multihost.different_values(texts):
         raise UserError(
             f'the processes of this run differ in {", ".join(names)}: pass the same config, the '
-            'same data and the same --workdir, in a file system that all of them share'
+            'same data and the same --workdir, which all of them share, and use the same version'
         )
 
 

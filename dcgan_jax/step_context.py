@@ -182,18 +182,19 @@ class StepContext:
         discriminator: NetworkState,
         targets: jax.Array,
         fake: jax.Array,
-        dropout: RngStream,
     ) -> list[tuple[jax.Array, jax.Array]]:
-        """Return the feature maps of targets and fakes, `[B, h, w, c]`, for each stage of D.
+        """Return the feature maps of target images and fakes, `[B, h, w, c]`, for each stage of D.
 
-        Both are in one batch, so that D normalizes them with the same statistics. Otherwise,
-        differences in the mean or in the scale of a channel would be removed.
+        Both are in one batch, so that D normalizes them with the same statistics. Separate
+        statistics would remove differences in the mean or in the scale of a channel.
         """
         conditions = self.conditions
         if conditions is not None:
             conditions = jnp.concatenate([conditions, conditions])
-        images, key = jnp.concatenate([targets, fake]), self.stream(dropout)
-        _, _, sown = self._apply(discriminator, images, key, 'intermediates', conditions=conditions)
+        images = jnp.concatenate([targets, fake])
+        _, _, sown = self._apply(
+            discriminator, images, None, 'intermediates', conditions=conditions
+        )
         return [tuple(jnp.split(maps, 2)) for maps in jax.tree.leaves(sown['intermediates'])]
 
     def _augment(self, key: jax.Array, images: jax.Array) -> jax.Array:

@@ -302,7 +302,7 @@ def _generator_loss(
         terms['content'] = weights.content_weight, content
     if weights.feature_matching_weight:
         # The images of a pair would be augmented differently, so they are not augmented.
-        pairs = context.features_of_pairs(discriminator, targets, fake, RngStream.DROPOUT_GENERATOR)
+        pairs = context.features_of_pairs(discriminator, targets, fake)
         terms['feature_matching'] = weights.feature_matching_weight, losses.feature_matching(pairs)
     if weights.generator_rotation_weight:
         rotation, _ = context.rotation_loss(discriminator, fake, RngStream.ROTATION_GENERATOR)

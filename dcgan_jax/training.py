@@ -42,7 +42,9 @@ def train_and_evaluate(config: ConfigDict, workdir: epath.PathLike) -> GANState:
         run = multihost.on_primary(run_dir.check_free, setup.workdir, setup.run)
         setup = setup._replace(run=run or setup.run)
         while True:
-            rollbacks = multihost.from_primary(len(nonfinite.read_rollbacks(setup.workdir)))
+            rollbacks = multihost.from_primary(
+                multihost.on_primary(nonfinite.count_rollbacks, setup.workdir) or 0
+            )
             seed = nonfinite.seed_after_rollbacks(config.seed, rollbacks)
             try:
                 return train(setup, seed, watcher)

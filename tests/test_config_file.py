@@ -58,8 +58,20 @@ def test_errors_in_a_file_are_reported_with_their_line(tmp_path, text, message):
         PARSER.parse(str(path))
 
 
-@pytest.mark.parametrize('name', ['missing.py', '', '.'])
+@pytest.mark.parametrize('name', ['missing.py', '', '.', 'pipe', '/dev/zero', 'x' * 300])
 def test_files_that_cannot_be_read_are_rejected(tmp_path, monkeypatch, name):
     monkeypatch.chdir(tmp_path)
+    os.mkfifo('pipe')
     with pytest.raises(ValueError, match=r'use a file like those in configs/'):
         PARSER.parse(name)
+
+
+def test_installed_configs_are_found_from_any_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    expected = quickstart.get_config().to_dict()
+    assert PARSER.parse('configs/quickstart.py').to_dict() == expected
+    (tmp_path / 'configs').mkdir()
+    (tmp_path / 'configs' / 'quickstart.py').touch()
+    for name in ('quickstart', 'none'):
+        with pytest.raises(ValueError, match=r'get_config|No such file'):
+            PARSER.parse(f'configs/{name}.py')

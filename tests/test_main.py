@@ -10,7 +10,6 @@ import time
 import numpy as np
 import pytest
 
-from dcgan_jax import cli
 from dcgan_jax.data import sources
 from tests.command_line import call_main
 
@@ -115,6 +114,7 @@ def test_process_with_a_user_error_exits_with_2(tmp_path):
     (tmp_path / 'file.py').write_text('')  # In this process, other configs are imported.
     flags = f'--config={tmp_path / "file.py"}', f'--workdir={tmp_path / "w"}'
     assert_rejected(run(*flags), 'no function get_config')
+    assert_rejected(run(f'--flagfile={tmp_path / "missing"}'), 'Unable to open flagfile')
 
 
 @pytest.mark.parametrize('flag', ['--help', '--helpfull'])
@@ -258,15 +258,3 @@ __main__.run()
     assert last.startswith('error: RESOURCE_EXHAUSTED')
     assert 'smaller batch_size or width' in last
     assert 'Traceback' not in result.stderr
-
-
-def test_installed_configs_are_found_from_any_folder(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    found = cli._resolve_config('--config=configs/quickstart.py')
-    assert pathlib.Path(found.removeprefix('--config=')).samefile(
-        ROOT / 'configs' / 'quickstart.py'
-    )
-    (tmp_path / 'configs').mkdir()
-    (tmp_path / 'configs' / 'quickstart.py').touch()
-    for argument in ('--config=configs/quickstart.py', '--config=configs/none.py', '--workdir=a'):
-        assert cli._resolve_config(argument) == argument

@@ -107,7 +107,7 @@ def test_several_processes_produce_the_state_of_one(
 @pytest.mark.slow
 @pytest.mark.parametrize('name', ['config.optimizer.generator.learning_rate', '--workdir'])
 def test_processes_with_different_flags_are_rejected(tmp_path, data_dir, name):
-    """For example, if only some of the machines have an older script."""
+    """For example, one machine has an older launch script."""
     flags = {'--workdir': f'--workdir={tmp_path / "b"}'}.get(name, f'--{name}=0.5')
     with start_processes(2, data_dir, f'--workdir={tmp_path / "a"}', last=[flags]) as processes:
         codes, stderr = finish(processes)
@@ -116,12 +116,24 @@ def test_processes_with_different_flags_are_rejected(tmp_path, data_dir, name):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
+def test_invalid_config_of_one_process_ends_all(tmp_path, data_dir):
+    last = ['--config.batch_size=7']
+    with start_processes(2, data_dir, f'--workdir={tmp_path / "a"}', last=last) as processes:
+        codes, stderr = finish(processes)
+    assert codes == [2, 2], stderr
+    assert 'batch_size' in stderr[1]
+    assert 'another process of this run failed' in stderr[0]
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_differing_values_are_named(monkeypatch):
     """The other process has another value of 'b'."""
 
     def gather(words):
         other = words.copy()
-        other[1, 3] += 1
+        if len(words) == 3:  # The values; there is one hash of their names.
+            other[1, 3] += 1
         return np.stack([words, other])
 
     values = {'a': '1', 'b': '2', 'c': '3'}

@@ -1,5 +1,6 @@
 """Text conditioning: embeddings, captions, the matching-aware loss, prompts, classification."""
 
+import dataclasses
 import json
 
 import jax
@@ -125,8 +126,13 @@ def test_accuracies_of_samples_are_reported(workdir, tmp_path, monkeypatch):
     assert found['metrics']['samples'] == np.mean(list(found['accuracy_by_class'].values()))
     assert 'real images 100.00%' in line
     assert found['num_real'] == 28  # The other 12 of 40 images are classified.
+    assert 'SVM fitted to 28 images' in line
     with Image.open(out / 'classification.png') as picture:
         assert (picture.height // 10, picture.width // 10) == (3, 4)
+    monkeypatch.setattr(classify_samples, '_NUM', 10)
+    monkeypatch.setattr(classify_samples, '_NUM_REAL', 15)
+    _, line = classify_samples.run(dataclasses.replace(options, num=None))
+    assert 'SVM fitted to 15 images' in line
 
 
 def test_classifier_is_tested_on_other_images(data_dir):

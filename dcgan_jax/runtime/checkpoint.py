@@ -15,7 +15,7 @@ from etils import epath
 from dcgan_jax.runtime import checksums, multihost
 from dcgan_jax.runtime.checkpoint_errors import DamagedError, raise_damaged
 from dcgan_jax.runtime.errors import TrainingError, UserError
-from dcgan_jax.runtime.files import absolute, raise_unreadable, write_atomic
+from dcgan_jax.runtime.files import absolute, raise_unreadable, read_bytes, write_atomic
 
 _Read = TypeVar('_Read')
 State = Any  # A flax.struct dataclass of arrays with a field `step`.
@@ -182,7 +182,7 @@ def latest_metadata(workdir: epath.PathLike, folder: str = FOLDER) -> dict[str, 
 def _metadata(path: epath.Path) -> dict[str, Any]:
     """Return the metadata of a checkpoint."""
     with raise_damaged(path):
-        metadata = json.loads((path / 'metadata' / 'metadata').read_text())
+        metadata = json.loads(read_bytes(path / 'metadata' / 'metadata').decode())
     if not isinstance(metadata, dict):
         raise DamagedError(f'the metadata of {path} is damaged ({metadata!r:.99})')
     return metadata

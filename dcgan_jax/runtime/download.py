@@ -10,15 +10,19 @@ from pathlib import Path
 import tqdm
 
 from dcgan_jax.runtime.errors import UserError
-from dcgan_jax.runtime.files import check_readable
+from dcgan_jax.runtime.files import reject_special_file
 
 _BLOCK_BYTES = 1 << 20
 _TIMEOUT_S = 60
 
 
 def sha256(path: Path) -> str:
-    """Return the SHA-256 of a file as hexadecimal digits; see `files.read_bytes` for errors."""
-    check_readable(path)
+    """Return the SHA-256 of a file as hexadecimal digits.
+
+    Raises:
+        OSError: If it cannot be read, or is a pipe, a socket or a device.
+    """
+    reject_special_file(path)
     with path.open('rb') as file:
         return hashlib.file_digest(file, 'sha256').hexdigest()
 

@@ -105,16 +105,17 @@ def is_regular_file(path: epath.PathLike) -> bool:
     return epath.Path(path).is_file() if in_bucket(path) else os.path.isfile(path)
 
 
-def check_readable(path: epath.PathLike) -> None:
+def reject_special_file(path: epath.PathLike) -> None:
     """Raise `OSError` for a pipe, a socket or a device, because reading it may never end."""
-    path = epath.Path(path)
-    if path.exists() and not (path.is_dir() or is_regular_file(path)):
-        raise OSError(errno.EINVAL, 'it is a pipe, socket or device', str(path))
+    if in_bucket(path):
+        return
+    if os.path.exists(path) and not (os.path.isdir(path) or os.path.isfile(path)):
+        raise OSError(errno.EINVAL, 'it is a pipe, socket or device', os.fspath(path))
 
 
 def read_bytes(path: epath.PathLike) -> bytes:
     """Read a file; raise `OSError` if it cannot be read, or is a pipe, a socket or a device."""
-    check_readable(path)
+    reject_special_file(path)
     return epath.Path(path).read_bytes()
 
 
@@ -176,7 +177,7 @@ def read_npz(path: epath.PathLike, limit: int) -> dict[str, np.ndarray]:
         OSError: If the file cannot be opened.
         ValueError: If the file is damaged, contains anything but arrays, or exceeds the limit.
     """
-    check_readable(path)
+    reject_special_file(path)
     with epath.Path(path).open('rb') as file:
         try:
             with zipfile.ZipFile(file) as archive:

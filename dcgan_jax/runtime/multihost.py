@@ -7,7 +7,7 @@ order. The primary process (index 0) writes the files.
 import contextlib
 import faulthandler
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import jax
@@ -86,16 +86,39 @@ def from_primary(value: int) -> int:
 def different_values(values: Mapping[str, str]) -> list[str]:
     """Return the names of the values that are not equal in all processes.
 
-    Args:
-        values: Values by name; the names are the same in all processes.
+    If the names themselves differ, 'the names of settings' is returned.
     """
     if jax.process_count() == 1:
         return []
-    hashes = [hashlib.sha256(value.encode()).digest() for value in values.values()]
+    if np.any(_differ(['\n'.join(values)])):
+        return ['the names of settings']
+    return [name for name, differs in zip(values, _differ(values.values()), strict=True) if differs]
+
+
+def _differ(texts: Iterable[str]) -> np.ndarray:
+    """Return whether each text differs between processes, bool `[N]` for N texts."""
+    hashes = [hashlib.sha256(text.encode(errors='surrogateescape')).digest() for text in texts]
     words = np.frombuffer(b''.join(hashes), np.uint32).reshape(len(hashes), -1)
     of_processes = multihost_utils.process_allgather(words)
-    differ = np.any(of_processes != of_processes[0], axis=(0, 2))
-    return [name for name, differs in zip(values, differ, strict=True) if differs]
+    return np.any(of_processes != of_processes[0], axis=(0, 2))
+
+
+@contextlib.contextmanager
+def raise_in_all() -> Iterator[None]:
+    """Raise an error in all processes if the block, which has no collectives, fails in one.
+
+    Raises:
+        UserError: If the block fails in another process; otherwise, the error is raised unchanged.
+    """
+    failure = None
+    try:
+        yield
+    except Exception as error:  # Raised below, because the others wait for the outcome.
+        failure = error
+    if not all_true(failure is None) and failure is None:
+        failure = UserError('another process of this run failed; see its error message')
+    if failure is not None:
+        raise failure
 
 
 def all_true(value: bool) -> bool:

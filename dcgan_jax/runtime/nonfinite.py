@@ -62,6 +62,11 @@ def read_rollbacks(workdir: epath.Path) -> list[str]:
     return reasons
 
 
+def count_rollbacks(workdir: epath.Path) -> int:
+    """Return the number of rollbacks of a run; see `read_rollbacks` for the error raised."""
+    return len(read_rollbacks(workdir))
+
+
 def add_rollback(workdir: epath.Path, reason: str) -> None:
     """Record a rollback in the workdir."""
     write_json(workdir / FILE, [*read_rollbacks(workdir), reason])

@@ -116,7 +116,7 @@ def _new_prefix(logdir: epath.Path) -> str:
     """
     names = [path.name.split('.') for path in logdir.glob(f'events.*{EVENT_FILE}*')]
     numbers = [int(parts[1]) for parts in names if parts[1].isascii() and parts[1].isdecimal()]
-    return os.fspath(logdir / f'events.{max(numbers, default=-1) + 1:04}')
+    return os.fspath(logdir / f'events.{max(numbers, default=-1) + 1:06}')
 
 
 @contextlib.contextmanager

@@ -13,14 +13,14 @@ from dcgan_jax.configs import default
 from dcgan_jax.run_dir import Run
 from dcgan_jax.runtime import checkpoint, writers
 from dcgan_jax.runtime.errors import UserError
-from dcgan_jax.runtime.files import absolute, check_readable, read_bytes, write_atomic
+from dcgan_jax.runtime.files import absolute, read_bytes, reject_special_file, write_atomic
 from dcgan_jax.tasks import html_report
 from dcgan_jax.tasks.options import TaskOptions, TaskResult
 from dcgan_jax.tasks.trained_run import output_folder
 from dcgan_jax.train_state import NETWORKS
 
 _GRIDS = 6  # Number of sample grids, evenly spaced over the training steps.
-_MAX_FILE_BYTES = 8 * 2**20
+_MAX_FILE_BYTES = 8 * 2**20  # Larger images and JSON files are not part of the report.
 _MAX_TOTAL_BYTES = 48 * 2**20  # Larger pages make browsers slow.
 _FORMATS = {'.png': 'png', '.gif': 'gif'}
 # Titles of the tasks' folders, in order; other folders are not part of the report.
@@ -244,7 +244,7 @@ def _curves(workdir: epath.Path) -> tuple[list[str], list[str]]:
 
     try:
         for path in workdir.glob(f'*{writers.EVENT_FILE}*'):
-            check_readable(path)
+            reject_special_file(path)
         events = EventAccumulator(str(workdir), size_guidance={SCALARS: 0}).Reload()
     except OSError as error:
         return [], [f'The event files cannot be read: {error.strerror}']
