@@ -186,8 +186,8 @@ class Loss(Group):
     # original images if G's inputs are degraded images, or the images of a teacher (see `Distill`).
     content_weight: NonNegative = 0.0
     content_norm: Literal['l1', 'l2'] = 'l2'
-    # Weight of the feature matching loss between D's features of the same images. D normalizes both
-    # with the same statistics.
+    # Weight of the feature matching loss between D's features of G's images and of their targets.
+    # Both are in one batch of D, so that it normalizes them with the same statistics.
     feature_matching_weight: NonNegative = 0.0
     # Weight of rotation prediction on real images in D's loss (SSGAN: 1.0).
     rotation_weight: NonNegative = 0.0

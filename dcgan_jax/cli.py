@@ -37,7 +37,7 @@ try:
     _CONFIG = config_flags.DEFINE_config_file(
         'config', None, 'Config file of the run. Override fields with --config.FIELD=VALUE.'
     )
-except flags.CantOpenFlagFileError as error:  # ml_collections already reads --flagfile.
+except flags.CantOpenFlagFileError as error:  # `DEFINE_config_file` reads --flagfile.
     raise UserError(f'{error}: correct the path of --flagfile') from error
 flags.FLAGS['config'].parser = config_file.ConfigFileParser()
 _WORKDIR = flags.DEFINE_string('workdir', None, 'Folder of the run. An existing run is resumed.')
@@ -187,6 +187,6 @@ def parse(argv: list[str]) -> list[str]:
     except (flags.Error, TypeError, ValueError) as error:
         exit_codes.exit_with_error(error, 2)
     except (AttributeError, KeyError) as error:
-        # Raised by ml_collections for an unknown field, with a message in two pairs of quotes.
+        # Raised by ml_collections for an unknown field; its message is quoted twice.
         message = str(error).replace('\\n', ' ').replace('\\', '')
         exit_codes.exit_with_error(f'--config has no field {message[1:-1]}', 2)

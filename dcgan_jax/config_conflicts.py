@@ -70,7 +70,7 @@ def _loss_conflicts(config: ConfigDict) -> Iterator[Conflict]:
         yield (
             ('loss.feature_matching_weight', 'discriminator.dropout_rate'),
             'config.loss.feature_matching_weight needs config.discriminator.dropout_rate=0.0, '
-            'because the dropout masks of both images would differ',
+            'because D would apply different dropout masks to an image and its target',
         )
     features = loss.feature_matching_weight and config.distill.discriminator == 'random'
     if not config.discriminator_steps and (

@@ -1,4 +1,4 @@
-"""Loading of the file that is given by `--config`."""
+"""Loading of the config file that is passed as `--config`."""
 
 import importlib.machinery
 import sys
@@ -13,19 +13,21 @@ from dcgan_jax.runtime.files import reject_special_file
 
 
 class ConfigFileParser(flags.ArgumentParser):
-    """Parser of `--config` that reports all errors of a config file in one line.
+    """Parser of `--config` that reports each error in a config file as a one-line message.
 
-    The parser of ml_collections reports some of them with a traceback, and not at once.
+    The parser of ml_collections reports some errors with a traceback, and others only when the
+    config is used.
     """
 
     def parse(self, argument: str) -> ConfigDict:
-        """Execute a config file and return the locked `ConfigDict` of its function `get_config`.
+        """Execute a config file and return the locked `ConfigDict` that `get_config` returns.
 
         Args:
             argument: `FILE`, or `FILE:TEXT` to call `get_config(TEXT)`.
 
         Raises:
-            ValueError: If the file cannot be read or executed, or returns no `ConfigDict`.
+            ValueError: If the file cannot be read or executed, or `get_config` is missing or does
+                not return a `ConfigDict`.
         """
         path, *arguments = argument.split(':', 1)
         try:
@@ -39,7 +41,7 @@ class ConfigFileParser(flags.ArgumentParser):
                     f'get_config() must return a ConfigDict, not {type(config).__name__}'
                 )
             return config.lock()
-        except (Exception, SystemExit) as error:  # The file is a program, which may raise anything.
+        except (Exception, SystemExit) as error:  # The file can raise any exception.
             message = f'{_describe(error, path)}: use a file like those in configs/'
             raise ValueError(message) from error
 
@@ -49,24 +51,24 @@ class ConfigFileParser(flags.ArgumentParser):
 
 
 def _find(path: str) -> str:
-    """Return the path of the installed config if there is no file `configs/NAME.py`."""
+    """Return `path`, or that of the installed config of this name if `path` does not exist."""
     installed = Path(__file__).parent / path
     return str(installed) if installed.is_file() and not Path(path).exists() else path
 
 
 def _execute(path: str) -> ModuleType:
-    """Execute a Python file without the cache of compiled files, which may be out of date."""
+    """Execute a Python file as a module; cached bytecode, which may be stale, is not used."""
     reject_special_file(path)
     module = ModuleType('_dcgan_jax_config')
     module.__file__ = path
-    sys.modules[module.__name__] = module  # Needed by data classes that are defined in the file.
+    sys.modules[module.__name__] = module  # Data classes look up their module there.
     loader = importlib.machinery.SourceFileLoader(module.__name__, path)
     exec(loader.source_to_code(loader.get_data(path), path), vars(module))
     return module
 
 
 def _describe(error: BaseException, path: str) -> str:
-    """Return the message of an error, with its type and its line if it was raised in the file."""
+    """Return the message of an error, with its type and the line of the file in its traceback."""
     frames = traceback.extract_tb(error.__traceback__)
     lines = [frame.lineno for frame in frames if frame.filename == path]
     message = error

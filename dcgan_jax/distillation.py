@@ -151,7 +151,7 @@ def _read(path: epath.Path) -> bytes:
         return read_bytes(path)
     except OSError as error:
         raise UserError(
-            f'{path} cannot be read ({error.strerror}): make it readable, or restore it'
+            f'{path} cannot be read ({error.strerror}): grant read permission, or restore the file'
         ) from error
 
 

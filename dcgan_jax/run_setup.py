@@ -57,7 +57,8 @@ def prepare(config: ConfigDict, workdir: epath.PathLike) -> Setup:
     """Validate a run without compiling or writing anything.
 
     Raises:
-        UserError: If the config, the data set or the workdir is not valid for this run.
+        UserError: If the config, the data set or the workdir is not valid for this run, if the
+            processes of the run differ in them, or if another process fails.
     """
     with multihost.raise_in_all():
         mesh, workdir = _validate(config, workdir)
@@ -66,16 +67,18 @@ def prepare(config: ConfigDict, workdir: epath.PathLike) -> Setup:
     _check_processes_agree(values | {'--workdir': os.fspath(absolute(workdir))})
     multihost.on_primary(run_dir.check_writable, workdir)
     with multihost.raise_in_all():
-        setup = _open(config, workdir, mesh)
+        setup = _create_setup(config, workdir, mesh)
     run = setup.run
     data = run.image_shape, run.class_names, sorted(run.data.items())
-    _check_processes_agree({'the data set': data, 'the run in --workdir': run_dir.exists(workdir)})
+    _check_processes_agree(
+        {'the data set': data, 'the existence of a run in --workdir': run_dir.exists(workdir)}
+    )
     run = multihost.on_primary(run_dir.check_free, workdir, run) or run
     return setup._replace(run=run)
 
 
 def _validate(config: ConfigDict, workdir: epath.PathLike) -> tuple[Mesh, epath.Path]:
-    """Validate the config; return the mesh and the workdir."""
+    """Validate the config and the path of the workdir; return the mesh and the workdir."""
     config_lib.validate(config)
     for warning in config_lib.warnings(config):
         logging.warning(warning)
@@ -87,8 +90,8 @@ def _validate(config: ConfigDict, workdir: epath.PathLike) -> tuple[Mesh, epath.
     return mesh, workdir
 
 
-def _open(config: ConfigDict, workdir: epath.Path, mesh: Mesh) -> Setup:
-    """Open the data set, and the other runs that the run depends on."""
+def _create_setup(config: ConfigDict, workdir: epath.Path, mesh: Mesh) -> Setup:
+    """Open the data set, create the abstract state, and check the runs that this run depends on."""
     is_new = not checkpoint.complete_steps(workdir / checkpoint.FOLDER)
     if is_new:
         captions.check_installed(config)
@@ -108,17 +111,18 @@ def _open(config: ConfigDict, workdir: epath.Path, mesh: Mesh) -> Setup:
 
 
 def _check_processes_agree(values: dict[str, Any]) -> None:
-    """Raise `UserError` unless all processes have the same values, without which states diverge."""
+    """Raise `UserError` if values differ between processes, whose states would diverge."""
     texts = {name: repr(value) for name, value in values.items()}
-    if names := multihost.different_values(texts):
+    if names := multihost.find_mismatches(texts):
         raise UserError(
-            f'the processes of this run differ in {", ".join(names)}: pass the same config, the '
-            'same data and the same --workdir, which all of them share, and use the same version'
+            f'the processes of this run differ in {", ".join(names)}: pass the same config, '
+            'data set and --workdir to each process, use a --workdir that all processes share, and '
+            'run the same version of dcgan_jax'
         )
 
 
 def make_paths_absolute(config: ConfigDict) -> ConfigDict:
-    """Make the paths in a config absolute in place, because tasks may run in another folder."""
+    """Make the paths in a config absolute in place, because the working directory may change."""
     for name in _PATHS:
         *groups, field = name.split('.')
         group = functools.reduce(getattr, groups, config)

@@ -177,7 +177,7 @@ class StepContext:
         (logits,) = sown['rotation']['logits']
         return losses.rotation(logits, num_rot90), discriminator
 
-    def features_of_pairs(
+    def paired_features(
         self,
         discriminator: NetworkState,
         targets: jax.Array,
@@ -185,8 +185,8 @@ class StepContext:
     ) -> list[tuple[jax.Array, jax.Array]]:
         """Return the feature maps of target images and fakes, `[B, h, w, c]`, for each stage of D.
 
-        Both are in one batch, so that D normalizes them with the same statistics. Separate
-        statistics would remove differences in the mean or in the scale of a channel.
+        Targets and fakes are in one batch, so that D normalizes both with the same statistics.
+        Separate statistics would remove differences in the mean or in the scale of a channel.
         """
         conditions = self.conditions
         if conditions is not None:

@@ -50,11 +50,12 @@ def train_step(
 ) -> tuple[GANState, Metrics]:
     """Update D `config.discriminator_steps` times, then G once, then the EMA.
 
-    Real images and fakes pass through D separately, each with its own BatchNorm statistics, except
-    for feature matching. With `config.update_order='alternating'`, G's gradients are computed with
-    the updated D (Goodfellow et al. 2014, algorithm 1); with 'simultaneous', they are computed with
-    D before its update. Both updates use the same forward pass of G, unless
-    `config.resample_latents` is set. Fakes have the classes of the real images of the batch.
+    Real images and fakes pass through D separately, each with its own BatchNorm statistics. In
+    the feature matching loss, targets and fakes share one batch. With
+    `config.update_order='alternating'`, G's gradients are computed with the updated D (Goodfellow
+    et al. 2014, algorithm 1); with 'simultaneous', they are computed with D before its update. Both
+    updates use the same forward pass of G, unless `config.resample_latents` is set. Fakes have the
+    classes of the real images of the batch.
 
     Args:
         state: The state before the step.
@@ -302,7 +303,7 @@ def _generator_loss(
         terms['content'] = weights.content_weight, content
     if weights.feature_matching_weight:
         # The images of a pair would be augmented differently, so they are not augmented.
-        pairs = context.features_of_pairs(discriminator, targets, fake)
+        pairs = context.paired_features(discriminator, targets, fake)
         terms['feature_matching'] = weights.feature_matching_weight, losses.feature_matching(pairs)
     if weights.generator_rotation_weight:
         rotation, _ = context.rotation_loss(discriminator, fake, RngStream.ROTATION_GENERATOR)

@@ -37,7 +37,7 @@ def test_config_of_a_file_is_locked(tmp_path):
     assert PARSER.parse(str(path)).is_locked
 
 
-def test_changed_file_of_the_same_size_and_time_is_read_again(tmp_path):
+def test_changed_file_with_equal_size_and_mtime_is_reloaded(tmp_path):
     path = tmp_path / 'own.py'
     seeds = []
     for seed in (1, 2):
@@ -51,7 +51,7 @@ def test_changed_file_of_the_same_size_and_time_is_read_again(tmp_path):
 
 
 @pytest.mark.parametrize(('text', 'message'), INVALID.items())
-def test_errors_in_a_file_are_reported_with_their_line(tmp_path, text, message):
+def test_errors_in_a_file_are_reported(tmp_path, text, message):
     path = tmp_path / 'own.py'
     path.write_text(text)
     with pytest.raises(ValueError, match=message):

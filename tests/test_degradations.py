@@ -21,7 +21,7 @@ def real():
 
 
 def test_upsample_of_long_sides_equals_pillows_bicubic():
-    """Long sides are upsampled in parts. The range of the images avoids clipping by Pillow."""
+    """Long sides are upsampled in chunks. Pixels are in [64, 192), so that Pillow does not clip."""
     small = np.random.default_rng(0).integers(64, 192, (1, 2050, 6, 3)).astype(np.uint8)
     for pixels in (small, small.transpose(0, 2, 1, 3)):
         large = images.to_uint8(degradations.upsample(images.to_float(pixels), 2))
@@ -31,7 +31,7 @@ def test_upsample_of_long_sides_equals_pillows_bicubic():
 
 
 def test_upsample_of_very_long_sides_uses_little_memory():
-    """A dense matrix for this side would have 28.8 GB."""
+    """A dense matrix for this side would take 28.8 GB."""
     image = jax.ShapeDtypeStruct((1, 8, 60_000, 1), 'float32')
     compiled = jax.jit(functools.partial(degradations.upsample, scale=2)).lower(image).compile()
     assert compiled.memory_analysis().temp_size_in_bytes < 2**30

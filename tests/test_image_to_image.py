@@ -157,14 +157,14 @@ def test_results_are_never_written_to_the_input_folder(restoration_run, tmp_path
     assert sorted(path.name for path in own.iterdir()) == ['a.png', 'below']
 
 
-def test_images_are_restored_in_groups_of_limited_size(restoration_run, tmp_path, monkeypatch):
+def test_images_are_restored_in_batches_of_limited_size(restoration_run, tmp_path, monkeypatch):
     options = TaskOptions(workdir=restoration_run('gray'), out=tmp_path)
     task = image_to_image.open_task(options, 'gray')
     sizes = []
     task = task._replace(restore=lambda inputs: sizes.append(len(inputs)) or 255 - inputs)
     pixels = np.random.default_rng(0).integers(0, 256, (5, 4, 6, 3)).astype(np.uint8)
     given = image_to_image.UserImages(list('abcde'), pixels)
-    monkeypatch.setattr(image_to_image, '_MAX_GROUP_PIXELS', 2 * 4 * 6 * 2**2)
+    monkeypatch.setattr(image_to_image, '_MAX_BATCH_PIXELS', 2 * 4 * 6 * 2**2)
     image_to_image.restore_images(task, given, lambda pixels: pixels, tmp_path, scale=2)
     assert sizes == [2, 2, 1]
     for name, image in zip('abcde', pixels, strict=True):
@@ -202,7 +202,7 @@ def test_images_are_only_resized_if_the_training_images_are(
     with Image.open(out / 'a.png') as picture:
         assert picture.size == (16, 16)
     given = given_config(data_dir, tmp_path, 'masked')
-    with pytest.raises(UserError, match='20x9 pixels: this run takes images of 8x8'):
+    with pytest.raises(UserError, match='20x9 pixels: this run requires images of 8x8'):
         run_task('masked', finished[0], given, tmp_path / 'no', str(tmp_path / 'own'), None)
     assert not (tmp_path / 'no').exists()
 

@@ -1,4 +1,4 @@
-"""Settings of JAX that change results are rejected or have no effect."""
+"""Settings of JAX that change results or are not supported."""
 
 import os
 import signal

@@ -23,8 +23,8 @@ DEVICES = 4
 
 
 @contextlib.contextmanager
-def start_processes(count, data_dir, *flags, last=()):
-    """Start the processes of a run, the last one with further flags; kill them at the end."""
+def start_processes(count, data_dir, *flags, last_flags=()):
+    """Start the processes of a run, and kill them at the end; the last one has `last_flags` too."""
     with socket.socket() as probe:
         probe.bind(('localhost', 0))
         port = probe.getsockname()[1]
@@ -40,7 +40,7 @@ def start_processes(count, data_dir, *flags, last=()):
             command(
                 *TINY,
                 *flags,
-                *(last if index == count - 1 else ()),
+                *(last_flags if index == count - 1 else ()),
                 *([*joined, f'--process_id={index}'] if count > 1 else []),
             ),
             cwd=ROOT,
@@ -107,19 +107,21 @@ def test_several_processes_produce_the_state_of_one(
 @pytest.mark.slow
 @pytest.mark.parametrize('name', ['config.optimizer.generator.learning_rate', '--workdir'])
 def test_processes_with_different_flags_are_rejected(tmp_path, data_dir, name):
-    """For example, one machine has an older launch script."""
-    flags = {'--workdir': f'--workdir={tmp_path / "b"}'}.get(name, f'--{name}=0.5')
-    with start_processes(2, data_dir, f'--workdir={tmp_path / "a"}', last=[flags]) as processes:
+    """This occurs if, for example, one machine has an outdated launch script."""
+    flag = {'--workdir': f'--workdir={tmp_path / "b"}'}.get(name, f'--{name}=0.5')
+    with start_processes(
+        2, data_dir, f'--workdir={tmp_path / "a"}', last_flags=[flag]
+    ) as processes:
         codes, stderr = finish(processes)
     assert codes == [2, 2], stderr
-    assert all(f'the processes of this run differ in {name}: pass' in words for words in stderr)
+    assert all(f'the processes of this run differ in {name}: pass' in text for text in stderr)
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.slow
-def test_invalid_config_of_one_process_ends_all(tmp_path, data_dir):
-    last = ['--config.batch_size=7']
-    with start_processes(2, data_dir, f'--workdir={tmp_path / "a"}', last=last) as processes:
+def test_invalid_config_in_one_process_stops_all_processes(tmp_path, data_dir):
+    flags = ['--config.batch_size=7']
+    with start_processes(2, data_dir, f'--workdir={tmp_path / "a"}', last_flags=flags) as processes:
         codes, stderr = finish(processes)
     assert codes == [2, 2], stderr
     assert 'batch_size' in stderr[1]
@@ -128,7 +130,7 @@ def test_invalid_config_of_one_process_ends_all(tmp_path, data_dir):
 
 
 def test_differing_values_are_named(monkeypatch):
-    """The other process has another value of 'b'."""
+    """The second process has a different value of 'b'."""
 
     def gather(words):
         other = words.copy()
@@ -137,10 +139,10 @@ def test_differing_values_are_named(monkeypatch):
         return np.stack([words, other])
 
     values = {'a': '1', 'b': '2', 'c': '3'}
-    assert multihost.different_values(values) == []
+    assert multihost.find_mismatches(values) == []
     monkeypatch.setattr(multihost.jax, 'process_count', lambda: 2)
     monkeypatch.setattr(multihost.multihost_utils, 'process_allgather', gather)
-    assert multihost.different_values(values) == ['b']
+    assert multihost.find_mismatches(values) == ['b']
 
 
 @pytest.mark.slow

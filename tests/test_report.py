@@ -121,7 +121,7 @@ def test_damaged_results_are_listed(workdir, tmp_path):
     assert '12.35' in text
 
 
-def test_too_large_pictures_are_listed(workdir, tmp_path):
+def test_images_above_the_size_limit_are_listed(workdir, tmp_path):
     folder = shutil.copytree(workdir, tmp_path / 'run')
     (folder / 'explore' / 'large.png').write_bytes(bytes(9 * 2**20))
     text = ' '.join(ParsedPage(write_page(folder)).texts)
@@ -173,7 +173,7 @@ def test_pipes_are_not_read(workdir, tmp_path):
     for name in ('events.000001.tfevents.x', 'evaluation/x.json', 'explore/x.json'):
         os.mkfifo(folder / name)
     text = ' '.join(ParsedPage(write_page(folder)).texts)
-    assert 'The event files cannot be read: it is a pipe, socket or device' in text
+    assert 'The event files cannot be read: not a regular file, but a pipe' in text
     assert 'x.json is not a valid evaluation' in text
     assert 'Latent space' in text
 
@@ -182,7 +182,7 @@ def test_devices_are_not_read(workdir, tmp_path):
     folder = shutil.copytree(workdir, tmp_path / 'run')
     (folder / 'explore' / 'zero.png').symlink_to('/dev/zero')
     text = ' '.join(ParsedPage(write_page(folder)).texts)
-    assert 'explore/zero.png cannot be read: it is a pipe, socket or device' in text
+    assert 'explore/zero.png cannot be read: not a regular file, but a pipe' in text
 
 
 def chromium(folder, width, *options):

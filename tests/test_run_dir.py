@@ -38,7 +38,7 @@ def test_rejected_resume_changes_no_file(class_folder_copy):
 
 def test_pipe_in_place_of_the_config_is_rejected(tmp_path):
     os.mkfifo(tmp_path / 'config.json')
-    with pytest.raises(UserError, match='it is a pipe, socket or device'):
+    with pytest.raises(UserError, match='a pipe, socket or device'):
         run_dir.read(tmp_path)
 
 

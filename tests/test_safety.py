@@ -132,7 +132,7 @@ def test_malicious_files_are_rejected_and_not_executed(audited, tmp_path):
 
 
 def test_no_module_unpickles_or_executes_input():
-    """The exceptions are configs, which are Python, and state_dicts, by a restricted unpickler."""
+    """`config_file` executes configs; the unpickler of `torch_weights` accepts state_dicts only."""
     folder = pathlib.Path(dcgan_jax.__file__).parent
     found = set()
     for path in [*folder.rglob('*.py'), ROOT / 'main.py']:

@@ -208,7 +208,7 @@ def test_missing_records_are_detected(tmp_path):
         sources.open_source('tiny', 'train', str(tmp_path))
 
 
-def test_missing_list_of_splits_is_rejected(tmp_path):
+def test_dataset_info_without_splits_is_rejected(tmp_path):
     prepare_tiny(tmp_path, [(6, 6, 1)])
     path = tmp_path / 'tiny' / '1.2.0' / 'dataset_info.json'
     info = json.loads(path.read_text())

@@ -129,8 +129,8 @@ def test_accuracies_of_samples_are_reported(workdir, tmp_path, monkeypatch):
     assert 'SVM fitted to 28 images' in line
     with Image.open(out / 'classification.png') as picture:
         assert (picture.height // 10, picture.width // 10) == (3, 4)
-    monkeypatch.setattr(classify_samples, '_NUM', 10)
-    monkeypatch.setattr(classify_samples, '_NUM_REAL', 15)
+    monkeypatch.setattr(classify_samples, '_NUM_SAMPLES', 10)
+    monkeypatch.setattr(classify_samples, '_MAX_NUM_REAL', 15)
     _, line = classify_samples.run(dataclasses.replace(options, num=None))
     assert 'SVM fitted to 15 images' in line
 

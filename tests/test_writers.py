@@ -50,7 +50,7 @@ def test_hparams_are_readable_by_tensorboard(events, config):
 
 @pytest.mark.parametrize('second_start', [1_700_000_000, 1_600_000_000, 900_000_000])
 def test_resumed_run_replaces_later_events(tmp_path, monkeypatch, second_start):
-    """This does not depend on the clock, which may have been set back."""
+    """Later events are replaced even if the clock was set back before the run was resumed."""
     for first_step, value, now in ((0, 1.0, 1_700_000_000), (4, 2.0, second_start)):
         monkeypatch.setattr(time, 'time', lambda now=now: now)
         with writers.open_writer(tmp_path, first_step) as writer:

@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 KINDS = ('latent', 'low_resolution', 'masked', 'gray')
 MASKS = ('center', 'half', 'pixels', 'free_form')
 _STROKES = 4
-_MAX_SIDE = 1024  # Longer sides are upsampled in parts.
+_MAX_SIDE = 1024  # Longer sides are upsampled in chunks.
 _CUBIC_RADIUS = 2  # Radius of the bicubic filter in pixels of the small image.
 _LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, as in Pillow's mode L.
 
@@ -112,17 +112,17 @@ def upsample(images: jax.Array, scale: int) -> jax.Array:
 
 
 def _upsample_axis(images: jax.Array, scale: int, axis: int) -> jax.Array:
-    """Upsample one axis in parts, because `jax.image.resize` multiplies it by a dense matrix."""
-    size, parts = images.shape[axis], []
+    """Upsample one axis in chunks, because `jax.image.resize` multiplies it by a dense matrix."""
+    size, chunks = images.shape[axis], []
     for first in range(0, size, _MAX_SIDE):
         start, end = max(first - _CUBIC_RADIUS, 0), min(first + _MAX_SIDE, size)
-        part = jax.lax.slice_in_dim(images, start, min(end + _CUBIC_RADIUS, size), axis=axis)
-        shape = [*part.shape]
+        chunk = jax.lax.slice_in_dim(images, start, min(end + _CUBIC_RADIUS, size), axis=axis)
+        shape = [*chunk.shape]
         shape[axis] *= scale
-        large = jax.image.resize(part, shape, 'cubic')
+        large = jax.image.resize(chunk, shape, 'cubic')
         core = (first - start) * scale, (end - start) * scale
-        parts.append(jax.lax.slice_in_dim(large, *core, axis=axis))
-    return jnp.concatenate(parts, axis)
+        chunks.append(jax.lax.slice_in_dim(large, *core, axis=axis))
+    return jnp.concatenate(chunks, axis)
 
 
 def quantize(images: jax.Array) -> jax.Array:

@@ -120,7 +120,7 @@ def _read_array(path: pathlib.Path) -> np.ndarray:
     is_valid = images.dtype == np.uint8 and images.ndim == 4 and images.size
     if not is_valid or images.shape[3] not in (1, 3):
         raise UserError(
-            f'--images={path}: `{name}` is {images.dtype} {list(images.shape)}; it must be uint8 '
-            '[N, H, W, C] with C = 1 or 3, and not empty'
+            f'--images={path}: `{name}` is {images.dtype} {list(images.shape)}; it must be a '
+            'non-empty uint8 array [N, H, W, C] with C = 1 or 3'
         )
     return images

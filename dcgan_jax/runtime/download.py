@@ -20,7 +20,7 @@ def sha256(path: Path) -> str:
     """Return the SHA-256 of a file as hexadecimal digits.
 
     Raises:
-        OSError: If it cannot be read, or is a pipe, a socket or a device.
+        OSError: If the file cannot be read, or is a pipe, a socket or a device.
     """
     reject_special_file(path)
     with path.open('rb') as file:

@@ -101,16 +101,18 @@ def absolute(path: epath.PathLike) -> epath.Path:
 
 
 def is_regular_file(path: epath.PathLike) -> bool:
-    """Return whether a path is a file; `epath.Path.is_file` is also true for pipes and devices."""
+    """Return whether a path is a regular file; `epath.Path.is_file` is also true for pipes."""
     return epath.Path(path).is_file() if in_bucket(path) else os.path.isfile(path)
 
 
 def reject_special_file(path: epath.PathLike) -> None:
-    """Raise `OSError` for a pipe, a socket or a device, because reading it may never end."""
+    """Raise `OSError` for a pipe, a socket or a device, because a read may block forever."""
     if in_bucket(path):
         return
     if os.path.exists(path) and not (os.path.isdir(path) or os.path.isfile(path)):
-        raise OSError(errno.EINVAL, 'it is a pipe, socket or device', os.fspath(path))
+        raise OSError(
+            errno.EINVAL, 'not a regular file, but a pipe, socket or device', os.fspath(path)
+        )
 
 
 def read_bytes(path: epath.PathLike) -> bytes:

@@ -9,7 +9,8 @@ def check() -> None:
     """Check that JAX has a device, and that random numbers and types are the expected ones.
 
     Raises:
-        UserError: If JAX cannot start, or if a setting changes types or random numbers.
+        UserError: If JAX cannot start, or if a setting changes types or random numbers, or
+            disables jit.
     """
     if jax.config.jax_enable_x64:
         raise UserError('JAX_ENABLE_X64 is not supported, because runs use 32-bit types: unset it')
@@ -19,7 +20,9 @@ def check() -> None:
             'numbers of a run: unset it'
         )
     if jax.config.jax_disable_jit:
-        raise UserError('JAX_DISABLE_JIT is not supported, because checkpoints need jit: unset it')
+        raise UserError(
+            'JAX_DISABLE_JIT is not supported, because checkpoints require jax.jit: unset it'
+        )
     try:
         jax.devices()
     except (AssertionError, RuntimeError) as error:  # JAX asserts that the CUDA plugin exists.

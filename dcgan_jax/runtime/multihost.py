@@ -1,4 +1,4 @@
-"""Runs with several processes on one or more machines, each of which has some of the devices.
+"""Runs with several processes on one or more machines; each process has some of the devices.
 
 All processes run the same program and must compile and execute the same computations in the same
 order. The primary process (index 0) writes the files.
@@ -59,13 +59,14 @@ def on_primary(function: Callable[..., Any], *arguments: Any) -> Any:
         The result of the function, or None in the other processes.
 
     Raises:
-        UserError: If the function raises an exception; the primary process raises the original one.
+        UserError: In the other processes, if the function raises an exception. The primary process
+            raises that exception.
     """
     result, failure = None, None
     if is_primary():
         try:
             result = function(*arguments)
-        except Exception as error:  # Reported below, because the others wait for the outcome.
+        except Exception as error:  # Raised below; the other processes wait for the outcome.
             failure = error
     if jax.process_count() > 1:
         failed = multihost_utils.broadcast_one_to_all(np.int32(failure is not None))
@@ -77,16 +78,16 @@ def on_primary(function: Callable[..., Any], *arguments: Any) -> Any:
 
 
 def from_primary(value: int) -> int:
-    """Return the value of the primary process, an int32, in every process."""
+    """Broadcast an int32 value from the primary process to all processes."""
     if jax.process_count() == 1:
         return value
     return int(multihost_utils.broadcast_one_to_all(np.int32(value)))
 
 
-def different_values(values: Mapping[str, str]) -> list[str]:
-    """Return the names of the values that are not equal in all processes.
+def find_mismatches(values: Mapping[str, str]) -> list[str]:
+    """Return the names of the values that differ between processes.
 
-    If the names themselves differ, 'the names of settings' is returned.
+    If the processes have different names, return `['the names of settings']`.
     """
     if jax.process_count() == 1:
         return []
@@ -99,21 +100,23 @@ def _differ(texts: Iterable[str]) -> np.ndarray:
     """Return whether each text differs between processes, bool `[N]` for N texts."""
     hashes = [hashlib.sha256(text.encode(errors='surrogateescape')).digest() for text in texts]
     words = np.frombuffer(b''.join(hashes), np.uint32).reshape(len(hashes), -1)
-    of_processes = multihost_utils.process_allgather(words)
-    return np.any(of_processes != of_processes[0], axis=(0, 2))
+    gathered = multihost_utils.process_allgather(words)
+    return np.any(gathered != gathered[0], axis=(0, 2))
 
 
 @contextlib.contextmanager
 def raise_in_all() -> Iterator[None]:
-    """Raise an error in all processes if the block, which has no collectives, fails in one.
+    """Raise an error in all processes if the block fails in one of them.
+
+    The block must not call collectives. An exception in this process is raised unchanged.
 
     Raises:
-        UserError: If the block fails in another process; otherwise, the error is raised unchanged.
+        UserError: If the block fails only in other processes.
     """
     failure = None
     try:
         yield
-    except Exception as error:  # Raised below, because the others wait for the outcome.
+    except Exception as error:  # Raised below; the other processes wait for the outcome.
         failure = error
     if not all_true(failure is None) and failure is None:
         failure = UserError('another process of this run failed; see its error message')

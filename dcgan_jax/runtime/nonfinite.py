@@ -63,7 +63,11 @@ def read_rollbacks(workdir: epath.Path) -> list[str]:
 
 
 def count_rollbacks(workdir: epath.Path) -> int:
-    """Return the number of rollbacks of a run; see `read_rollbacks` for the error raised."""
+    """Return the number of rollbacks of a run.
+
+    Raises:
+        UserError: If the file is damaged.
+    """
     return len(read_rollbacks(workdir))
 
 

@@ -17,7 +17,7 @@ from dcgan_jax.runtime import multihost
 from dcgan_jax.runtime.clu_no_tf import metric_writers
 from dcgan_jax.runtime.errors import TrainingError
 
-EVENT_FILE = 'tfevents'  # Part of the names of event files.
+EVENT_FILE = 'tfevents'  # Part of the name of each event file.
 _FLUSH_SECONDS = 30.0  # A killed process loses at most the events of this period.
 
 
@@ -111,7 +111,7 @@ class TensorBoardWriter(metric_writers.MetricWriter):
 def _new_prefix(logdir: epath.Path) -> str:
     """Return the path of a new event file, to which tensorboardX appends the time and the host.
 
-    TensorBoard reads event files in the order of their names. The names start with consecutive
+    TensorBoard reads event files in the order of their names. The names contain consecutive
     numbers, because the clock may have been set back since the last file was created.
     """
     names = [path.name.split('.') for path in logdir.glob(f'events.*{EVENT_FILE}*')]

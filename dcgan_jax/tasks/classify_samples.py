@@ -24,7 +24,8 @@ from dcgan_jax.tasks.trained_run import (
 from dcgan_jax.train_state import GANState
 
 _COLUMNS = 10  # Samples per class in the grid.
-_NUM, _NUM_REAL = 500, 2_000  # Default numbers of samples and of images that the SVM is fitted to.
+_NUM_SAMPLES = 500  # Default number of samples.
+_MAX_NUM_REAL = 2_000  # Maximum number of images to which the SVM is fitted by default.
 
 
 def run(options: TaskOptions) -> TaskResult:
@@ -39,9 +40,10 @@ def run(options: TaskOptions) -> TaskResult:
 
     Args:
         options: Uses `workdir` (of a conditional run), `config`, `out` (defaults to
-            `workdir/classification`), `num` (number of samples; the SVM is then fitted to
-            `config.evaluation.num_real` images; the defaults are 500 samples and 2,000 images),
-            `seed` (of the latents and of the choice of real images) and `checkpoint`.
+            `workdir/classification`), `num` (number of samples; if None, there are 500
+            samples and the SVM is fitted to at most 2,000 real images, otherwise to at most
+            `config.evaluation.num_real`), `seed` (of the latents and of the choice of real images)
+            and `checkpoint`.
 
     Returns:
         The folder and the accuracies.
@@ -54,11 +56,11 @@ def run(options: TaskOptions) -> TaskResult:
     if not trained.run.config.conditional:
         raise UserError(
             f'{options.workdir} has an unconditional run, but --mode=classify_samples needs '
-            'classes or captions: train one with --config.conditional=True'
+            'classes or captions: train a run with --config.conditional=True'
         )
-    config, num = merge_config(trained.run.config, options.config), options.num or _NUM
+    config, num = merge_config(trained.run.config, options.config), options.num or _NUM_SAMPLES
     fields = config.evaluation
-    num_real = fields.num_real if options.num else min(fields.num_real, _NUM_REAL)
+    num_real = fields.num_real if options.num else min(fields.num_real, _MAX_NUM_REAL)
     extractor = extractors.load(fields.extractor, fields.inception_weights, fields.batch_size)
     extractor.check(trained.run.image_shape)
     train, test = _real_images(trained.run, config, (num_real, num), options.seed)
@@ -146,7 +148,7 @@ def classify_by_discriminator(
 def _real_images(
     run: Run, config: ConfigDict, counts: tuple[int, int], seed: int
 ) -> tuple[Examples, Examples]:
-    """Return disjoint sets of real images, at most `counts`, to fit and to test the classifier."""
+    """Return two disjoint sets of at most `counts` images, to fit and to test the classifier."""
     splits = (config.data.split, config.evaluation.split)
     if splits[0] != splits[1]:
         return tuple(
@@ -168,5 +170,5 @@ def _labeled_images(run: Run, config: ConfigDict, split: str, count: int, seed: 
 
 def _features(extractor: extractors.Extractor, pixels: np.ndarray) -> np.ndarray:
     return map_batches(
-        lambda part: extractor(part)[0], extractor.preferred_batch_size, 'Features', pixels
+        lambda batch: extractor(batch)[0], extractor.preferred_batch_size, 'Features', pixels
     )

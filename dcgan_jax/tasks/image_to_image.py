@@ -24,7 +24,8 @@ from dcgan_jax.tasks.options import TaskOptions, TaskResult
 from dcgan_jax.tasks.trained_run import merge_config, restore
 from dcgan_jax.train_state import GANState
 
-_MAX_GROUP_PIXELS = 2**22  # Number of pixels of the images that are restored together.
+# Maximum number of output pixels per batch, unless a single image has more.
+_MAX_BATCH_PIXELS = 2**22
 _MAX_NAME_BYTES = 255 - len('.png')  # The limit of most file systems.
 
 
@@ -54,7 +55,7 @@ class RestorationTask(NamedTuple):
 
 
 def open_task(options: TaskOptions, kind: str) -> RestorationTask:
-    """Restore a run trained for `kind`, or a GAN to use with latent optimization.
+    """Load a run trained for `kind`, or a GAN to be used with latent optimization.
 
     Args:
         options: Uses `workdir`, `checkpoint`, `seed` (of the initial latents) and `config`. The
@@ -87,7 +88,8 @@ def open_task(options: TaskOptions, kind: str) -> RestorationTask:
 def _task_config(config: ConfigDict, overrides: ConfigDict | None, kind: str) -> ConfigDict:
     """Return the config of a run with the task fields and the `input` of `overrides`.
 
-    The mask of an overriding config for another kind of inputs is used unless it is the default.
+    For a run that was trained for `kind`, only the mask of `overrides.input` is used; its default
+    values are used only if `overrides.input.kind` equals `kind`.
     """
     merged = merge_config(config, overrides).copy_and_resolve_references().unlock()
     given = (config if overrides is None else overrides).input
@@ -134,8 +136,9 @@ def read_user_images(
             if the task accepts any size, so that images are never resized.
 
     Raises:
-        UserError: If there are no images, one cannot be decoded, the sizes differ, color images are
-            given for grayscale, or two results would have the same name.
+        UserError: If there are no images, an image cannot be decoded, the sizes differ, color
+            images are given to a grayscale run, two results would have the same name, or a name is
+            too long.
     """
     resized = size if size and fields.image_size else 0
     files = user_images_lib.open_folder(folder, fields, resized)
@@ -148,7 +151,7 @@ def read_user_images(
             '(they differ in suffixes or folders only): rename them'
         )
     if long := [name for name in names if len(name.encode()) > _MAX_NAME_BYTES]:
-        raise UserError(f'--images={folder}: the name {long[0]!r} is too long: rename it')
+        raise UserError(f'--images={folder}: the name {long[0]!r} is too long: rename the file')
     if pixels.shape[3] == 1 and channels == 3:
         pixels = np.repeat(pixels, 3, axis=3)
     if pixels.shape[3] != channels:
@@ -176,14 +179,14 @@ def read_images_of_shape(
     height, width = user_images.pixels.shape[1:3]
     if (height, width) != shape[:2]:
         raise UserError(
-            f'--images={folder} has images of {width}x{height} pixels: this run takes images of '
+            f'--images={folder} has images of {width}x{height} pixels: this run requires images of '
             f'{shape[1]}x{shape[0]}; crop or resize them'
         )
     return user_images
 
 
 def size_multiple(config: ConfigDict, scale: int = 1) -> int:
-    """Return the number of which the height and width of a U-Net's images must be multiples.
+    """Return the number by which the height and width of a U-Net's images must be divisible.
 
     Args:
         config: Config of the task.
@@ -194,9 +197,10 @@ def size_multiple(config: ConfigDict, scale: int = 1) -> int:
 
 
 def read_task_images(folder: epath.PathLike, task: RestorationTask, scale: int = 1) -> UserImages:
-    """Read all images in a folder; their size, multiplied by `scale`, must be suitable.
+    """Read all images in a folder and check that the task supports their size times `scale`.
 
-    A U-Net accepts multiples of its total stride; latent optimization accepts a single size.
+    A U-Net accepts multiples of its total stride; latent optimization accepts only the size of the
+    training images.
 
     Raises:
         UserError: See `read_user_images`, or if the task does not accept the size of the images.
@@ -223,25 +227,28 @@ def restore_images(
     out: epath.Path,
     scale: int = 1,
 ) -> TaskResult:
-    """Restore images in groups, which limits memory use, and write each to `NAME.png` in `out`.
+    """Restore images in batches to limit memory use, and write each to `NAME.png` in `out`.
 
     Args:
-        task: The task.
-        user_images: Images before they are degraded.
+        task: The task, see `open_task`.
+        user_images: The images to which `to_inputs` is applied.
         to_inputs: Function from images, uint8 `[N, H, W, C]`, to inputs of the generator.
         out: Folder of the results.
         scale: Factor by which `to_inputs` upsamples.
+
+    Returns:
+        The path `out`.
     """
     height, width = user_images.pixels.shape[1:3]
-    count = max(1, _MAX_GROUP_PIXELS // (height * width * scale**2))
+    count = max(1, _MAX_BATCH_PIXELS // (height * width * scale**2))
     for first in range(0, len(user_images.names), count):
-        group = UserImages(*(part[first : first + count] for part in user_images))
-        write_images(out, group, task.restore(to_inputs(group.pixels)))
+        batch = UserImages(*(field[first : first + count] for field in user_images))
+        write_images(out, batch, task.restore(to_inputs(batch.pixels)))
     return TaskResult(out)
 
 
 def write_images(out: epath.Path, user_images: UserImages, restored: np.ndarray) -> TaskResult:
-    """Write each restored image to `NAME.png` in `out`, the path of the result."""
+    """Write each restored image to `NAME.png` in `out`, and return the path `out`."""
     for name, pixels in zip(user_images.names, restored, strict=True):
         images.write_png(out / f'{name}.png', pixels)
     return TaskResult(out)

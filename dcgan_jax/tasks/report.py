@@ -222,9 +222,9 @@ def _format(value: Any) -> str:
 
 
 def _read_bytes(path: epath.Path, limit: int) -> bytes:
-    """Read a file; raise `OSError` if it has more bytes than `limit` (see also `read_bytes`)."""
+    """Read a file; raise `OSError` if it is larger than `limit` bytes or cannot be read."""
     if (size := path.stat().length) > limit:
-        raise OSError(errno.EFBIG, f'{size:,} bytes exceed the limit')
+        raise OSError(errno.EFBIG, f'{size:,} bytes exceed the limit of {limit:,} bytes')
     return read_bytes(path)
 
 

@@ -15,7 +15,8 @@ from dcgan_jax.tasks.image_to_image import RestorationTask, known_pixels
 from dcgan_jax.tasks.options import TaskResult
 from dcgan_jax.tasks.trained_run import open_split
 
-NUM, NUM_OPTIMIZED = 1_000, 8  # Default numbers of images; latent optimization is slower.
+# Default numbers of images for U-Nets and for latent optimization, which is slower.
+_NUM, _NUM_OPTIMIZED = 1_000, 8
 _GRID_ROWS = 16
 
 
@@ -25,9 +26,9 @@ class EvaluationImages(NamedTuple):
     Attributes:
         real: Original images, uint8 `[N, H, W, C]`.
         inputs: Degraded images with a mask channel, float32 `[N, H, W, C + 1]`.
-        description: Description of the inputs in results.
-        source: Split of the images.
-        seed: Seed of the choice of images.
+        description: Settings of the degradation, which are written to the results.
+        source: The split that the images belong to.
+        seed: Seed of the random choice of images.
     """
 
     real: np.ndarray
@@ -39,12 +40,12 @@ class EvaluationImages(NamedTuple):
 
 def load_images(task: RestorationTask, num: int | None, seed: int) -> EvaluationImages:
     """Return `num` images of `config.evaluation.split` in a random order that depends on `seed`."""
-    num = num or (NUM if task.method == 'trained' else NUM_OPTIMIZED)
+    num = num or (_NUM if task.method == 'trained' else _NUM_OPTIMIZED)
     source = open_split(task.run, task.config, task.config.evaluation.split)
     if source.image_shape != task.image_shape:
         raise UserError(
             f'{source.name} {source.split} has images of shape {source.image_shape}, but the run '
-            f'was trained on {task.image_shape}: use the data set of the run'
+            f'was trained on images of shape {task.image_shape}: use the data set of the run'
         )
     real, inputs = read_images(seed, num, source), task.sampler.inputs(seed, num, source)
     return EvaluationImages(real, inputs, dict(task.config.input), source, seed)
@@ -62,11 +63,11 @@ def evaluate(
     Each row of the grid shows the input, the result of each method and the original image.
 
     Args:
-        task: The task.
+        task: The task, see `image_to_image.open_task`.
         data: The original images and inputs.
         baselines: Images restored by other methods, uint8 `[N, H, W, C]`, by method.
         out: Folder of the files.
-        name: First part of the file names.
+        name: `NAME` in the file names.
 
     Returns:
         Path of the grid and the metrics.
@@ -107,7 +108,7 @@ class MetricTable(NamedTuple):
 def _frechet_evaluator(task: RestorationTask, data: EvaluationImages) -> Evaluator | None:
     """Return an evaluator of the Fréchet distance, or None if it is not among the metrics.
 
-    It is created before the images are restored, so that invalid settings are reported at once.
+    It is created before the images are restored, so that invalid settings are reported first.
     """
     if 'frechet_distance' not in task.config.evaluation.metrics:
         return None
@@ -125,13 +126,13 @@ def compute_metrics(
     restored: dict[str, np.ndarray],
     evaluator: Evaluator | None,
 ) -> MetricTable:
-    """Compute PSNR, SSIM and, with an evaluator, the Fréchet distance.
+    """Compute PSNR, SSIM and, if an evaluator is given, the Fréchet distance.
 
     PSNR and SSIM of inpainted images are computed over masked pixels only.
 
     Args:
-        task: The task.
-        data: The original images.
+        task: The task, see `image_to_image.open_task`.
+        data: The original images, and the inputs, whose masks are used for inpainted images.
         restored: Restored images, uint8 `[N, H, W, C]`, by method.
         evaluator: Evaluator of the Fréchet distance, or None.
     """

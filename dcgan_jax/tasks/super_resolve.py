@@ -17,8 +17,8 @@ def run(options: TaskOptions) -> TaskResult:
     """Upsample images with a U-Net or by latent optimization (PULSE).
 
     With `images`, each upsampled image is written to `NAME.png`. Otherwise, images of
-    `config.evaluation.split` are downsampled, and the files are those of
-    `restoration_evaluation.evaluate`. The baselines are bicubic and Lanczos upsampling.
+    `config.evaluation.split` are downsampled and restored, and `restoration_evaluation.evaluate`
+    writes the results. The baselines are bicubic and Lanczos upsampling.
 
     Args:
         options: Uses `workdir` (of a run trained for this task, or of a GAN with latent inputs),
