@@ -178,10 +178,7 @@ class StepContext:
         return losses.rotation(logits, num_rot90), discriminator
 
     def paired_features(
-        self,
-        discriminator: NetworkState,
-        targets: jax.Array,
-        fake: jax.Array,
+        self, discriminator: NetworkState, targets: jax.Array, fake: jax.Array
     ) -> list[tuple[jax.Array, jax.Array]]:
         """Return the feature maps of target images and fakes, `[B, h, w, c]`, for each stage of D.
 

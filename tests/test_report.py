@@ -121,11 +121,19 @@ def test_damaged_results_are_listed(workdir, tmp_path):
     assert '12.35' in text
 
 
-def test_images_above_the_size_limit_are_listed(workdir, tmp_path):
+@pytest.mark.parametrize(
+    ('make', 'reason'),
+    [
+        (lambda path: path.write_bytes(bytes(9 * 2**20)), '9,437,184 bytes exceed the limit'),
+        (lambda path: path.symlink_to('/dev/zero'), 'not a regular file, but a pipe'),
+    ],
+    ids=['too large', 'device'],
+)
+def test_images_that_cannot_be_embedded_are_listed(workdir, tmp_path, make, reason):
     folder = shutil.copytree(workdir, tmp_path / 'run')
-    (folder / 'explore' / 'large.png').write_bytes(bytes(9 * 2**20))
+    make(folder / 'explore' / 'other.png')
     text = ' '.join(ParsedPage(write_page(folder)).texts)
-    assert 'explore/large.png cannot be read: 9,437,184 bytes exceed the limit' in text
+    assert f'explore/other.png cannot be read: {reason}' in text
 
 
 def test_run_without_checkpoint_is_rejected(workdir, tmp_path):
@@ -176,13 +184,6 @@ def test_pipes_are_not_read(workdir, tmp_path):
     assert 'The event files cannot be read: not a regular file, but a pipe' in text
     assert 'x.json is not a valid evaluation' in text
     assert 'Latent space' in text
-
-
-def test_devices_are_not_read(workdir, tmp_path):
-    folder = shutil.copytree(workdir, tmp_path / 'run')
-    (folder / 'explore' / 'zero.png').symlink_to('/dev/zero')
-    text = ' '.join(ParsedPage(write_page(folder)).texts)
-    assert 'explore/zero.png cannot be read: not a regular file, but a pipe' in text
 
 
 def chromium(folder, width, *options):
