@@ -25,8 +25,6 @@ from dcgan_jax.runtime.files import read_bytes, write_atomic
 from dcgan_jax.sampling import Sampler
 from dcgan_jax.train_state import GANState, Teacher
 
-FILE = 'teacher.safetensors'  # The teacher, kept in the folder of the student's run.
-
 
 def check(run: Run, workdir: epath.Path, abstract_state: GANState, mesh: Mesh) -> None:
     """Check that the teacher and the student map the same latents to images of the same shape.
@@ -42,8 +40,8 @@ def check(run: Run, workdir: epath.Path, abstract_state: GANState, mesh: Mesh) -
     """
     config = run.config
     path = config.distill.teacher
-    stored = workdir / FILE
-    if run_dir.exists(workdir) and stored.exists():
+    stored = workdir / run_dir.TEACHER_FILE
+    if checkpoint.has_any(workdir) and stored.exists():
         teacher = _parse(stored, _read(stored))[0]
     else:
         teacher = run_dir.read(run_dir.folder(path, 'config.distill.teacher'))
@@ -100,13 +98,14 @@ def load(run: Run, workdir: epath.Path, mesh: Mesh) -> tuple[Teacher, bytes]:
         mesh: The mesh, over which the teacher is replicated.
 
     Returns:
-        The teacher, and the content of `FILE`.
+        The teacher, and the content of `run_dir.TEACHER_FILE`.
 
     Raises:
         UserError: If the teacher has no intact checkpoint, or a resumed run has lost its teacher.
     """
-    stored = workdir / FILE
-    recorded = run_dir.read(workdir).teacher if run_dir.exists(workdir) else ''
+    stored = workdir / run_dir.TEACHER_FILE
+    # Without a checkpoint the run starts anew, perhaps after its teacher was trained further.
+    recorded = run_dir.read(workdir).teacher if checkpoint.has_any(workdir) else ''
     if multihost.all_true(bool(recorded) and stored.exists()):
         content = _read(stored)
     else:
@@ -141,7 +140,7 @@ def digest(content: bytes) -> str:
 
 def write(workdir: epath.Path, content: bytes) -> None:
     """Write the teacher to the folder of the student's run, unless it is already there."""
-    path = workdir / FILE
+    path = workdir / run_dir.TEACHER_FILE
     if not path.exists() or _read(path) != content:
         write_atomic(path, content)
 
@@ -174,7 +173,7 @@ def _restore(folder: epath.PathLike, mesh: Mesh) -> tuple[Run, GANState]:
 
 
 def _serialize(folder: epath.PathLike, mesh: Mesh) -> bytes:
-    """Return the content of `FILE` for the last checkpoint of the run in `folder`."""
+    """Return the content of `TEACHER_FILE` for the last checkpoint of the run in `folder`."""
     run, state = _restore(folder, mesh)
     logging.info('distilling from %s at step %d', folder, int(state.step))
     generator = models.build(run.config, run.image_shape, run.num_classes).generator

@@ -30,7 +30,8 @@ from dcgan_jax.runtime.files import (
 CONFIG_FILE = 'config.json'
 SAMPLES_FOLDER = 'samples'
 EVALUATIONS_FOLDER = 'evaluation'
-_FILES = (CONFIG_FILE, workdir_guard.LOCK_FILE, nonfinite.FILE)
+TEACHER_FILE = 'teacher.safetensors'
+_FILES = (CONFIG_FILE, TEACHER_FILE, workdir_guard.LOCK_FILE, nonfinite.FILE)
 _CHECKPOINT_FOLDERS = checkpoint.FOLDER, checkpoint.BEST_FOLDER, checkpoint.DAMAGED_FOLDER
 FOLDERS = (*_CHECKPOINT_FOLDERS, SAMPLES_FOLDER, EVALUATIONS_FOLDER)
 
@@ -163,7 +164,7 @@ def exists(workdir: epath.Path) -> bool:
     """Return whether `workdir` contains a run."""
     if (workdir / CONFIG_FILE).exists():
         return True
-    return bool(checkpoint.complete_steps(workdir / checkpoint.FOLDER))
+    return checkpoint.has_any(workdir)
 
 
 def check_free(workdir: epath.Path, run: Run) -> Run:
@@ -177,8 +178,8 @@ def check_free(workdir: epath.Path, run: Run) -> Run:
         The run; if it is resumed, with the identity of the data set that it was started on.
 
     Raises:
-        UserError: If `workdir` contains a run with a different config, or no run but files in the
-            folders of a run, or if the path of a run's file is a folder or vice versa.
+        UserError: If `workdir` contains a run with a different config, or no run but files that a
+            run would replace, or if the path of a run's file is a folder or vice versa.
     """
     for name in FOLDERS + _FILES:
         path = workdir / name
@@ -188,12 +189,15 @@ def check_free(workdir: epath.Path, run: Run) -> Run:
             kind = 'folder' if name in FOLDERS else 'file'
             raise UserError(f'{path} is not a {kind} (or is a dangling link): move it elsewhere')
     if not exists(workdir):
-        for name in FOLDERS:
-            if (workdir / name).exists() and any((workdir / name).iterdir()):
-                raise UserError(
-                    f'{workdir / name} contains files, but {workdir} contains no run: move them '
-                    'elsewhere, or use another --workdir'
-                )
+        names = [name for name in FOLDERS if (workdir / name).exists()]
+        existing = [name for name in names if any((workdir / name).iterdir())]
+        if run.config.distill.teacher and (workdir / TEACHER_FILE).exists():
+            existing.append(TEACHER_FILE)
+        if existing:
+            raise UserError(
+                f'{workdir} contains no run, but {" and ".join(existing)}: move this elsewhere, or '
+                'use another --workdir'
+            )
         return run
     before = read(workdir)
     if changed := _differences(before, run):

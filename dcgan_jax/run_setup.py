@@ -2,9 +2,12 @@
 
 import functools
 import os
+import random
+import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import jax
 from absl import logging
 from etils import epath
 from jax.sharding import Mesh
@@ -27,6 +30,7 @@ _PATHS = (
     'data_dir', 'init_from', 'distill.teacher', 'evaluation.extractor', 'evaluation.reference',
     'evaluation.inception_weights',
 )  # fmt: skip
+_SHARED_SECONDS = 60  # Network file systems may cache the contents of a folder for a minute.
 
 
 class Setup(NamedTuple):
@@ -92,7 +96,7 @@ def _validate(config: ConfigDict, workdir: epath.PathLike) -> tuple[Mesh, epath.
 
 def _create_setup(config: ConfigDict, workdir: epath.Path, mesh: Mesh) -> Setup:
     """Open the data set, create the abstract state, and check the runs that this run depends on."""
-    is_new = not checkpoint.complete_steps(workdir / checkpoint.FOLDER)
+    is_new = not checkpoint.has_any(workdir)
     if is_new:
         captions.check_installed(config)
     source = sources.open_split(config, config.data.split)
@@ -119,6 +123,37 @@ def _check_processes_agree(values: dict[str, Any]) -> None:
             'data set and --workdir to each process, use a --workdir that all processes share, and '
             'run the same version of dcgan_jax'
         )
+
+
+def check_shared(workdir: epath.Path) -> None:
+    """Check that all processes can read the files that the primary process writes to `workdir`.
+
+    Args:
+        workdir: Existing folder of the run.
+
+    Raises:
+        UserError: If a process cannot see a new file within `_SHARED_SECONDS`.
+    """
+    if jax.process_count() == 1:
+        return
+    # A new name, because network file systems cache the absence of files.
+    probe = workdir / f'.shared_test_{multihost.from_primary(random.getrandbits(31))}'
+    multihost.on_primary(probe.write_bytes, b'')
+    is_visible = any(_wait_for(probe) for _ in range(_SHARED_SECONDS))
+    multihost.on_primary(probe.unlink)
+    if not is_visible:
+        raise UserError(
+            f'--workdir={workdir} is not shared by all processes of this run: use a folder on a '
+            'network file system, or in a bucket'
+        )
+
+
+def _wait_for(path: epath.Path) -> bool:
+    """Return whether a file exists in all processes; wait for a second if it does not."""
+    if multihost.all_true(path.exists()):
+        return True
+    time.sleep(1)
+    return False
 
 
 def make_paths_absolute(config: ConfigDict) -> ConfigDict:

@@ -9,7 +9,7 @@ from ml_collections import ConfigDict
 
 from dcgan_jax import distillation, parallel, pruning, run_dir, train_state, warm_start
 from dcgan_jax.data import input_pipeline
-from dcgan_jax.run_setup import Setup, prepare
+from dcgan_jax.run_setup import Setup, check_shared, prepare
 from dcgan_jax.runtime import checkpoint, multihost, nonfinite, preemption, workdir_guard
 from dcgan_jax.runtime.errors import NonFiniteError, StoppedError
 from dcgan_jax.train_state import GANState, Teacher
@@ -40,6 +40,7 @@ def train_and_evaluate(config: ConfigDict, workdir: epath.PathLike) -> GANState:
     with lock, preemption.watch() as watcher:
         # Another process may have started a run in this folder since `prepare`.
         run = multihost.on_primary(run_dir.check_free, setup.workdir, setup.run)
+        check_shared(setup.workdir)
         setup = setup._replace(run=run or setup.run)
         while True:
             rollbacks = multihost.from_primary(
@@ -76,9 +77,9 @@ def train(setup: Setup, seed: int, watcher: preemption.PreemptionWatcher) -> GAN
     ranges = parallel.CallRanges(start, config.num_steps, parallel.steps_per_call(config))
     split, batches = input_pipeline.create_input_iter(seeded, setup.mesh, setup.source, ranges)
     # Written only now, after the state has been restored and the images have been opened.
+    multihost.on_primary(run_dir.write, workdir, setup.run)
     if teacher is not None:
         multihost.on_primary(distillation.write, workdir, teacher_file)
-    multihost.on_primary(run_dir.write, workdir, setup.run)
     train_call = parallel.train_call(
         seeded, setup.mesh, setup.abstract_state, setup.run.image_shape
     )

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 import pytest
 
-from dcgan_jax import distillation, models, pruning, train_state, training, weights
+from dcgan_jax import distillation, models, pruning, run_dir, train_state, training, weights
 from dcgan_jax.runtime.errors import ConfigError, UserError
 from dcgan_jax.tasks.trained_run import restore
 from dcgan_jax.train_step import train_step
@@ -35,7 +35,7 @@ def teacher_images(workdir, latents):
 
 def test_student_keeps_the_teacher_and_its_digest(student, finished, tmp_path):
     training.train_and_evaluate(student, tmp_path)
-    content = (tmp_path / distillation.FILE).read_bytes()
+    content = (tmp_path / run_dir.TEACHER_FILE).read_bytes()
     recorded = json.loads((tmp_path / 'config.json').read_text())
     assert recorded['teacher'] == distillation.digest(content)
     variables, metadata = weights.deserialize(content)
@@ -126,12 +126,35 @@ def test_resumed_student_needs_neither_the_teacher_run_nor_its_checkpoint(
     assert_equal_states(resumed, whole)
 
 
+def test_student_without_checkpoint_reads_its_teacher_again(student, finished, tmp_path):
+    """The teacher changes after the student was stopped and before its first checkpoint."""
+    teacher = shutil.copytree(finished[0], tmp_path / 'teacher')
+    student.distill.teacher, student.num_steps = str(teacher), 0
+    run = tmp_path / 'run'
+    training.train_and_evaluate(student, run)
+    shutil.rmtree(run / 'checkpoints')
+    (run / '.has_checkpoints').unlink()
+    shutil.rmtree(teacher / 'checkpoints' / '6')
+    training.train_and_evaluate(student, run)
+    content = (run / run_dir.TEACHER_FILE).read_bytes()
+    assert weights.deserialize(content)[1]['step'] == 4
+    assert run_dir.read(run).teacher == distillation.digest(content)
+
+
+def test_new_student_does_not_overwrite_a_file(student, tmp_path):
+    path = tmp_path / run_dir.TEACHER_FILE
+    path.write_text('user data')
+    with pytest.raises(UserError, match=f'{tmp_path} contains no run, but {path.name}: move'):
+        training.train_and_evaluate(student, tmp_path)
+    assert path.read_text() == 'user data'
+
+
 @pytest.mark.parametrize('damage', ['modified', slow('pipe'), slow('removed')])
 def test_lost_teacher_is_an_error(student, finished, tmp_path, damage):
     teacher = shutil.copytree(finished[0], tmp_path / 'teacher')
     student.distill.teacher, student.num_steps = str(teacher), 2
     training.train_and_evaluate(student, tmp_path / 'run')
-    path = tmp_path / 'run' / distillation.FILE
+    path = tmp_path / 'run' / run_dir.TEACHER_FILE
     content = bytearray(path.read_bytes())
     content[-1] ^= 1
     path.unlink()

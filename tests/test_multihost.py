@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -23,8 +24,11 @@ DEVICES = 4
 
 
 @contextlib.contextmanager
-def start_processes(count, data_dir, *flags, last_flags=()):
-    """Start the processes of a run, and kill them at the end; the last one has `last_flags` too."""
+def start_processes(count, data_dir, *flags, last_flags=(), last_prefix=()):
+    """Start the processes of a run, and kill them at the end.
+
+    The last one has `last_flags` too, and its command starts with `last_prefix`.
+    """
     with socket.socket() as probe:
         probe.bind(('localhost', 0))
         port = probe.getsockname()[1]
@@ -37,12 +41,12 @@ def start_processes(count, data_dir, *flags, last_flags=()):
     }
     processes = [
         subprocess.Popen(
-            command(
-                *TINY,
-                *flags,
+            [
+                *(last_prefix if index == count - 1 else ()),
+                *command(*TINY, *flags),
                 *(last_flags if index == count - 1 else ()),
                 *([*joined, f'--process_id={index}'] if count > 1 else []),
-            ),
+            ],
             cwd=ROOT,
             env=environment,
             stdout=subprocess.PIPE,
@@ -199,6 +203,22 @@ def test_lost_process_stops_the_others(lost, tmp_path, data_dir):
     last = checkpoints(tmp_path)[-1]
     run(2, data_dir, f'--workdir={tmp_path}', f'--config.num_steps={last + 2}')
     assert checkpoints(tmp_path)[-1] == last + 2
+
+
+@pytest.mark.slow
+def test_workdir_on_two_disks_is_rejected(tmp_path, data_dir):
+    """The second process has a file system of its own at the same path, which needs root."""
+    disk = tmp_path / 'disk'
+    disk.mkdir()
+    mount = ['unshare', '--mount', 'sh', '-c', f'mount -t tmpfs none {disk} && exec "$@"', 'sh']
+    if shutil.which('unshare') is None or subprocess.run([*mount, 'true'], check=False).returncode:
+        pytest.skip('no file system can be mounted here')
+    flags = [f'--workdir={disk / "run"}', '--config.num_steps=2']
+    with start_processes(2, data_dir, *flags, last_prefix=mount) as processes:
+        codes, stderr = finish(processes)
+    assert codes == [2, 2], stderr
+    assert all('is not shared by all processes' in text for text in stderr), stderr
+    assert [path.name for path in (disk / 'run').iterdir()] == ['.lock']
 
 
 @pytest.mark.slow

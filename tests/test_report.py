@@ -148,6 +148,13 @@ def test_run_without_checkpoint_is_rejected(workdir, tmp_path):
     assert not (tmp_path / 'out').exists()
 
 
+def test_lost_checkpoints_are_reported(workdir, tmp_path):
+    folder = shutil.copytree(workdir, tmp_path / 'run')
+    shutil.rmtree(folder / 'checkpoints')
+    with pytest.raises(UserError, match='no checkpoints, although the run had saved some'):
+        write_page(folder)
+
+
 def test_incomplete_files_are_ignored(workdir, tmp_path):
     folder = shutil.copytree(workdir, tmp_path / 'run')
     (folder / 'checkpoints' / '999.orbax-checkpoint-tmp').mkdir()

@@ -273,7 +273,9 @@ def test_new_run_does_not_overwrite_other_files(config, tmp_path, name):
     path = tmp_path / name
     path.parent.mkdir()
     path.write_text('user data')
-    with pytest.raises(UserError, match=f'{path.parent} contains files'):
+    with pytest.raises(
+        UserError, match=f'{tmp_path} contains no run, but {path.parent.name}: move'
+    ):
         training.train_and_evaluate(config, tmp_path)
     assert path.read_text() == 'user data'
     assert list(tmp_path.iterdir()) == [path.parent]

@@ -145,23 +145,40 @@ def restore_latest(
             checkpoints are damaged or lost, or if a training run replaced each of them while it was
             read.
     """
-    marker, folder = _marker(workdir, folder), absolute(workdir) / folder
+    path = absolute(workdir) / folder
     state, damaged = _read_latest(
-        folder, lambda path: _restore_on_all(path, abstract_state), multihost.from_primary
+        path, lambda path: _restore_on_all(path, abstract_state), multihost.from_primary
     )
     if state is not None:
         return state, damaged
     if damaged:
         raise UserError(
-            f'all checkpoints in {folder} are damaged (steps {sorted(damaged)}): '
+            f'all checkpoints in {path} are damaged (steps {sorted(damaged)}): '
             'restore one from a backup, or start a new run in another --workdir'
         )
-    if marker.exists():
-        raise UserError(
-            f'{folder} contains no checkpoints, although the run had saved some: restore one from '
-            'a backup, or start a new run in another --workdir'
-        )
+    _check_not_lost(workdir, folder)
     return None, []
+
+
+def latest_step(workdir: epath.PathLike) -> int | None:
+    """Return the step of the last complete checkpoint, which may be damaged, or None.
+
+    Raises:
+        UserError: If all checkpoints are lost.
+    """
+    steps = complete_steps(absolute(workdir) / FOLDER)
+    if not steps:
+        _check_not_lost(workdir, FOLDER)
+    return max(steps, default=None)
+
+
+def _check_not_lost(workdir: epath.PathLike, folder: str) -> None:
+    """Raise `UserError` if `folder`, which has no checkpoints, has ever had one."""
+    if _marker(workdir, folder).exists():
+        raise UserError(
+            f'{absolute(workdir) / folder} contains no checkpoints, although the run had saved '
+            'some: restore one from a backup, or start a new run in another --workdir'
+        )
 
 
 def latest_metadata(workdir: epath.PathLike, folder: str = FOLDER) -> dict[str, Any]:
@@ -240,6 +257,11 @@ def complete_steps(folder: epath.Path) -> set[int]:
         names = {path.name for path in ocp.path.step.checkpoint_steps_paths(folder)}
     # Orbax also accepts names such as 'copy_12'.
     return {int(name) for name in names if re.fullmatch('0|[1-9][0-9]*', name)}
+
+
+def has_any(workdir: epath.PathLike) -> bool:
+    """Return whether the run in `workdir` has a complete checkpoint."""
+    return bool(complete_steps(epath.Path(workdir) / FOLDER))
 
 
 def _marker(workdir: epath.PathLike, folder: str) -> epath.Path:

@@ -35,7 +35,10 @@ def initialize(coordinator: str | None, count: int | None, index: int | None) ->
     # If a process is lost or missing, JAX aborts the others with a message, which the stack traces
     # of all threads (enabled by absl) would hide.
     faulthandler.disable()
-    logging.info('waiting up to five minutes for the other processes of this run')
+    logging.info(
+        'waiting up to five minutes for the other processes of this run (JAX aborts if two of them '
+        'have the same --process_id)'
+    )
     try:
         jax.distributed.initialize(
             coordinator, count, index, heartbeat_timeout_seconds=HEARTBEAT_SECONDS

@@ -69,22 +69,22 @@ def run(options: TaskOptions) -> TaskResult:
         Path of the page.
 
     Raises:
-        UserError: If there is no run with a checkpoint.
+        UserError: If there is no run with a checkpoint, or its checkpoints are lost.
     """
     workdir = run_dir.folder(options.workdir)
     described = run_dir.read(workdir)
-    steps = sorted(_numbered(workdir / checkpoint.FOLDER, ''))
-    if not steps:
+    step = checkpoint.latest_step(workdir)
+    if step is None:
         raise UserError(f'{workdir} has no checkpoint: train the run first')
     curves, errors = _curves(workdir)
     out = output_folder(options, '', described.config)
     embedded = EmbeddedImages()
     height, width, channels = described.image_shape
     page = html_report.document(
-        f'{absolute(workdir).name}: {described.config.dataset}, {steps[-1]:,} steps',
+        f'{absolute(workdir).name}: {described.config.dataset}, {step:,} steps',
         html_report.text(
             f'Images of {height}x{width}x{channels}; seed {described.config.seed}; last checkpoint '
-            f'at step {steps[-1]:,}.'
+            f'at step {step:,} (not verified by the report).'
         ),
         html_report.section('Metrics', *_metrics(workdir / run_dir.EVALUATIONS_FOLDER)),
         html_report.section(
