@@ -9,6 +9,7 @@ from types import ModuleType
 from absl import flags
 from ml_collections import ConfigDict
 
+from dcgan_jax.runtime import jax_settings
 from dcgan_jax.runtime.files import reject_special_file
 
 
@@ -26,9 +27,11 @@ class ConfigFileParser(flags.ArgumentParser):
             argument: `FILE`, or `FILE:TEXT` to call `get_config(TEXT)`.
 
         Raises:
-            ValueError: If the file cannot be read or executed, or `get_config` is missing or does
-                not return a `ConfigDict`.
+            ValueError: If JAX cannot be imported, the file cannot be read or executed, or
+                `get_config` is missing or does not return a `ConfigDict`.
         """
+        # Configs import JAX. An error of this import is not an error in the file.
+        jax_settings.import_jax()
         path, *arguments = argument.split(':', 1)
         try:
             path = _find(path)

@@ -19,7 +19,7 @@ from ml_collections import ConfigDict
 from dcgan_jax import models, parallel, pruning, run_dir, warm_start, weights
 from dcgan_jax.data import captions
 from dcgan_jax.run_dir import Run
-from dcgan_jax.runtime import checkpoint, multihost, sharding
+from dcgan_jax.runtime import checkpoint, checkpoint_folder, multihost, sharding
 from dcgan_jax.runtime.errors import UserError
 from dcgan_jax.runtime.files import read_bytes, write_atomic
 from dcgan_jax.sampling import Sampler
@@ -41,7 +41,7 @@ def check(run: Run, workdir: epath.Path, abstract_state: GANState, mesh: Mesh) -
     config = run.config
     path = config.distill.teacher
     stored = workdir / run_dir.TEACHER_FILE
-    if checkpoint.has_any(workdir) and stored.exists():
+    if checkpoint_folder.has_any(workdir) and stored.exists():
         teacher = _parse(stored, _read(stored))[0]
     else:
         teacher = run_dir.read(run_dir.folder(path, 'config.distill.teacher'))
@@ -105,7 +105,7 @@ def load(run: Run, workdir: epath.Path, mesh: Mesh) -> tuple[Teacher, bytes]:
     """
     stored = workdir / run_dir.TEACHER_FILE
     # Without a checkpoint the run starts anew, perhaps after its teacher was trained further.
-    recorded = run_dir.read(workdir).teacher if checkpoint.has_any(workdir) else ''
+    recorded = run_dir.read(workdir).teacher if checkpoint_folder.has_any(workdir) else ''
     if multihost.all_true(bool(recorded) and stored.exists()):
         content = _read(stored)
     else:

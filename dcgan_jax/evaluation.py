@@ -15,7 +15,7 @@ from dcgan_jax.data.image_source import ImageSource
 from dcgan_jax.metrics import evaluator
 from dcgan_jax.metrics.evaluator import Evaluation, Evaluator
 from dcgan_jax.metrics.registry import SMALLER_IS_BETTER
-from dcgan_jax.runtime import checkpoint, multihost, preemption
+from dcgan_jax.runtime import checkpoint, checkpoint_folder, multihost, preemption
 from dcgan_jax.runtime.clu_no_tf import metric_writers
 from dcgan_jax.sampling import Sampler
 from dcgan_jax.train_state import GANState
@@ -107,7 +107,8 @@ class TrainingEvaluator:
         self._config = config.evaluation
         self._scorer, self._workdir, self._writer, self._best = scorer, workdir, writer, best
         self._watcher = watcher
-        best_result = checkpoint.latest_metadata(workdir, checkpoint.BEST_FOLDER).get('best')
+        metadata = checkpoint_folder.latest_metadata(workdir, checkpoint_folder.BEST_FOLDER)
+        best_result = metadata.get('best')
         self._best_result = best_result if _is_valid(best_result) else None
 
     def evaluate_if_missing(self, state: GANState) -> None:

@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from dcgan_jax import config as config_lib
 from dcgan_jax.config_types import Group, Side, Text, with_tuples
 from dcgan_jax.data import identity
-from dcgan_jax.runtime import checkpoint, nonfinite, workdir_guard
+from dcgan_jax.runtime import checkpoint_folder, nonfinite, workdir_guard
 from dcgan_jax.runtime.errors import UserError
 from dcgan_jax.runtime.files import (
     absolute,
@@ -32,8 +32,7 @@ SAMPLES_FOLDER = 'samples'
 EVALUATIONS_FOLDER = 'evaluation'
 TEACHER_FILE = 'teacher.safetensors'
 _FILES = (CONFIG_FILE, TEACHER_FILE, workdir_guard.LOCK_FILE, nonfinite.FILE)
-_CHECKPOINT_FOLDERS = checkpoint.FOLDER, checkpoint.BEST_FOLDER, checkpoint.DAMAGED_FOLDER
-FOLDERS = (*_CHECKPOINT_FOLDERS, SAMPLES_FOLDER, EVALUATIONS_FOLDER)
+FOLDERS = (*checkpoint_folder.FOLDERS, SAMPLES_FOLDER, EVALUATIONS_FOLDER)
 
 
 class _Description(Group):
@@ -112,7 +111,7 @@ def check_outside_checkpoints(path: epath.Path, flag: str) -> None:
     path = absolute(path)
     real = path if in_bucket(path) else epath.Path(os.path.realpath(path))
     for parent in (path, *path.parents, real, *real.parents):
-        if parent.name in _CHECKPOINT_FOLDERS and exists(parent.parent):
+        if parent.name in checkpoint_folder.FOLDERS and exists(parent.parent):
             raise UserError(
                 f'{flag}={path} is inside the checkpoint folder {parent}, whose contents may be '
                 'deleted: use another folder'
@@ -137,7 +136,7 @@ def check_writable(
         OSError: If the disk is full.
     """
     workdir = folder(workdir, flag)
-    probe = workdir / f'.write_test_{os.getpid()}'
+    probe = workdir / f'.write_test_{os.urandom(8).hex()}'
     # Object stores have no folders, and write access does not imply permission to list a bucket.
     above = () if in_bucket(workdir) else (workdir, *workdir.parents)
     missing = [path for path in above if not path.exists()]
@@ -164,7 +163,7 @@ def exists(workdir: epath.Path) -> bool:
     """Return whether `workdir` contains a run."""
     if (workdir / CONFIG_FILE).exists():
         return True
-    return checkpoint.has_any(workdir)
+    return checkpoint_folder.has_any(workdir)
 
 
 def check_free(workdir: epath.Path, run: Run) -> Run:
@@ -283,7 +282,7 @@ def _warn_of_missing_fields(workdir: str, names: str) -> None:
 def _check_last_checkpoint(workdir: epath.PathLike, run: Run) -> None:
     """Raise `UserError` if the last checkpoint does not belong to the run in `config.json`."""
     try:
-        saved = parse(_description_in(checkpoint.latest_metadata(workdir)))
+        saved = parse(_description_in(checkpoint_folder.latest_metadata(workdir)))
     except (ValueError, TypeError, AttributeError, RecursionError):
         # There is no checkpoint, or its metadata cannot be read.
         return
@@ -333,7 +332,7 @@ def parse(content: Any) -> Run:
 
 def _from_checkpoint(workdir: epath.PathLike) -> dict[str, Any]:
     """Return the description stored in the last checkpoint."""
-    metadata = checkpoint.latest_metadata(workdir)
+    metadata = checkpoint_folder.latest_metadata(workdir)
     if not metadata:
         raise UserError(
             f'{workdir} contains no run (no {CONFIG_FILE} and no checkpoint): use the --workdir of '

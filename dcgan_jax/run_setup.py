@@ -19,7 +19,7 @@ from dcgan_jax.data import captions, classes, image_source, sources
 from dcgan_jax.evaluation import SampleScorer
 from dcgan_jax.metrics import extractors
 from dcgan_jax.run_dir import Run
-from dcgan_jax.runtime import checkpoint, containment, multihost, sharding
+from dcgan_jax.runtime import checkpoint_folder, containment, jax_settings, multihost, sharding
 from dcgan_jax.runtime.errors import UserError
 from dcgan_jax.runtime.files import absolute, resolve_path
 from dcgan_jax.sampling import Sampler
@@ -64,6 +64,7 @@ def prepare(config: ConfigDict, workdir: epath.PathLike) -> Setup:
         UserError: If the config, the data set or the workdir is not valid for this run, if the
             processes of the run differ in them, or if another process fails.
     """
+    jax_settings.check()  # `raise_in_all` needs JAX.
     with multihost.raise_in_all():
         mesh, workdir = _validate(config, workdir)
     fields = config_lib.flatten(config.to_dict())
@@ -96,7 +97,7 @@ def _validate(config: ConfigDict, workdir: epath.PathLike) -> tuple[Mesh, epath.
 
 def _create_setup(config: ConfigDict, workdir: epath.Path, mesh: Mesh) -> Setup:
     """Open the data set, create the abstract state, and check the runs that this run depends on."""
-    is_new = not checkpoint.has_any(workdir)
+    is_new = not checkpoint_folder.has_any(workdir)
     if is_new:
         captions.check_installed(config)
     source = sources.open_split(config, config.data.split)
@@ -126,13 +127,14 @@ def _check_processes_agree(values: dict[str, Any]) -> None:
 
 
 def check_shared(workdir: epath.Path) -> None:
-    """Check that all processes can read the files that the primary process writes to `workdir`.
+    """Check that all processes can write to `workdir` and see the files of the primary process.
 
     Args:
         workdir: Existing folder of the run.
 
     Raises:
-        UserError: If a process cannot see a new file within `_SHARED_SECONDS`.
+        UserError: If a process cannot write to the folder, or does not see a new file within
+            `_SHARED_SECONDS`.
     """
     if jax.process_count() == 1:
         return
@@ -146,6 +148,8 @@ def check_shared(workdir: epath.Path) -> None:
             f'--workdir={workdir} is not shared by all processes of this run: use a folder on a '
             'network file system, or in a bucket'
         )
+    with multihost.raise_in_all():
+        run_dir.check_writable(workdir)
 
 
 def _wait_for(path: epath.Path) -> bool:

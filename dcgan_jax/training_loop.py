@@ -13,7 +13,14 @@ from dcgan_jax import parallel, run_dir
 from dcgan_jax.evaluation import TrainingEvaluator
 from dcgan_jax.hooks import Call, Hook
 from dcgan_jax.run_setup import Setup
-from dcgan_jax.runtime import checkpoint, multihost, preemption, workdir_guard, writers
+from dcgan_jax.runtime import (
+    checkpoint,
+    checkpoint_folder,
+    multihost,
+    preemption,
+    workdir_guard,
+    writers,
+)
 from dcgan_jax.runtime.clu_no_tf import parameter_overview, periodic_actions
 from dcgan_jax.runtime.metric_log import MetricLog
 from dcgan_jax.sample_grids import SampleGrids, grid_path
@@ -55,7 +62,7 @@ class TrainingLoop:
         ]
         self._evaluate = None
         if setup.scorer is not None:
-            best = checkpoint.Checkpoints(workdir, 1, metadata, checkpoint.BEST_FOLDER)
+            best = checkpoint.Checkpoints(workdir, 1, metadata, checkpoint_folder.BEST_FOLDER)
             enter(contextlib.closing(best))
             self._evaluate = TrainingEvaluator(
                 config, setup.scorer, workdir, self._writer, best, watcher

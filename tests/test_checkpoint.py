@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from dcgan_jax import training
-from dcgan_jax.runtime import checkpoint, checksums
+from dcgan_jax.runtime import checkpoint, checkpoint_folder, checksums
 from dcgan_jax.runtime.errors import UserError
 from dcgan_jax.tasks.trained_run import restore
 from tests.compare import assert_equal_states
@@ -100,7 +100,7 @@ def test_checkpoint_that_is_replaced_while_it_is_read_is_not_damaged(run, monkey
 
 
 def test_metadata_is_read_from_the_later_checkpoint_if_one_is_deleted(run, monkeypatch, caplog):
-    folder, later, read = run[0] / 'checkpoints', run[0] / 'later', checkpoint._metadata
+    folder, later, read = run[0] / 'checkpoints', run[0] / 'later', checkpoint_folder._metadata
     (folder / '6').rename(later)
 
     def rotate(path):
@@ -109,8 +109,8 @@ def test_metadata_is_read_from_the_later_checkpoint_if_one_is_deleted(run, monke
             shutil.rmtree(folder / '4')
         return read(path)
 
-    monkeypatch.setattr(checkpoint, '_metadata', rotate)
-    assert checkpoint.latest_metadata(run[0])['step'] == 6
+    monkeypatch.setattr(checkpoint_folder, '_metadata', rotate)
+    assert checkpoint_folder.latest_metadata(run[0])['step'] == 6
     assert not caplog.text
 
 
@@ -141,6 +141,15 @@ def test_run_with_damaged_checkpoints_only_is_not_restarted(run, config):
         truncate(data_files(workdir, step)[0])
     with pytest.raises(UserError, match=r'all checkpoints in .* are damaged \(steps \[2, 4, 6\]\)'):
         training.train_and_evaluate(config, workdir)
+
+
+def test_latest_checkpoint_is_advised_if_the_best_one_is_damaged(run):
+    workdir, state = run
+    for step in (2, 4, 6):
+        truncate(data_files(workdir, step)[0])
+    (workdir / 'checkpoints').rename(workdir / 'best_checkpoint')
+    with pytest.raises(UserError, match='use --checkpoint=latest'):
+        checkpoint.restore_latest(workdir, state, 'best_checkpoint')
 
 
 def test_incomplete_checkpoint_is_ignored(run, config):

@@ -13,7 +13,7 @@ from dcgan_jax import training
 from dcgan_jax.data import image_source, images, shapes_builder, sources
 from dcgan_jax.evaluation import SampleScorer
 from dcgan_jax.metrics import evaluator
-from dcgan_jax.runtime import checkpoint
+from dcgan_jax.runtime import checkpoint, checkpoint_folder
 from dcgan_jax.runtime.errors import StoppedError, UserError
 from dcgan_jax.sampling import Sampler
 from dcgan_jax.tasks import sample
@@ -138,7 +138,7 @@ def test_best_checkpoint_of_a_later_step_is_replaced(config, tmp_path):
         assert best.latest_step() == 10
         best.save(state, best={'value': 0.5})
         assert best.latest_step() == 6
-    assert checkpoint.latest_metadata(run, 'best_checkpoint')['best'] == {'value': 0.5}
+    assert checkpoint_folder.latest_metadata(run, 'best_checkpoint')['best'] == {'value': 0.5}
 
 
 def test_too_few_samples_are_rejected_before_training(config, tmp_path):

@@ -22,7 +22,7 @@ from dcgan_jax.data import sources, user_images
 from dcgan_jax.metrics import extractors, reference_stats
 from dcgan_jax.metrics.evaluator import Evaluation
 from dcgan_jax.metrics.frechet_distance import frechet_distance
-from dcgan_jax.runtime import checkpoint, nonfinite, sharding
+from dcgan_jax.runtime import checkpoint, checkpoint_folder, nonfinite, sharding
 from tests.conftest import tiny_config
 from tests.extractors import write_artifact
 from tests.fuzzing import (
@@ -225,7 +225,7 @@ def run(data_dir, tmp_path_factory):
     abstract_state = parallel.create_abstract_state(create, sharding.create_mesh())
     state = parallel.initial_state(create, abstract_state)
     best = {'value': 1.0, 'protocol': evaluation._settings('frechet_distance', {'num_samples': 9})}
-    for folder in (checkpoint.FOLDER, checkpoint.BEST_FOLDER):
+    for folder in (checkpoint_folder.FOLDER, checkpoint_folder.BEST_FOLDER):
         with contextlib.closing(checkpoint.Checkpoints(workdir, 2, {}, folder)) as checkpoints:
             for step in (2, 4):
                 checkpoints.save(state.replace(step=jax.numpy.int32(step)), best=best)
@@ -280,7 +280,10 @@ def copy_checkpoints(run, folder, tmp_path):
 
 
 def test_damaged_checkpoints_are_skipped(run, tmp_path, fraction):
-    files = {path: path.read_bytes() for path in copy_checkpoints(run, checkpoint.FOLDER, tmp_path)}
+    files = {
+        path: path.read_bytes()
+        for path in copy_checkpoints(run, checkpoint_folder.FOLDER, tmp_path)
+    }
     found = []
 
     def read():
@@ -306,9 +309,9 @@ def test_damaged_checkpoints_are_skipped(run, tmp_path, fraction):
 
 
 def test_damaged_best_checkpoint_metadata_are_replaced(run, tmp_path, fraction):
-    copy_checkpoints(run, checkpoint.BEST_FOLDER, tmp_path)
-    shutil.rmtree(tmp_path / checkpoint.BEST_FOLDER / '2')
-    path = tmp_path / checkpoint.BEST_FOLDER / '4' / 'metadata' / 'metadata'
+    copy_checkpoints(run, checkpoint_folder.BEST_FOLDER, tmp_path)
+    shutil.rmtree(tmp_path / checkpoint_folder.BEST_FOLDER / '2')
+    path = tmp_path / checkpoint_folder.BEST_FOLDER / '4' / 'metadata' / 'metadata'
     tree = json.loads(path.read_text())
     config = tiny_config('')
     measured = Evaluation({'frechet_distance': 2.0}, {'frechet_distance': 'FD'}, {'num_samples': 9})

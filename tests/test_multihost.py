@@ -206,18 +206,26 @@ def test_lost_process_stops_the_others(lost, tmp_path, data_dir):
 
 
 @pytest.mark.slow
-def test_workdir_on_two_disks_is_rejected(tmp_path, data_dir):
-    """The second process has a file system of its own at the same path, which needs root."""
+@pytest.mark.parametrize(
+    ('mount', 'message'),
+    [
+        ('mount -t tmpfs none {}', 'is not shared by all processes'),
+        ('mount --bind {0} {0} && mount -o remount,bind,ro {0}', 'is not writable'),
+    ],
+    ids=['two disks', 'read-only'],
+)
+def test_workdir_that_one_process_cannot_use_is_rejected(tmp_path, data_dir, mount, message):
+    """The second process has another file system at the same path, which needs root."""
     disk = tmp_path / 'disk'
     disk.mkdir()
-    mount = ['unshare', '--mount', 'sh', '-c', f'mount -t tmpfs none {disk} && exec "$@"', 'sh']
+    mount = ['unshare', '--mount', 'sh', '-c', f'{mount.format(disk)} && exec "$@"', 'sh']
     if shutil.which('unshare') is None or subprocess.run([*mount, 'true'], check=False).returncode:
         pytest.skip('no file system can be mounted here')
     flags = [f'--workdir={disk / "run"}', '--config.num_steps=2']
     with start_processes(2, data_dir, *flags, last_prefix=mount) as processes:
         codes, stderr = finish(processes)
     assert codes == [2, 2], stderr
-    assert all('is not shared by all processes' in text for text in stderr), stderr
+    assert message in stderr[1]
     assert [path.name for path in (disk / 'run').iterdir()] == ['.lock']
 
 

@@ -155,6 +155,15 @@ def test_lost_checkpoints_are_reported(workdir, tmp_path):
         write_page(folder)
 
 
+def test_last_checkpoint_is_one_with_readable_metadata(workdir, tmp_path):
+    folder = shutil.copytree(workdir, tmp_path / 'run')
+    (folder / 'checkpoints' / '6' / 'metadata' / 'metadata').write_text('{')
+    assert 'last checkpoint at step 4' in write_page(folder)
+    for path in (folder / 'checkpoints').iterdir():
+        (path / 'metadata' / 'metadata').write_text('{')
+    assert 'last checkpoint at step 6' in write_page(folder)
+
+
 def test_incomplete_files_are_ignored(workdir, tmp_path):
     folder = shutil.copytree(workdir, tmp_path / 'run')
     (folder / 'checkpoints' / '999.orbax-checkpoint-tmp').mkdir()

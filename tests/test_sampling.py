@@ -176,6 +176,30 @@ def test_ema_has_its_own_spectral_normalization(config):
 
 
 @pytest.mark.parametrize(
+    ('latents', 'message'),
+    [
+        (np.zeros((3, 5)), r'real numbers \[N, 4\] with N > 0, not float64 \[3, 5\]'),
+        (np.zeros(4), r'not float64 \[4\]'),
+        (np.zeros((1, 3, 4)), r'not float64 \[1, 3, 4\]'),
+        (np.zeros((0, 4)), r'not float64 \[0, 4\]'),
+        (np.zeros((3, 4), complex), 'not complex128'),
+        (np.full((3, 4), np.nan), 'finite'),
+        (np.full((3, 4), 1e300), 'finite'),
+    ],
+    ids=str,
+)
+def test_invalid_latents_are_rejected(finished, latents, message):
+    with pytest.raises(UserError, match=message):
+        dcgan_jax.load(finished[0]).generate(latents)
+
+
+def test_latents_may_be_lists(finished):
+    trained = dcgan_jax.load(finished[0])
+    latents = trained.latents(3)
+    np.testing.assert_array_equal(trained.generate(latents.tolist()), trained.generate(latents))
+
+
+@pytest.mark.parametrize(
     'arguments',
     [{'num': 0}, {'num': 2.5}, {'num': 3, 'seed': -1}, {'num': 3, 'seed': 2**32}],
 )

@@ -7,6 +7,7 @@ import pytest
 from etils import epath
 
 from dcgan_jax import cli
+from dcgan_jax.runtime.errors import UserError
 from dcgan_jax.tasks.options import TaskOptions, TaskResult
 
 
@@ -16,6 +17,12 @@ def test_every_mode_is_a_function_from_options_to_a_result(mode):
     signature = inspect.signature(task.run)
     (options,) = signature.parameters.values()
     assert (options.annotation, signature.return_annotation) == (TaskOptions, TaskResult)
+
+
+@pytest.mark.parametrize('numbers', [{'num': 0}, {'num': -5}, {'num': 1.5}, {'seed': -1}])
+def test_invalid_numbers_are_rejected(numbers):
+    with pytest.raises(UserError, match='must be an integer from'):
+        TaskOptions(workdir='w', **numbers)
 
 
 def test_printed_result_is_the_summary_and_the_path():

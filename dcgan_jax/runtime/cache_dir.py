@@ -7,6 +7,8 @@ import tempfile
 from absl import logging
 from etils import epath
 
+from dcgan_jax.runtime import jax_settings
+
 
 def folder() -> epath.Path:
     """Return $DCGAN_JAX_CACHE or ~/.cache/dcgan_jax, which may not exist yet."""
@@ -32,8 +34,7 @@ def _temporary_home() -> str:
 
 def enable_compilation_cache() -> None:
     """Cache compiled programs in JAX_COMPILATION_CACHE_DIR; '' disables the cache."""
-    import jax
-
+    jax = jax_settings.import_jax()
     path = os.environ.get('JAX_COMPILATION_CACHE_DIR', folder())
     jax.config.update('jax_compilation_cache_dir', str(path) or None)
     jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.1)

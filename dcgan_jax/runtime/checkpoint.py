@@ -1,10 +1,8 @@
 """Asynchronous and atomic Orbax checkpoints with a checksum of each array."""
 
 import contextlib
-import json
-import re
-from collections.abc import Callable, Iterator
-from typing import Any, ClassVar, TypeVar
+from collections.abc import Iterator
+from typing import Any, ClassVar
 
 import flax
 import jax
@@ -12,18 +10,14 @@ import orbax.checkpoint as ocp
 from absl import logging
 from etils import epath
 
-from dcgan_jax.runtime import checksums, multihost
+from dcgan_jax.runtime import checkpoint_folder, checksums, multihost
 from dcgan_jax.runtime.checkpoint_errors import DamagedError, raise_damaged
+from dcgan_jax.runtime.checkpoint_folder import DAMAGED_FOLDER, FOLDER
 from dcgan_jax.runtime.errors import TrainingError, UserError
-from dcgan_jax.runtime.files import absolute, raise_unreadable, read_bytes, write_atomic
+from dcgan_jax.runtime.files import absolute, write_atomic
 
-_Read = TypeVar('_Read')
 State = Any  # A flax.struct dataclass of arrays with a field `step`.
 
-FOLDER = 'checkpoints'
-BEST_FOLDER = 'best_checkpoint'
-DAMAGED_FOLDER = 'damaged_checkpoints'
-_MAX_REPLACED = 20  # Maximum number of checkpoints that may be replaced while they are read.
 _DAMAGED_README = b'Damaged checkpoints by step. They are no longer used and can be deleted.\n'
 
 
@@ -44,7 +38,7 @@ class Checkpoints:
             folder: Name of the folder in `workdir`.
         """
         self._metadata = metadata
-        self._marker = _marker(workdir, folder)
+        self._marker = checkpoint_folder.marker(workdir, folder)
         self._manager = ocp.CheckpointManager(
             absolute(workdir) / folder,
             item_handlers=_handlers(),
@@ -146,127 +140,18 @@ def restore_latest(
             read.
     """
     path = absolute(workdir) / folder
-    state, damaged = _read_latest(
+    state, damaged = checkpoint_folder.read_latest(
         path, lambda path: _restore_on_all(path, abstract_state), multihost.from_primary
     )
     if state is not None:
         return state, damaged
     if damaged:
         raise UserError(
-            f'all checkpoints in {path} are damaged (steps {sorted(damaged)}): '
-            'restore one from a backup, or start a new run in another --workdir'
+            f'all checkpoints in {path} are damaged (steps {sorted(damaged)}): restore one from a '
+            f'backup, or {checkpoint_folder.remedy(folder)}'
         )
-    _check_not_lost(workdir, folder)
+    checkpoint_folder.check_not_lost(workdir, folder)
     return None, []
-
-
-def latest_step(workdir: epath.PathLike) -> int | None:
-    """Return the step of the last complete checkpoint, which may be damaged, or None.
-
-    Raises:
-        UserError: If all checkpoints are lost.
-    """
-    steps = complete_steps(absolute(workdir) / FOLDER)
-    if not steps:
-        _check_not_lost(workdir, FOLDER)
-    return max(steps, default=None)
-
-
-def _check_not_lost(workdir: epath.PathLike, folder: str) -> None:
-    """Raise `UserError` if `folder`, which has no checkpoints, has ever had one."""
-    if _marker(workdir, folder).exists():
-        raise UserError(
-            f'{absolute(workdir) / folder} contains no checkpoints, although the run had saved '
-            'some: restore one from a backup, or start a new run in another --workdir'
-        )
-
-
-def latest_metadata(workdir: epath.PathLike, folder: str = FOLDER) -> dict[str, Any]:
-    """Return the metadata of the last checkpoint that has readable metadata, or {}.
-
-    Args:
-        workdir: Folder of the run.
-        folder: `FOLDER` or `BEST_FOLDER`.
-
-    Raises:
-        UserError: If a training run replaced each checkpoint while it was read.
-    """
-    # The file is read without Orbax, which would wait for all processes.
-    metadata, _ = _read_latest(absolute(workdir) / folder, _metadata)
-    return metadata or {}
-
-
-def _metadata(path: epath.Path) -> dict[str, Any]:
-    """Return the metadata of a checkpoint."""
-    with raise_damaged(path):
-        metadata = json.loads(read_bytes(path / 'metadata' / 'metadata').decode())
-    if not isinstance(metadata, dict):
-        raise DamagedError(f'the metadata of {path} is damaged ({metadata!r:.99})')
-    return metadata
-
-
-def _read_latest(
-    folder: epath.Path,
-    read: Callable[[epath.Path], _Read],
-    agree: Callable[[int], int] = lambda value: value,
-) -> tuple[_Read | None, list[int]]:
-    """Read the last checkpoint that is intact.
-
-    A training run may delete a checkpoint while this function reads it, once a later one is saved.
-    This is not damage: the steps are listed again, and the later checkpoint is read.
-
-    Args:
-        folder: Folder of the checkpoints.
-        read: Function that reads the checkpoint at a path and raises `DamagedError` on failure.
-        agree: Function that returns the same number in all processes that read the checkpoint.
-
-    Returns:
-        The value of `read`, or None if no checkpoint is intact, and the steps of damaged ones.
-
-    Raises:
-        UserError: If checkpoints were replaced while they were read, and none could be read.
-    """
-    damaged: list[int] = []
-    replaced: list[int] = []
-
-    def last() -> int:
-        return agree(max(complete_steps(folder).difference(damaged, replaced), default=-1))
-
-    while len(replaced) < _MAX_REPLACED and (step := last()) >= 0:
-        try:
-            return read(folder / str(step)), damaged
-        except DamagedError as error:
-            if last() != step:
-                replaced.append(step)
-            else:
-                logging.warning('%s: trying the previous checkpoint', error)
-                damaged.append(step)
-    if replaced:
-        raise UserError(
-            f'the checkpoints in {folder} were replaced by a training run while they were read: '
-            'try again'
-        )
-    return None, damaged
-
-
-def complete_steps(folder: epath.Path) -> set[int]:
-    """Return the steps of the complete checkpoints in a folder; ignore other files and folders."""
-    if not folder.is_dir():
-        return set()
-    with raise_unreadable(folder):
-        names = {path.name for path in ocp.path.step.checkpoint_steps_paths(folder)}
-    # Orbax also accepts names such as 'copy_12'.
-    return {int(name) for name in names if re.fullmatch('0|[1-9][0-9]*', name)}
-
-
-def has_any(workdir: epath.PathLike) -> bool:
-    """Return whether the run in `workdir` has a complete checkpoint."""
-    return bool(complete_steps(epath.Path(workdir) / FOLDER))
-
-
-def _marker(workdir: epath.PathLike, folder: str) -> epath.Path:
-    """Return the path of a file that exists if `folder` has ever had a complete checkpoint."""
-    return absolute(workdir) / f'.has_{folder}'
 
 
 def move_damaged(workdir: epath.PathLike, steps: list[int]) -> None:

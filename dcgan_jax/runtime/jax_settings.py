@@ -1,8 +1,28 @@
-"""Checks of JAX's settings."""
+"""Import of JAX and checks of its settings."""
 
-import jax
+from types import ModuleType
 
 from dcgan_jax.runtime.errors import UserError
+
+_TRANSFER_GUARDS = (
+    'jax_transfer_guard', 'jax_transfer_guard_host_to_device',
+    'jax_transfer_guard_device_to_host', 'jax_transfer_guard_device_to_device',
+)  # fmt: skip
+
+
+def import_jax() -> ModuleType:
+    """Import JAX, which reads its environment variables, and return the module.
+
+    Raises:
+        UserError: If an environment variable has an invalid value.
+    """
+    try:
+        import jax
+    except ValueError as error:
+        raise UserError(
+            f'JAX cannot be imported ({error}): correct or unset the environment variable'
+        ) from error
+    return jax
 
 
 def check() -> None:
@@ -10,8 +30,9 @@ def check() -> None:
 
     Raises:
         UserError: If JAX cannot start, or if a setting changes types or random numbers, or
-            disables jit.
+            disables jit or transfers.
     """
+    jax = import_jax()
     if jax.config.jax_enable_x64:
         raise UserError('JAX_ENABLE_X64 is not supported, because runs use 32-bit types: unset it')
     if not jax.config.jax_threefry_partitionable:
@@ -23,6 +44,12 @@ def check() -> None:
         raise UserError(
             'JAX_DISABLE_JIT is not supported, because checkpoints require jax.jit: unset it'
         )
+    for name in _TRANSFER_GUARDS:
+        if str(getattr(jax.config, name)).startswith('disallow'):
+            raise UserError(
+                f'{name.upper()}=disallow is not supported, because runs transfer data implicitly: '
+                'unset it'
+            )
     try:
         jax.devices()
     except (AssertionError, RuntimeError) as error:  # JAX asserts that the CUDA plugin exists.

@@ -4,8 +4,11 @@ import dataclasses
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import numpy as np
 from etils import epath
 from ml_collections import ConfigDict
+
+from dcgan_jax.runtime.errors import UserError
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -45,6 +48,22 @@ class TaskOptions:
     weights: str = 'float32'
     host: str = '127.0.0.1'
     port: int = 7860
+
+    def __post_init__(self):
+        """Check the numbers.
+
+        Raises:
+            UserError: If `num` or `seed` is not an integer in the allowed range.
+        """
+        if self.num is not None:
+            check_integer('num', self.num, 1)
+        check_integer('seed', self.seed, 0)
+
+
+def check_integer(name: str, value: object, least: int) -> None:
+    """Raise `UserError` unless a value is an integer from `least` to 2**32 - 1."""
+    if not isinstance(value, int | np.integer) or not least <= value < 2**32:
+        raise UserError(f'{name}={value!r} must be an integer from {least} to 2**32 - 1')
 
 
 class TaskResult(NamedTuple):

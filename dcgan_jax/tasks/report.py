@@ -11,7 +11,7 @@ from dcgan_jax import config as config_lib
 from dcgan_jax import run_dir
 from dcgan_jax.configs import default
 from dcgan_jax.run_dir import Run
-from dcgan_jax.runtime import checkpoint, writers
+from dcgan_jax.runtime import checkpoint_folder, writers
 from dcgan_jax.runtime.errors import UserError
 from dcgan_jax.runtime.files import absolute, read_bytes, reject_special_file, write_atomic
 from dcgan_jax.tasks import html_report
@@ -73,7 +73,7 @@ def run(options: TaskOptions) -> TaskResult:
     """
     workdir = run_dir.folder(options.workdir)
     described = run_dir.read(workdir)
-    step = checkpoint.latest_step(workdir)
+    step = checkpoint_folder.latest_step(workdir)
     if step is None:
         raise UserError(f'{workdir} has no checkpoint: train the run first')
     curves, errors = _curves(workdir)

@@ -18,15 +18,15 @@ from dcgan_jax.data.image_source import ImageSource
 from dcgan_jax.models import Networks
 from dcgan_jax.run_dir import Run
 from dcgan_jax.runtime import checkpoint as checkpoint_lib
-from dcgan_jax.runtime import containment, sharding
+from dcgan_jax.runtime import checkpoint_folder, containment, sharding
 from dcgan_jax.runtime.errors import UserError
 from dcgan_jax.sampling import Sampler
-from dcgan_jax.tasks.options import TaskOptions
+from dcgan_jax.tasks.options import TaskOptions, check_integer
 from dcgan_jax.train_state import GANState
 
 # Mode of each `config.input.kind` whose generator takes images.
 MODES = {'low_resolution': 'super_resolve', 'masked': 'inpaint', 'gray': 'translate'}
-FOLDERS = {'latest': checkpoint_lib.FOLDER, 'best': checkpoint_lib.BEST_FOLDER}
+FOLDERS = {'latest': checkpoint_folder.FOLDER, 'best': checkpoint_folder.BEST_FOLDER}
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -51,16 +51,15 @@ class TrainedRun:
     def latents(self, num: int = 64, *, seed: int = 0) -> np.ndarray:
         """Sample latents, float32 `[num, latent_dim]`; each depends on (seed, index) only."""
         _check_takes_latents(self.run)
-        for name, value, least in (('num', num, 1), ('seed', seed, 0)):
-            if not isinstance(value, int | np.integer) or not least <= value < 2**32:
-                raise UserError(f'{name}={value!r} must be an integer from {least} to 2**32 - 1')
+        check_integer('num', num, 1)
+        check_integer('seed', seed, 0)
         return self.sampler.latents(seed, num)
 
     def generate(self, latents: np.ndarray, *, classes: Sequence[str] | None = None) -> np.ndarray:
         """Generate images from latents with the EMA generator.
 
         Args:
-            latents: Latents, float32 `[N, latent_dim]`.
+            latents: Latents, finite real numbers `[N, latent_dim]`.
             classes: Names or indices of the classes that the latents cycle through; defaults to all
                 classes that the run was trained on.
 
@@ -68,9 +67,11 @@ class TrainedRun:
             Images, uint8 `[N, H, W, C]`.
 
         Raises:
-            UserError: If a class is unknown or was not trained on, or the generator takes images.
+            UserError: If `latents` is not such an array, a class is unknown or was not trained on,
+                or the generator takes images.
         """
         _check_takes_latents(self.run)
+        latents = _check_latents(latents, self.run.config.latent_dim)
         if isinstance(classes, str):
             raise UserError(f'classes={classes!r} must be a sequence, e.g. [{classes!r}]')
         conditions = class_labels(self.run, self.networks.conditioner, classes)
@@ -120,6 +121,21 @@ def _check_takes_latents(run: Run) -> None:
             f'config.input.kind={kind!r}: the generator of this run takes images, not latents; '
             f'use --mode={MODES[kind]}'
         )
+
+
+def _check_latents(latents: np.ndarray, size: int) -> np.ndarray:
+    """Return latents as float32 `[N, size]`; raise `UserError` if this is not possible."""
+    given = np.asarray(latents)
+    if given.dtype.kind not in 'fiu' or given.shape[1:] != (size,) or not len(given):
+        raise UserError(
+            f'latents must be real numbers [N, {size}] with N > 0, not {given.dtype} '
+            f'{list(given.shape)}'
+        )
+    with np.errstate(over='ignore'):
+        latents = given.astype(np.float32)
+    if not np.isfinite(latents).all():
+        raise UserError('latents must be finite float32 numbers')
+    return latents
 
 
 def merge_config(config: ConfigDict, overrides: ConfigDict | None) -> ConfigDict:

@@ -1,0 +1,141 @@
+"""Folders of checkpoints: their steps and the metadata of each step, read without Orbax."""
+
+import json
+import re
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import orbax.checkpoint as ocp
+from absl import logging
+from etils import epath
+
+from dcgan_jax.runtime.checkpoint_errors import DamagedError, raise_damaged
+from dcgan_jax.runtime.errors import UserError
+from dcgan_jax.runtime.files import absolute, raise_unreadable, read_bytes
+
+_Read = TypeVar('_Read')
+
+FOLDER = 'checkpoints'
+BEST_FOLDER = 'best_checkpoint'
+DAMAGED_FOLDER = 'damaged_checkpoints'
+FOLDERS = FOLDER, BEST_FOLDER, DAMAGED_FOLDER
+_MAX_REPLACED = 20  # Maximum number of checkpoints that may be replaced while they are read.
+
+
+def has_any(workdir: epath.PathLike) -> bool:
+    """Return whether the run in `workdir` has a complete checkpoint."""
+    return bool(complete_steps(epath.Path(workdir) / FOLDER))
+
+
+def complete_steps(folder: epath.Path) -> set[int]:
+    """Return the steps of the complete checkpoints in a folder; ignore other files and folders."""
+    if not folder.is_dir():
+        return set()
+    with raise_unreadable(folder):
+        names = {path.name for path in ocp.path.step.checkpoint_steps_paths(folder)}
+    # Orbax also accepts names such as 'copy_12'.
+    return {int(name) for name in names if re.fullmatch('0|[1-9][0-9]*', name)}
+
+
+def latest_step(workdir: epath.PathLike) -> int | None:
+    """Return the step of the last checkpoint, or None if there is no checkpoint.
+
+    Only the metadata are read. If none are readable, return the step of the last checkpoint anyway.
+
+    Raises:
+        UserError: If all checkpoints are lost.
+    """
+    folder = absolute(workdir) / FOLDER
+    if not has_any(workdir):
+        check_not_lost(workdir, FOLDER)
+    step, damaged = read_latest(folder, lambda path: (_metadata(path), int(path.name))[1])
+    return max(damaged, default=None) if step is None else step
+
+
+def latest_metadata(workdir: epath.PathLike, folder: str = FOLDER) -> dict[str, Any]:
+    """Return the metadata of the last checkpoint that has readable metadata, or {}.
+
+    Args:
+        workdir: Folder of the run.
+        folder: `FOLDER` or `BEST_FOLDER`.
+
+    Raises:
+        UserError: If a training run replaced each checkpoint while it was read.
+    """
+    # The file is read without Orbax, which would wait for all processes.
+    metadata, _ = read_latest(absolute(workdir) / folder, _metadata)
+    return metadata or {}
+
+
+def _metadata(path: epath.Path) -> dict[str, Any]:
+    """Return the metadata of a checkpoint."""
+    with raise_damaged(path):
+        metadata = json.loads(read_bytes(path / 'metadata' / 'metadata').decode())
+    if not isinstance(metadata, dict):
+        raise DamagedError(f'the metadata of {path} is damaged ({metadata!r:.99})')
+    return metadata
+
+
+def read_latest(
+    folder: epath.Path,
+    read: Callable[[epath.Path], _Read],
+    agree: Callable[[int], int] = lambda value: value,
+) -> tuple[_Read | None, list[int]]:
+    """Read the last checkpoint that is intact.
+
+    A training run may delete a checkpoint while this function reads it, once a later one is saved.
+    This is not damage: the steps are listed again, and the later checkpoint is read.
+
+    Args:
+        folder: Folder of the checkpoints.
+        read: Function that reads the checkpoint at a path and raises `DamagedError` on failure.
+        agree: Function that returns the same number in all processes that read the checkpoint.
+
+    Returns:
+        The value of `read`, or None if no checkpoint is intact, and the steps of damaged ones.
+
+    Raises:
+        UserError: If checkpoints were replaced while they were read, and none could be read.
+    """
+    damaged: list[int] = []
+    replaced: list[int] = []
+
+    def last() -> int:
+        return agree(max(complete_steps(folder).difference(damaged, replaced), default=-1))
+
+    while len(replaced) < _MAX_REPLACED and (step := last()) >= 0:
+        try:
+            return read(folder / str(step)), damaged
+        except DamagedError as error:
+            if last() != step:
+                replaced.append(step)
+            else:
+                logging.warning('%s: not used', error)
+                damaged.append(step)
+    if replaced:
+        raise UserError(
+            f'the checkpoints in {folder} were replaced by a training run while they were read: '
+            'try again'
+        )
+    return None, damaged
+
+
+def marker(workdir: epath.PathLike, folder: str) -> epath.Path:
+    """Return the path of a file that exists if `folder` has ever had a complete checkpoint."""
+    return absolute(workdir) / f'.has_{folder}'
+
+
+def check_not_lost(workdir: epath.PathLike, folder: str) -> None:
+    """Raise `UserError` if `folder`, which has no checkpoints, has ever had one."""
+    if marker(workdir, folder).exists():
+        raise UserError(
+            f'{absolute(workdir) / folder} contains no checkpoints, although the run had saved '
+            f'some: restore one from a backup, or {remedy(folder)}'
+        )
+
+
+def remedy(folder: str) -> str:
+    """Return what to do without the checkpoints in `folder`, for error messages."""
+    if folder == BEST_FOLDER:
+        return 'use --checkpoint=latest'
+    return 'start a new run in another --workdir'
