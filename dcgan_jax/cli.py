@@ -11,6 +11,7 @@ from ml_collections import ConfigDict, config_flags
 from dcgan_jax import config_file, exit_codes
 from dcgan_jax.runtime import cache_dir, log_filter
 from dcgan_jax.runtime.errors import UserError
+from dcgan_jax.tasks import options as task_options
 
 # All modes except the first are modules of `dcgan_jax.tasks`.
 MODES = (
@@ -51,10 +52,14 @@ _NUM = flags.DEFINE_integer(
     None,
     'Number of samples, or of images of the data set. The default depends on --mode.',
     lower_bound=1,
-    upper_bound=1_000_000,
+    upper_bound=task_options.MAX_NUM,
 )
 _SEED = flags.DEFINE_integer(
-    'seed', 0, 'Seed of latents and of selected images.', lower_bound=0, upper_bound=2**32 - 1
+    'seed',
+    0,
+    'Seed of latents and of selected images.',
+    lower_bound=0,
+    upper_bound=task_options.MAX_SEED,
 )
 _IMAGES = flags.DEFINE_string(
     'images', None, 'Folder of input images, or, for --mode=evaluate, an npz file.'
@@ -72,10 +77,10 @@ _ARITHMETIC = flags.DEFINE_string(
     'arithmetic', None, 'Latent arithmetic A-B+C, lists of sample indices: 1,2,3-4,5,6+7,8,9.'
 )
 _FORMAT = flags.DEFINE_enum(
-    'format', 'jax', ['jax', 'onnx', 'all'], 'Format of exported files, see docs/export.md.'
+    'format', 'jax', task_options.FORMATS, 'Format of exported files, see docs/export.md.'
 )
 _WEIGHTS = flags.DEFINE_enum(
-    'weights', 'float32', ['float32', 'int8'], 'Data type of exported weights.'
+    'weights', 'float32', task_options.WEIGHTS, 'Data type of exported weights.'
 )
 _HOST = flags.DEFINE_string(
     'host', '127.0.0.1', 'Address of the demo. 0.0.0.0 makes it accessible from other computers.'
@@ -96,7 +101,10 @@ _DISTRIBUTED = flags.DEFINE_bool(
     'distributed', False, 'Detect the processes of the run on Cloud TPU, SLURM or Open MPI.'
 )
 _CHECKPOINT = flags.DEFINE_enum(
-    'checkpoint', 'latest', ['latest', 'best'], 'Checkpoint to use, see config.evaluation.best.'
+    'checkpoint',
+    'latest',
+    task_options.CHECKPOINTS,
+    'Checkpoint to use, see config.evaluation.best.',
 )
 
 
@@ -131,14 +139,16 @@ def _train() -> str:
 
 
 def _run_task() -> str:
-    from dcgan_jax.tasks.options import TaskOptions
-
     config = None if _CONFIG.value is None else _config()
-    names = [field.name for field in dataclasses.fields(TaskOptions) if field.name != 'config']
+    names = [
+        field.name
+        for field in dataclasses.fields(task_options.TaskOptions)
+        if field.name != 'config'
+    ]
     options = {name: flags.FLAGS[name].value for name in names}
     task = importlib.import_module(f'dcgan_jax.tasks.{_MODE.value}')
     exit_codes.raise_on_sigint()
-    return str(task.run(TaskOptions(config=config, **options)))
+    return str(task.run(task_options.TaskOptions(config=config, **options)))
 
 
 def _is_distributed() -> bool:

@@ -40,6 +40,11 @@ def given_config(data_dir, tmp_path, kind):
 def run_task(kind, workdir, given, out, pictures=None, num=8, mask=None):
     """Run the restoration task of a kind."""
     options = TaskOptions(
-        workdir=workdir, config=given, out=out, images=pictures, mask=mask, num=num
+        workdir=workdir,
+        config=given,
+        out=out,
+        images=pictures,
+        mask=mask,
+        num=num if pictures is None else None,
     )
     return TASKS[kind].run(options)

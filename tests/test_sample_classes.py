@@ -123,7 +123,7 @@ def test_classes_are_selected_by_name_and_stored_by_index(numbered, tmp_path, ca
 def test_names_precede_indices_and_integers_are_indices():
     names = ('1', '2', '10')
     assert classes.find_classes('x', ('10', '1', '0', 0, 2), names) == (2, 0, 0, 0, 2)
-    for unknown in (('cat',), (3,), ('9' * 5000,), (10,)):
+    for unknown in (('cat',), (3,), ('9' * 5000,), (10,), ('01',), ('１',)):
         with pytest.raises(UserError, match=r'x: .* is unknown.*1 \(0\), 2 \(1\), 10 \(2\)'):
             classes.find_classes('x', unknown, names)
     with pytest.raises(UserError, match=r"Write several classes as \('1', '2'\)"):

@@ -58,7 +58,7 @@ def _find_class(setting: str, value: int | str, names: list[str]) -> int:
     text = unicodedata.normalize('NFC', str(value))
     if isinstance(value, str) and text in names:
         return names.index(text)
-    if text.isdecimal() and len(text) < 10 and int(text) < len(names):
+    if text in map(str, range(len(names))):
         return int(text)
     close = difflib.get_close_matches(text, names, n=1)
     hint = f'Did you mean {close[0]!r}? ' if close else ''

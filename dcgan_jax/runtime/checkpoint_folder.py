@@ -130,12 +130,14 @@ def check_not_lost(workdir: epath.PathLike, folder: str) -> None:
     if marker(workdir, folder).exists():
         raise UserError(
             f'{absolute(workdir) / folder} contains no checkpoints, although the run had saved '
-            f'some: restore one from a backup, or {remedy(folder)}'
+            f'some: restore one from a backup, or {remedy(workdir, folder)}'
         )
 
 
-def remedy(folder: str) -> str:
+def remedy(workdir: epath.PathLike, folder: str) -> str:
     """Return what to do without the checkpoints in `folder`, for error messages."""
     if folder == BEST_FOLDER:
         return 'use --checkpoint=latest'
-    return 'start a new run in another --workdir'
+    has_best = complete_steps(absolute(workdir) / BEST_FOLDER)
+    instead = ' (tasks can use --checkpoint=best)' if has_best else ''
+    return f'start a new run in another --workdir{instead}'

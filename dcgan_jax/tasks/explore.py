@@ -8,6 +8,7 @@ import numpy as np
 from etils import epath
 
 from dcgan_jax.data import images, sources
+from dcgan_jax.data.image_source import ImageSource
 from dcgan_jax.data.input_pipeline import load_split
 from dcgan_jax.models import Networks
 from dcgan_jax.run_dir import Run
@@ -73,6 +74,7 @@ def run(options: TaskOptions) -> TaskResult:
     trained = restore(options.workdir, options.checkpoint, require_latents=True)
     config = merge_config(trained.run.config, options.config)
     out = output_folder(options, 'explore', config)
+    source = open_split(trained.run, config, config.data.split)
     explorer = LatentExplorer(
         trained.run._replace(config=config),
         trained.networks,
@@ -85,7 +87,7 @@ def run(options: TaskOptions) -> TaskResult:
     draw_directions(explorer, out)
     if terms is not None:
         draw_arithmetic(explorer, out, terms)
-    content = find_nearest_images(explorer, out, options.num or 100)
+    content = find_nearest_images(explorer, source, out, options.num or 100)
     write_json(out / 'explore.json', content)
     medians = ', '.join(
         f'{name} ({space}) {value:.4g}'
@@ -185,7 +187,9 @@ def draw_arithmetic(explorer: LatentExplorer, out: epath.Path, terms: list[list[
     images.write_png(out / 'arithmetic.png', images.grid(np.concatenate(rows), columns=width))
 
 
-def find_nearest_images(explorer: LatentExplorer, out: epath.Path, num: int) -> dict:
+def find_nearest_images(
+    explorer: LatentExplorer, source: ImageSource, out: epath.Path, num: int
+) -> dict:
     """Write `neighbors.png`: samples and their nearest training images.
 
     Pixels are compared with all training images, features of D with at most
@@ -196,7 +200,6 @@ def find_nearest_images(explorer: LatentExplorer, out: epath.Path, num: int) -> 
         test images. Samples that are much closer than test images indicate memorization.
     """
     config = explorer.run.config
-    source = open_split(explorer.run, config, config.data.split)
     real = load_split(source).images
     samples = explorer.sampler(explorer.state, explorer.sampler.latents(explorer.seed, num))
     test = sources.open_test_split(config)

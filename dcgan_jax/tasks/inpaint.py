@@ -89,9 +89,10 @@ def read_mask(path: str, size: tuple[int, int]) -> np.ndarray:
         )
     holes = pixels > 127
     if holes.all() or not holes.any():
-        what = 'white (or transparent)' if holes.all() else 'black'
+        what = 'black' if holes.all() else 'white'
         raise UserError(
-            f'--mask={path} is entirely {what}: paint the missing pixels white and the others black'
+            f'--mask={path} has no {what} pixels: paint the missing pixels white and the others '
+            'black'
         )
     return holes.astype(np.float32)[None, :, :, None]
 

@@ -1,7 +1,7 @@
 """Options and results of the tasks."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -10,10 +10,18 @@ from ml_collections import ConfigDict
 
 from dcgan_jax.runtime.errors import UserError
 
+MAX_NUM = 1_000_000
+MAX_SEED = 2**32 - 1
+CHECKPOINTS = 'latest', 'best'
+FORMATS = 'jax', 'onnx', 'all'
+WEIGHTS = 'float32', 'int8'
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TaskOptions:
     """Options of a task, passed to its function `run(options: TaskOptions) -> TaskResult`.
+
+    A task ignores the options that its docstring does not name.
 
     Attributes:
         workdir: Folder of the run.
@@ -50,20 +58,40 @@ class TaskOptions:
     port: int = 7860
 
     def __post_init__(self):
-        """Check the numbers.
+        """Check the options.
 
         Raises:
-            UserError: If `num` or `seed` is not an integer in the allowed range.
+            UserError: If an option has an invalid value, or `num` is set together with `images`.
         """
         if self.num is not None:
-            check_integer('num', self.num, 1)
-        check_integer('seed', self.seed, 0)
+            check_integer('num', self.num, 1, MAX_NUM)
+        check_integer('seed', self.seed, 0, MAX_SEED)
+        check_choice('checkpoint', self.checkpoint, CHECKPOINTS)
+        check_choice('format', self.format, FORMATS)
+        check_choice('weights', self.weights, WEIGHTS)
+        check_sequence('classes', self.classes)
+        check_sequence('prompt', self.prompt)
+        if self.num is not None and self.images is not None:
+            raise UserError('num is not supported with images, all of which are used: remove it')
 
 
-def check_integer(name: str, value: object, least: int) -> None:
-    """Raise `UserError` unless a value is an integer from `least` to 2**32 - 1."""
-    if not isinstance(value, int | np.integer) or not least <= value < 2**32:
-        raise UserError(f'{name}={value!r} must be an integer from {least} to 2**32 - 1')
+def check_integer(name: str, value: object, least: int, most: int) -> None:
+    """Raise `UserError` unless a value is an integer in [least, most]."""
+    is_integer = isinstance(value, int | np.integer) and not isinstance(value, bool)
+    if not is_integer or not least <= value <= most:
+        raise UserError(f'{name}={value!r} must be an integer from {least:,} to {most:,}')
+
+
+def check_choice(name: str, value: object, choices: Iterable[str]) -> None:
+    """Raise `UserError` unless a value is one of the choices."""
+    if not isinstance(value, str) or value not in choices:
+        raise UserError(f'{name}={value!r} must be one of {", ".join(map(repr, choices))}')
+
+
+def check_sequence(name: str, value: object) -> None:
+    """Raise `UserError` for a string or a number where a sequence of names is expected."""
+    if isinstance(value, str | bytes | int):
+        raise UserError(f'{name}={value!r} must be a sequence, e.g. [{value!r}]')
 
 
 class TaskResult(NamedTuple):

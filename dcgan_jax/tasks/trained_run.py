@@ -21,7 +21,14 @@ from dcgan_jax.runtime import checkpoint as checkpoint_lib
 from dcgan_jax.runtime import checkpoint_folder, containment, sharding
 from dcgan_jax.runtime.errors import UserError
 from dcgan_jax.sampling import Sampler
-from dcgan_jax.tasks.options import TaskOptions, check_integer
+from dcgan_jax.tasks.options import (
+    MAX_NUM,
+    MAX_SEED,
+    TaskOptions,
+    check_choice,
+    check_integer,
+    check_sequence,
+)
 from dcgan_jax.train_state import GANState
 
 # Mode of each `config.input.kind` whose generator takes images.
@@ -51,8 +58,8 @@ class TrainedRun:
     def latents(self, num: int = 64, *, seed: int = 0) -> np.ndarray:
         """Sample latents, float32 `[num, latent_dim]`; each depends on (seed, index) only."""
         _check_takes_latents(self.run)
-        check_integer('num', num, 1)
-        check_integer('seed', seed, 0)
+        check_integer('num', num, 1, MAX_NUM)
+        check_integer('seed', seed, 0, MAX_SEED)
         return self.sampler.latents(seed, num)
 
     def generate(self, latents: np.ndarray, *, classes: Sequence[str] | None = None) -> np.ndarray:
@@ -72,8 +79,6 @@ class TrainedRun:
         """
         _check_takes_latents(self.run)
         latents = _check_latents(latents, self.run.config.latent_dim)
-        if isinstance(classes, str):
-            raise UserError(f'classes={classes!r} must be a sequence, e.g. [{classes!r}]')
         conditions = class_labels(self.run, self.networks.conditioner, classes)
         return self.sampler(self.state, latents, np.resize(conditions, len(latents)))
 
@@ -95,8 +100,10 @@ def restore(
         require_latents: Whether to reject runs whose generator takes images.
 
     Raises:
-        UserError: If there is no run or no intact checkpoint, or if the run is rejected.
+        UserError: If there is no run or no intact checkpoint, if the run is rejected, or if
+            `checkpoint` is invalid.
     """
+    check_choice('checkpoint', checkpoint, FOLDERS)
     workdir = run_dir.folder(workdir)
     run = run_dir.read(workdir)
     if require_latents:
@@ -218,6 +225,7 @@ def class_labels(run: Run, conditioner: Conditioner, classes: Sequence[str] | No
         UserError: If a class is unknown or was not trained on, `classes` is empty, or the run is
             unconditional.
     """
+    check_sequence('classes', classes)
     if classes is None:
         return np.asarray(conditioner.classes or (0,), np.int32)
     if not run.config.conditional:
