@@ -36,7 +36,8 @@ def load(workdir: epath.PathLike, checkpoint: str = 'latest') -> TrainedRun:
         checkpoint: 'latest', or 'best' for the checkpoint selected by `config.evaluation.best`.
 
     Raises:
-        dcgan_jax.runtime.errors.UserError: If there is no run or no intact checkpoint.
+        dcgan_jax.runtime.errors.UserError: If there is no run or no intact checkpoint, or
+            `checkpoint` is invalid.
     """
     from dcgan_jax.tasks import trained_run
 

@@ -30,7 +30,7 @@ class ConfigFileParser(flags.ArgumentParser):
             ValueError: If JAX cannot be imported, the file cannot be read or executed, or
                 `get_config` is missing or does not return a `ConfigDict`.
         """
-        # Configs import JAX. An error of this import is not an error in the file.
+        # Imported first, so that an error of this import is not reported as an error in the file.
         jax_settings.import_jax()
         path, *arguments = argument.split(':', 1)
         try:

@@ -104,7 +104,7 @@ def load(run: Run, workdir: epath.Path, mesh: Mesh) -> tuple[Teacher, bytes]:
         UserError: If the teacher has no intact checkpoint, or a resumed run has lost its teacher.
     """
     stored = workdir / run_dir.TEACHER_FILE
-    # Without a checkpoint the run starts anew, perhaps after its teacher was trained further.
+    # Without a checkpoint, the run restarts; its teacher may have been trained further since.
     recorded = run_dir.read(workdir).teacher if checkpoint_folder.has_any(workdir) else ''
     if multihost.all_true(bool(recorded) and stored.exists()):
         content = _read(stored)

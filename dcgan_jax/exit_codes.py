@@ -1,7 +1,7 @@
 """Exit codes of the command line.
 
 0: success. 1: an error. 2: a user error (`UserError`), reported in one line on stderr. 129, 130 and
-143: stopped by SIGHUP, SIGINT and SIGTERM.
+143: stopped by SIGHUP, SIGINT and SIGTERM; the demo ends with 0.
 """
 
 import contextlib

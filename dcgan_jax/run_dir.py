@@ -194,8 +194,8 @@ def check_free(workdir: epath.Path, run: Run) -> Run:
             existing.append(TEACHER_FILE)
         if existing:
             raise UserError(
-                f'{workdir} contains no run, but {" and ".join(existing)}: move this elsewhere, or '
-                'use another --workdir'
+                f'{workdir} contains no run, but files in the place of its results '
+                f'({", ".join(existing)}): move them elsewhere, or use another --workdir'
             )
         return run
     before = read(workdir)

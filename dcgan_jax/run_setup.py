@@ -1,5 +1,6 @@
 """Validation of a run before anything is compiled or written."""
 
+import contextlib
 import functools
 import os
 import random
@@ -30,7 +31,7 @@ _PATHS = (
     'data_dir', 'init_from', 'distill.teacher', 'evaluation.extractor', 'evaluation.reference',
     'evaluation.inception_weights',
 )  # fmt: skip
-_SHARED_SECONDS = 60  # Network file systems may cache the contents of a folder for a minute.
+_TIMEOUT_SECONDS = 60  # Network file systems may cache the contents of a folder for a minute.
 
 
 class Setup(NamedTuple):
@@ -64,7 +65,7 @@ def prepare(config: ConfigDict, workdir: epath.PathLike) -> Setup:
         UserError: If the config, the data set or the workdir is not valid for this run, if the
             processes of the run differ in them, or if another process fails.
     """
-    jax_settings.check()  # `raise_in_all` needs JAX.
+    jax_settings.check_devices()  # The collective of `raise_in_all` needs devices.
     with multihost.raise_in_all():
         mesh, workdir = _validate(config, workdir)
     fields = config_lib.flatten(config.to_dict())
@@ -99,6 +100,7 @@ def _create_setup(config: ConfigDict, workdir: epath.Path, mesh: Mesh) -> Setup:
     """Open the data set, create the abstract state, and check the runs that this run depends on."""
     is_new = not checkpoint_folder.has_any(workdir)
     if is_new:
+        checkpoint_folder.check_not_lost(workdir, checkpoint_folder.FOLDER)
         captions.check_installed(config)
     source = sources.open_split(config, config.data.split)
     config = make_paths_absolute(classes.replace_class_names(config, source.class_names))
@@ -133,15 +135,15 @@ def check_shared(workdir: epath.Path) -> None:
         workdir: Existing folder of the run.
 
     Raises:
-        UserError: If a process cannot write to the folder, or does not see a new file within
-            `_SHARED_SECONDS`.
+        UserError: If a process cannot write to the folder, or does not see a new file of the
+            primary process within `_TIMEOUT_SECONDS`.
     """
     if jax.process_count() == 1:
         return
     # A new name, because network file systems cache the absence of files.
     probe = workdir / f'.shared_test_{multihost.from_primary(random.getrandbits(31))}'
     multihost.on_primary(probe.write_bytes, b'')
-    is_visible = any(_wait_for(probe) for _ in range(_SHARED_SECONDS))
+    is_visible = any(_exists_in_all(probe) for _ in range(_TIMEOUT_SECONDS))
     multihost.on_primary(probe.unlink)
     if not is_visible:
         raise UserError(
@@ -152,9 +154,12 @@ def check_shared(workdir: epath.Path) -> None:
         run_dir.check_writable(workdir)
 
 
-def _wait_for(path: epath.Path) -> bool:
-    """Return whether a file exists in all processes; wait for a second if it does not."""
-    if multihost.all_true(path.exists()):
+def _exists_in_all(path: epath.Path) -> bool:
+    """Return whether a file exists in all processes; sleep for one second if it does not."""
+    exists = False
+    with contextlib.suppress(OSError):
+        exists = path.exists()
+    if multihost.all_true(exists):
         return True
     time.sleep(1)
     return False

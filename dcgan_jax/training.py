@@ -76,7 +76,8 @@ def train(setup: Setup, seed: int, watcher: preemption.PreemptionWatcher) -> GAN
     seeded.seed = seed
     ranges = parallel.CallRanges(start, config.num_steps, parallel.steps_per_call(config))
     split, batches = input_pipeline.create_input_iter(seeded, setup.mesh, setup.source, ranges)
-    # Written only now, after the state has been restored and the images have been opened.
+    # Written only now, after the state has been restored and the images have been opened. The
+    # config is first, because `run_dir.check_free` rejects a teacher file without a run.
     multihost.on_primary(run_dir.write, workdir, setup.run)
     if teacher is not None:
         multihost.on_primary(distillation.write, workdir, teacher_file)

@@ -143,7 +143,7 @@ def test_run_with_damaged_checkpoints_only_is_not_restarted(run, config):
         training.train_and_evaluate(config, workdir)
 
 
-def test_latest_checkpoint_is_advised_if_the_best_one_is_damaged(run):
+def test_error_about_a_damaged_best_checkpoint_recommends_the_latest(run):
     workdir, state = run
     for step in (2, 4, 6):
         truncate(data_files(workdir, step)[0])

@@ -1,5 +1,6 @@
 """Distillation: the teacher of a run, its loss, and the initialization by pruning."""
 
+import errno
 import functools
 import json
 import os
@@ -141,10 +142,24 @@ def test_student_without_checkpoint_reads_its_teacher_again(student, finished, t
     assert run_dir.read(run).teacher == distillation.digest(content)
 
 
+@pytest.mark.slow
+def test_student_can_be_restarted_if_its_teacher_was_not_written(student, tmp_path, monkeypatch):
+    def fail(*arguments):
+        raise OSError(errno.ENOSPC, 'No space left on device')
+
+    student.num_steps = 0
+    with monkeypatch.context() as patched:
+        patched.setattr(distillation, 'write', fail)
+        with pytest.raises(OSError, match='No space'):
+            training.train_and_evaluate(student, tmp_path)
+    training.train_and_evaluate(student, tmp_path)
+    assert (tmp_path / run_dir.TEACHER_FILE).exists()
+
+
 def test_new_student_does_not_overwrite_a_file(student, tmp_path):
     path = tmp_path / run_dir.TEACHER_FILE
     path.write_text('user data')
-    with pytest.raises(UserError, match=f'{tmp_path} contains no run, but {path.name}: move'):
+    with pytest.raises(UserError, match=rf'contains no run, but files .*{path.name}'):
         training.train_and_evaluate(student, tmp_path)
     assert path.read_text() == 'user data'
 

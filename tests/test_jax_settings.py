@@ -25,10 +25,10 @@ def test_default_generator_of_random_numbers_has_no_effect():
         (lambda: jax.enable_x64(True), 'JAX_ENABLE_X64'),
         (lambda: jax.threefry_partitionable(False), 'JAX_THREEFRY_PARTITIONABLE'),
         (jax.disable_jit, 'JAX_DISABLE_JIT'),
-        (lambda: jax.transfer_guard('disallow'), 'JAX_TRANSFER_GUARD'),
+        (lambda: jax.transfer_guard('disallow'), 'JAX_TRANSFER_GUARD=disallow is'),
         (
             lambda: jax.transfer_guard_device_to_host('disallow_explicit'),
-            'JAX_TRANSFER_GUARD_DEVICE_TO_HOST',
+            'JAX_TRANSFER_GUARD_DEVICE_TO_HOST=disallow_explicit is',
         ),
     ],
 )

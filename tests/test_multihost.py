@@ -133,6 +133,17 @@ def test_invalid_config_in_one_process_stops_all_processes(tmp_path, data_dir):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
+def test_rejected_setting_of_jax_in_one_process_stops_all_processes(tmp_path, data_dir):
+    prefix = ['env', 'JAX_ENABLE_X64=1']
+    workdir = tmp_path / 'a'
+    with start_processes(2, data_dir, f'--workdir={workdir}', last_prefix=prefix) as processes:
+        codes, stderr = finish(processes, timeout=100)  # Without the process, JAX waits for 120 s.
+    assert codes == [2, 2], stderr
+    assert 'JAX_ENABLE_X64 is not supported' in stderr[1]
+    assert 'another process of this run failed' in stderr[0]
+
+
 def test_differing_values_are_named(monkeypatch):
     """The second process has a different value of 'b'."""
 
@@ -212,10 +223,10 @@ def test_lost_process_stops_the_others(lost, tmp_path, data_dir):
         ('mount -t tmpfs none {}', 'is not shared by all processes'),
         ('mount --bind {0} {0} && mount -o remount,bind,ro {0}', 'is not writable'),
     ],
-    ids=['two disks', 'read-only'],
+    ids=['not shared', 'read-only'],
 )
 def test_workdir_that_one_process_cannot_use_is_rejected(tmp_path, data_dir, mount, message):
-    """The second process has another file system at the same path, which needs root."""
+    """For the second process, another or a read-only file system is mounted (needs root)."""
     disk = tmp_path / 'disk'
     disk.mkdir()
     mount = ['unshare', '--mount', 'sh', '-c', f'{mount.format(disk)} && exec "$@"', 'sh']

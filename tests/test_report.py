@@ -155,7 +155,7 @@ def test_lost_checkpoints_are_reported(workdir, tmp_path):
         write_page(folder)
 
 
-def test_last_checkpoint_is_one_with_readable_metadata(workdir, tmp_path):
+def test_report_states_the_last_step_with_readable_metadata(workdir, tmp_path):
     folder = shutil.copytree(workdir, tmp_path / 'run')
     (folder / 'checkpoints' / '6' / 'metadata' / 'metadata').write_text('{')
     assert 'last checkpoint at step 4' in write_page(folder)

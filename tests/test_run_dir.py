@@ -274,7 +274,7 @@ def test_new_run_does_not_overwrite_other_files(config, tmp_path, name):
     path.parent.mkdir()
     path.write_text('user data')
     with pytest.raises(
-        UserError, match=f'{tmp_path} contains no run, but {path.parent.name}: move'
+        UserError, match=rf'{tmp_path} contains no run, but files .*{path.parent.name}'
     ):
         training.train_and_evaluate(config, tmp_path)
     assert path.read_text() == 'user data'

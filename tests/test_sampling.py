@@ -178,13 +178,14 @@ def test_ema_has_its_own_spectral_normalization(config):
 @pytest.mark.parametrize(
     ('latents', 'message'),
     [
-        (np.zeros((3, 5)), r'real numbers \[N, 4\] with N > 0, not float64 \[3, 5\]'),
-        (np.zeros(4), r'not float64 \[4\]'),
-        (np.zeros((1, 3, 4)), r'not float64 \[1, 3, 4\]'),
-        (np.zeros((0, 4)), r'not float64 \[0, 4\]'),
-        (np.zeros((3, 4), complex), 'not complex128'),
-        (np.full((3, 4), np.nan), 'finite'),
-        (np.full((3, 4), 1e300), 'finite'),
+        (np.zeros((3, 5)), r'float64 and shape \[3, 5\]: pass real numbers of shape \[N, 4\]'),
+        (np.zeros(4), r'float64 and shape \[4\]'),
+        (np.zeros((1, 3, 4)), r'float64 and shape \[1, 3, 4\]'),
+        (np.zeros((0, 4)), r'float64 and shape \[0, 4\]'),
+        (np.zeros((3, 4), complex), 'dtype complex128'),
+        (np.full((3, 4), np.nan), 'contain NaN'),
+        ([[1, 2, 3, 4], [1, 2]], r'must be an array \[N, 4\]'),
+        (np.full((3, 4), 1e300), 'beyond float32'),
     ],
     ids=str,
 )
@@ -197,6 +198,11 @@ def test_latents_may_be_lists(finished):
     trained = dcgan_jax.load(finished[0])
     latents = trained.latents(3)
     np.testing.assert_array_equal(trained.generate(latents.tolist()), trained.generate(latents))
+
+
+def test_invalid_checkpoint_is_rejected(finished):
+    with pytest.raises(UserError, match="checkpoint='last' must be one of"):
+        dcgan_jax.load(finished[0], 'last')
 
 
 @pytest.mark.parametrize(

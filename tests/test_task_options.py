@@ -34,6 +34,7 @@ def test_every_mode_is_a_function_from_options_to_a_result(mode):
         ({'weights': 'INT8'}, "weights='INT8' must be one of"),
         ({'classes': '13'}, 'must be a sequence'),
         ({'classes': 0}, 'must be a sequence'),
+        ({'classes': 1.5}, 'must be a sequence'),
         ({'prompt': 'a cat'}, 'must be a sequence'),
         ({'num': 3, 'images': 'folder'}, 'num is not supported with images'),
     ],

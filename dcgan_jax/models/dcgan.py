@@ -80,7 +80,7 @@ class Generator(nn.Module):
             x = self.act(self.dense(features, name=f'stem_{index}')(x))
         x = self.dense(self.base_size**2 * self.base_features, name='project')(x)
         x = x.reshape(-1, self.base_size, self.base_size, self.base_features)
-        # Without this, XLA stores a bfloat16 map in float32 on TPUs, for the normalization.
+        # Without the barrier, XLA for TPUs converts a bfloat16 map to float32 before storing it.
         x = jax.lax.optimization_barrier(x)
         if blocks is None:
             if self.stem_norm:

@@ -148,7 +148,7 @@ def restore_latest(
     if damaged:
         raise UserError(
             f'all checkpoints in {path} are damaged (steps {sorted(damaged)}): restore one from a '
-            f'backup, or {checkpoint_folder.remedy(workdir, folder)}'
+            f'backup, or {checkpoint_folder.remedy(folder)}'
         )
     checkpoint_folder.check_not_lost(workdir, folder)
     return None, []

@@ -1,4 +1,4 @@
-"""Folders of checkpoints: their steps and the metadata of each step, read without Orbax."""
+"""Steps in a folder of checkpoints, and their metadata; nothing here waits for other processes."""
 
 import json
 import re
@@ -38,17 +38,23 @@ def complete_steps(folder: epath.Path) -> set[int]:
 
 
 def latest_step(workdir: epath.PathLike) -> int | None:
-    """Return the step of the last checkpoint, or None if there is no checkpoint.
+    """Return the step of the last checkpoint with readable metadata, or None if there is none.
 
-    Only the metadata are read. If none are readable, return the step of the last checkpoint anyway.
+    If no checkpoint has readable metadata, return the step of the last checkpoint. Arrays are not
+    read.
 
     Raises:
-        UserError: If all checkpoints are lost.
+        UserError: If all checkpoints are lost, or a training run replaced each of them while it was
+            read.
     """
-    folder = absolute(workdir) / FOLDER
-    if not has_any(workdir):
+
+    def read_step(path: epath.Path) -> int:
+        _metadata(path)
+        return int(path.name)
+
+    step, damaged = read_latest(absolute(workdir) / FOLDER, read_step)
+    if step is None and not damaged:
         check_not_lost(workdir, FOLDER)
-    step, damaged = read_latest(folder, lambda path: (_metadata(path), int(path.name))[1])
     return max(damaged, default=None) if step is None else step
 
 
@@ -110,7 +116,7 @@ def read_latest(
             if last() != step:
                 replaced.append(step)
             else:
-                logging.warning('%s: not used', error)
+                logging.warning('%s; it is ignored', error)
                 damaged.append(step)
     if replaced:
         raise UserError(
@@ -130,14 +136,12 @@ def check_not_lost(workdir: epath.PathLike, folder: str) -> None:
     if marker(workdir, folder).exists():
         raise UserError(
             f'{absolute(workdir) / folder} contains no checkpoints, although the run had saved '
-            f'some: restore one from a backup, or {remedy(workdir, folder)}'
+            f'some: restore one from a backup, or {remedy(folder)}'
         )
 
 
-def remedy(workdir: epath.PathLike, folder: str) -> str:
-    """Return what to do without the checkpoints in `folder`, for error messages."""
+def remedy(folder: str) -> str:
+    """Return the advice for lost or damaged checkpoints in `folder`."""
     if folder == BEST_FOLDER:
         return 'use --checkpoint=latest'
-    has_best = complete_steps(absolute(workdir) / BEST_FOLDER)
-    instead = ' (tasks can use --checkpoint=best)' if has_best else ''
-    return f'start a new run in another --workdir{instead}'
+    return 'start a new run in another --workdir'

@@ -59,7 +59,7 @@ def resolve_path(path: epath.PathLike, name: str) -> epath.Path:
     Raises:
         UserError: If the path is not valid UTF-8 or its file system is not supported.
     """
-    text = os.fsdecode(path)
+    text = os.fspath(path)
     if '\0' in text or not is_unicode(text):
         raise UserError(f'{name}={text!r}: {NOT_UNICODE}')
     try:

@@ -20,7 +20,8 @@ def import_jax() -> ModuleType:
         import jax
     except ValueError as error:
         raise UserError(
-            f'JAX cannot be imported ({error}): correct or unset the environment variable'
+            f'JAX cannot be imported ({error}): correct or unset the environment variable of '
+            'this flag'
         ) from error
     return jax
 
@@ -47,9 +48,19 @@ def check() -> None:
     for name in _TRANSFER_GUARDS:
         if str(getattr(jax.config, name)).startswith('disallow'):
             raise UserError(
-                f'{name.upper()}=disallow is not supported, because runs transfer data implicitly: '
-                'unset it'
+                f'{name.upper()}={getattr(jax.config, name)} is not supported, because runs '
+                'transfer data implicitly: unset it'
             )
+    check_devices()
+
+
+def check_devices() -> None:
+    """Check that JAX has a device.
+
+    Raises:
+        UserError: If JAX cannot start.
+    """
+    jax = import_jax()
     try:
         jax.devices()
     except (AssertionError, RuntimeError) as error:  # JAX asserts that the CUDA plugin exists.

@@ -89,10 +89,9 @@ def read_mask(path: str, size: tuple[int, int]) -> np.ndarray:
         )
     holes = pixels > 127
     if holes.all() or not holes.any():
-        what = 'black' if holes.all() else 'white'
+        missing = 'black pixels (transparent ones are white)' if holes.all() else 'white pixels'
         raise UserError(
-            f'--mask={path} has no {what} pixels: paint the missing pixels white and the others '
-            'black'
+            f'--mask={path} has no {missing}: paint the missing pixels white and the others black'
         )
     return holes.astype(np.float32)[None, :, :, None]
 

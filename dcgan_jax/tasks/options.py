@@ -21,13 +21,13 @@ WEIGHTS = 'float32', 'int8'
 class TaskOptions:
     """Options of a task, passed to its function `run(options: TaskOptions) -> TaskResult`.
 
-    A task ignores the options that its docstring does not name.
+    Options that the docstring of a task does not list have no effect on its results.
 
     Attributes:
         workdir: Folder of the run.
         config: Config whose task fields replace the run's (see `merge_config`), or None.
         out: Folder for results; defaults to a folder of the task in `workdir`.
-        num: Number of samples or images; None means the task's default.
+        num: Number of samples or images; None means the task's default. Must be None with `images`.
         seed: Seed of the latents and of the choice of images.
         checkpoint: 'latest', or 'best' for the checkpoint selected by `config.evaluation.best`.
         images: Folder of user-supplied images, or an npz file; None means images of the data set.
@@ -72,14 +72,16 @@ class TaskOptions:
         check_sequence('classes', self.classes)
         check_sequence('prompt', self.prompt)
         if self.num is not None and self.images is not None:
-            raise UserError('num is not supported with images, all of which are used: remove it')
+            raise UserError(
+                'num is not supported with images, because all of them are used: remove num'
+            )
 
 
-def check_integer(name: str, value: object, least: int, most: int) -> None:
-    """Raise `UserError` unless a value is an integer in [least, most]."""
+def check_integer(name: str, value: object, minimum: int, maximum: int) -> None:
+    """Raise `UserError` unless a value is an integer in [minimum, maximum]."""
     is_integer = isinstance(value, int | np.integer) and not isinstance(value, bool)
-    if not is_integer or not least <= value <= most:
-        raise UserError(f'{name}={value!r} must be an integer from {least:,} to {most:,}')
+    if not is_integer or not minimum <= value <= maximum:
+        raise UserError(f'{name}={value!r} must be an integer from {minimum:,} to {maximum:,}')
 
 
 def check_choice(name: str, value: object, choices: Iterable[str]) -> None:
@@ -89,8 +91,8 @@ def check_choice(name: str, value: object, choices: Iterable[str]) -> None:
 
 
 def check_sequence(name: str, value: object) -> None:
-    """Raise `UserError` for a string or a number where a sequence of names is expected."""
-    if isinstance(value, str | bytes | int):
+    """Raise `UserError` unless a value is None or a sequence other than a string."""
+    if isinstance(value, str | bytes) or not isinstance(value, Sequence | None):
         raise UserError(f'{name}={value!r} must be a sequence, e.g. [{value!r}]')
 
 

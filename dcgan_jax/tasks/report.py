@@ -125,13 +125,13 @@ class EmbeddedImages:
         return html_report.picture(content, _FORMATS[path.suffix], caption)
 
 
-def _numbered(folder: epath.Path, suffix: str) -> dict[int, epath.Path]:
-    """Return the paths in a folder whose names are a step followed by `suffix`, by step."""
+def _by_step(folder: epath.Path) -> dict[int, epath.Path]:
+    """Return the PNG files in a folder whose names are steps, by step."""
     paths = folder.iterdir() if folder.is_dir() else ()
     return {
         int(path.stem): path
         for path in paths
-        if path.suffix == suffix and path.stem.isascii() and path.stem.isdecimal()
+        if path.suffix == '.png' and path.stem.isascii() and path.stem.isdecimal()
     }
 
 
@@ -172,7 +172,7 @@ def _metrics(folder: epath.Path) -> Iterator[str]:
 
 def _samples(workdir: epath.Path, embedded: EmbeddedImages) -> list[str]:
     """Return the first and the last sample grid, and evenly spaced ones between them."""
-    grids = _numbered(workdir / run_dir.SAMPLES_FOLDER, '.png')
+    grids = _by_step(workdir / run_dir.SAMPLES_FOLDER)
     steps = sorted(grids)
     every = max(1, -(-(len(steps) - 1) // (_GRIDS - 1)))
     chosen = sorted({*steps[::every], *steps[-1:]})

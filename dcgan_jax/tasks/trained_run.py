@@ -4,6 +4,7 @@ import dataclasses
 import functools
 from collections.abc import Sequence
 
+import jax.numpy as jnp
 import numpy as np
 from absl import logging
 from etils import epath
@@ -56,7 +57,12 @@ class TrainedRun:
         return Sampler(self.networks.generator, self.run.config)
 
     def latents(self, num: int = 64, *, seed: int = 0) -> np.ndarray:
-        """Sample latents, float32 `[num, latent_dim]`; each depends on (seed, index) only."""
+        """Sample latents, float32 `[num, latent_dim]`; each depends on (seed, index) only.
+
+        Raises:
+            UserError: If `num` is not in [1, 1,000,000], `seed` is not in [0, 2**32), or the
+                generator takes images.
+        """
         _check_takes_latents(self.run)
         check_integer('num', num, 1, MAX_NUM)
         check_integer('seed', seed, 0, MAX_SEED)
@@ -74,8 +80,8 @@ class TrainedRun:
             Images, uint8 `[N, H, W, C]`.
 
         Raises:
-            UserError: If `latents` is not such an array, a class is unknown or was not trained on,
-                or the generator takes images.
+            UserError: If `latents` has another shape or is not finite, a class is unknown or was
+                not trained on, or the generator takes images.
         """
         _check_takes_latents(self.run)
         latents = _check_latents(latents, self.run.config.latent_dim)
@@ -131,17 +137,25 @@ def _check_takes_latents(run: Run) -> None:
 
 
 def _check_latents(latents: np.ndarray, size: int) -> np.ndarray:
-    """Return latents as float32 `[N, size]`; raise `UserError` if this is not possible."""
-    given = np.asarray(latents)
-    if given.dtype.kind not in 'fiu' or given.shape[1:] != (size,) or not len(given):
+    """Return latents as float32 `[N, size]`.
+
+    Raises:
+        UserError: If they have another shape, are not real numbers, or are not finite in float32.
+    """
+    try:
+        given = np.asarray(latents)
+    except ValueError as error:  # Lists of different lengths.
+        raise UserError(f'latents must be an array [N, {size}] ({error})') from error
+    is_real = any(jnp.issubdtype(given.dtype, kind) for kind in (jnp.floating, jnp.integer))
+    if not is_real or given.shape[1:] != (size,) or not len(given):
         raise UserError(
-            f'latents must be real numbers [N, {size}] with N > 0, not {given.dtype} '
-            f'{list(given.shape)}'
+            f'latents have dtype {given.dtype} and shape {list(given.shape)}: pass real numbers of '
+            f'shape [N, {size}] with N > 0'
         )
     with np.errstate(over='ignore'):
         latents = given.astype(np.float32)
     if not np.isfinite(latents).all():
-        raise UserError('latents must be finite float32 numbers')
+        raise UserError('latents contain NaN, infinity or values beyond float32: remove them')
     return latents
 
 
