@@ -72,15 +72,16 @@ def _loss_conflicts(config: ConfigDict) -> Iterator[Conflict]:
             'config.loss.feature_matching_weight needs config.discriminator.dropout_rate=0.0, '
             'because D would apply different dropout masks to an image and its target',
         )
-    features = loss.feature_matching_weight and config.distill.discriminator == 'random'
+    is_trained = config.distill.discriminator == 'teacher' or config.init_from
+    features = loss.feature_matching_weight and not is_trained
     if not config.discriminator_steps and (
         loss.adversarial_weight or features or augment.ada_target
     ):
         yield (
             ('discriminator_steps',),
             'config.discriminator_steps=0 needs config.loss.adversarial_weight, '
-            "config.loss.feature_matching_weight (unless config.distill.discriminator='teacher') "
-            'and config.augment.ada_target to be 0.0',
+            'config.augment.ada_target and config.loss.feature_matching_weight to be 0.0; the last '
+            "may be above 0.0 with config.distill.discriminator='teacher' or config.init_from",
         )
     if degradations.takes_images(config) or config.distill.teacher:
         if not (uses_discriminator or loss.content_weight):
@@ -127,6 +128,13 @@ def _distillation_conflicts(config: ConfigDict) -> Iterator[Conflict]:
                 ('distill.init', f'generator.{name}'),
                 f"config.distill.init='pruned' needs config.generator.{name}={value!r}; use "
                 "'random'",
+            )
+    for name in ('init', 'discriminator'):
+        if config.init_from and distill[name] != 'random':
+            yield (
+                (f'distill.{name}', 'init_from'),
+                f'config.distill.{name}={distill[name]!r} would replace a network of '
+                "config.init_from; use 'random'",
             )
     if distill.init == 'pruned' and config.conditional:
         yield (

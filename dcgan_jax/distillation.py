@@ -109,7 +109,7 @@ def load(run: Run, workdir: epath.Path, mesh: Mesh) -> tuple[Teacher, bytes]:
     if multihost.all_true(bool(recorded) and stored.exists()):
         content = _read(stored)
     else:
-        content = _serialize(run.config.distill.teacher, mesh)
+        content = _read_teacher(run.config.distill.teacher, stored if recorded else None, mesh)
     if recorded and digest(content) != recorded:
         raise UserError(
             f'{stored} is damaged or was removed, and config.distill.teacher='
@@ -120,6 +120,27 @@ def load(run: Run, workdir: epath.Path, mesh: Mesh) -> tuple[Teacher, bytes]:
     generator = models.build(teacher.config, teacher.image_shape, teacher.num_classes).generator
     place = functools.partial(sharding.place, sharding=sharding.replicated(mesh))
     return Teacher(jax.tree.map(place, variables), generator.apply), content
+
+
+def _read_teacher(folder: str, lost: epath.Path | None, mesh: Mesh) -> bytes:
+    """Return the content of `TEACHER_FILE` for the run in `folder`.
+
+    Args:
+        folder: Folder of the teacher's run.
+        lost: Path of the student's copy if it is missing, for error messages.
+        mesh: The mesh.
+
+    Raises:
+        UserError: If the teacher has no intact checkpoint.
+    """
+    try:
+        return _serialize(folder, mesh)
+    except UserError as error:
+        if lost is None:
+            raise
+        raise UserError(
+            f'{lost} is missing: restore it, or the run of the teacher ({error})'
+        ) from error
 
 
 def copy_discriminator(state: GANState, config: ConfigDict, mesh: Mesh) -> GANState:

@@ -12,7 +12,7 @@ import pytest
 
 from dcgan_jax import training
 from dcgan_jax.runtime import checkpoint, checkpoint_folder, checksums
-from dcgan_jax.runtime.errors import UserError
+from dcgan_jax.runtime.errors import TrainingError, UserError
 from dcgan_jax.tasks.trained_run import restore
 from tests.compare import assert_equal_states
 
@@ -150,6 +150,17 @@ def test_error_about_a_damaged_best_checkpoint_recommends_the_latest(run):
     (workdir / 'checkpoints').rename(workdir / 'best_checkpoint')
     with pytest.raises(UserError, match='use --checkpoint=latest'):
         checkpoint.restore_latest(workdir, state, 'best_checkpoint')
+
+
+def test_removed_folder_is_named_if_a_save_fails(run, monkeypatch):
+    def save(*arguments, **options):
+        raise FileNotFoundError(2, 'No such file or directory')
+
+    workdir, state = run
+    with contextlib.closing(checkpoint.Checkpoints(workdir, 3, {})) as checkpoints:
+        monkeypatch.setattr(checkpoints._manager, 'save', save)
+        with pytest.raises(TrainingError, match='was removed or renamed during the run; restore'):
+            checkpoints.save(state.replace(step=jnp.int32(8)))
 
 
 def test_incomplete_checkpoint_is_ignored(run, config):

@@ -164,6 +164,32 @@ def test_new_student_does_not_overwrite_a_file(student, tmp_path):
     assert path.read_text() == 'user data'
 
 
+def test_lost_copy_of_an_unchanged_teacher_is_written_again(student, tmp_path):
+    student.num_steps = 0
+    training.train_and_evaluate(student, tmp_path)
+    path = tmp_path / run_dir.TEACHER_FILE
+    content = path.read_bytes()
+    path.unlink()
+    training.train_and_evaluate(student, tmp_path)
+    assert path.read_bytes() == content
+
+
+@pytest.mark.slow
+def test_student_continues_from_a_student(student, tmp_path):
+    """A student with pruned channels and the D of its teacher, and a run initialized from it."""
+    student.loss.update(adversarial_weight=0.0, feature_matching_weight=1.0)
+    student.distill.update(init='pruned', discriminator='teacher')
+    student.discriminator_steps, student.num_steps = 0, 2
+    first = training.train_and_evaluate(student, tmp_path / 'first')
+    student.init_from, student.num_steps = str(tmp_path / 'first'), 0
+    student.distill.update(init='random', discriminator='random')
+    state = training.train_and_evaluate(student, tmp_path / 'second')
+    for name in ('generator', 'discriminator'):
+        jax.tree.map(
+            np.testing.assert_array_equal, getattr(state, name).params, getattr(first, name).params
+        )
+
+
 @pytest.mark.parametrize('damage', ['modified', slow('pipe'), slow('removed')])
 def test_lost_teacher_is_an_error(student, finished, tmp_path, damage):
     teacher = shutil.copytree(finished[0], tmp_path / 'teacher')
@@ -238,6 +264,7 @@ NO_TEACHER = {
         ({'loss.content_weight': 0.0}, 'loss.content_weight'),
         ({'distill.init': 'pruned', 'generator.norm': 'layer'}, 'generator.norm'),
         ({'distill.init': 'pruned', 'conditional': True}, 'conditional'),
+        ({'distill.init': 'pruned', 'init_from': 'run'}, 'init_from'),
         (NO_TEACHER | {'distill.init': 'pruned'}, 'distill.init'),
         (NO_TEACHER | {'distill.discriminator': 'teacher'}, 'distill.discriminator'),
     ],

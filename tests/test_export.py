@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import safetensors
 
-from dcgan_jax import quantization, training
+from dcgan_jax import quantization, training, weights
 from dcgan_jax.configs import cifar10
 from dcgan_jax.models import products
 from dcgan_jax.runtime.errors import UserError
@@ -221,3 +221,13 @@ def test_missing_package_is_named(config, exported, tmp_path, monkeypatch):
     with pytest.raises(UserError, match=r'pip install -r requirements-export.txt'):
         export.run(TaskOptions(workdir=workdir, out=tmp_path / 'all', format='all'))
     assert not any((tmp_path / 'all').glob('*'))
+
+
+def test_weights_are_serialized_to_the_same_bytes():
+    variables = {'params': {'a': {'kernel': np.ones((2, 3), np.float32)}}}
+    metadata = {name: [name, 1] for name in 'dcbaefgh'}
+    contents = {weights.serialize(variables, metadata) for _ in range(5)}
+    assert len(contents) == 1
+    restored, found = weights.deserialize(contents.pop())
+    np.testing.assert_array_equal(restored['params']['a']['kernel'], np.ones((2, 3)))
+    assert found == metadata

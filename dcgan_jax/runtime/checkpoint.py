@@ -115,9 +115,15 @@ class Checkpoints:
             last = self.latest_step()
             kept = 'there is no checkpoint' if last is None else f'the last checkpoint is {last}'
             reason = next(iter(str(error).splitlines()), '')[:200]
+            remedy = 'fix this (e.g. free disk space), then rerun the same command to resume'
+            if isinstance(error, FileNotFoundError):
+                remedy = (
+                    'the folder of the checkpoints was removed or renamed during the run; restore '
+                    'it, or start a new run in another --workdir'
+                )
             raise TrainingError(
                 f'a checkpoint cannot be written ({type(error).__name__}: {reason}): stopped, '
-                f'{kept}; fix this (e.g. free disk space), then rerun the same command to resume'
+                f'{kept}; {remedy}'
             ) from error
 
 
