@@ -6,8 +6,10 @@ on real images may be added (Aguinaldo et al. 2019, arXiv:1902.00159; Chang & Lu
 arXiv:2009.13829). Feature matching may use the discriminator of the teacher's run.
 """
 
+import contextlib
 import functools
 import hashlib
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -41,16 +43,12 @@ def check(run: Run, workdir: epath.Path, abstract_state: GANState, mesh: Mesh) -
     config = run.config
     path = config.distill.teacher
     stored = workdir / run_dir.TEACHER_FILE
-    if checkpoint_folder.has_any(workdir) and stored.exists():
+    is_resumed = checkpoint_folder.has_any(workdir)
+    if is_resumed and stored.exists():
         teacher = _parse(stored, _read(stored))[0]
     else:
-        teacher = run_dir.read(run_dir.folder(path, 'config.distill.teacher'))
-        if config.distill.discriminator == 'teacher':
-            _check_discriminator(teacher.config, path)
-            teacher_state = parallel.abstract_state_of(teacher, mesh)
-            warm_start.check_network(
-                f'config.distill.teacher={path}', 'discriminator', teacher_state, abstract_state
-            )
+        with _name_lost_copy(stored, is_resumed):
+            teacher = _check_run(config, abstract_state, mesh)
     names = ['input.kind', 'latent_dim', 'conditional']
     if captions.is_used(config):
         names += ['text.embedder', 'text.templates', 'text.scale']
@@ -74,6 +72,19 @@ def check(run: Run, workdir: epath.Path, abstract_state: GANState, mesh: Mesh) -
             f'config.distill.teacher={path}: the teacher was not trained on all classes of '
             'this run: set config.data.classes to its classes, or use another teacher'
         )
+
+
+def _check_run(config: ConfigDict, abstract_state: GANState, mesh: Mesh) -> Run:
+    """Return the run of the teacher after checking that its D, if it is used, is suitable."""
+    path = config.distill.teacher
+    teacher = run_dir.read(run_dir.folder(path, 'config.distill.teacher'))
+    if config.distill.discriminator == 'teacher':
+        _check_discriminator(teacher.config, path)
+        teacher_state = parallel.abstract_state_of(teacher, mesh)
+        warm_start.check_network(
+            f'config.distill.teacher={path}', 'discriminator', teacher_state, abstract_state
+        )
+    return teacher
 
 
 def _check_discriminator(teacher: ConfigDict, path: str) -> None:
@@ -109,7 +120,8 @@ def load(run: Run, workdir: epath.Path, mesh: Mesh) -> tuple[Teacher, bytes]:
     if multihost.all_true(bool(recorded) and stored.exists()):
         content = _read(stored)
     else:
-        content = _read_teacher(run.config.distill.teacher, stored if recorded else None, mesh)
+        with _name_lost_copy(stored, bool(recorded)):
+            content = _serialize(run.config.distill.teacher, mesh)
     if recorded and digest(content) != recorded:
         raise UserError(
             f'{stored} is damaged or was removed, and config.distill.teacher='
@@ -122,24 +134,21 @@ def load(run: Run, workdir: epath.Path, mesh: Mesh) -> tuple[Teacher, bytes]:
     return Teacher(jax.tree.map(place, variables), generator.apply), content
 
 
-def _read_teacher(folder: str, lost: epath.Path | None, mesh: Mesh) -> bytes:
-    """Return the content of `TEACHER_FILE` for the run in `folder`.
+@contextlib.contextmanager
+def _name_lost_copy(copy: epath.Path, is_lost: bool) -> Iterator[None]:
+    """Name the student's copy of the teacher in errors of reading the teacher's run.
 
     Args:
-        folder: Folder of the teacher's run.
-        lost: Path of the student's copy if it is missing, for error messages.
-        mesh: The mesh.
-
-    Raises:
-        UserError: If the teacher has no intact checkpoint.
+        copy: Path of the copy.
+        is_lost: Whether the student is resumed without its copy.
     """
     try:
-        return _serialize(folder, mesh)
+        yield
     except UserError as error:
-        if lost is None:
+        if not is_lost:
             raise
         raise UserError(
-            f'{lost} is missing: restore it, or the run of the teacher ({error})'
+            f'{copy} is missing: restore it, or the run of the teacher ({error})'
         ) from error
 
 

@@ -74,6 +74,14 @@ class SampleScorer:
         return f'statistics of {self._config.ema.standing_batches} batches of fresh latents'
 
     def _samples(self, state: GANState, count: int, seed: int) -> Iterator[np.ndarray]:
+        if degradations.takes_images(self._config) and count > len(self._source):
+            logging.warning(
+                '%s %s has only %d images: they are restored repeatedly for %d samples',
+                self._source.name,
+                self._source.split,
+                len(self._source),
+                count,
+            )
         inputs = self._sampler.inputs(seed, count, self._source)
         labels = self._sampler.labels(count)
         if len(self._sampler.classes):

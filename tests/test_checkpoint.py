@@ -152,9 +152,11 @@ def test_error_about_a_damaged_best_checkpoint_recommends_the_latest(run):
         checkpoint.restore_latest(workdir, state, 'best_checkpoint')
 
 
-def test_removed_folder_is_named_if_a_save_fails(run, monkeypatch):
+@pytest.mark.parametrize('error', [FileNotFoundError(2, 'No such file'), ValueError('NOT_FOUND')])
+def test_removed_folder_is_named_if_a_save_fails(run, monkeypatch, error):
     def save(*arguments, **options):
-        raise FileNotFoundError(2, 'No such file or directory')
+        shutil.rmtree(workdir / 'checkpoints')
+        raise error
 
     workdir, state = run
     with contextlib.closing(checkpoint.Checkpoints(workdir, 3, {})) as checkpoints:

@@ -164,14 +164,19 @@ def test_new_student_does_not_overwrite_a_file(student, tmp_path):
     assert path.read_text() == 'user data'
 
 
-def test_lost_copy_of_an_unchanged_teacher_is_written_again(student, tmp_path):
-    student.num_steps = 0
-    training.train_and_evaluate(student, tmp_path)
-    path = tmp_path / run_dir.TEACHER_FILE
+def test_lost_copy_of_an_unchanged_teacher_is_written_again(student, finished, tmp_path):
+    teacher = shutil.copytree(finished[0], tmp_path / 'teacher')
+    student.distill.teacher, student.num_steps = str(teacher), 0
+    training.train_and_evaluate(student, tmp_path / 'run')
+    path = tmp_path / 'run' / run_dir.TEACHER_FILE
     content = path.read_bytes()
     path.unlink()
-    training.train_and_evaluate(student, tmp_path)
+    training.train_and_evaluate(student, tmp_path / 'run')
     assert path.read_bytes() == content
+    path.unlink()
+    teacher.rename(tmp_path / 'moved')
+    with pytest.raises(UserError, match=f'{path} is missing: restore it, or the run of the'):
+        training.train_and_evaluate(student, tmp_path / 'run')
 
 
 @pytest.mark.slow

@@ -264,3 +264,12 @@ def test_resume_is_bit_exact_for_every_type_of_generator(data_dir, tmp_path, kin
     assert_equal_states(resumed, whole)
     grids = [tmp_path / run / 'samples' / '00000003.png' for run in ('whole', 'parts')]
     assert grids[0].read_bytes() == grids[1].read_bytes()
+
+
+def test_images_are_not_repeated(restoration_run, data_dir, tmp_path, caplog):
+    given = given_config(data_dir, tmp_path, 'gray')
+    options = TaskOptions(workdir=restoration_run('gray'), config=given, out=tmp_path / 'out')
+    task = image_to_image.open_task(options, 'gray')
+    data = restoration_evaluation.load_images(task, 1000, seed=0)
+    assert len(data.real) == len(data.source) < 1000
+    assert f'has only {len(data.source)} images' in caplog.text

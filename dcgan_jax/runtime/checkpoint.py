@@ -47,6 +47,7 @@ class Checkpoints:
                 max_to_keep=keep, cleanup_tmp_directories=True, lightweight_initialize=True
             ),
         )
+        self._had_checkpoint = self.latest_step() is not None
         self._open.add(self)
 
     def latest_step(self) -> int | None:
@@ -74,6 +75,7 @@ class Checkpoints:
             self._manager.wait_until_finished()
             self._manager.delete(later)
         has_previous = bool(self._manager.all_steps())
+        self._had_checkpoint |= has_previous
         tree = _to_dict(state)
         sums = {name: int(value) for name, value in jax.device_get(checksums.compute(tree)).items()}
         with self._raise_training_error():
@@ -116,7 +118,8 @@ class Checkpoints:
             kept = 'there is no checkpoint' if last is None else f'the last checkpoint is {last}'
             reason = next(iter(str(error).splitlines()), '')[:200]
             remedy = 'fix this (e.g. free disk space), then rerun the same command to resume'
-            if isinstance(error, FileNotFoundError):
+            # Orbax raises various exceptions if its folder was removed.
+            if isinstance(error, FileNotFoundError) or (last is None and self._had_checkpoint):
                 remedy = (
                     'the folder of the checkpoints was removed or renamed during the run; restore '
                     'it, or start a new run in another --workdir'

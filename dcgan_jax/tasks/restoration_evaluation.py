@@ -3,6 +3,7 @@
 from typing import Any, NamedTuple
 
 import numpy as np
+from absl import logging
 from etils import epath
 
 from dcgan_jax.data import image_source, images
@@ -39,7 +40,10 @@ class EvaluationImages(NamedTuple):
 
 
 def load_images(task: RestorationTask, num: int | None, seed: int) -> EvaluationImages:
-    """Return `num` images of `config.evaluation.split` in a random order that depends on `seed`."""
+    """Return `num` images of `config.evaluation.split` in a random order that depends on `seed`.
+
+    If the split has fewer images, all of them are returned, with a warning.
+    """
     num = num or (_NUM if task.method == 'trained' else _NUM_OPTIMIZED)
     source = open_split(task.run, task.config, task.config.evaluation.split)
     if source.image_shape != task.image_shape:
@@ -47,6 +51,9 @@ def load_images(task: RestorationTask, num: int | None, seed: int) -> Evaluation
             f'{source.name} {source.split} has images of shape {source.image_shape}, but the run '
             f'was trained on images of shape {task.image_shape}: use the data set of the run'
         )
+    if num > len(source):
+        logging.warning('%s %s has only %d images', source.name, source.split, len(source))
+        num = len(source)
     real, inputs = read_images(seed, num, source), task.sampler.inputs(seed, num, source)
     return EvaluationImages(real, inputs, dict(task.config.input), source, seed)
 
