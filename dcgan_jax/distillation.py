@@ -48,7 +48,7 @@ def check(run: Run, workdir: epath.Path, abstract_state: GANState, mesh: Mesh) -
         teacher = _parse(stored, _read(stored))[0]
     else:
         with _name_lost_copy(stored, is_resumed):
-            teacher = _check_run(config, abstract_state, mesh)
+            teacher = _read_run(config, abstract_state, mesh)
     names = ['input.kind', 'latent_dim', 'conditional']
     if captions.is_used(config):
         names += ['text.embedder', 'text.templates', 'text.scale']
@@ -74,7 +74,7 @@ def check(run: Run, workdir: epath.Path, abstract_state: GANState, mesh: Mesh) -
         )
 
 
-def _check_run(config: ConfigDict, abstract_state: GANState, mesh: Mesh) -> Run:
+def _read_run(config: ConfigDict, abstract_state: GANState, mesh: Mesh) -> Run:
     """Return the run of the teacher after checking that its D, if it is used, is suitable."""
     path = config.distill.teacher
     teacher = run_dir.read(run_dir.folder(path, 'config.distill.teacher'))

@@ -143,13 +143,14 @@ def test_student_without_checkpoint_reads_its_teacher_again(student, finished, t
 
 
 @pytest.mark.slow
-def test_student_can_be_restarted_if_its_teacher_was_not_written(student, tmp_path, monkeypatch):
+@pytest.mark.parametrize('module', [run_dir, distillation], ids=['config', 'teacher'])
+def test_student_can_be_restarted_if_a_file_was_not_written(student, tmp_path, monkeypatch, module):
     def fail(*arguments):
         raise OSError(errno.ENOSPC, 'No space left on device')
 
     student.num_steps = 0
     with monkeypatch.context() as patched:
-        patched.setattr(distillation, 'write', fail)
+        patched.setattr(module, 'write', fail)
         with pytest.raises(OSError, match='No space'):
             training.train_and_evaluate(student, tmp_path)
     training.train_and_evaluate(student, tmp_path)
@@ -181,7 +182,6 @@ def test_lost_copy_of_an_unchanged_teacher_is_written_again(student, finished, t
 
 @pytest.mark.slow
 def test_student_continues_from_a_student(student, tmp_path):
-    """A student with pruned channels and the D of its teacher, and a run initialized from it."""
     student.loss.update(adversarial_weight=0.0, feature_matching_weight=1.0)
     student.distill.update(init='pruned', discriminator='teacher')
     student.discriminator_steps, student.num_steps = 0, 2

@@ -187,7 +187,6 @@ def test_ema_has_its_own_spectral_normalization(config):
         ([[1, 2, 3, 4], [1, 2]], r'must be an array \[N, 4\]'),
         (np.full((3, 4), 1e300), 'beyond float32'),
     ],
-    ids=str,
 )
 def test_invalid_latents_are_rejected(finished, latents, message):
     with pytest.raises(UserError, match=message):
