@@ -47,10 +47,17 @@ class SampleScorer:
 
     def check(self, count: int) -> None:
         """Raise `UserError` if the number of samples is too small for a metric."""
-        self._evaluator.check(count)
+        self._evaluator.check(self._limit(count))
 
     def __call__(self, state: GANState, count: int, seed: int) -> Evaluation:
-        """Evaluate `count` samples; the protocol describes how they are generated."""
+        """Evaluate `count` samples; the protocol describes how they are generated.
+
+        A generator that restores images is evaluated at most once on each image of the split.
+        """
+        if self._limit(count) < count:
+            name = f'{self._source.name} {self._source.split}'
+            count = self._limit(count)
+            logging.warning('%s has only %d images, each of which is restored once', name, count)
         ema = self._config.ema
         protocol = {
             'step': int(state.step),
@@ -73,15 +80,11 @@ class SampleScorer:
             return 'EMA of the statistics'
         return f'statistics of {self._config.ema.standing_batches} batches of fresh latents'
 
+    def _limit(self, count: int) -> int:
+        """Return `count`, but at most the number of images if the generator restores images."""
+        return min(count, len(self._source)) if degradations.takes_images(self._config) else count
+
     def _samples(self, state: GANState, count: int, seed: int) -> Iterator[np.ndarray]:
-        if degradations.takes_images(self._config) and count > len(self._source):
-            logging.warning(
-                '%s %s has only %d images: they are restored repeatedly for %d samples',
-                self._source.name,
-                self._source.split,
-                len(self._source),
-                count,
-            )
         inputs = self._sampler.inputs(seed, count, self._source)
         labels = self._sampler.labels(count)
         if len(self._sampler.classes):

@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from dcgan_jax import training
+from dcgan_jax.data import sources
 from dcgan_jax.runtime.errors import UserError
 from dcgan_jax.sampling import Sampler
 from dcgan_jax.tasks import explore
@@ -45,7 +46,20 @@ def test_explore_writes_all_pictures(workdir, config, tmp_path):
     found = json.loads((out / 'explore.json').read_text())
     assert set(found['median_distance_to_training_images']) == {'pixels', 'features'}
     assert found['num_training_images'] == {'pixels': 40, 'features': 30}
+    assert found['num_test_images'] == 0  # The data set has no test split.
     assert 'samples (pixels)' in line
+
+
+def test_test_images_are_not_repeated(workdir, config, tmp_path, monkeypatch):
+    monkeypatch.setattr(
+        sources, 'open_test_split', lambda config: sources.open_split(config, 'train[:9]')
+    )
+    out, _ = explore.run(TaskOptions(workdir=workdir, config=config, out=tmp_path, num=12))
+    found = json.loads((out / 'explore.json').read_text())
+    assert found['num'] == 12
+    assert found['num_test_images'] == 9
+    # They are training images here.
+    assert found['median_distance_to_training_images']['pixels']['test_images'] < 1e-2
 
 
 def test_slerp_interpolates_on_the_sphere():

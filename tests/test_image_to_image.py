@@ -11,7 +11,7 @@ from PIL import Image
 from dcgan_jax import config as config_lib
 from dcgan_jax import models, train_state, training
 from dcgan_jax.runtime.errors import ConfigError, UserError
-from dcgan_jax.tasks import image_to_image, restoration_evaluation, sample
+from dcgan_jax.tasks import evaluate, image_to_image, restoration_evaluation, sample
 from dcgan_jax.tasks.options import TaskOptions
 from dcgan_jax.tasks.trained_run import merge_config
 from dcgan_jax.train_step import train_step
@@ -273,3 +273,12 @@ def test_images_are_not_repeated(restoration_run, data_dir, tmp_path, caplog):
     data = restoration_evaluation.load_images(task, 1000, seed=0)
     assert len(data.real) == len(data.source) < 1000
     assert f'has only {len(data.source)} images' in caplog.text
+
+
+def test_evaluation_restores_each_image_once(restoration_run, data_dir, tmp_path, caplog):
+    given = given_config(data_dir, tmp_path, 'gray')
+    given.evaluation.metrics = ('frechet_distance',)
+    options = TaskOptions(workdir=restoration_run('gray'), config=given, out=tmp_path, num=1000)
+    evaluation, _ = evaluate.evaluate_run(options)
+    assert evaluation.protocol['num_samples'] == 40
+    assert 'has only 40 images' in caplog.text

@@ -203,7 +203,9 @@ def find_nearest_images(
     real = load_split(source).images
     samples = explorer.sampler(explorer.state, explorer.sampler.latents(explorer.seed, num))
     test = sources.open_test_split(config)
-    test_images = None if test is None else read_images(explorer.seed, num, test)
+    test_images = None
+    if test is not None:
+        test_images = read_images(explorer.seed, min(num, len(test)), test)
     spaces = {
         'pixels': lambda pixels: pixels.reshape(len(pixels), -1).astype(np.float32) / 255.0,
         'features': DiscriminatorFeatures(explorer.networks, explorer.state, _SIDE),
@@ -225,6 +227,7 @@ def find_nearest_images(
     images.write_png(out / 'neighbors.png', picture)
     return {
         'num': num,
+        'num_test_images': 0 if test_images is None else len(test_images),
         'seed': explorer.seed,
         'num_training_images': compared,
         'median_distance_to_training_images': medians,
