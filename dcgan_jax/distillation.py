@@ -67,6 +67,8 @@ def check(run: Run, workdir: epath.Path, abstract_state: GANState, mesh: Mesh) -
                 f'config.distill.teacher={path}: the teacher has {name}={expected!r}, and this '
                 f'run has {found!r}: use the same value, or another teacher'
             )
+    if config.conditional:
+        warm_start.check_not_exchanged(f'config.distill.teacher={path}', teacher, run)
     if config.conditional and not _classes(run) <= _classes(teacher):
         raise UserError(
             f'config.distill.teacher={path}: the teacher was not trained on all classes of '
@@ -88,16 +90,28 @@ def _read_run(config: ConfigDict, abstract_state: GANState, mesh: Mesh) -> Run:
 
 
 def _check_discriminator(teacher: ConfigDict, path: str) -> None:
-    """Raise `UserError` if the discriminator of the teacher's run was never trained.
-
-    A discriminator that was copied from another run is assumed to be trained.
-    """
-    is_copied = teacher.init_from or teacher.distill.discriminator == 'teacher'
-    if not (teacher.discriminator_steps or is_copied):
+    """Raise `UserError` if the discriminator of the teacher's run was never trained."""
+    if not _is_discriminator_trained(teacher):
         raise UserError(
             f"config.distill.discriminator='teacher': the discriminator of {path} was not trained "
             "(its config.discriminator_steps is 0); use 'random', or another teacher"
         )
+
+
+def _is_discriminator_trained(config: ConfigDict) -> bool:
+    """Return whether D of a run was trained, in that run or in a run that it was copied from."""
+    if config.discriminator_steps or config.distill.discriminator == 'teacher':
+        return True
+    if not config.init_from:
+        return False
+    try:
+        source = run_dir.read(config.init_from)
+    except UserError as error:
+        logging.warning(
+            'the discriminator of %s is assumed to be trained: %s', config.init_from, error
+        )
+        return True
+    return _is_discriminator_trained(source.config)
 
 
 def load(run: Run, workdir: epath.Path, mesh: Mesh) -> tuple[Teacher, bytes]:

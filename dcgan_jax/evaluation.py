@@ -1,15 +1,17 @@
 """Evaluation of samples, also during training."""
 
+import hashlib
 from collections.abc import Iterator
 from typing import Any
 
+import jax
 import numpy as np
 from absl import logging
 from etils import epath
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
-from dcgan_jax import run_dir
+from dcgan_jax import run_dir, weights
 from dcgan_jax.data import degradations, input_pipeline
 from dcgan_jax.data.image_source import ImageSource
 from dcgan_jax.metrics import evaluator
@@ -24,7 +26,7 @@ from dcgan_jax.train_state import GANState
 SELECTION_SEED = 2**32 - 1
 # Fields of the protocol in which comparable results may differ. The field 'reference' is a file
 # name; the content of the reference is compared instead.
-_IGNORED_FIELDS = ('step', 'seed', 'reference')
+_IGNORED_FIELDS = ('step', 'weights_sha256', 'seed', 'reference')
 
 
 class SampleScorer:
@@ -61,6 +63,7 @@ class SampleScorer:
         ema = self._config.ema
         protocol = {
             'step': int(state.step),
+            'weights_sha256': _digest(state.ema_params),
             'seed': seed,
             'ema_halflife_images': ema.halflife_images,
             'ema_rampup_ratio': ema.rampup_ratio,
@@ -164,6 +167,11 @@ class TrainingEvaluator:
             )
         self._best_result = new
         self._best.save(state, best=new)
+
+
+def _digest(params: Any) -> str:
+    """Return the SHA-256 of parameters, which are replicated over the devices."""
+    return hashlib.sha256(weights.serialize(jax.device_get(params), {})).hexdigest()
 
 
 def _is_valid(result: Any) -> bool:

@@ -78,9 +78,9 @@ def folder(path: epath.PathLike, flag: str = '--workdir') -> epath.Path:
     Raises:
         UserError: If the path is empty or cannot be reached, or permission to read it is missing.
     """
+    resolved = resolve_path(path, flag)
     if not os.fspath(path):
         raise UserError(f'{flag} is empty: pass the path of a folder')
-    resolved = resolve_path(path, flag)
     if not in_bucket(resolved):
         _check_access(resolved, flag)
     parts = () if in_bucket(resolved) else absolute(resolved).parts
@@ -202,7 +202,8 @@ def check_free(workdir: epath.Path, run: Run) -> Run:
     if changed := _differences(before, run):
         raise UserError(
             f'{workdir} contains a run with a different config ({"; ".join(changed)}): '
-            'use another --workdir, or pass the config of the run to resume it'
+            'use another --workdir, or pass the config of the run to resume it (init_from and '
+            'distill.teacher may be paths of folders that no longer exist)'
         )
     check_data(before, run.class_names, run.data)
     return run._replace(data=before.data)

@@ -69,16 +69,17 @@ def train(setup: Setup, seed: int, watcher: preemption.PreemptionWatcher) -> GAN
     """
     config, workdir = setup.run.config, setup.workdir
     setup, teacher, teacher_file = load_teacher(setup)
-    state = restore_or_create(setup, teacher)
+    state, damaged = restore_or_create(setup, teacher)
     start = int(state.step)
     logging.info('%s: training from step %d to %d', workdir, start, max(start, config.num_steps))
     seeded = config.copy_and_resolve_references()
     seeded.seed = seed
     ranges = parallel.CallRanges(start, config.num_steps, parallel.steps_per_call(config))
     split, batches = input_pipeline.create_input_iter(seeded, setup.mesh, setup.source, ranges)
-    # Written only now, after the state has been restored and the images have been opened. The
-    # config is first, because `run_dir.check_free` rejects a teacher file without a run.
+    # The workdir is changed only now, after the state has been restored and the images have been
+    # read. The config is first, because `run_dir.check_free` rejects a teacher file without a run.
     multihost.on_primary(run_dir.write, workdir, setup.run)
+    multihost.on_primary(checkpoint.move_damaged, workdir, damaged)
     if teacher is not None:
         multihost.on_primary(distillation.write, workdir, teacher_file)
     train_call = parallel.train_call(
@@ -112,10 +113,13 @@ def load_teacher(setup: Setup) -> tuple[Setup, Teacher | None, bytes]:
     return setup._replace(run=run), teacher, content
 
 
-def restore_or_create(setup: Setup, teacher: Teacher | None) -> GANState:
-    """Return the state of the last intact checkpoint, or the initial state."""
+def restore_or_create(setup: Setup, teacher: Teacher | None) -> tuple[GANState, list[int]]:
+    """Return the state of the last intact checkpoint, or the initial state.
+
+    Returns:
+        The state, and the steps of damaged checkpoints.
+    """
     state, damaged = checkpoint.restore_latest(setup.workdir, setup.abstract_state)
-    multihost.on_primary(checkpoint.move_damaged, setup.workdir, damaged)
     if state is None:
         state = parallel.initial_state(setup.create, setup.abstract_state)
         state = train_state.add_captions(
@@ -127,4 +131,4 @@ def restore_or_create(setup: Setup, teacher: Teacher | None) -> GANState:
             state = pruning.initialize(state, teacher.variables)
         if setup.run.config.distill.discriminator == 'teacher':
             state = distillation.copy_discriminator(state, setup.run.config, setup.mesh)
-    return state
+    return state, damaged

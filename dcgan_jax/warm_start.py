@@ -11,6 +11,7 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from dcgan_jax import parallel, run_dir
+from dcgan_jax.data import identity
 from dcgan_jax.run_dir import Run
 from dcgan_jax.runtime import checkpoint
 from dcgan_jax.runtime.errors import UserError
@@ -29,7 +30,8 @@ def check(run: Run, abstract_state: GANState, mesh: Mesh) -> None:
 
     Raises:
         UserError: If `config.init_from` contains no run, or its networks, its classes (if the new
-            run is conditional) or its optimizers (with `config.init_optimizer`) differ.
+            run is conditional) or its optimizers (with `config.init_optimizer`) differ, or if the
+            images of a class were those of another class.
     """
     source = _read(run.config)
     if run.config.conditional and source.class_names != run.class_names:
@@ -38,7 +40,21 @@ def check(run: Run, abstract_state: GANState, mesh: Mesh) -> None:
             f'{", ".join(source.class_names)}, but this run has {", ".join(run.class_names)}: use '
             'the same classes'
         )
+    if run.config.conditional:
+        check_not_exchanged(f'config.init_from={run.config.init_from}', source, run)
     _check_arrays(run.config, parallel.abstract_state_of(source, mesh), abstract_state)
+
+
+def check_not_exchanged(setting: str, source: Run, run: Run) -> None:
+    """Raise `UserError` if a class has the images of another class of the run `source`.
+
+    Args:
+        setting: The setting that selects `source`, in error messages.
+        source: Another run with the same names of classes.
+        run: This run.
+    """
+    if exchanged := identity.find_exchanged(run.class_names, source.data, run.data):
+        raise UserError(f'{setting}: {exchanged}: restore the folders')
 
 
 def initialize(state: GANState, config: ConfigDict, mesh: Mesh) -> GANState:

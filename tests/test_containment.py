@@ -1,5 +1,8 @@
 """Output folders that would be read as input images are rejected."""
 
+import shutil
+import subprocess
+
 import pytest
 
 from dcgan_jax import run_dir, training
@@ -71,6 +74,40 @@ def test_folders_of_a_run_that_would_be_read_as_images_are_rejected(tmp_path, cr
     images.mkdir(parents=True, exist_ok=True)
     with pytest.raises(UserError, match='read as images'):
         containment.check_outside(workdir, '--workdir', {'--images': images}, run_dir.FOLDERS)
+
+
+@pytest.fixture
+def bind_mount(tmp_path):
+    """Return a function that mounts a folder at another path."""
+    mounted = []
+
+    def mount(folder, path):
+        path.mkdir()
+        if subprocess.run(['mount', '--bind', folder, path], capture_output=True).returncode:
+            pytest.skip('needs permission to mount folders')
+        mounted.append(path)
+
+    if shutil.which('mount') is None:
+        pytest.skip('needs mount')
+    yield mount
+    for path in mounted:
+        subprocess.run(['umount', path], check=True)
+
+
+def test_folders_reached_by_another_mount_point_are_rejected(tmp_path, bind_mount):
+    (tmp_path / 'images' / 'a').mkdir(parents=True)
+    (tmp_path / 'run' / 'samples').mkdir(parents=True)
+    bind_mount(tmp_path / 'images', tmp_path / 'mounted')
+    bind_mount(tmp_path / 'run' / 'samples', tmp_path / 'samples')
+    bind_mount(tmp_path / 'run', tmp_path / 'images' / 'b')
+    inputs = {'--images': tmp_path / 'images'}
+    for out in ('mounted', 'mounted/new', 'mounted/a', 'run', 'run/new', 'samples'):
+        with pytest.raises(UserError, match='read as images of --images'):
+            containment.check_outside(tmp_path / out, '--out', inputs)
+    with pytest.raises(UserError, match='read as images of --images'):
+        containment.check_outside(
+            tmp_path / 'run', '--workdir', {'--images': tmp_path / 'samples'}, run_dir.FOLDERS
+        )
 
 
 def test_images_in_another_subfolder_of_the_workdir_are_accepted(tmp_path):

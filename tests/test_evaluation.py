@@ -4,6 +4,7 @@ import contextlib
 import json
 import signal
 
+import jax
 import numpy as np
 import PIL.Image
 import pytest
@@ -167,6 +168,16 @@ def test_evaluated_samples_have_the_classes_of_the_split(config, tmp_path, monke
     np.testing.assert_array_equal(np.bincount(seen[0]), [14, 13, 13])
     assert np.any(seen[0] != np.arange(40) % 3)  # Drawn at random, not in cyclic order.
     assert result.protocol['classes']
+
+
+def test_evaluations_of_different_weights_have_different_files(config, finished, tmp_path):
+    trained = restore(finished[0])
+    source = sources.open_source('tiny_images', 'train', config.data_dir)
+    scorer = SampleScorer(config, trained.sampler, source)
+    changed = jax.tree.map(lambda leaf: leaf + 1e-3, trained.state.ema_params)
+    states = [trained.state, trained.state.replace(ema_params=changed), trained.state]
+    paths = [evaluator.write(tmp_path, 'x', scorer(state, 40, seed=5)) for state in states]
+    assert paths[0] == paths[2] != paths[1]
 
 
 FAKE = {'num_samples': 1, 'data_set': 'x', 'split': 'y'}

@@ -28,7 +28,7 @@ NOT_KERNEL = ('frechet_distance', 'inception_score', 'precision_recall')
 class Source:
     """In-memory `image_source.ImageSource` of 1,100 images."""
 
-    name, split, image_shape = 'random/1.0.0', 'train', (8, 8, 3)
+    name, split, image_shape, read_settings = 'random/1.0.0', 'train', (8, 8, 3), {}
 
     def __init__(self):
         self.images = np.random.default_rng(3).integers(0, 200, (1100, 8, 8, 3), np.uint8)

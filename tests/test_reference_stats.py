@@ -1,6 +1,7 @@
 import logging
 import os
 
+import jax.numpy as jnp
 import numpy as np
 import PIL.Image
 import pytest
@@ -106,8 +107,32 @@ def test_changed_pixel_invalidates_the_cache(extractor, cache, tmp_path, monkeyp
     assert changed.tolist() == [37]
 
 
-def folder_source(folder):
-    return sources.open_source('folder', 'train', str(folder))
+def folder_source(folder, **settings):
+    return sources.open_source('folder', 'train', str(folder), **settings)
+
+
+def test_same_files_that_are_read_differently_are_computed_again(tmp_path):
+    folder = tmp_path / 'images'
+    folder.mkdir()
+    for index, size in enumerate((8, 8, 32)):
+        pixels = np.random.default_rng(index).integers(0, 256, (size, size, 3), np.uint8)
+        PIL.Image.fromarray(pixels).save(folder / f'{index}.png')
+
+    def corners(images):
+        return images[:, 0, 0, :].astype(jnp.float32), images[:, -1, -1, :].astype(jnp.float32)
+
+    path = write_artifact(tmp_path / 'corners.jaxexport', function=corners, shape='b, h, w, 3')
+    extractor = extractors.load(path, batch_size=4)
+    seen = set()
+    for image_size, max_pixels in ((8, 1024), (8, 1023), (4, 1024)):
+        source = folder_source(
+            folder, image_size=image_size, max_pixels=max_pixels, on_corrupt='skip'
+        )
+        expected = input_pipeline.load_split(source).images[:, 0, 0]
+        found = reference_stats.compute_reference(source, extractor, 3).features
+        np.testing.assert_array_equal(found, expected)
+        seen.add(expected.tobytes())
+    assert len(seen) == 3
 
 
 def test_damaged_cache_is_recomputed_with_a_warning(source, extractor, cache, caplog):

@@ -192,6 +192,19 @@ def test_unreadable_files_are_listed_and_others_are_shown(workdir, tmp_path):
     assert 'event files' in ' '.join(ParsedPage(write_page(folder)).texts)
 
 
+def test_damaged_files_are_named(workdir, tmp_path):
+    folder = shutil.copytree(workdir, tmp_path / 'run')
+    image = folder / 'samples' / '00000003.png'
+    image.write_bytes(image.read_bytes()[:100])
+    (folder / 'samples' / '00000006.png').write_text('text')
+    for path in folder.glob('*tfevents*'):
+        path.write_bytes(path.read_bytes()[:20])
+    text = ' '.join(ParsedPage(write_page(folder)).texts)
+    assert 'samples/00000003.png cannot be read' in text
+    assert 'samples/00000006.png cannot be read' in text
+    assert 'The event files contain no scalars' in text
+
+
 def test_pipes_are_not_read(workdir, tmp_path):
     folder = shutil.copytree(workdir, tmp_path / 'run')
     for name in ('events.000001.tfevents.x', 'evaluation/x.json', 'explore/x.json'):

@@ -180,12 +180,13 @@ def test_run_whose_workdir_is_removed_ends_with_an_error(tmp_path, class_folder_
 
     def draw_and_remove(self, state):
         draw(self, state)
-        shutil.rmtree(tmp_path / 'run')
+        (tmp_path / 'run').rename(tmp_path / 'moved')
 
     monkeypatch.setattr(sample_grids.SampleGrids, 'write', draw_and_remove)
-    config.sample_every = 2
+    config.checkpoint_every, config.sample_every = 2, 5  # Checkpoints 2 and 4 exist.
     with pytest.raises(TrainingError, match='was removed'):
         training.train_and_evaluate(config, tmp_path / 'run')
+    assert not (tmp_path / 'run').exists()
 
 
 @pytest.mark.slow
@@ -231,12 +232,16 @@ def test_workdirs_that_orbax_would_write_elsewhere_are_rejected(class_folder_run
 
 
 def test_resume_with_a_corrupt_image_changes_no_file(class_folder_copy):
+    """The damaged checkpoint is not moved either."""
     images, run = class_folder_copy
+    config = folder_config(images)
+    config.num_steps = 4
+    training.train_and_evaluate(config, run)
+    (run / 'checkpoints' / '4' / 'checksums' / 'metadata').write_text('{')
     path = images / 'red' / '3.png'
     path.write_bytes(path.read_bytes()[:45])
     before = content(run)
-    config = folder_config(images)
-    config.num_steps = 4
+    config.num_steps = 6
     with pytest.raises(UserError, match='corrupt'):
         training.train_and_evaluate(config, run)
     assert content(run) == before

@@ -8,6 +8,7 @@ from etils import epath
 
 from dcgan_jax import cli
 from dcgan_jax.runtime.errors import UserError
+from dcgan_jax.tasks import sample
 from dcgan_jax.tasks.options import TaskOptions, TaskResult
 from tests.class_folders import folder_config
 from tests.conftest import slow
@@ -43,6 +44,12 @@ def test_every_mode_is_a_function_from_options_to_a_result(mode):
 def test_invalid_options_are_rejected(options, message):
     with pytest.raises(UserError, match=message):
         TaskOptions(workdir='w', **options)
+
+
+@pytest.mark.parametrize('path', [None, b'run', 3])
+def test_values_that_are_not_paths_are_rejected(path):
+    with pytest.raises(UserError, match=r'--workdir=.* is not a path'):
+        sample.run(TaskOptions(workdir=path))
 
 
 @pytest.mark.parametrize('mode', ['explore', slow('explain')])

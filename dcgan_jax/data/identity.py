@@ -31,14 +31,30 @@ def check_classes(
             f'trained on {", ".join(old_names) or "(none)"}: restore the classes, or train '
             'a new run in another --workdir'
         )
+    if exchanged := find_exchanged(old_names, old, new):
+        raise UserError(
+            f'{exchanged}: restore the folders, or train a new run in another --workdir'
+        )
+
+
+def find_exchanged(
+    names: Sequence[str], old: Mapping[str, int | str], new: Mapping[str, int | str]
+) -> str:
+    """Describe a class whose folder has the images of another class of a run; '' if none has.
+
+    Args:
+        names: Names of the classes by label, which are the same in both data sets.
+        old: Identity of the run's data set.
+        new: Identity of the data set.
+    """
     old_hashes, new_hashes = (str(data.get('contents', '')).split() for data in (old, new))
-    for name, before, after in zip(old_names, old_hashes, new_hashes, strict=False):
+    for name, before, after in zip(names, old_hashes, new_hashes, strict=False):
         if after != before and after in old_hashes:
-            raise UserError(
+            return (
                 f'the class folder {name} contains the images on which the run was trained as '
-                f'{old_names[old_hashes.index(after)]}: restore the folders, or train a new run in '
-                'another --workdir'
+                f'{names[old_hashes.index(after)]}'
             )
+    return ''
 
 
 def warn_if_changed(old: Mapping[str, int | str], new: Mapping[str, int | str]) -> None:

@@ -49,6 +49,8 @@ class ImageSource:
       class_names: Names of the classes by label; empty if images have no labels.
       image_size: Size to which stored images are cropped and resized; 0 if they are used as stored
         and are squares of the same size.
+      read_settings: Further settings that determine which images are read, see
+        `sources.open_source`.
       no_labels_reason: Reason why the images have no labels; only used if they have none.
       empty_classes: Classes known to have no images in this split.
     """
@@ -61,6 +63,7 @@ class ImageSource:
     identity: Mapping[str, int | str] = dataclasses.field(default_factory=dict)
     class_names: tuple[str, ...] = ()
     image_size: int = 0
+    read_settings: Mapping[str, int | str] = dataclasses.field(default_factory=dict)
     no_labels_reason: str = 'no feature `label` of classes'
     empty_classes: tuple[int, ...] = ()
 

@@ -175,6 +175,7 @@ def _open_folder(
         },
         class_names=tuple(folder.classes),
         image_size=image_size,
+        read_settings={'on_corrupt': on_corrupt, 'max_pixels': max_pixels},
         no_labels_reason=folder.no_classes_reason,
         empty_classes=tuple(sorted(set(folder.labels or ()) - set(labels))),
     )
@@ -237,4 +238,5 @@ def _open_split(
         identity={'name': name, **sizes},
         class_names=class_names(builder),
         image_size=image_size,
+        read_settings={'on_corrupt': on_corrupt},
     )

@@ -52,6 +52,8 @@ def compute_reference(
         'split': source.split,
         # Data sets of the same name and version may differ, e.g. CIFAR-10 stored as JPEG.
         'sha256': source.digest,
+        'image_shape': list(source.image_shape),
+        **source.read_settings,
         'extractor': extractor.name,
         'extractor_sha256': extractor.sha256,
         'resize': extractor.resize,

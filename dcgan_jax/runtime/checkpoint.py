@@ -39,8 +39,9 @@ class Checkpoints:
         """
         self._metadata = metadata
         self._marker = checkpoint_folder.marker(workdir, folder)
+        self._folder = absolute(workdir) / folder
         self._manager = ocp.CheckpointManager(
-            absolute(workdir) / folder,
+            self._folder,
             item_handlers=_handlers(),
             # Metadata is read on demand, so that damaged metadata of a step does not affect others.
             options=ocp.CheckpointManagerOptions(
@@ -97,15 +98,17 @@ class Checkpoints:
         try:
             with self._raise_training_error():
                 self._manager.wait_until_finished()
-            if self.latest_step() is not None:
-                self._mark()
+            self._mark()
         finally:
             self._open.discard(self)
             self._manager.close()
 
     def _mark(self) -> None:
-        """Record that a complete checkpoint exists, so that its loss can be detected."""
-        if multihost.is_primary() and not self._marker.exists():
+        """Record that a complete checkpoint exists, if there is one, to detect its loss later."""
+        if not multihost.is_primary() or self._marker.exists():
+            return
+        # The steps known to Orbax may be outdated: the folder may have been removed or renamed.
+        if checkpoint_folder.complete_steps(self._folder):
             write_atomic(self._marker, b'')
 
     @contextlib.contextmanager

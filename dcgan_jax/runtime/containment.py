@@ -9,6 +9,8 @@ from etils import epath
 from dcgan_jax.runtime.errors import UserError
 from dcgan_jax.runtime.files import in_bucket
 
+_Identity = tuple[int, int]  # Device and inode.
+
 
 def check_outside(
     path: epath.PathLike,
@@ -18,7 +20,8 @@ def check_outside(
 ) -> None:
     """Check that an output folder is outside of all folders that are read as inputs.
 
-    Symbolic links are resolved, including those in the input folders.
+    A folder is recognized if it is reached by symbolic links or another mount point, also below the
+    input folders.
 
     Args:
         path: The output folder, which may not exist yet.
@@ -32,15 +35,15 @@ def check_outside(
     """
     if in_bucket(path):
         return
-    owned = [_resolve(Path(path, name)) for name in subfolders]
-    outputs = [_resolve(path), *owned]
+    owned = {Path(path, name): _identify(_resolve(Path(path, name))) for name in subfolders}
+    outputs = [Path(path), *owned]
     for name, value in inputs.items():
         root = _resolve(value)
         if not os.fspath(value) or not os.path.isdir(root):  # Path.is_dir raises for long names.
             continue
         read = set(_walk(root))
-        written = next((o for o in outputs if not read.isdisjoint((o, *o.parents))), None)
-        if written or any(root.is_relative_to(folder) for folder in owned):
+        written = next((o for o in outputs if not read.isdisjoint(_identify_parents(o))), None)
+        if written or not _identify_parents(root).isdisjoint(filter(None, owned.values())):
             raise UserError(
                 f'{flag}={path}: results in {written or root} would be read as images of '
                 f'{name}={value}: use another folder'
@@ -51,15 +54,34 @@ def _resolve(path: epath.PathLike) -> Path:
     return Path(os.path.realpath(os.path.expanduser(path)))
 
 
-def _walk(root: Path) -> Iterator[Path]:
-    """Yield the resolved paths of a folder and of all folders in it, each once."""
+def _identify(folder: Path) -> _Identity | None:
+    """Return device and inode of a folder, or None if it does not exist.
+
+    Unlike resolved paths, they are the same for all mount points of a folder.
+    """
+    try:
+        status = os.stat(folder)
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
+
+
+def _identify_parents(path: epath.PathLike) -> set[_Identity]:
+    """Identify a folder and its parents, as far as they exist."""
+    path = _resolve(path)
+    return set(filter(None, map(_identify, (path, *path.parents))))
+
+
+def _walk(root: Path) -> Iterator[_Identity]:
+    """Identify a folder and all folders in it, each once."""
     seen, pending = set(), [root]
     while pending:
         folder = pending.pop()
-        if folder in seen:
+        identity = _identify(folder)
+        if identity is None or identity in seen:
             continue
-        seen.add(folder)
-        yield folder
+        seen.add(identity)
+        yield identity
         try:
             pending += [_resolve(entry) for entry in os.scandir(folder) if entry.is_dir()]
         except OSError:  # Reported when the images are read.

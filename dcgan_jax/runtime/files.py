@@ -57,8 +57,11 @@ def resolve_path(path: epath.PathLike, name: str) -> epath.Path:
         name: Name of the setting in error messages, e.g. '--workdir'.
 
     Raises:
-        UserError: If the path is not valid UTF-8 or its file system is not supported.
+        UserError: If the path is not a string or path object, is not valid UTF-8, or its file
+            system is not supported.
     """
+    if not isinstance(path, str | os.PathLike):
+        raise UserError(f'{name}={path!r} is not a path: pass a string or a path object')
     text = os.fspath(path)
     if '\0' in text or not is_unicode(text):
         raise UserError(f'{name}={text!r}: {NOT_UNICODE}')

@@ -6,6 +6,7 @@ import os
 
 import jax
 import numpy as np
+from etils import epath
 from ml_collections import ConfigDict
 
 from dcgan_jax.data import degradations, images
@@ -33,7 +34,10 @@ def run(options: TaskOptions) -> TaskResult:
     """
     task = image_to_image.open_task(options, KIND)
     out = output_folder(options, 'inpainting', task.config)
-    holes = None if options.mask is None else read_mask(options.mask, task.image_shape[:2])
+    holes = None
+    if options.mask is not None:
+        holes = read_mask(options.mask, task.image_shape[:2])
+        _check_not_replaced(options.mask, out)
     if options.images is not None:
         user_images = image_to_image.read_images_of_shape(
             options.images, task.config.data, task.image_shape
@@ -53,6 +57,16 @@ def run(options: TaskOptions) -> TaskResult:
     if importlib.util.find_spec('cv2'):
         baselines['telea'] = telea(data.inputs)
     return restoration_evaluation.evaluate(task, data, baselines, out, name)
+
+
+def _check_not_replaced(mask: str, out: epath.Path) -> None:
+    """Raise `UserError` if a mask is in the folder of the results, one of which may replace it."""
+    folder = os.path.dirname(os.path.realpath(os.path.expanduser(mask)))
+    if os.path.isdir(out) and os.path.samefile(folder, out):
+        raise UserError(
+            f'--mask={mask} is in the folder of the results, which may replace it: move the mask, '
+            'or set --out to another folder'
+        )
 
 
 def _sample_mask(fields: ConfigDict, shape: tuple[int, ...], seed: int) -> jax.Array:

@@ -1,11 +1,13 @@
 """`--mode=report`: summarize a run's folder in a self-contained HTML page."""
 
 import errno
+import io
 import json
 from collections.abc import Iterator
 from typing import Any
 
 from etils import epath
+from PIL import Image
 
 from dcgan_jax import config as config_lib
 from dcgan_jax import run_dir
@@ -114,12 +116,14 @@ class EmbeddedImages:
         self.omitted: list[str] = []
 
     def embed(self, path: epath.Path, caption: str) -> str:
-        """Return the HTML of an image, or '' if it is too large or cannot be read."""
+        """Return the HTML of an image, or '' if it is too large or cannot be read or decoded."""
         name = f'{path.parent.name}/{path.name}'
         try:
             content = _read_bytes(path, min(_MAX_FILE_BYTES, self._remaining_bytes))
-        except OSError as error:
-            self.omitted.append(f'{name} cannot be read: {error.strerror}')
+            with Image.open(io.BytesIO(content)) as image:
+                image.load()
+        except (OSError, SyntaxError, ValueError) as error:  # SyntaxError: a damaged PNG file.
+            self.omitted.append(f'{name} cannot be read: {getattr(error, "strerror", "") or error}')
             return ''
         self._remaining_bytes -= len(content)
         return html_report.picture(content, _FORMATS[path.suffix], caption)
@@ -160,6 +164,7 @@ def _metrics(folder: epath.Path) -> Iterator[str]:
             continue
         labels, protocol = content.pop('labels'), content.pop('protocol')
         step, count = protocol.pop('step', ''), protocol.get('num_samples', '')
+        protocol.pop('weights_sha256', None)  # Differs between the rows, like the step.
         values = {str(labels.get(name, name)): value for name, value in content.items()}
         number = protocols.setdefault(json.dumps(protocol, sort_keys=True), len(protocols) + 1)
         rows.append({'step': step, 'images': count, **values, 'protocol': number})
@@ -253,6 +258,8 @@ def _curves(workdir: epath.Path) -> tuple[list[str], list[str]]:
         group, _, name = tag.rpartition('/')
         chart = name if group in NETWORKS else tag
         charts.setdefault(chart, {})[tag] = [(e.step, e.value) for e in events.Scalars(tag)]
+    if not charts and any(workdir.glob(f'*{writers.EVENT_FILE}*')):
+        return [], ['The event files contain no scalars: they may be truncated or damaged.']
     return [html_report.chart(_title(name, lines), lines) for name, lines in charts.items()], []
 
 
