@@ -19,7 +19,7 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from dcgan_jax import models, parallel, pruning, run_dir, warm_start, weights
-from dcgan_jax.data import captions
+from dcgan_jax.data import captions, identity
 from dcgan_jax.run_dir import Run
 from dcgan_jax.runtime import checkpoint, checkpoint_folder, multihost, sharding
 from dcgan_jax.runtime.errors import UserError
@@ -68,7 +68,8 @@ def check(run: Run, workdir: epath.Path, abstract_state: GANState, mesh: Mesh) -
                 f'run has {found!r}: use the same value, or another teacher'
             )
     if config.conditional:
-        warm_start.check_not_exchanged(f'config.distill.teacher={path}', teacher, run)
+        setting = f'config.distill.teacher={path}'
+        identity.check_related(setting, run.class_names, teacher.data, run.data)
     if config.conditional and not _classes(run) <= _classes(teacher):
         raise UserError(
             f'config.distill.teacher={path}: the teacher was not trained on all classes of '
@@ -91,27 +92,11 @@ def _read_run(config: ConfigDict, abstract_state: GANState, mesh: Mesh) -> Run:
 
 def _check_discriminator(teacher: ConfigDict, path: str) -> None:
     """Raise `UserError` if the discriminator of the teacher's run was never trained."""
-    if not _is_discriminator_trained(teacher):
+    if not warm_start.is_discriminator_trained(teacher):
         raise UserError(
             f"config.distill.discriminator='teacher': the discriminator of {path} was not trained "
             "(its config.discriminator_steps is 0); use 'random', or another teacher"
         )
-
-
-def _is_discriminator_trained(config: ConfigDict) -> bool:
-    """Return whether D of a run was trained, in that run or in a run that it was copied from."""
-    if config.discriminator_steps or config.distill.discriminator == 'teacher':
-        return True
-    if not config.init_from:
-        return False
-    try:
-        source = run_dir.read(config.init_from)
-    except UserError as error:
-        logging.warning(
-            'the discriminator of %s is assumed to be trained: %s', config.init_from, error
-        )
-        return True
-    return _is_discriminator_trained(source.config)
 
 
 def load(run: Run, workdir: epath.Path, mesh: Mesh) -> tuple[Teacher, bytes]:

@@ -1,6 +1,8 @@
 """Evaluation of samples, also during training."""
 
+import contextlib
 import hashlib
+import json
 from collections.abc import Iterator
 from typing import Any
 
@@ -19,6 +21,7 @@ from dcgan_jax.metrics.evaluator import Evaluation, Evaluator
 from dcgan_jax.metrics.registry import SMALLER_IS_BETTER
 from dcgan_jax.runtime import checkpoint, checkpoint_folder, multihost, preemption
 from dcgan_jax.runtime.clu_no_tf import metric_writers
+from dcgan_jax.runtime.files import read_bytes
 from dcgan_jax.sampling import Sampler
 from dcgan_jax.train_state import GANState
 
@@ -56,14 +59,16 @@ class SampleScorer:
 
         A generator that restores images is evaluated at most once on each image of the split.
         """
-        if self._limit(count) < count:
+        if (limit := self._limit(count)) < count:
             name = f'{self._source.name} {self._source.split}'
-            count = self._limit(count)
-            logging.warning('%s has only %d images, each of which is restored once', name, count)
+            logging.warning(
+                '%s has only %d images: using %d samples, not %d', name, limit, limit, count
+            )
+            count = limit
         ema = self._config.ema
         protocol = {
             'step': int(state.step),
-            'weights_sha256': _digest(state.ema_params),
+            'weights_sha256': _weights_digest(state),
             'seed': seed,
             'ema_halflife_images': ema.halflife_images,
             'ema_rampup_ratio': ema.rampup_ratio,
@@ -127,9 +132,8 @@ class TrainingEvaluator:
 
     def evaluate_if_missing(self, state: GANState) -> None:
         """Evaluate a restored state, unless its evaluation has already been written."""
-        files = (self._workdir / run_dir.EVALUATIONS_FOLDER).glob(f'{int(state.step):08d}_*.json')
-        exists = any('_seed' not in path.name for path in files)  # Excludes `--mode=evaluate`.
-        if not multihost.all_true(exists):
+        files = _evaluations(self._workdir / run_dir.EVALUATIONS_FOLDER, int(state.step))
+        if not multihost.all_true(bool(files)):
             self(state)
 
     def __call__(self, state: GANState) -> None:
@@ -142,7 +146,9 @@ class TrainingEvaluator:
         with self._watcher.interruptible():
             result = self._scorer(state, self._config.num_samples, SELECTION_SEED)
         if multihost.is_primary():
-            evaluator.write(self._workdir / run_dir.EVALUATIONS_FOLDER, f'{step:08d}', result)
+            folder = self._workdir / run_dir.EVALUATIONS_FOLDER
+            evaluator.write(folder, f'{step:08d}', result)
+            _remove_discarded(folder, step, result.protocol['weights_sha256'])
         group = '_'.join(['evaluation', *filter(None, [result.protocol.get('extractor')])])
         self._writer.write_scalars(
             step, {f'{group}/{name}': value for name, value in result.values.items()}
@@ -169,9 +175,24 @@ class TrainingEvaluator:
         self._best.save(state, best=new)
 
 
-def _digest(params: Any) -> str:
-    """Return the SHA-256 of parameters, which are replicated over the devices."""
-    return hashlib.sha256(weights.serialize(jax.device_get(params), {})).hexdigest()
+def _weights_digest(state: GANState) -> str:
+    """Return the SHA-256 of the EMA of G's parameters and BatchNorm statistics."""
+    averaged = {'params': state.ema_params, 'batch_stats': state.ema_batch_stats}
+    return hashlib.sha256(weights.serialize(jax.device_get(averaged), {})).hexdigest()
+
+
+def _remove_discarded(folder: epath.Path, step: int, digest: str) -> None:
+    """Remove evaluations of other weights at `step`: the run has been resumed before this step."""
+    for path in _evaluations(folder, step):
+        with contextlib.suppress(OSError, ValueError, AttributeError):  # A damaged file is kept.
+            protocol = json.loads(read_bytes(path)).get('protocol', {})
+            if protocol.get('weights_sha256') != digest:
+                path.unlink()
+
+
+def _evaluations(folder: epath.Path, step: int) -> list[epath.Path]:
+    """Return the files of evaluations during training at `step`, without `--mode=evaluate`."""
+    return [path for path in folder.glob(f'{step:08d}_*.json') if '_seed' not in path.name]
 
 
 def _is_valid(result: Any) -> bool:

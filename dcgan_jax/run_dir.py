@@ -188,22 +188,22 @@ def check_free(workdir: epath.Path, run: Run) -> Run:
             kind = 'folder' if name in FOLDERS else 'file'
             raise UserError(f'{path} is not a {kind} (or is a dangling link): move it elsewhere')
     if not exists(workdir):
-        names = [name for name in FOLDERS if (workdir / name).exists()]
-        existing = [name for name in names if any((workdir / name).iterdir())]
+        existing = [n for n in FOLDERS if (workdir / n).exists() and any((workdir / n).iterdir())]
         if run.config.distill.teacher and (workdir / TEACHER_FILE).exists():
             existing.append(TEACHER_FILE)
-        if existing:
-            raise UserError(
-                f'{workdir} contains no run, but files in the place of its results '
-                f'({", ".join(existing)}): move them elsewhere, or use another --workdir'
-            )
-        return run
+        if not existing:
+            return run
+        raise UserError(
+            f'{workdir} contains no run, but files in the place of its results '
+            f'({", ".join(existing)}): move them elsewhere, or use another --workdir'
+        )
     before = read(workdir)
     if changed := _differences(before, run):
+        is_moved = all(line.startswith(('init_from:', 'distill.teacher:')) for line in changed)
+        value = 'the original path, which need not exist,' if is_moved else 'its config'
         raise UserError(
             f'{workdir} contains a run with a different config ({"; ".join(changed)}): '
-            'use another --workdir, or pass the config of the run to resume it (init_from and '
-            'distill.teacher may be paths of folders that no longer exist)'
+            f'use another --workdir, or pass {value} to resume it'
         )
     check_data(before, run.class_names, run.data)
     return run._replace(data=before.data)

@@ -137,16 +137,18 @@ class TrainingLoop:
         for callback in self._callbacks:
             callback(call.end)
         stopped = self._watcher.should_stop() and call.end < config.num_steps
-        if stopped or call.is_due(config.log_every, config.checkpoint_every):
+        due = [hook for hook in self._hooks if hook.is_due(call, stopped)]
+        logs = stopped or call.is_due(config.log_every, config.checkpoint_every)
+        if due or logs:
             multihost.on_primary(self._check_present)
+        if logs:
             # Raises NonFiniteError before a non-finite state is saved.
             scalars = self._log.fetch()
             self._writer.write_scalars(call.end, scalars)
             self._bar.set_postfix({name: scalars.get(f'{name}/loss') for name in NETWORKS})
         with self._log.paused():
-            for hook in self._hooks:
-                if hook.is_due(call, stopped):
-                    hook.run(state)
+            for hook in due:
+                hook.run(state)
         return stopped
 
     def _create_callbacks(self) -> list[Callable[[int], Any]]:

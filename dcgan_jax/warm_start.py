@@ -30,8 +30,9 @@ def check(run: Run, abstract_state: GANState, mesh: Mesh) -> None:
 
     Raises:
         UserError: If `config.init_from` contains no run, or its networks, its classes (if the new
-            run is conditional) or its optimizers (with `config.init_optimizer`) differ, or if the
-            images of a class were those of another class.
+            run is conditional) or its optimizers (with `config.init_optimizer`) differ, if a class
+            folder contains the images of another class of that run, or if features of an untrained
+            discriminator would be matched.
     """
     source = _read(run.config)
     if run.config.conditional and source.class_names != run.class_names:
@@ -40,21 +41,41 @@ def check(run: Run, abstract_state: GANState, mesh: Mesh) -> None:
             f'{", ".join(source.class_names)}, but this run has {", ".join(run.class_names)}: use '
             'the same classes'
         )
+    setting = f'config.init_from={run.config.init_from}'
     if run.config.conditional:
-        check_not_exchanged(f'config.init_from={run.config.init_from}', source, run)
+        identity.check_related(setting, run.class_names, source.data, run.data)
+    uses_fixed_features = (
+        run.config.loss.feature_matching_weight
+        and not run.config.discriminator_steps
+        and run.config.distill.discriminator == 'random'
+    )
+    if uses_fixed_features and not is_discriminator_trained(source.config):
+        raise UserError(
+            f'{setting}: the discriminator of that run was not trained (its '
+            'config.discriminator_steps is 0), but config.loss.feature_matching_weight uses it: '
+            'set the weight to 0.0, or use another run'
+        )
     _check_arrays(run.config, parallel.abstract_state_of(source, mesh), abstract_state)
 
 
-def check_not_exchanged(setting: str, source: Run, run: Run) -> None:
-    """Raise `UserError` if a class has the images of another class of the run `source`.
-
-    Args:
-        setting: The setting that selects `source`, in error messages.
-        source: Another run with the same names of classes.
-        run: This run.
-    """
-    if exchanged := identity.find_exchanged(run.class_names, source.data, run.data):
-        raise UserError(f'{setting}: {exchanged}: restore the folders')
+def is_discriminator_trained(config: ConfigDict) -> bool:
+    """Return whether D of a run was trained, in that run or in a run that it was copied from."""
+    seen = set()
+    while not (config.discriminator_steps or config.distill.discriminator == 'teacher'):
+        path = config.init_from
+        if not path or path in seen:
+            return False
+        seen.add(path)
+        try:
+            config = _read(config).config
+        except UserError as error:
+            logging.warning(
+                'cannot check whether the discriminator of %s was trained (%s); it is assumed to '
+                'be trained',
+                *(path, error),
+            )
+            return True
+    return True
 
 
 def initialize(state: GANState, config: ConfigDict, mesh: Mesh) -> GANState:

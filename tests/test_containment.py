@@ -1,5 +1,6 @@
 """Output folders that would be read as input images are rejected."""
 
+import contextlib
 import shutil
 import subprocess
 
@@ -77,21 +78,20 @@ def test_folders_of_a_run_that_would_be_read_as_images_are_rejected(tmp_path, cr
 
 
 @pytest.fixture
-def bind_mount(tmp_path):
+def bind_mount():
     """Return a function that mounts a folder at another path."""
-    mounted = []
-
-    def mount(folder, path):
-        path.mkdir()
-        if subprocess.run(['mount', '--bind', folder, path], capture_output=True).returncode:
-            pytest.skip('needs permission to mount folders')
-        mounted.append(path)
-
     if shutil.which('mount') is None:
         pytest.skip('needs mount')
-    yield mount
-    for path in mounted:
-        subprocess.run(['umount', path], check=True)
+    with contextlib.ExitStack() as stack:
+
+        def mount(folder, path):
+            path.mkdir()
+            command = ['mount', '--bind', '--make-private', folder, path]
+            if subprocess.run(command, check=False).returncode:
+                pytest.skip('no folder can be mounted here')
+            stack.callback(subprocess.run, ['umount', path], check=True)
+
+        yield mount
 
 
 def test_folders_reached_by_another_mount_point_are_rejected(tmp_path, bind_mount):

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import shutil
 import signal
 
 import jax
@@ -14,7 +15,7 @@ from dcgan_jax import training
 from dcgan_jax.data import image_source, images, shapes_builder, sources
 from dcgan_jax.evaluation import SampleScorer
 from dcgan_jax.metrics import evaluator
-from dcgan_jax.runtime import checkpoint, checkpoint_folder
+from dcgan_jax.runtime import checkpoint, checkpoint_folder, nonfinite
 from dcgan_jax.runtime.errors import StoppedError, UserError
 from dcgan_jax.sampling import Sampler
 from dcgan_jax.tasks import sample
@@ -89,6 +90,27 @@ def test_evaluation_does_not_change_training(config, tmp_path, finished):
     workdir, unevaluated = finished
     assert_equal_states(training.train_and_evaluate(config, tmp_path / 'run'), unevaluated)
     assert not (workdir / 'evaluation').exists()
+
+
+def test_evaluation_of_discarded_weights_is_removed(config, tmp_path):
+    """The run is resumed from a step before the evaluation and continues with other weights."""
+    run = tmp_path / 'run'
+    training.train_and_evaluate(config, run)
+    before = sorted((run / 'evaluation').glob('*.json'))
+    others = (
+        run / 'evaluation' / '00000006_seed0_other.json',
+        run / 'evaluation' / '00000006_x.json',
+    )
+    for path in others:
+        path.write_text('{}' if 'seed' in path.name else '{')
+    shutil.rmtree(run / 'checkpoints' / '6')
+    nonfinite.add_rollback(run, 'for another order of images')
+    training.train_and_evaluate(config, run)
+    after = sorted(set((run / 'evaluation').glob('*.json')) - set(others))
+    assert [path.name[:8] for path in after] == ['00000002', '00000004', '00000006']
+    assert after[:2] == before[:2]
+    assert after[2] != before[2]
+    assert all(path.exists() for path in others)
 
 
 @pytest.mark.parametrize(('better', 'kept'), [('recall', 4), slow('frechet_distance', 2)])

@@ -165,6 +165,13 @@ def test_too_few_images_are_rejected_before_sampling(config):
         Evaluator(config.evaluation, Source())
 
 
+def test_protocol_has_the_settings_with_which_images_are_read(config):
+    source = Source()
+    source.read_settings = {'on_corrupt': 'skip', 'max_pixels': 100}
+    result = Evaluator(config.evaluation, source)([source.images[:40]], 40, {})
+    assert {'on_corrupt': 'skip', 'max_pixels': 100}.items() <= result.protocol.items()
+
+
 def test_extractor_of_another_image_size_is_rejected(config, tmp_path):
     path = write_artifact(tmp_path / 'large.jaxexport', shape='b, 16, 16, 3')
     config.evaluation.extractor = str(path)

@@ -314,7 +314,8 @@ def test_damaged_best_checkpoint_metadata_are_replaced(run, tmp_path, fraction):
     path = tmp_path / checkpoint_folder.BEST_FOLDER / '4' / 'metadata' / 'metadata'
     tree = json.loads(path.read_text())
     config = tiny_config('')
-    measured = Evaluation({'frechet_distance': 2.0}, {'frechet_distance': 'FD'}, {'num_samples': 9})
+    protocol = {'num_samples': 9, 'weights_sha256': ''}
+    measured = Evaluation({'frechet_distance': 2.0}, {'frechet_distance': 'FD'}, protocol)
     scorer = lambda *_: measured  # noqa: E731
     watcher = types.SimpleNamespace(interruptible=contextlib.nullcontext)
     writer = types.SimpleNamespace(write_scalars=lambda *_: None)

@@ -13,7 +13,7 @@ from PIL import Image
 from dcgan_jax import models, training
 from dcgan_jax.data import degradations, images
 from dcgan_jax.runtime.errors import UserError
-from dcgan_jax.tasks import image_to_image
+from dcgan_jax.tasks import image_to_image, inpaint
 from dcgan_jax.tasks.inpaint import read_mask
 from dcgan_jax.tasks.options import TaskOptions
 from tests.restoration import BY_KIND, given_config, restoration_config, run_task
@@ -37,23 +37,22 @@ def test_known_pixels_are_kept(restoration_run, data_dir, kind):
 
 
 def test_mask_in_the_folder_of_the_results_is_rejected(restoration_run, tmp_path):
-    out = tmp_path / 'out'
-    for folder in (tmp_path / 'own', out):
+    out, own = tmp_path / 'out', tmp_path / 'own'
+    for folder in (out, own):
         folder.mkdir()
         pixels = np.zeros((16, 16, 3), np.uint8)
         pixels[4:8] = 255
         Image.fromarray(pixels).save(folder / '0.png')
-    before = (out / '0.png').read_bytes()
-    for mask in (out / '0.png', tmp_path / 'own' / '..' / 'out' / '0.png'):
+    (own / 'to.png').symlink_to(out / '0.png')
+    (out / 'from.png').symlink_to(own / '0.png')
+    for mask in (own / 'to.png', out / 'from.png', own / '..' / 'out' / '0.png'):
         with pytest.raises(UserError, match=r'--mask=.* is in the folder of the results'):
-            run_task(
-                'masked',
-                restoration_run('masked'),
-                None,
-                out,
-                str(tmp_path / 'own'),
-                mask=str(mask),
-            )
+            inpaint._check_not_replaced(mask, out)
+    inpaint._check_not_replaced(own / '0.png', out)
+    inpaint._check_not_replaced(own / '0.png', tmp_path / 'new')
+    before = (out / '0.png').read_bytes()
+    with pytest.raises(UserError, match=r'--mask=.* is in the folder of the results'):
+        run_task('masked', restoration_run('masked'), None, out, str(own), mask=out / '0.png')
     assert (out / '0.png').read_bytes() == before
 
 

@@ -8,6 +8,7 @@ import os
 import re
 import shutil
 import subprocess
+import zlib
 
 import numpy as np
 import pytest
@@ -197,12 +198,19 @@ def test_damaged_files_are_named(workdir, tmp_path):
     image = folder / 'samples' / '00000003.png'
     image.write_bytes(image.read_bytes()[:100])
     (folder / 'samples' / '00000006.png').write_text('text')
+    animation = folder / 'explore' / 'interpolation.gif'
+    animation.write_bytes(animation.read_bytes()[:-100])
+    bomb = bytearray((folder / 'explore' / 'truncation.png').read_bytes())
+    bomb[16:24] = (30_000).to_bytes(4, 'big') * 2
+    bomb[29:33] = zlib.crc32(bomb[12:29]).to_bytes(4, 'big')
+    (folder / 'explore' / 'truncation.png').write_bytes(bomb)
     for path in folder.glob('*tfevents*'):
         path.write_bytes(path.read_bytes()[:20])
     text = ' '.join(ParsedPage(write_page(folder)).texts)
-    assert 'samples/00000003.png cannot be read' in text
-    assert 'samples/00000006.png cannot be read' in text
-    assert 'The event files contain no scalars' in text
+    for name in ('samples/00000003.png', 'samples/00000006.png', 'explore/truncation.png'):
+        assert f'{name} cannot be read: the file is damaged or is not a PNG image' in text
+    assert 'interpolation.gif cannot be read: the file is damaged or is not a GIF image' in text
+    assert 'There are no scalars: the event files are missing, truncated or damaged.' in text
 
 
 def test_pipes_are_not_read(workdir, tmp_path):

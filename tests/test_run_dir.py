@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 
 import numpy as np
 import pytest
@@ -173,17 +174,25 @@ def test_run_without_config_file_is_resumed_from_the_checkpoint(class_folder_cop
     assert run_dir.read(run).config.num_steps == 3
 
 
-def test_run_whose_workdir_is_removed_ends_with_an_error(tmp_path, class_folder_run, monkeypatch):
+@pytest.mark.parametrize('remove', ['rename', 'delete'])
+def test_run_whose_workdir_is_removed_ends_with_an_error(
+    tmp_path, class_folder_run, monkeypatch, remove
+):
     config = folder_config(class_folder_run[0])
-    config.num_steps, config.log_every = 6, 1
+    config.num_steps, config.checkpoint_every, config.sample_every = 8, 2, 1
+    config.log_every = 8
     draw = sample_grids.SampleGrids.write
 
     def draw_and_remove(self, state):
         draw(self, state)
-        (tmp_path / 'run').rename(tmp_path / 'moved')
+        if int(state.step) == 5:
+            while not (tmp_path / 'run' / 'checkpoints' / '4').exists():  # It is being written.
+                time.sleep(0.1)
+            (tmp_path / 'run').rename(tmp_path / 'moved')
+            if remove == 'delete':
+                shutil.rmtree(tmp_path / 'moved')
 
     monkeypatch.setattr(sample_grids.SampleGrids, 'write', draw_and_remove)
-    config.checkpoint_every, config.sample_every = 2, 5  # Checkpoints 2 and 4 exist.
     with pytest.raises(TrainingError, match='was removed'):
         training.train_and_evaluate(config, tmp_path / 'run')
     assert not (tmp_path / 'run').exists()

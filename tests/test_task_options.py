@@ -38,6 +38,9 @@ def test_every_mode_is_a_function_from_options_to_a_result(mode):
         ({'classes': 1.5}, 'must be a sequence'),
         ({'prompt': 'a cat'}, 'must be a sequence'),
         ({'num': 3, 'images': 'folder'}, 'num is not supported with images'),
+        ({'images': b'folder'}, "--images=b'folder' is not a path"),
+        ({'mask': 3}, '--mask=3 is not a path'),
+        ({'arithmetic': 3}, 'arithmetic=3 must be a string'),
     ],
     ids=str,
 )

@@ -37,10 +37,31 @@ def check_classes(
         )
 
 
+def check_related(
+    setting: str,
+    names: Sequence[str],
+    related: Mapping[str, int | str],
+    data: Mapping[str, int | str],
+) -> None:
+    """Check that no class has the images of another class of a run that this run depends on.
+
+    Args:
+        setting: The setting that selects the other run, in error messages.
+        names: Names of the classes by label, which are the same in both runs.
+        related: Identity of the data set of the other run.
+        data: Identity of the data set of this run.
+
+    Raises:
+        UserError: If a class folder contains the images of another class of the other run.
+    """
+    if exchanged := find_exchanged(names, related, data):
+        raise UserError(f'{setting}: {exchanged}: restore the folders, or use another run')
+
+
 def find_exchanged(
     names: Sequence[str], old: Mapping[str, int | str], new: Mapping[str, int | str]
 ) -> str:
-    """Describe a class whose folder has the images of another class of a run; '' if none has.
+    """Describe a class whose folder contains the images of another class of a run, or return ''.
 
     Args:
         names: Names of the classes by label, which are the same in both data sets.
@@ -49,7 +70,8 @@ def find_exchanged(
     """
     old_hashes, new_hashes = (str(data.get('contents', '')).split() for data in (old, new))
     for name, before, after in zip(names, old_hashes, new_hashes, strict=False):
-        if after != before and after in old_hashes:
+        # Classes whose files are all missing have equal hashes.
+        if after != before and old_hashes.count(after) == 1:
             return (
                 f'the class folder {name} contains the images on which the run was trained as '
                 f'{names[old_hashes.index(after)]}'

@@ -49,8 +49,8 @@ class ImageSource:
       class_names: Names of the classes by label; empty if images have no labels.
       image_size: Size to which stored images are cropped and resized; 0 if they are used as stored
         and are squares of the same size.
-      read_settings: Further settings that determine which images are read, see
-        `sources.open_source`.
+      read_settings: Names and values of further settings on which the images depend, as passed to
+        `sources.open_source`; they are part of cache keys and of the protocol of evaluations.
       no_labels_reason: Reason why the images have no labels; only used if they have none.
       empty_classes: Classes known to have no images in this split.
     """

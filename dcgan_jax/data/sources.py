@@ -144,7 +144,8 @@ def _open_folder(
 ) -> ImageSource:
     if not data_dir:
         raise UserError('config.dataset=folder needs config.data_dir, the folder of the images')
-    folder = ImageFolder(data_dir, skip_corrupt=on_corrupt == 'skip', max_pixels=max_pixels)
+    skips = on_corrupt == 'skip'
+    folder = ImageFolder(data_dir, skip_corrupt=skips, max_pixels=max_pixels)
     info = tfds.core.SplitInfo(name='train', shard_lengths=[len(folder)], num_bytes=0)
     try:
         parts = tfds.core.ReadInstruction.from_spec(split).to_absolute({'train': info})
@@ -175,7 +176,8 @@ def _open_folder(
         },
         class_names=tuple(folder.classes),
         image_size=image_size,
-        read_settings={'on_corrupt': on_corrupt, 'max_pixels': max_pixels},
+        # With 'stop', all images are read, or none.
+        read_settings={'on_corrupt': on_corrupt, 'max_pixels': max_pixels} if skips else {},
         no_labels_reason=folder.no_classes_reason,
         empty_classes=tuple(sorted(set(folder.labels or ()) - set(labels))),
     )
@@ -238,5 +240,5 @@ def _open_split(
         identity={'name': name, **sizes},
         class_names=class_names(builder),
         image_size=image_size,
-        read_settings={'on_corrupt': on_corrupt},
+        read_settings={'on_corrupt': on_corrupt} if on_corrupt == 'skip' else {},
     )

@@ -179,6 +179,7 @@ class Evaluator:
                 'split': self._source.split,
                 'data_sha256': self._source.digest,
                 'real_image_shape': list(self._source.image_shape),
+                **self._source.read_settings,
             }
         if self._extractor is not None:
             protocol |= {

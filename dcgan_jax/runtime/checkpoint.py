@@ -104,7 +104,7 @@ class Checkpoints:
             self._manager.close()
 
     def _mark(self) -> None:
-        """Record that a complete checkpoint exists, if there is one, to detect its loss later."""
+        """Record that the run has had a complete checkpoint, so that its loss can be detected."""
         if not multihost.is_primary() or self._marker.exists():
             return
         # The steps known to Orbax may be outdated: the folder may have been removed or renamed.
@@ -122,7 +122,8 @@ class Checkpoints:
             reason = next(iter(str(error).splitlines()), '')[:200]
             remedy = 'fix this (e.g. free disk space), then rerun the same command to resume'
             # Orbax raises various exceptions if its folder was removed.
-            if isinstance(error, FileNotFoundError) or (last is None and self._had_checkpoint):
+            is_removed = not self._folder.parent.exists() or isinstance(error, FileNotFoundError)
+            if is_removed or (last is None and self._had_checkpoint):
                 remedy = (
                     'the folder of the checkpoints was removed or renamed during the run; restore '
                     'it, or start a new run in another --workdir'

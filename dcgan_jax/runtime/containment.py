@@ -20,8 +20,8 @@ def check_outside(
 ) -> None:
     """Check that an output folder is outside of all folders that are read as inputs.
 
-    A folder is recognized if it is reached by symbolic links or another mount point, also below the
-    input folders.
+    Folders are also recognized if they are reached by symbolic links or other mount points,
+    including links and mount points below the input folders.
 
     Args:
         path: The output folder, which may not exist yet.
@@ -35,17 +35,18 @@ def check_outside(
     """
     if in_bucket(path):
         return
-    owned = {Path(path, name): _identify(_resolve(Path(path, name))) for name in subfolders}
-    outputs = [Path(path), *owned]
+    outputs = [_resolve(Path(path, name)) for name in ('', *subfolders)]
+    parents = {folder: _identify_parents(folder) for folder in outputs}
+    owned = set(filter(None, map(_identify, outputs[1:])))
     for name, value in inputs.items():
         root = _resolve(value)
         if not os.fspath(value) or not os.path.isdir(root):  # Path.is_dir raises for long names.
             continue
         read = set(_walk(root))
-        written = next((o for o in outputs if not read.isdisjoint(_identify_parents(o))), None)
-        if written or not _identify_parents(root).isdisjoint(filter(None, owned.values())):
+        written = [o for o in outputs if o.is_relative_to(root) or not read.isdisjoint(parents[o])]
+        if written or not owned.isdisjoint(_identify_parents(root)):
             raise UserError(
-                f'{flag}={path}: results in {written or root} would be read as images of '
+                f'{flag}={path}: results in {[*written, root][0]} would be read as images of '
                 f'{name}={value}: use another folder'
             )
 
@@ -54,21 +55,20 @@ def _resolve(path: epath.PathLike) -> Path:
     return Path(os.path.realpath(os.path.expanduser(path)))
 
 
-def _identify(folder: Path) -> _Identity | None:
-    """Return device and inode of a folder, or None if it does not exist.
+def _identify(folder: epath.PathLike) -> _Identity | None:
+    """Return device and inode of a folder, or None if it does not exist or has no inode.
 
-    Unlike resolved paths, they are the same for all mount points of a folder.
+    Unlike resolved paths, they are the same at all mount points of a folder.
     """
     try:
         status = os.stat(folder)
     except OSError:
         return None
-    return status.st_dev, status.st_ino
+    return (status.st_dev, status.st_ino) if status.st_ino else None
 
 
-def _identify_parents(path: epath.PathLike) -> set[_Identity]:
+def _identify_parents(path: Path) -> set[_Identity]:
     """Identify a folder and its parents, as far as they exist."""
-    path = _resolve(path)
     return set(filter(None, map(_identify, (path, *path.parents))))
 
 
@@ -83,6 +83,7 @@ def _walk(root: Path) -> Iterator[_Identity]:
         seen.add(identity)
         yield identity
         try:
-            pending += [_resolve(entry) for entry in os.scandir(folder) if entry.is_dir()]
+            with os.scandir(folder) as entries:
+                pending += [entry.path for entry in entries if entry.is_dir()]
         except OSError:  # Reported when the images are read.
             continue

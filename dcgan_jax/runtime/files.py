@@ -49,6 +49,13 @@ def escape(text: str) -> str:
     )
 
 
+def check_path(path: object, name: str) -> str:
+    """Return a path given by the user as a string; raise `UserError` if it is not a path."""
+    if not isinstance(path, str | os.PathLike) or isinstance(text := os.fspath(path), bytes):
+        raise UserError(f'{name}={path!r} is not a path: pass a string or a path object')
+    return text
+
+
 def resolve_path(path: epath.PathLike, name: str) -> epath.Path:
     """Return a path given by the user, with `~` expanded; it may be remote.
 
@@ -60,9 +67,7 @@ def resolve_path(path: epath.PathLike, name: str) -> epath.Path:
         UserError: If the path is not a string or path object, is not valid UTF-8, or its file
             system is not supported.
     """
-    if not isinstance(path, str | os.PathLike):
-        raise UserError(f'{name}={path!r} is not a path: pass a string or a path object')
-    text = os.fspath(path)
+    text = check_path(path, name)
     if '\0' in text or not is_unicode(text):
         raise UserError(f'{name}={text!r}: {NOT_UNICODE}')
     try:

@@ -51,7 +51,7 @@ def run(options: TaskOptions) -> TaskResult:
     if holes is not None:
         name = 'file'
         digest = hashlib.sha256(holes.tobytes()).hexdigest()
-        description = {'kind': KIND, 'mask': options.mask, 'mask_sha256': digest}
+        description = {'kind': KIND, 'mask': os.fspath(options.mask), 'mask_sha256': digest}
         data = data._replace(inputs=mask_images(data.real, holes), description=description)
     baselines = {'mean_color': mean_fill(data.inputs)}
     if importlib.util.find_spec('cv2'):
@@ -61,8 +61,9 @@ def run(options: TaskOptions) -> TaskResult:
 
 def _check_not_replaced(mask: str, out: epath.Path) -> None:
     """Raise `UserError` if a mask is in the folder of the results, one of which may replace it."""
-    folder = os.path.dirname(os.path.realpath(os.path.expanduser(mask)))
-    if os.path.isdir(out) and os.path.samefile(folder, out):
+    path = os.path.abspath(os.path.expanduser(mask))
+    folders = [os.path.dirname(path), os.path.dirname(os.path.realpath(path))]  # Of a link, both.
+    if os.path.isdir(out) and any(os.path.samefile(folder, out) for folder in folders):
         raise UserError(
             f'--mask={mask} is in the folder of the results, which may replace it: move the mask, '
             'or set --out to another folder'

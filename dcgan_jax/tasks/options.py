@@ -9,6 +9,7 @@ from etils import epath
 from ml_collections import ConfigDict
 
 from dcgan_jax.runtime.errors import UserError
+from dcgan_jax.runtime.files import check_path
 
 MAX_NUM = 1_000_000
 MAX_SEED = 2**32 - 1
@@ -48,7 +49,7 @@ class TaskOptions:
     seed: int = 0
     checkpoint: str = 'latest'
     images: epath.PathLike | None = None
-    mask: str | None = None
+    mask: epath.PathLike | None = None
     classes: Sequence[str] | None = None
     prompt: Sequence[str] | None = None
     arithmetic: str | None = None
@@ -71,6 +72,11 @@ class TaskOptions:
         check_choice('weights', self.weights, WEIGHTS)
         check_sequence('classes', self.classes)
         check_sequence('prompt', self.prompt)
+        for name in ('images', 'mask'):
+            if getattr(self, name) is not None:
+                check_path(getattr(self, name), f'--{name}')
+        if not isinstance(self.arithmetic, str | None):
+            raise UserError(f'arithmetic={self.arithmetic!r} must be a string')
         if self.num is not None and self.images is not None:
             raise UserError(
                 'num is not supported with images, because all of them are used: remove num'

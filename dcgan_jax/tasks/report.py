@@ -79,6 +79,8 @@ def run(options: TaskOptions) -> TaskResult:
     if step is None:
         raise UserError(f'{workdir} has no checkpoint: train the run first')
     curves, errors = _curves(workdir)
+    if step and not curves and not errors:
+        errors = ['There are no scalars: the event files are missing, truncated or damaged.']
     out = output_folder(options, '', described.config)
     embedded = EmbeddedImages()
     height, width, channels = described.image_shape
@@ -120,13 +122,24 @@ class EmbeddedImages:
         name = f'{path.parent.name}/{path.name}'
         try:
             content = _read_bytes(path, min(_MAX_FILE_BYTES, self._remaining_bytes))
-            with Image.open(io.BytesIO(content)) as image:
-                image.load()
-        except (OSError, SyntaxError, ValueError) as error:  # SyntaxError: a damaged PNG file.
-            self.omitted.append(f'{name} cannot be read: {getattr(error, "strerror", "") or error}')
+            _check_image(content, _FORMATS[path.suffix])
+        except OSError as error:
+            self.omitted.append(f'{name} cannot be read: {error.strerror}')
             return ''
         self._remaining_bytes -= len(content)
         return html_report.picture(content, _FORMATS[path.suffix], caption)
+
+
+def _check_image(content: bytes, file_format: str) -> None:
+    """Raise `OSError` if a PNG or GIF file is damaged, as far as this shows without decoding it."""
+    try:
+        with Image.open(io.BytesIO(content), formats=[file_format.upper()]) as image:
+            image.verify()  # Checks the checksums of a PNG file.
+        if file_format == 'gif' and not content.endswith(b';'):
+            raise ValueError('the end of the file is missing')
+    except Exception as error:  # Pillow raises exceptions of various types.
+        reason = f'the file is damaged or is not a {file_format.upper()} image'
+        raise OSError(errno.EBADMSG, reason) from error
 
 
 def _by_step(folder: epath.Path) -> dict[int, epath.Path]:
@@ -258,8 +271,6 @@ def _curves(workdir: epath.Path) -> tuple[list[str], list[str]]:
         group, _, name = tag.rpartition('/')
         chart = name if group in NETWORKS else tag
         charts.setdefault(chart, {})[tag] = [(e.step, e.value) for e in events.Scalars(tag)]
-    if not charts and any(workdir.glob(f'*{writers.EVENT_FILE}*')):
-        return [], ['The event files contain no scalars: they may be truncated or damaged.']
     return [html_report.chart(_title(name, lines), lines) for name, lines in charts.items()], []
 
 
