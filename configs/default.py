@@ -345,7 +345,8 @@ class Config(Group):
     # How convolutions are computed, see dcgan_jax/models/conv.py.
     conv_impl: Literal[*conv.IMPLEMENTATIONS] = 'auto'
 
-    # Steps between logged scalars. All intervals are rounded up to the end of a jitted call.
+    # Steps between logged scalars, which are also logged with each sample grid, checkpoint and
+    # evaluation. All intervals are rounded up to the end of a jitted call.
     log_every: Annotated[Positive, CHANGEABLE] = 100
     # Steps between sample grids; 0: only one at the end.
     sample_every: Annotated[Count, CHANGEABLE] = 1_000

@@ -1,6 +1,5 @@
 """Evaluation of samples, also during training."""
 
-import contextlib
 import hashlib
 import json
 from collections.abc import Iterator
@@ -29,7 +28,7 @@ from dcgan_jax.train_state import GANState
 SELECTION_SEED = 2**32 - 1
 # Fields of the protocol in which comparable results may differ. The field 'reference' is a file
 # name; the content of the reference is compared instead.
-_IGNORED_FIELDS = ('step', 'weights_sha256', 'seed', 'reference')
+_IGNORED_FIELDS = ('step', 'weights_sha256', 'seed', 'metrics', 'reference')
 
 
 class SampleScorer:
@@ -65,8 +64,14 @@ class SampleScorer:
                 '%s has only %d images: using %d samples, not %d', name, limit, limit, count
             )
             count = limit
+        protocol = self.describe(state, count, seed)
+        return self._evaluator(self._samples(state, count, seed), count, protocol)
+
+    def describe(self, state: GANState, count: int, seed: int) -> dict[str, Any]:
+        """Return the part of the protocol that is known before the evaluation."""
         ema = self._config.ema
-        protocol = {
+        protocol = self._evaluator.settings | {
+            'num_samples': self._limit(count),
             'step': int(state.step),
             'weights_sha256': _weights_digest(state),
             'seed': seed,
@@ -79,7 +84,7 @@ class SampleScorer:
             protocol['inputs'] = {**self._config.input, 'images': 'sampled from the split'}
         if len(self._sampler.classes):
             protocol['classes'] = 'class distribution of the split'
-        return self._evaluator(self._samples(state, count, seed), count, protocol)
+        return protocol
 
     def _batch_norm(self, state: GANState) -> str:
         if not state.generator.batch_stats:
@@ -131,9 +136,12 @@ class TrainingEvaluator:
         self._best_result = best_result if _is_valid(best_result) else None
 
     def evaluate_if_missing(self, state: GANState) -> None:
-        """Evaluate a restored state, unless its evaluation has already been written."""
-        files = _evaluations(self._workdir / run_dir.EVALUATIONS_FOLDER, int(state.step))
-        if not multihost.all_true(bool(files)):
+        """Evaluate a restored state, unless it has been evaluated with the same settings."""
+        folder = self._workdir / run_dir.EVALUATIONS_FOLDER
+        wanted = self._scorer.describe(state, self._config.num_samples, SELECTION_SEED)
+        wanted = json.loads(json.dumps(wanted))
+        found = map(_read_protocol, _evaluations(folder, int(state.step)))
+        if not multihost.all_true(any(wanted == wanted | protocol for protocol in found)):
             self(state)
 
     def __call__(self, state: GANState) -> None:
@@ -145,6 +153,8 @@ class TrainingEvaluator:
         step = int(state.step)
         with self._watcher.interruptible():
             result = self._scorer(state, self._config.num_samples, SELECTION_SEED)
+        # The result is written last, because an evaluation with a result is not repeated.
+        self._keep_best(state, result)
         if multihost.is_primary():
             folder = self._workdir / run_dir.EVALUATIONS_FOLDER
             evaluator.write(folder, f'{step:08d}', result)
@@ -153,7 +163,6 @@ class TrainingEvaluator:
         self._writer.write_scalars(
             step, {f'{group}/{name}': value for name, value in result.values.items()}
         )
-        self._keep_best(state, result)
         tqdm.write(f'step {step}: {evaluator.summary(result)}')
 
     def _keep_best(self, state: GANState, result: Evaluation) -> None:
@@ -173,6 +182,7 @@ class TrainingEvaluator:
             )
         self._best_result = new
         self._best.save(state, best=new)
+        self._best.wait()
 
 
 def _weights_digest(state: GANState) -> str:
@@ -184,10 +194,17 @@ def _weights_digest(state: GANState) -> str:
 def _remove_discarded(folder: epath.Path, step: int, digest: str) -> None:
     """Remove evaluations of other weights at `step`: the run has been resumed before this step."""
     for path in _evaluations(folder, step):
-        with contextlib.suppress(OSError, ValueError, AttributeError):  # A damaged file is kept.
-            protocol = json.loads(read_bytes(path)).get('protocol', {})
-            if protocol.get('weights_sha256') != digest:
-                path.unlink()
+        if _read_protocol(path).get('weights_sha256', digest) != digest:
+            path.unlink()
+
+
+def _read_protocol(path: epath.Path) -> dict[str, Any]:
+    """Return the protocol of an evaluation, or {} if the file is damaged."""
+    try:
+        protocol = json.loads(read_bytes(path))['protocol']
+    except (OSError, ValueError, TypeError, KeyError, RecursionError):
+        return {}
+    return protocol if isinstance(protocol, dict) else {}
 
 
 def _evaluations(folder: epath.Path, step: int) -> list[epath.Path]:

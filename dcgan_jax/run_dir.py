@@ -189,8 +189,8 @@ def check_free(workdir: epath.Path, run: Run) -> Run:
             raise UserError(f'{path} is not a {kind} (or is a dangling link): move it elsewhere')
     if not exists(workdir):
         existing = [n for n in FOLDERS if (workdir / n).exists() and any((workdir / n).iterdir())]
-        if run.config.distill.teacher and (workdir / TEACHER_FILE).exists():
-            existing.append(TEACHER_FILE)
+        files = [TEACHER_FILE, nonfinite.FILE] if run.config.distill.teacher else [nonfinite.FILE]
+        existing += [name for name in files if (workdir / name).exists()]
         if not existing:
             return run
         raise UserError(

@@ -66,23 +66,25 @@ def train_step(
         teacher: Generator whose images are the targets of G, see `train_state.Teacher`.
 
     Returns:
-        The state after the step, and metrics, float32 scalars: the loss, gradient norm and
-        parameter norm of each network; 'discriminator/real' and 'discriminator/fake', the mean of
-        the logits (of their sigmoids for `config.loss.name='non_saturating'`) in D's last update;
-        'discriminator/penalty', the weighted penalty times `config.penalty.interval`, averaged over
-        the updates of D that include it (0 if none does). D's loss excludes the penalty; its
-        gradient norm includes it. Gradient norms are computed before clipping. There are further
-        metrics for further loss terms and for ADA.
+        The state after the step, and metrics, float32 scalars: the loss, gradient norm, parameter
+        norm and, with BatchNorm, the norm of the running statistics of each network;
+        'discriminator/real' and 'discriminator/fake', the mean of the logits (of their sigmoids for
+        `config.loss.name='non_saturating'`) in D's last update; 'discriminator/penalty', the
+        weighted penalty times `config.penalty.interval`, averaged over the updates of D that
+        include it (0 if none does). D's loss excludes the penalty; its gradient norm includes it.
+        Gradient norms are computed before clipping. There are further metrics for further loss
+        terms and for ADA.
     """
     last = _discriminator_updates(state, real, labels, key, config, teacher)
     generator, metrics = _update_generator(last)
 
     step = state.step + 1
-    metrics |= last.metrics | {
+    metrics |= last.metrics
+    for name, network in (('generator', generator), ('discriminator', last.discriminator)):
         # Finite norms imply that the new state is finite.
-        'generator/parameter_norm': optax.tree.norm(generator.params),
-        'discriminator/parameter_norm': optax.tree.norm(last.discriminator.params),
-    }
+        metrics[f'{name}/parameter_norm'] = optax.tree.norm(network.params)
+        if network.batch_stats:
+            metrics[f'{name}/batch_stats_norm'] = optax.tree.norm(network.batch_stats)
     probability = state.augment_probability
     if config.augment.ada_target:
         metrics['augment/probability'] = probability

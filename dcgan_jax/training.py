@@ -47,6 +47,8 @@ def train_and_evaluate(config: ConfigDict, workdir: epath.PathLike) -> GANState:
                 multihost.on_primary(nonfinite.count_rollbacks, setup.workdir) or 0
             )
             seed = nonfinite.seed_after_rollbacks(config.seed, rollbacks)
+            if rollbacks:
+                logging.warning('rollbacks so far: %d (%s)', rollbacks, nonfinite.FILE)
             try:
                 return train(setup, seed, watcher)
             except NonFiniteError as error:

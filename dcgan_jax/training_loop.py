@@ -138,11 +138,9 @@ class TrainingLoop:
             callback(call.end)
         stopped = self._watcher.should_stop() and call.end < config.num_steps
         due = [hook for hook in self._hooks if hook.is_due(call, stopped)]
-        logs = stopped or call.is_due(config.log_every, config.checkpoint_every)
-        if due or logs:
+        if due or call.is_due(config.log_every):
             multihost.on_primary(self._check_present)
-        if logs:
-            # Raises NonFiniteError before a non-finite state is saved.
+            # Raises NonFiniteError before a non-finite state is saved, sampled or evaluated.
             scalars = self._log.fetch()
             self._writer.write_scalars(call.end, scalars)
             self._bar.set_postfix({name: scalars.get(f'{name}/loss') for name in NETWORKS})

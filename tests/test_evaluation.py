@@ -16,7 +16,7 @@ from dcgan_jax.data import image_source, images, shapes_builder, sources
 from dcgan_jax.evaluation import SampleScorer
 from dcgan_jax.metrics import evaluator
 from dcgan_jax.runtime import checkpoint, checkpoint_folder, nonfinite
-from dcgan_jax.runtime.errors import StoppedError, UserError
+from dcgan_jax.runtime.errors import StoppedError, TrainingError, UserError
 from dcgan_jax.sampling import Sampler
 from dcgan_jax.tasks import sample
 from dcgan_jax.tasks.options import TaskOptions
@@ -92,6 +92,53 @@ def test_evaluation_does_not_change_training(config, tmp_path, finished):
     assert not (workdir / 'evaluation').exists()
 
 
+def test_restored_step_is_evaluated_with_new_settings(config, tmp_path):
+    """The run has no further steps."""
+    run = tmp_path / 'run'
+    training.train_and_evaluate(config, run)
+    names = {path.name for path in (run / 'evaluation').iterdir()}
+    for num_samples, expected in ((40, 3), (30, 4), (30, 4), (40, 4)):
+        config.evaluation.num_samples = num_samples
+        training.train_and_evaluate(config, run)
+        assert len(list((run / 'evaluation').iterdir())) == expected
+    assert names < {path.name for path in (run / 'evaluation').iterdir()}
+
+
+@pytest.mark.parametrize('method', ['save', 'wait'])
+def test_evaluation_is_repeated_if_its_checkpoint_was_not_saved(
+    config, tmp_path, monkeypatch, method
+):
+    """The metric decreases, so that every evaluated state is the best one."""
+    values = iter([3.0, 2.0, 1.0])
+
+    def fake_metrics(self, batches, count, protocol):
+        list(batches)
+        results = {'frechet_distance': next(values)}
+        return evaluator.Evaluation(results, {'frechet_distance': 'FD'}, protocol)
+
+    monkeypatch.setattr(evaluator.Evaluator, '__call__', fake_metrics)
+    config.num_steps = 2
+    run = tmp_path / 'run'
+    training.train_and_evaluate(config, run)
+    assert best_step(run) == 2
+    config.num_steps = 4
+    function = getattr(checkpoint.Checkpoints, method)
+
+    def fail(self, *arguments, **metadata):
+        if self._folder.name == 'best_checkpoint':
+            raise TrainingError('the disk is full')
+        return function(self, *arguments, **metadata)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint.Checkpoints, method, fail)
+        with pytest.raises(TrainingError, match='the disk is full'):
+            training.train_and_evaluate(config, run)
+    assert list(results(run)) == [2]
+    training.train_and_evaluate(config, run)
+    assert list(results(run)) == [2, 4]
+    assert best_step(run) == 4
+
+
 def test_evaluation_of_discarded_weights_is_removed(config, tmp_path):
     """The run is resumed from a step before the evaluation and continues with other weights."""
     run = tmp_path / 'run'
@@ -119,7 +166,7 @@ def test_resume_keeps_the_best_checkpoint(config, tmp_path, monkeypatch, better,
 
     def fake_metrics(self, batches, count, protocol):
         list(batches)
-        return evaluator.Evaluation({better: next(values)}, {better: better}, protocol | FAKE)
+        return evaluator.Evaluation({better: next(values)}, {better: better}, protocol)
 
     monkeypatch.setattr(evaluator.Evaluator, '__call__', fake_metrics)
     config.evaluation.best = better
@@ -137,9 +184,7 @@ def test_best_of_another_protocol_is_replaced(config, tmp_path, monkeypatch, cap
     def fake_metrics(self, batches, count, protocol):
         list(batches)
         results = {'frechet_distance': next(values)}
-        return evaluator.Evaluation(results, {'frechet_distance': 'FD'}, protocol | FAKE | {
-            'num_samples': count
-        })  # fmt: skip
+        return evaluator.Evaluation(results, {'frechet_distance': 'FD'}, protocol)
 
     monkeypatch.setattr(evaluator.Evaluator, '__call__', fake_metrics)
     config.num_steps = 4
@@ -200,9 +245,6 @@ def test_evaluations_of_different_weights_have_different_files(config, finished,
     states = [trained.state, trained.state.replace(ema_params=changed), trained.state]
     paths = [evaluator.write(tmp_path, 'x', scorer(state, 40, seed=5)) for state in states]
     assert paths[0] == paths[2] != paths[1]
-
-
-FAKE = {'num_samples': 1, 'data_set': 'x', 'split': 'y'}
 
 
 def test_missing_best_checkpoint_is_rejected(finished):

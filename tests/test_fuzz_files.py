@@ -322,7 +322,7 @@ def test_damaged_best_checkpoint_metadata_are_replaced(run, tmp_path, fraction):
     saved = []
 
     def read():
-        best = types.SimpleNamespace(save=lambda state, best: saved.append(best))
+        best = types.SimpleNamespace(save=lambda state, best: saved.append(best), wait=lambda: None)
         progress = evaluation.TrainingEvaluator(
             config, scorer, epath.Path(tmp_path), writer, best, watcher
         )

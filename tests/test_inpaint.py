@@ -138,6 +138,24 @@ def test_inpainting_run_is_evaluated_with_other_masks(restoration_run, data_dir,
     assert found['center'] != found['half']
 
 
+@pytest.mark.parametrize('ratio', [0.01, 0.99])
+def test_images_without_missing_or_known_pixels_have_finite_results(
+    restoration_run, data_dir, tmp_path, ratio
+):
+    given = given_config(data_dir, tmp_path, 'masked')
+    given.evaluation.metrics = ('inception_score',)
+    given.input.mask, given.input.mask_ratio = 'pixels', ratio
+    path, _ = run_task('masked', restoration_run('masked'), given, tmp_path / 'out', num=40)
+    for row in json.loads(path.with_suffix('.json').read_text())['metrics'].values():
+        assert np.isfinite(row['psnr'])
+
+
+def test_mean_color_without_known_pixels_is_gray():
+    holes = np.ones((1, 4, 4, 1), np.float32)
+    made = inpaint.mean_fill(np.concatenate([np.zeros((1, 4, 4, 3), np.float32), holes], axis=3))
+    assert set(made.ravel()) <= {127, 128}
+
+
 def test_mask_of_the_passed_config_is_used(restoration_run, data_dir):
     config = given_config(data_dir, data_dir, 'masked')
     config.input.mask, config.input.mask_ratio = 'pixels', 0.25

@@ -8,10 +8,12 @@ import numpy as np
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from dcgan_jax import parallel, training
-from dcgan_jax.runtime import checkpoint, nonfinite
+from dcgan_jax import models, parallel, train_state, training
+from dcgan_jax.runtime import checkpoint, checkpoint_folder, nonfinite
 from dcgan_jax.runtime.errors import TrainingError, UserError
+from dcgan_jax.train_step import train_step
 from tests.compare import assert_equal_states
+from tests.extractors import write_artifact
 
 AT = 3  # Number of steps before the update with a batch of NaN.
 
@@ -34,6 +36,24 @@ def poison(monkeypatch):
 
 def assert_finite(state):
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state))
+
+
+@pytest.mark.parametrize('hook', ['evaluation.every', 'sample_every'])
+def test_state_that_is_not_finite_is_neither_evaluated_nor_sampled(config, tmp_path, poison, hook):
+    """Neither metrics nor checkpoints are due at the step of the hook."""
+    poison(lambda step, seed: step == AT)
+    config.evaluation.extractor = str(write_artifact(tmp_path / 'tiny.jaxexport'))
+    config.evaluation.update(metrics=('frechet_distance',), num_samples=8)
+    config.log_every = config.checkpoint_every = 100
+    config.sample_every = 0
+    config.num_steps = 20
+    config.update_from_flattened_dict({hook: 5})
+    with pytest.raises(TrainingError, match=r'is nan at step 4'):
+        training.train_and_evaluate(config, tmp_path / 'run')
+    names = {path.name for path in (tmp_path / 'run').iterdir() if path.is_dir()}
+    assert not {'evaluation', 'samples'} & names
+    assert not checkpoint_folder.has_any(tmp_path / 'run')
+    assert not checkpoint_folder.complete_steps(tmp_path / 'run' / 'best_checkpoint')
 
 
 def test_skip_changes_only_the_step(config, tmp_path, poison):
@@ -108,6 +128,29 @@ def test_other_errors_cause_no_rollback(config, tmp_path, monkeypatch):
     with pytest.raises(TrainingError, match='written'):
         training.train_and_evaluate(config, tmp_path)
     assert nonfinite.read_rollbacks(tmp_path) == []
+
+
+def test_new_run_with_the_rollbacks_of_another_run_is_rejected(config, tmp_path):
+    """They would change the seed."""
+    nonfinite.add_rollback(tmp_path, 'of an earlier run')
+    with pytest.raises(UserError, match=r'contains no run, but files .*\(rollbacks\.json\)'):
+        training.train_and_evaluate(config, tmp_path)
+
+
+def test_infinite_statistics_are_not_finite(config):
+    """The parameters are finite: in training, normalization uses the statistics of the batch."""
+    config.loss.name, config.dtype = 'hinge', 'float32'
+    networks = models.build(config, (8, 8, 3))
+    state = train_state.create(config, networks, (8, 8, 3))
+    real = np.zeros((8, 8, 8, 3), np.float32)
+    step = jax.jit(lambda state: train_step(state, real, None, jax.random.key(0), config))
+    assert all(np.isfinite(value) for value in step(state)[1].values())
+    statistics = jax.tree.map(lambda leaf: leaf + np.inf, state.discriminator.batch_stats)
+    state = state.replace(discriminator=state.discriminator.replace(batch_stats=statistics))
+    after, metrics = step(state)
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(after.discriminator.params))
+    names = {name for name, value in metrics.items() if not np.isfinite(value)}
+    assert names == {'discriminator/batch_stats_norm'}
 
 
 def test_damaged_rollbacks_file_is_named(config, tmp_path):

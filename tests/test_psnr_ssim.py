@@ -50,6 +50,9 @@ def test_only_pixels_in_holes_are_compared():
     assert psnr(made, real, holes)[0] == pytest.approx(10 * np.log10(255**2 * 12))
     assert ssim(made, real, holes)[0] == pytest.approx(1.0)
     assert ssim(made, real)[0] < 1.0
+    holes[:] = 0
+    assert np.isnan(psnr(made, real, holes)).all()
+    assert np.isnan(ssim(made, real, holes)).all()
 
 
 def test_ssim_of_images_smaller_than_the_window_is_nan():

@@ -92,6 +92,7 @@ def test_interpolations_use_a_single_caption(workdir):
     ('options', 'message'),
     [
         ({'prompt': ['x'], 'classes': ['0']}, '--classes'),
+        ({'prompt': ['x', ' ']}, '--prompt is empty'),
         ({'prompt': ['a cat', 'a \udcff']}, '--prompt'),
     ],
 )

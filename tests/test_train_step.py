@@ -114,6 +114,9 @@ def test_logged_norms_equal_numpy():
         parameters = [np.asarray(p, np.float64) for p in jax.tree.leaves(network.params)]
         norm = np.sqrt(sum(np.sum(p**2) for p in parameters))
         assert metrics[f'{name}/parameter_norm'] == pytest.approx(norm, rel=1e-5)
+        statistics = [np.asarray(s, np.float64) for s in jax.tree.leaves(network.batch_stats)]
+        norm = np.sqrt(sum(np.sum(s**2) for s in statistics))
+        assert metrics[f'{name}/batch_stats_norm'] == pytest.approx(norm, rel=1e-5)
 
 
 def test_logged_probabilities_equal_the_discriminator_outputs():

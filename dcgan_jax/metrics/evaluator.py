@@ -88,7 +88,7 @@ class Evaluator:
         """
         self.check(count)
         images, features, logits, shape = self._extract(batches, count)
-        settings = self._protocol()
+        settings = self.settings
         if self._extractor is not None:
             settings |= {'image_shape': list(shape), 'gray_as_rgb': shape[2] == 1}
         if self._uses_split and shape[:2] != self._source.image_shape[:2]:
@@ -171,8 +171,10 @@ class Evaluator:
     def _statistics(self) -> Statistics:
         return self._given_statistics or self._real.statistics
 
-    def _protocol(self) -> dict[str, Any]:
-        protocol = {}
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The part of the protocol that does not depend on the evaluated images."""
+        protocol = {'metrics': list(self._config.metrics)}
         if self._uses_split:
             protocol |= {
                 'data_set': self._source.name,
@@ -188,12 +190,13 @@ class Evaluator:
                 'resize': self._extractor.resize,
             }
         if Need.REAL_STATISTICS in self._needs:
-            protocol['num_real'] = self._statistics.n
+            given = self._given_statistics
+            protocol['num_real'] = len(self._source) if given is None else given.n
         if self._given_statistics is not None:
             protocol['reference'] = epath.Path(self._config.reference).name
             protocol['reference_sha256'] = _sha256(self._given_statistics)
         if Need.REAL_FEATURES in self._needs:
-            protocol['num_real_features'] = len(self._real.features)
+            protocol['num_real_features'] = min(self._config.num_real, len(self._source))
         for metric in self._metrics:
             protocol |= metric.settings
         return protocol

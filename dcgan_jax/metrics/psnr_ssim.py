@@ -19,11 +19,12 @@ def psnr(images: np.ndarray, real: np.ndarray, holes: np.ndarray | None = None) 
         holes: Mask, `[N, H, W, 1]`; if given, only pixels where it is 1 are compared.
 
     Returns:
-        PSNR, float64 `[N]`, at most 58.9.
+        PSNR, float64 `[N]`, at most 58.9; NaN if no pixel is compared.
     """
     squares = np.square(images.astype(np.float64) - real.astype(np.float64)).mean(axis=3)
     weights = np.ones_like(squares) if holes is None else np.asarray(holes[..., 0], np.float64)
-    error = (squares * weights).sum(axis=(1, 2)) / weights.sum(axis=(1, 2))
+    with np.errstate(invalid='ignore'):
+        error = (squares * weights).sum(axis=(1, 2)) / weights.sum(axis=(1, 2))
     return 10.0 * np.log10(_LEVELS**2 / np.maximum(error, 1 / 12))
 
 

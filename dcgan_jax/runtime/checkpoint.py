@@ -93,11 +93,15 @@ class Checkpoints:
         if has_previous:  # It is complete, because Orbax has waited for it.
             self._mark()
 
+    def wait(self) -> None:
+        """Wait until all checkpoints are written; raise `TrainingError` if this fails."""
+        with self._raise_training_error():
+            self._manager.wait_until_finished()
+
     def close(self) -> None:
         """Wait until all checkpoints are written, and close the manager."""
         try:
-            with self._raise_training_error():
-                self._manager.wait_until_finished()
+            self.wait()
             self._mark()
         finally:
             self._open.discard(self)
@@ -118,7 +122,9 @@ class Checkpoints:
         except Exception as error:  # A full disk raises OSError, or ValueError in TensorStore.
             self._manager.reload()  # Ignores the incomplete checkpoint.
             last = self.latest_step()
-            kept = 'there is no checkpoint' if last is None else f'the last checkpoint is {last}'
+            kept = f'{self._folder} has no checkpoint'
+            if last is not None:
+                kept = f'the last checkpoint in {self._folder} is that of step {last}'
             reason = next(iter(str(error).splitlines()), '')[:200]
             remedy = 'fix this (e.g. free disk space), then rerun the same command to resume'
             # Orbax raises various exceptions if its folder was removed.

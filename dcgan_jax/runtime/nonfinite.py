@@ -30,8 +30,8 @@ def skip_nonfinite(
 ) -> tuple[State, dict[str, jax.Array]]:
     """Return the updated state if all metrics are finite, else the old state at the next step.
 
-    Checking the metrics is sufficient, because they include the gradient and parameter norms of
-    both networks.
+    Checking the metrics is sufficient, because they include the norms of the gradients, parameters
+    and running statistics of both networks.
     """
     finite = jnp.all(jnp.isfinite(jnp.stack(jax.tree.leaves(metrics))))
     kept = jax.tree.map(lambda new, old: jnp.where(finite, new, old), after, before)

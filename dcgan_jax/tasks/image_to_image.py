@@ -8,6 +8,7 @@ from pathlib import PurePosixPath
 from typing import NamedTuple
 
 import numpy as np
+from absl import logging
 from etils import epath
 from ml_collections import ConfigDict
 
@@ -248,7 +249,12 @@ def restore_images(
 
 
 def write_images(out: epath.Path, user_images: UserImages, restored: np.ndarray) -> TaskResult:
-    """Write each restored image to `NAME.png` in `out`, and return the path `out`."""
+    """Write each restored image to `NAME.png` in `out`, and return the path `out`.
+
+    Existing files of these names are replaced, with a warning.
+    """
+    if existing := sum((out / f'{name}.png').exists() for name in user_images.names):
+        logging.warning('replacing %d files in %s', existing, out)
     for name, pixels in zip(user_images.names, restored, strict=True):
         images.write_png(out / f'{name}.png', pixels)
     return TaskResult(out)

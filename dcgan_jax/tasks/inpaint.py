@@ -112,9 +112,10 @@ def read_mask(path: str, size: tuple[int, int]) -> np.ndarray:
 
 
 def mean_fill(inputs: np.ndarray) -> np.ndarray:
-    """Fill masked pixels with the mean color of the known pixels."""
+    """Fill masked pixels with the mean color of the known pixels; with gray if there are none."""
     known, holes = inputs[..., :-1], inputs[..., -1:]
-    mean = known.sum(axis=(1, 2), keepdims=True) / (1.0 - holes).sum(axis=(1, 2), keepdims=True)
+    count = (1.0 - holes).sum(axis=(1, 2), keepdims=True)
+    mean = known.sum(axis=(1, 2), keepdims=True) / np.maximum(count, 1.0)
     return np.asarray(images.to_uint8(known + holes * mean))
 
 

@@ -147,10 +147,11 @@ def compute_metrics(
     protocol = {'psnr_and_ssim_region': 'image' if mask is None else 'masked pixels'}
     table = {}
     for method, pixels in restored.items():
-        row = {'psnr': float(np.mean(psnr(pixels, data.real, mask)))}
-        similarity = ssim(pixels, data.real, mask)
-        if np.isfinite(similarity).any():  # SSIM is NaN if no window is used, see `ssim`.
-            row['ssim'] = float(np.nanmean(similarity))
+        row = {}
+        for name, metric in (('psnr', psnr), ('ssim', ssim)):
+            values = metric(pixels, data.real, mask)
+            if np.isfinite(values).any():  # NaN for images in which no pixel or window is compared.
+                row[name] = float(np.nanmean(values))
         if evaluator is not None:
             result = evaluator([pixels], len(pixels), {})
             row[result.labels['frechet_distance']] = result.values['frechet_distance']

@@ -80,6 +80,8 @@ def _embed_prompts(run: run_dir.Run, options: TaskOptions) -> np.ndarray | None:
     if options.classes is not None:
         raise UserError('--prompt and --classes are mutually exclusive: remove one of them')
     for prompt in prompts:
+        if not prompt.strip():
+            raise UserError('--prompt is empty: pass a caption, e.g. --prompt="a photo of a cat"')
         if not is_unicode(prompt):
             raise UserError(f'--prompt={prompt!r} is not valid UTF-8')
     return captions.embed(run.config, prompts)
