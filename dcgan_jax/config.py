@@ -183,3 +183,13 @@ def differences(old: ConfigDict, new: ConfigDict) -> list[str]:
             shown = ['unset' if value is missing else repr(value) for value in (before, after)]
             changed.append(f'{name}: {shown[0]} -> {shown[1]}')
     return changed
+
+
+def differ_only_in_paths(old: ConfigDict, new: ConfigDict) -> bool:
+    """Return whether the configs of a run differ only in the paths of the runs it depends on."""
+    moved = new.copy_and_resolve_references().unlock()
+    if old.init_from and new.init_from:
+        moved.init_from = old.init_from
+    if old.distill.teacher and new.distill.teacher:
+        moved.distill.teacher = old.distill.teacher
+    return not differences(old, moved)

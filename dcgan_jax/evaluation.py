@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -17,7 +18,8 @@ from dcgan_jax.data import degradations, input_pipeline
 from dcgan_jax.data.image_source import ImageSource
 from dcgan_jax.metrics import evaluator
 from dcgan_jax.metrics.evaluator import Evaluation, Evaluator
-from dcgan_jax.metrics.registry import SMALLER_IS_BETTER
+from dcgan_jax.metrics.metric import Need
+from dcgan_jax.metrics.registry import METRIC_OF_RESULT, METRICS, SMALLER_IS_BETTER
 from dcgan_jax.runtime import checkpoint, checkpoint_folder, multihost, preemption
 from dcgan_jax.runtime.clu_no_tf import metric_writers
 from dcgan_jax.runtime.files import read_bytes
@@ -64,10 +66,10 @@ class SampleScorer:
                 '%s has only %d images: using %d samples, not %d', name, limit, limit, count
             )
             count = limit
-        protocol = self.describe(state, count, seed)
+        protocol = self.known_protocol(state, count, seed)
         return self._evaluator(self._samples(state, count, seed), count, protocol)
 
-    def describe(self, state: GANState, count: int, seed: int) -> dict[str, Any]:
+    def known_protocol(self, state: GANState, count: int, seed: int) -> dict[str, Any]:
         """Return the part of the protocol that is known before the evaluation."""
         ema = self._config.ema
         protocol = self._evaluator.settings | {
@@ -129,7 +131,8 @@ class TrainingEvaluator:
             watcher: Watcher whose signals interrupt an evaluation.
         """
         self._config = config.evaluation
-        self._scorer, self._workdir, self._writer, self._best = scorer, workdir, writer, best
+        self._folder = workdir / run_dir.EVALUATIONS_FOLDER
+        self._scorer, self._writer, self._best = scorer, writer, best
         self._watcher = watcher
         metadata = checkpoint_folder.latest_metadata(workdir, checkpoint_folder.BEST_FOLDER)
         best_result = metadata.get('best')
@@ -137,12 +140,19 @@ class TrainingEvaluator:
 
     def evaluate_if_missing(self, state: GANState) -> None:
         """Evaluate a restored state, unless it has been evaluated with the same settings."""
-        folder = self._workdir / run_dir.EVALUATIONS_FOLDER
-        wanted = self._scorer.describe(state, self._config.num_samples, SELECTION_SEED)
-        wanted = json.loads(json.dumps(wanted))
-        found = map(_read_protocol, _evaluations(folder, int(state.step)))
-        if not multihost.all_true(any(wanted == wanted | protocol for protocol in found)):
+        with self._watcher.interruptible():
+            exists = self._is_evaluated(state)
+        if not multihost.all_true(exists):
             self(state)
+
+    def _is_evaluated(self, state: GANState) -> bool:
+        files = _evaluations(self._folder, int(state.step))
+        best = {} if self._best_result is None else self._best_result['protocol']
+        if not files or (best and best.get('result') != self._config.best):
+            return False
+        known = self._scorer.known_protocol(state, self._config.num_samples, SELECTION_SEED)
+        known = json.loads(json.dumps(known))
+        return any(protocol == protocol | known for protocol in map(_read_protocol, files))
 
     def __call__(self, state: GANState) -> None:
         """Evaluate a state, save it if it is the best, and print the results.
@@ -155,15 +165,23 @@ class TrainingEvaluator:
             result = self._scorer(state, self._config.num_samples, SELECTION_SEED)
         # The result is written last, because an evaluation with a result is not repeated.
         self._keep_best(state, result)
-        if multihost.is_primary():
-            folder = self._workdir / run_dir.EVALUATIONS_FOLDER
-            evaluator.write(folder, f'{step:08d}', result)
-            _remove_discarded(folder, step, result.protocol['weights_sha256'])
+        multihost.on_primary(self._write, step, result)
         group = '_'.join(['evaluation', *filter(None, [result.protocol.get('extractor')])])
         self._writer.write_scalars(
             step, {f'{group}/{name}': value for name, value in result.values.items()}
         )
         tqdm.write(f'step {step}: {evaluator.summary(result)}')
+
+    def _write(self, step: int, result: Evaluation) -> None:
+        """Write a result, and remove those of other weights at the same step.
+
+        The run was then resumed from an earlier step. Results of later steps are kept.
+        """
+        evaluator.write(self._folder, f'{step:08d}', result)
+        digest = result.protocol['weights_sha256']
+        for path in _evaluations(self._folder, step):
+            if _read_protocol(path).get('weights_sha256', digest) != digest:
+                path.unlink()
 
     def _keep_best(self, state: GANState, result: Evaluation) -> None:
         name = self._config.best
@@ -191,13 +209,6 @@ def _weights_digest(state: GANState) -> str:
     return hashlib.sha256(weights.serialize(jax.device_get(averaged), {})).hexdigest()
 
 
-def _remove_discarded(folder: epath.Path, step: int, digest: str) -> None:
-    """Remove evaluations of other weights at `step`: the run has been resumed before this step."""
-    for path in _evaluations(folder, step):
-        if _read_protocol(path).get('weights_sha256', digest) != digest:
-            path.unlink()
-
-
 def _read_protocol(path: epath.Path) -> dict[str, Any]:
     """Return the protocol of an evaluation, or {} if the file is damaged."""
     try:
@@ -208,8 +219,9 @@ def _read_protocol(path: epath.Path) -> dict[str, Any]:
 
 
 def _evaluations(folder: epath.Path, step: int) -> list[epath.Path]:
-    """Return the files of evaluations during training at `step`, without `--mode=evaluate`."""
-    return [path for path in folder.glob(f'{step:08d}_*.json') if '_seed' not in path.name]
+    """Return the files of evaluations at `step`, without those of `--mode=evaluate`."""
+    paths = folder.glob(f'{step:08d}_*.json')
+    return [path for path in paths if not re.match(r'\d+_seed\d+_', path.name)]
 
 
 def _is_valid(result: Any) -> bool:
@@ -217,11 +229,19 @@ def _is_valid(result: Any) -> bool:
     return (
         isinstance(result, dict)
         and isinstance(result.get('value'), (int, float))
-        and 'protocol' in result
+        and isinstance(result.get('protocol'), dict)
     )
 
 
 def _settings(name: str, protocol: dict[str, Any]) -> dict[str, Any]:
     """Return the name of a result and the settings that comparable results must share."""
-    kept = {key: value for key, value in protocol.items() if key not in _IGNORED_FIELDS}
+    selecting = METRICS[METRIC_OF_RESULT[name]]
+    ignored = {*_IGNORED_FIELDS}.union(*(metric.settings for metric in METRICS.values()))
+    if not selecting.needs & Need.REAL_FEATURES:
+        ignored.add('num_real_features')
+    if not selecting.needs & Need.REAL_STATISTICS:
+        ignored |= {'num_real', 'reference_sha256', 'singular_covariance'}
+    kept = {
+        key: protocol[key] for key in protocol if key not in ignored - selecting.settings.keys()
+    }
     return {'result': name, **kept}

@@ -161,9 +161,7 @@ def check_writable(
 
 def exists(workdir: epath.Path) -> bool:
     """Return whether `workdir` contains a run."""
-    if (workdir / CONFIG_FILE).exists():
-        return True
-    return checkpoint_folder.has_any(workdir)
+    return (workdir / CONFIG_FILE).exists() or checkpoint_folder.has_any(workdir)
 
 
 def check_free(workdir: epath.Path, run: Run) -> Run:
@@ -188,8 +186,9 @@ def check_free(workdir: epath.Path, run: Run) -> Run:
             kind = 'folder' if name in FOLDERS else 'file'
             raise UserError(f'{path} is not a {kind} (or is a dangling link): move it elsewhere')
     if not exists(workdir):
-        existing = [n for n in FOLDERS if (workdir / n).exists() and any((workdir / n).iterdir())]
-        files = [TEACHER_FILE, nonfinite.FILE] if run.config.distill.teacher else [nonfinite.FILE]
+        names = [name for name in FOLDERS if (workdir / name).exists()]
+        existing = [name for name in names if any((workdir / name).iterdir())]
+        files = (nonfinite.FILE, *([TEACHER_FILE] if run.config.distill.teacher else []))
         existing += [name for name in files if (workdir / name).exists()]
         if not existing:
             return run
@@ -199,11 +198,11 @@ def check_free(workdir: epath.Path, run: Run) -> Run:
         )
     before = read(workdir)
     if changed := _differences(before, run):
-        is_moved = all(line.startswith(('init_from:', 'distill.teacher:')) for line in changed)
-        value = 'the original path, which need not exist,' if is_moved else 'its config'
+        is_moved = config_lib.differ_only_in_paths(before.config, run.config)
+        value = 'the original path, even if it no longer exists' if is_moved else 'its config'
         raise UserError(
             f'{workdir} contains a run with a different config ({"; ".join(changed)}): '
-            f'use another --workdir, or pass {value} to resume it'
+            f'use another --workdir, or to resume the run, pass {value}'
         )
     check_data(before, run.class_names, run.data)
     return run._replace(data=before.data)

@@ -48,7 +48,10 @@ def train_and_evaluate(config: ConfigDict, workdir: epath.PathLike) -> GANState:
             )
             seed = nonfinite.seed_after_rollbacks(config.seed, rollbacks)
             if rollbacks:
-                logging.warning('rollbacks so far: %d (%s)', rollbacks, nonfinite.FILE)
+                logging.warning(
+                    'after %d rollbacks (%s), the seed of batches, latents and dropout is %d',
+                    *(rollbacks, nonfinite.FILE, seed),
+                )
             try:
                 return train(setup, seed, watcher)
             except NonFiniteError as error:

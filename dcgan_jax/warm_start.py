@@ -45,7 +45,7 @@ def check(run: Run, abstract_state: GANState, mesh: Mesh) -> None:
     if run.config.conditional:
         identity.check_related(setting, run.class_names, source.data, run.data)
     uses_fixed_features = (
-        run.config.loss.feature_matching_weight
+        run.config.loss.feature_matching_weight > 0.0
         and not run.config.discriminator_steps
         and run.config.distill.discriminator == 'random'
     )

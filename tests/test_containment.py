@@ -110,6 +110,15 @@ def test_folders_reached_by_another_mount_point_are_rejected(tmp_path, bind_moun
         )
 
 
+def test_file_systems_without_inodes_are_supported(tmp_path, monkeypatch):
+    monkeypatch.setattr(containment, '_identify', lambda folder: None)
+    images, run = tmp_path / 'run' / 'samples' / 'images', tmp_path / 'run'
+    images.mkdir(parents=True)
+    for out in (images, images / 'new', run):
+        with pytest.raises(UserError, match='read as images of --images'):
+            containment.check_outside(out, '--workdir', {'--images': images}, run_dir.FOLDERS)
+
+
 def test_images_in_another_subfolder_of_the_workdir_are_accepted(tmp_path):
     (tmp_path / 'run' / 'images' / 'loop').mkdir(parents=True)
     (tmp_path / 'run' / 'images' / 'loop' / 'up').symlink_to(tmp_path / 'run' / 'images')

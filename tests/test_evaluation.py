@@ -13,7 +13,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from dcgan_jax import training
 from dcgan_jax.data import image_source, images, shapes_builder, sources
-from dcgan_jax.evaluation import SampleScorer
+from dcgan_jax.evaluation import SampleScorer, TrainingEvaluator
 from dcgan_jax.metrics import evaluator
 from dcgan_jax.runtime import checkpoint, checkpoint_folder, nonfinite
 from dcgan_jax.runtime.errors import StoppedError, TrainingError, UserError
@@ -92,16 +92,34 @@ def test_evaluation_does_not_change_training(config, tmp_path, finished):
     assert not (workdir / 'evaluation').exists()
 
 
-def test_restored_step_is_evaluated_with_new_settings(config, tmp_path):
+def test_restored_step_is_evaluated_if_its_evaluation_is_missing(config, tmp_path, monkeypatch):
     """The run has no further steps."""
-    run = tmp_path / 'run'
-    training.train_and_evaluate(config, run)
-    names = {path.name for path in (run / 'evaluation').iterdir()}
-    for num_samples, expected in ((40, 3), (30, 4), (30, 4), (40, 4)):
-        config.evaluation.num_samples = num_samples
-        training.train_and_evaluate(config, run)
-        assert len(list((run / 'evaluation').iterdir())) == expected
-    assert names < {path.name for path in (run / 'evaluation').iterdir()}
+    config.num_steps = 2
+    training.train_and_evaluate(config, tmp_path)
+    evaluated = []
+    evaluate = TrainingEvaluator.__call__
+
+    def record(self, state):
+        evaluated.append(int(state.step))
+        evaluate(self, state)
+
+    monkeypatch.setattr(TrainingEvaluator, '__call__', record)
+
+    def resume(**changes):
+        config.evaluation.update(changes)
+        evaluated.clear()
+        training.train_and_evaluate(config, tmp_path)
+        return evaluated
+
+    assert resume() == []
+    assert resume(metrics=('precision_recall', 'frechet_distance')) == []  # Another order.
+    assert resume(num_samples=30) == [2]
+    assert resume() == resume(num_samples=40) == []
+    assert resume(best='recall') == [2]
+    assert resume() == []
+    for path in (tmp_path / 'evaluation').iterdir():
+        path.write_text('{')
+    assert resume() == [2]
 
 
 @pytest.mark.parametrize('method', ['save', 'wait'])

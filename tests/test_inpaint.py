@@ -45,7 +45,10 @@ def test_mask_in_the_folder_of_the_results_is_rejected(restoration_run, tmp_path
         Image.fromarray(pixels).save(folder / '0.png')
     (own / 'to.png').symlink_to(out / '0.png')
     (out / 'from.png').symlink_to(own / '0.png')
-    for mask in (own / 'to.png', out / 'from.png', own / '..' / 'out' / '0.png'):
+    (out / 'below').mkdir()
+    (own / 'below').symlink_to(out / 'below')
+    names = 'own/to.png', 'out/from.png', 'own/../out/0.png', 'own/below/../from.png'
+    for mask in (tmp_path / name for name in names):
         with pytest.raises(UserError, match=r'--mask=.* is in the folder of the results'):
             inpaint._check_not_replaced(mask, out)
     inpaint._check_not_replaced(own / '0.png', out)

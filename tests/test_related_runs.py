@@ -51,7 +51,7 @@ def test_untrained_discriminator_is_found_in_the_run_that_it_was_copied_from(tmp
         changes['init_from'] = str(tmp_path / f'from_{name}')
         for config in (copied, write_run(tmp_path / 'last', **changes)):
             assert is_trained(config) == (name == 'trained')
-    # Runs that name each other, because one was replaced.
+    # Two runs name each other because one of them was replaced.
     write_run(tmp_path / 'untrained', **UNTRAINED, init_from=str(tmp_path / 'from_untrained'))
     assert not is_trained(copied)
     shutil.rmtree(tmp_path / 'untrained')
@@ -77,12 +77,21 @@ def test_features_of_an_untrained_discriminator_are_not_matched(class_folder_cop
         training.train_and_evaluate(config, tmp_path / 'new')
 
 
-@pytest.mark.parametrize('field', ['init_from', 'distill.teacher', 'latent_dim'])
-def test_error_about_a_moved_run_says_that_the_original_path_is_accepted(tmp_path, field):
-    old, new = (5, 6) if field == 'latent_dim' else ('old', 'new')
+@pytest.mark.parametrize(
+    ('field', 'old', 'new', 'is_moved'),
+    [
+        ('init_from', 'old', 'new', True),
+        ('init_from', '', 'new', False),
+        ('distill.teacher', 'old', 'new', True),
+        ('latent_dim', 5, 6, False),
+    ],
+)
+def test_error_about_a_moved_run_says_that_the_original_path_is_accepted(
+    tmp_path, field, old, new, is_moved
+):
     others = {'loss.content_weight': 1.0} if field == 'distill.teacher' else {}
     write_run(tmp_path / 'run', **others, **{field: old})
     changed = write_run(tmp_path / 'other', **others, **{field: new})
     with pytest.raises(UserError, match=f'{field}: ') as raised:
         run_dir.check_free(epath.Path(tmp_path / 'run'), run_dir.Run(changed, (8, 8, 3)))
-    assert ('original path, which need not exist' in str(raised.value)) == (field != 'latent_dim')
+    assert ('original path, even if it no longer exists' in str(raised.value)) == is_moved

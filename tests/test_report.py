@@ -208,8 +208,8 @@ def test_damaged_files_are_named(workdir, tmp_path):
         path.write_bytes(path.read_bytes()[:20])
     text = ' '.join(ParsedPage(write_page(folder)).texts)
     for name in ('samples/00000003.png', 'samples/00000006.png', 'explore/truncation.png'):
-        assert f'{name} cannot be read: the file is damaged or is not a PNG image' in text
-    assert 'interpolation.gif cannot be read: the file is damaged or is not a GIF image' in text
+        assert f'{name} is damaged or is not a PNG image' in text
+    assert 'interpolation.gif is damaged or is not a GIF image' in text
     assert 'There are no scalars: the event files are missing, truncated or damaged.' in text
 
 

@@ -17,7 +17,7 @@ from PIL import Image
 
 import dcgan_jax
 from dcgan_jax import run_dir, sample_grids, training
-from dcgan_jax.data import sources
+from dcgan_jax.data import identity, sources
 from dcgan_jax.runtime import cache_dir, workdir_guard
 from dcgan_jax.runtime.errors import TrainingError, UserError
 from dcgan_jax.tasks import trained_run
@@ -174,28 +174,42 @@ def test_run_without_config_file_is_resumed_from_the_checkpoint(class_folder_cop
     assert run_dir.read(run).config.num_steps == 3
 
 
-@pytest.mark.parametrize('remove', ['rename', 'delete'])
-def test_run_whose_workdir_is_removed_ends_with_an_error(
-    tmp_path, class_folder_run, monkeypatch, remove
-):
+def test_run_whose_workdir_is_removed_ends_with_an_error(tmp_path, class_folder_run, monkeypatch):
+    """This is detected before the next hook, although neither metrics nor checkpoints are due."""
     config = folder_config(class_folder_run[0])
-    config.num_steps, config.checkpoint_every, config.sample_every = 8, 2, 1
-    config.log_every = 8
+    config.num_steps, config.log_every = 8, 8
+    config.checkpoint_every, config.sample_every = 4, 1
     draw = sample_grids.SampleGrids.write
 
     def draw_and_remove(self, state):
         draw(self, state)
         if int(state.step) == 5:
-            while not (tmp_path / 'run' / 'checkpoints' / '4').exists():  # It is being written.
+            # Wait until the checkpoint of step 4 is complete.
+            deadline = time.monotonic() + 30
+            while not (tmp_path / 'run' / 'checkpoints' / '4').exists():
+                assert time.monotonic() < deadline
                 time.sleep(0.1)
             (tmp_path / 'run').rename(tmp_path / 'moved')
-            if remove == 'delete':
-                shutil.rmtree(tmp_path / 'moved')
 
     monkeypatch.setattr(sample_grids.SampleGrids, 'write', draw_and_remove)
     with pytest.raises(TrainingError, match='was removed'):
         training.train_and_evaluate(config, tmp_path / 'run')
     assert not (tmp_path / 'run').exists()
+
+
+@pytest.mark.parametrize(
+    ('old', 'new', 'expected'),
+    [
+        ('A B C', 'B A C', 'folder a contains the images on which the run was trained as b'),
+        ('A B C', 'A D C', ''),
+        ('A - -', 'A - -', ''),
+        ('A B -', 'A - -', ''),
+        ('', 'A B C', ''),
+    ],
+)
+def test_exchanged_classes_are_described(old, new, expected):
+    found = identity.find_exchanged(('a', 'b', 'c'), {'contents': old}, {'contents': new})
+    assert (expected in found) if expected else not found
 
 
 @pytest.mark.slow

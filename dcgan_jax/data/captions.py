@@ -37,8 +37,8 @@ def _minilm(texts: Sequence[str]) -> np.ndarray:
     tokens = model.tokenizer(list(texts), verbose=False)['input_ids']
     if too_long := sum(len(ids) > model.max_seq_length for ids in tokens):
         logging.warning(
-            '%d captions have more than %d tokens: further tokens are ignored',
-            *(too_long, model.max_seq_length),
+            'captions of more than %d tokens, which are truncated: %d',
+            *(model.max_seq_length, too_long),
         )
     return np.asarray(model.encode(list(texts), normalize_embeddings=True, show_progress_bar=False))
 
@@ -100,7 +100,7 @@ def embed(config: ConfigDict, texts: Sequence[str]) -> np.ndarray:
     check_installed(config)
     try:
         vectors = EMBEDDERS[config.text.embedder].embed(texts).astype(np.float32)
-    except ImportError as error:  # Of a package that it depends on.
+    except ImportError as error:  # A dependency is missing or incompatible.
         raise UserError(
             f'config.text.embedder={config.text.embedder!r} cannot be imported '
             f'({" ".join(str(error).split())}): pip install -r requirements-text.txt in a new '

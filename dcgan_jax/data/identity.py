@@ -6,6 +6,8 @@ from absl import logging
 
 from dcgan_jax.runtime.errors import UserError
 
+NO_FILES = '-'  # In place of the hash of a class whose files do not exist (dangling links).
+
 
 def check_classes(
     old_names: Sequence[str],
@@ -61,7 +63,9 @@ def check_related(
 def find_exchanged(
     names: Sequence[str], old: Mapping[str, int | str], new: Mapping[str, int | str]
 ) -> str:
-    """Describe a class whose folder contains the images of another class of a run, or return ''.
+    """Return a description of a class whose folder contains the images of another class of a run.
+
+    The description is '' if there is no such class.
 
     Args:
         names: Names of the classes by label, which are the same in both data sets.
@@ -70,8 +74,7 @@ def find_exchanged(
     """
     old_hashes, new_hashes = (str(data.get('contents', '')).split() for data in (old, new))
     for name, before, after in zip(names, old_hashes, new_hashes, strict=False):
-        # Classes whose files are all missing have equal hashes.
-        if after != before and old_hashes.count(after) == 1:
+        if after not in (before, NO_FILES) and after in old_hashes:
             return (
                 f'the class folder {name} contains the images on which the run was trained as '
                 f'{names[old_hashes.index(after)]}'

@@ -11,7 +11,7 @@ from etils import epath
 from ml_collections import ConfigDict
 
 from dcgan_jax.data import classes as classes_lib
-from dcgan_jax.data import image_files
+from dcgan_jax.data import identity, image_files
 from dcgan_jax.data.corrupt_records import CheckedRecords
 from dcgan_jax.data.image_folder import ImageFolder
 from dcgan_jax.data.image_source import RESIZE_REMEDY, ImageSource
@@ -144,8 +144,8 @@ def _open_folder(
 ) -> ImageSource:
     if not data_dir:
         raise UserError('config.dataset=folder needs config.data_dir, the folder of the images')
-    skips = on_corrupt == 'skip'
-    folder = ImageFolder(data_dir, skip_corrupt=skips, max_pixels=max_pixels)
+    skip_corrupt = on_corrupt == 'skip'
+    folder = ImageFolder(data_dir, skip_corrupt=skip_corrupt, max_pixels=max_pixels)
     info = tfds.core.SplitInfo(name='train', shard_lengths=[len(folder)], num_bytes=0)
     try:
         parts = tfds.core.ReadInstruction.from_spec(split).to_absolute({'train': info})
@@ -176,8 +176,8 @@ def _open_folder(
         },
         class_names=tuple(folder.classes),
         image_size=image_size,
-        # With 'stop', all images are read, or none.
-        read_settings={'on_corrupt': on_corrupt, 'max_pixels': max_pixels} if skips else {},
+        # With 'stop', the settings do not affect which images are read.
+        read_settings={'on_corrupt': on_corrupt, 'max_pixels': max_pixels} if skip_corrupt else {},
         no_labels_reason=folder.no_classes_reason,
         empty_classes=tuple(sorted(set(folder.labels or ()) - set(labels))),
     )
@@ -199,7 +199,8 @@ def _contents(folder: ImageFolder) -> str:
     groups = [[] for _ in folder.classes or ['all']]
     for path, label in zip(folder.files, folder.labels or [0] * len(folder), strict=True):
         groups[label].append(path)
-    return ' '.join(digest(_existing(files))[:16] for files in groups)
+    found = map(_existing, groups)
+    return ' '.join(digest(files)[:16] if files else identity.NO_FILES for files in found)
 
 
 def _open_split(

@@ -119,6 +119,36 @@ class Evaluator:
         """Raise `UserError` if the number of images is too small for a metric."""
         self._check_count(count, 'the number of samples', ~Need(0))
 
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The part of the protocol that does not depend on the evaluated images."""
+        protocol = {'metrics': sorted(self._config.metrics)}
+        if self._uses_split:
+            protocol |= {
+                'data_set': self._source.name,
+                'split': self._source.split,
+                'data_sha256': self._source.digest,
+                'real_image_shape': list(self._source.image_shape),
+                **self._source.read_settings,
+            }
+        if self._extractor is not None:
+            protocol |= {
+                'extractor': self._extractor.name,
+                'extractor_sha256': self._extractor.sha256,
+                'resize': self._extractor.resize,
+            }
+        if Need.REAL_STATISTICS in self._needs:
+            given = self._given_statistics
+            protocol['num_real'] = len(self._source) if given is None else given.n
+        if self._given_statistics is not None:
+            protocol['reference'] = epath.Path(self._config.reference).name
+            protocol['reference_sha256'] = _sha256(self._given_statistics)
+        if Need.REAL_FEATURES in self._needs:
+            protocol['num_real_features'] = min(self._config.num_real, len(self._source))
+        for metric in self._metrics:
+            protocol |= metric.settings
+        return protocol
+
     def _extract(
         self, batches: Iterable[np.ndarray], count: int
     ) -> tuple[np.ndarray | None, np.ndarray | None, np.ndarray | None, tuple[int, int, int]]:
@@ -171,36 +201,6 @@ class Evaluator:
     def _statistics(self) -> Statistics:
         return self._given_statistics or self._real.statistics
 
-    @property
-    def settings(self) -> dict[str, Any]:
-        """The part of the protocol that does not depend on the evaluated images."""
-        protocol = {'metrics': list(self._config.metrics)}
-        if self._uses_split:
-            protocol |= {
-                'data_set': self._source.name,
-                'split': self._source.split,
-                'data_sha256': self._source.digest,
-                'real_image_shape': list(self._source.image_shape),
-                **self._source.read_settings,
-            }
-        if self._extractor is not None:
-            protocol |= {
-                'extractor': self._extractor.name,
-                'extractor_sha256': self._extractor.sha256,
-                'resize': self._extractor.resize,
-            }
-        if Need.REAL_STATISTICS in self._needs:
-            given = self._given_statistics
-            protocol['num_real'] = len(self._source) if given is None else given.n
-        if self._given_statistics is not None:
-            protocol['reference'] = epath.Path(self._config.reference).name
-            protocol['reference_sha256'] = _sha256(self._given_statistics)
-        if Need.REAL_FEATURES in self._needs:
-            protocol['num_real_features'] = min(self._config.num_real, len(self._source))
-        for metric in self._metrics:
-            protocol |= metric.settings
-        return protocol
-
     def _check_count(self, count: int, name: str, needs: Need) -> None:
         """Raise `UserError` if a metric with one of `needs` needs more than `count` images."""
         for metric, config_name in zip(self._metrics, self._config.metrics, strict=True):
@@ -214,11 +214,10 @@ class Evaluator:
 def write(folder: epath.Path, name: str, evaluation: Evaluation) -> epath.Path:
     """Write an evaluation to `NAME_EXTRACTOR_N_HASH.json` and return the path.
 
-    The hash is that of the metrics and the protocol, so that different evaluations have different
-    paths.
+    The hash is that of the protocol, so that different evaluations have different paths.
     """
     protocol = evaluation.protocol
-    identity = json.dumps([sorted(evaluation.values), protocol], sort_keys=True)
+    identity = json.dumps(protocol, sort_keys=True)
     digest = hashlib.sha256(identity.encode()).hexdigest()[:8]
     # File names are limited to 255 bytes.
     stem, extractor = (_truncate(part) for part in (name, protocol.get('extractor', 'images')))

@@ -20,8 +20,8 @@ def check_outside(
 ) -> None:
     """Check that an output folder is outside of all folders that are read as inputs.
 
-    Folders are also recognized if they are reached by symbolic links or other mount points,
-    including links and mount points below the input folders.
+    Folders are also recognized if they are reached through symbolic links or bind mounts, including
+    links and mount points below the input folders.
 
     Args:
         path: The output folder, which may not exist yet.
@@ -43,10 +43,18 @@ def check_outside(
         if not os.fspath(value) or not os.path.isdir(root):  # Path.is_dir raises for long names.
             continue
         read = set(_walk(root))
-        written = [o for o in outputs if o.is_relative_to(root) or not read.isdisjoint(parents[o])]
-        if written or not owned.isdisjoint(_identify_parents(root)):
+        written = [
+            folder
+            for folder in outputs
+            if folder.is_relative_to(root) or not read.isdisjoint(parents[folder])
+        ]
+        if any(root.is_relative_to(folder) for folder in outputs[1:]):
+            written.append(root)
+        if not owned.isdisjoint(_identify_parents(root)):
+            written.append(root)
+        if written:
             raise UserError(
-                f'{flag}={path}: results in {[*written, root][0]} would be read as images of '
+                f'{flag}={path}: results in {written[0]} would be read as images of '
                 f'{name}={value}: use another folder'
             )
 
@@ -58,7 +66,7 @@ def _resolve(path: epath.PathLike) -> Path:
 def _identify(folder: epath.PathLike) -> _Identity | None:
     """Return device and inode of a folder, or None if it does not exist or has no inode.
 
-    Unlike resolved paths, they are the same at all mount points of a folder.
+    Unlike resolved paths, they are the same wherever a folder is bind-mounted.
     """
     try:
         status = os.stat(folder)

@@ -1,4 +1,4 @@
-"""Handling of updates with a NaN or infinite loss, gradient or parameter.
+"""Handling of updates with a NaN or infinite loss, gradient, parameter or running statistic.
 
 `config.on_nonfinite` is one of
 - 'stop': end the run, whose checkpoints are all finite;

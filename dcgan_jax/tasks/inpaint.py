@@ -59,10 +59,11 @@ def run(options: TaskOptions) -> TaskResult:
     return restoration_evaluation.evaluate(task, data, baselines, out, name)
 
 
-def _check_not_replaced(mask: str, out: epath.Path) -> None:
+def _check_not_replaced(mask: epath.PathLike, out: epath.Path) -> None:
     """Raise `UserError` if a mask is in the folder of the results, one of which may replace it."""
-    path = os.path.abspath(os.path.expanduser(mask))
-    folders = [os.path.dirname(path), os.path.dirname(os.path.realpath(path))]  # Of a link, both.
+    path = os.path.expanduser(mask)
+    # For a link: the folder of the link and the folder of its target.
+    folders = [os.path.dirname(path) or os.curdir, os.path.dirname(os.path.realpath(path))]
     if os.path.isdir(out) and any(os.path.samefile(folder, out) for folder in folders):
         raise UserError(
             f'--mask={mask} is in the folder of the results, which may replace it: move the mask, '
@@ -81,7 +82,7 @@ def mask_images(pixels: np.ndarray, holes: np.ndarray | jax.Array) -> np.ndarray
     return np.asarray(degradations.apply_mask(images.to_float(pixels), holes))
 
 
-def read_mask(path: str, size: tuple[int, int]) -> np.ndarray:
+def read_mask(path: epath.PathLike, size: tuple[int, int]) -> np.ndarray:
     """Read a mask from an image file, float32 `[1, H, W, 1]`: 1 for white pixels, else 0.
 
     Args:

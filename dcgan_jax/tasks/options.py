@@ -74,9 +74,9 @@ class TaskOptions:
         check_sequence('prompt', self.prompt)
         for name in ('images', 'mask'):
             if getattr(self, name) is not None:
-                check_path(getattr(self, name), f'--{name}')
+                check_path(getattr(self, name), name)
         if not isinstance(self.arithmetic, str | None):
-            raise UserError(f'arithmetic={self.arithmetic!r} must be a string')
+            raise UserError(f"arithmetic={self.arithmetic!r} must be a string, e.g. '1,2-3,4+5'")
         if self.num is not None and self.images is not None:
             raise UserError(
                 'num is not supported with images, because all of them are used: remove num'

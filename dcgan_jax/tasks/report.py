@@ -122,24 +122,25 @@ class EmbeddedImages:
         name = f'{path.parent.name}/{path.name}'
         try:
             content = _read_bytes(path, min(_MAX_FILE_BYTES, self._remaining_bytes))
-            _check_image(content, _FORMATS[path.suffix])
         except OSError as error:
-            self.omitted.append(f'{name} cannot be read: {error.strerror}')
+            self.omitted.append(f'{name} cannot be read: {error.strerror or error}')
+            return ''
+        file_format = _FORMATS[path.suffix]
+        if not _is_intact(content, file_format):
+            self.omitted.append(f'{name} is damaged or is not a {file_format.upper()} image')
             return ''
         self._remaining_bytes -= len(content)
-        return html_report.picture(content, _FORMATS[path.suffix], caption)
+        return html_report.picture(content, file_format, caption)
 
 
-def _check_image(content: bytes, file_format: str) -> None:
-    """Raise `OSError` if a PNG or GIF file is damaged, as far as this shows without decoding it."""
+def _is_intact(content: bytes, file_format: str) -> bool:
+    """Return whether a PNG or GIF file is intact, as far as can be detected without decoding it."""
     try:
         with Image.open(io.BytesIO(content), formats=[file_format.upper()]) as image:
             image.verify()  # Checks the checksums of a PNG file.
-        if file_format == 'gif' and not content.endswith(b';'):
-            raise ValueError('the end of the file is missing')
-    except Exception as error:  # Pillow raises exceptions of various types.
-        reason = f'the file is damaged or is not a {file_format.upper()} image'
-        raise OSError(errno.EBADMSG, reason) from error
+    except Exception:  # Pillow raises exceptions of various types.
+        return False
+    return file_format == 'png' or content.endswith(b';')  # GIF files have no checksums.
 
 
 def _by_step(folder: epath.Path) -> dict[int, epath.Path]:
@@ -265,7 +266,7 @@ def _curves(workdir: epath.Path) -> tuple[list[str], list[str]]:
             reject_special_file(path)
         events = EventAccumulator(str(workdir), size_guidance={SCALARS: 0}).Reload()
     except OSError as error:
-        return [], [f'The event files cannot be read: {error.strerror}']
+        return [], [f'The event files cannot be read: {error.strerror or error}']
     charts: dict[str, dict[str, html_report.Line]] = {}
     for tag in sorted(events.Tags()['scalars']):
         group, _, name = tag.rpartition('/')
