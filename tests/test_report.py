@@ -15,6 +15,7 @@ import pytest
 from PIL import Image
 
 from dcgan_jax import training
+from dcgan_jax.runtime import files
 from dcgan_jax.runtime.errors import UserError
 from dcgan_jax.tasks import explore, html_report, report
 from dcgan_jax.tasks.options import TaskOptions
@@ -211,6 +212,15 @@ def test_damaged_files_are_named(workdir, tmp_path):
         assert f'{name} is damaged or is not a PNG image' in text
     assert 'interpolation.gif is damaged or is not a GIF image' in text
     assert 'There are no scalars: the event files are missing, truncated or damaged.' in text
+
+
+def test_owner_of_files_needs_no_entry_in_passwd(workdir, tmp_path, monkeypatch):
+    def fail(uid):
+        raise KeyError(f'getpwuid(): uid not found: {uid}')
+
+    monkeypatch.setattr('pwd.getpwuid', fail)
+    assert 'Curves' in write_page(workdir, tmp_path)
+    assert files.digest([workdir / 'config.json']) == files.digest([workdir / 'config.json'])
 
 
 def test_pipes_are_not_read(workdir, tmp_path):

@@ -150,10 +150,13 @@ def test_classifier_is_tested_on_other_images(data_dir):
     train_images, test_images = classify_samples._real_images(run, config, (1000, 1000), 0)
     assert abs(len(train_images.images) - len(test_images.images)) <= 1
     assert len(train_images.images) + len(test_images.images) == len(source)
-    # With two splits, both numbers are as requested.
-    config.evaluation.split = 'train[:20]'
+    # With two disjoint splits, both numbers are as requested.
+    config.data.split, config.evaluation.split = 'train[:20]', 'train[20:]'
     train_images, test_images = classify_samples._real_images(run, config, (1000, 5), 0)
-    assert (len(train_images.images), len(test_images.images)) == (len(source), 5)
+    assert (len(train_images.images), len(test_images.images)) == (20, 5)
+    config.evaluation.split = 'train[19:]'
+    with pytest.raises(UserError, match=r"'train\[:20\]' and .* overlap"):
+        classify_samples._real_images(run, config, (20, 15), 0)
 
 
 def test_classify_by_discriminator_selects_the_largest_logit(workdir):

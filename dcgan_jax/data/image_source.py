@@ -11,6 +11,7 @@ import tqdm
 from etils import epath
 
 from dcgan_jax.data.images import center_crop
+from dcgan_jax.data.split_ranges import SplitRange
 from dcgan_jax.data.tfds_data import Records
 from dcgan_jax.runtime.errors import UserError
 from dcgan_jax.runtime.files import digest
@@ -41,6 +42,7 @@ class ImageSource:
       image_shape: (H, W, C) of the images as read, with H == W.
       records: Records with 'image', the stored image, uint8 [H, W, C], and 'label' if there are
         classes.
+      ranges: Ranges of the examples of the split, of which those of selected classes are used.
       files: Paths of the files of the data set.
       identity: Properties that identify the data set independently of its path and the split. For
         TFDS, its name, its version and the sizes of its splits. For a folder, the number of images
@@ -59,6 +61,7 @@ class ImageSource:
     split: str
     image_shape: tuple[int, int, int]
     records: Records = dataclasses.field(repr=False)
+    ranges: tuple[SplitRange, ...] = ()
     files: Sequence[epath.PathLike] = dataclasses.field(default=(), repr=False)
     identity: Mapping[str, int | str] = dataclasses.field(default_factory=dict)
     class_names: tuple[str, ...] = ()

@@ -11,7 +11,7 @@ from etils import epath
 from ml_collections import ConfigDict
 
 from dcgan_jax.data import classes as classes_lib
-from dcgan_jax.data import identity, image_files
+from dcgan_jax.data import identity, image_files, split_ranges
 from dcgan_jax.data.corrupt_records import CheckedRecords
 from dcgan_jax.data.image_folder import ImageFolder
 from dcgan_jax.data.image_source import RESIZE_REMEDY, ImageSource
@@ -87,10 +87,14 @@ def open_all_classes(config: ConfigDict, split: str) -> ImageSource:
 
 
 def open_test_split(config: ConfigDict) -> ImageSource | None:
-    """Open the test split; return None if there is none or it is used for training."""
-    if config.dataset == 'folder' or 'test' in config.data.split:
+    """Open the test split; return None if there is none or some of it is used for training."""
+    if config.dataset == 'folder':
         return None
     try:
+        test = open_all_classes(config, 'test')
+        train = open_all_classes(config, config.data.split)
+        if split_ranges.overlap(train.ranges, test.ranges):
+            return None
         return open_split(config, 'test')
     except UserError:
         return None
@@ -148,14 +152,14 @@ def _open_folder(
     folder = ImageFolder(data_dir, skip_corrupt=skip_corrupt, max_pixels=max_pixels)
     info = tfds.core.SplitInfo(name='train', shard_lengths=[len(folder)], num_bytes=0)
     try:
-        parts = tfds.core.ReadInstruction.from_spec(split).to_absolute({'train': info})
-    except ValueError as error:
+        ranges = split_ranges.parse(split, {'train': info})
+    except (ValueError, NotImplementedError) as error:
         raise UserError(
             f"{folder.name} {split} cannot be read ({first_line(error)}): use 'train' or a part of "
             "it, e.g. 'train[90%:]'"
         ) from error
     order = folder.split_order()
-    indices = np.concatenate([np.sort(order[part.from_ : part.to]) for part in parts])
+    indices = np.concatenate([np.sort(order[part.first : part.end]) for part in ranges])
     labels = [folder.labels[index] for index in indices] if folder.labels else []
     record_classes = [folder.classes[label] for label in labels]
     if not len(indices):
@@ -169,6 +173,7 @@ def _open_folder(
             Selection(folder, indices), f'{folder.name} {split}', on_corrupt, record_classes
         ),
         files=_existing(folder.files),
+        ranges=ranges,
         identity={
             'images': len(folder),
             'names_and_sizes': folder.digest,
@@ -215,7 +220,8 @@ def _open_split(
             'use an image data set'
         )
     try:
-        if builder.info.splits[split].num_examples == 0:
+        ranges = split_ranges.parse(split, builder.info.splits)
+        if any(part.first >= part.end for part in ranges):
             raise UserError(f'{name} {split} has no images: use another split')
         records = CheckedRecords(open_records(builder, split), f'{name} {split}', on_corrupt)
         height, width, channels = records.__getitems__([0])[0]['image'].shape
@@ -237,6 +243,7 @@ def _open_split(
         split=split,
         image_shape=shape,
         records=records,
+        ranges=ranges,
         files=sorted(epath.Path(builder.data_dir).iterdir()),
         identity={'name': name, **sizes},
         class_names=class_names(builder),

@@ -1,7 +1,9 @@
 """Folders of cached files and data sets in the user's home."""
 
+import atexit
 import functools
 import os
+import shutil
 import tempfile
 
 from absl import logging
@@ -25,8 +27,10 @@ def home_folder(name: str) -> epath.Path:
 @functools.cache
 def _temporary_home() -> str:
     home = tempfile.mkdtemp(prefix='dcgan_jax_')
+    atexit.register(shutil.rmtree, home, ignore_errors=True)
     logging.warning(
-        'there is no home folder: caches are in the temporary folder %s; set HOME to keep them',
+        'there is no home folder: caches are in the temporary folder %s, which is deleted at the '
+        'end of the process; set HOME to keep them',
         home,
     )
     return home
@@ -35,6 +39,7 @@ def _temporary_home() -> str:
 def enable_compilation_cache() -> None:
     """Cache compiled programs in JAX_COMPILATION_CACHE_DIR; '' disables the cache."""
     jax = jax_settings.import_jax()
-    path = os.environ.get('JAX_COMPILATION_CACHE_DIR', folder())
+    path = os.environ.get('JAX_COMPILATION_CACHE_DIR')
+    path = folder() if path is None else path
     jax.config.update('jax_compilation_cache_dir', str(path) or None)
     jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.1)

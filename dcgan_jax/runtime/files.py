@@ -11,7 +11,7 @@ import unicodedata
 import zipfile
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from etils import epath
@@ -129,9 +129,30 @@ def read_bytes(path: epath.PathLike) -> bytes:
     return epath.Path(path).read_bytes()
 
 
+class FileStatus(NamedTuple):
+    """Size and modification time of a file.
+
+    Attributes:
+        length: Size in bytes.
+        modified: Time of the last modification in seconds since the epoch.
+    """
+
+    length: int
+    modified: float
+
+
+def stat(path: epath.PathLike) -> FileStatus:
+    """Return the size and modification time of a file; raise `OSError` if it does not exist."""
+    if in_bucket(path):
+        status = epath.Path(path).stat()
+        return FileStatus(status.length, status.mtime)
+    status = os.stat(path)  # `epath.Path.stat` fails for owners without an entry in passwd.
+    return FileStatus(status.st_size, status.st_mtime)
+
+
 def total_size(paths: Iterable[epath.PathLike]) -> int:
     """Return the total size of files in bytes."""
-    return sum(epath.Path(path).stat().length for path in paths)
+    return sum(stat(path).length for path in paths)
 
 
 def digest(paths: Sequence[epath.PathLike]) -> str:
@@ -142,10 +163,10 @@ def digest(paths: Sequence[epath.PathLike]) -> str:
     result = hashlib.sha256()
     read_all = total_size(paths) <= MAX_HASHED_BYTES
     for path in map(epath.Path, paths):
-        stat = path.stat()
-        result.update(f'{stat.length}\n'.encode())  # Separates the files.
+        length, modified = stat(path)
+        result.update(f'{length}\n'.encode())  # Separates the files.
         if not read_all:
-            result.update(f'{stat.mtime}\n'.encode())
+            result.update(f'{modified}\n'.encode())
             continue
         with path.open('rb') as file:
             while block := file.read(2**20):

@@ -3,7 +3,7 @@
 import numpy as np
 from ml_collections import ConfigDict
 
-from dcgan_jax.data import images
+from dcgan_jax.data import images, split_ranges
 from dcgan_jax.data.image_source import Examples
 from dcgan_jax.metrics import extractors
 from dcgan_jax.models import Networks
@@ -148,24 +148,31 @@ def classify_by_discriminator(
 def _real_images(
     run: Run, config: ConfigDict, counts: tuple[int, int], seed: int
 ) -> tuple[Examples, Examples]:
-    """Return two disjoint sets of at most `counts` images, to fit and to test the classifier."""
+    """Return two disjoint sets of at most `counts` images, to fit and to test the classifier.
+
+    Raises:
+        UserError: If `config.data.split` and `config.evaluation.split` overlap, but differ.
+    """
     splits = (config.data.split, config.evaluation.split)
-    if splits[0] != splits[1]:
+    sources = [open_split(run, config, split) for split in splits]
+    ranges = [source.ranges for source in sources]
+    if not split_ranges.overlap(*ranges):
         return tuple(
-            _labeled_images(run, config, split, count, seed)
-            for split, count in zip(splits, counts, strict=True)
+            read_labeled_images(seed, min(count, len(source)), source)
+            for source, count in zip(sources, counts, strict=True)
         )
-    examples = _labeled_images(run, config, splits[0], sum(counts), seed)
+    if ranges[0] != ranges[1]:
+        raise UserError(
+            f'config.data.split={splits[0]!r} and config.evaluation.split={splits[1]!r} overlap, '
+            'but the classifier must be tested on other images than it is fitted to: use the same '
+            'split or disjoint splits'
+        )
+    examples = read_labeled_images(seed, min(sum(counts), len(sources[0])), sources[0])
     count = min(counts[1], len(examples.images) // 2)
     return (
         Examples(examples.images[count:], examples.labels[count:]),
         Examples(examples.images[:count], examples.labels[:count]),
     )
-
-
-def _labeled_images(run: Run, config: ConfigDict, split: str, count: int, seed: int) -> Examples:
-    source = open_split(run, config, split)
-    return read_labeled_images(seed, min(count, len(source)), source)
 
 
 def _features(extractor: extractors.Extractor, pixels: np.ndarray) -> np.ndarray:

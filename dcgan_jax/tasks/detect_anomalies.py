@@ -5,6 +5,7 @@ import io
 from typing import NamedTuple
 
 import numpy as np
+from absl import logging
 from etils import epath
 from ml_collections import ConfigDict
 
@@ -63,6 +64,13 @@ def run(options: TaskOptions) -> TaskResult:
         raise UserError(
             "config.anomaly.scores has 'rotation', but the run's discriminator was not trained to "
             'predict rotations: remove it, or train with --config.loss.rotation_weight=1.0'
+        )
+    if trained.run.config.conditional:
+        label = trained.networks.conditioner.classes[0]
+        logging.warning(
+            'the run is conditional: scores by logits and reconstructions treat all images as '
+            'images of the class %s',
+            trained.run.class_names[label],
         )
     default = 'anomalies' if options.images is None else 'anomalies_in_images'
     out = output_folder(options, default, config)
