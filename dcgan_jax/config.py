@@ -186,10 +186,10 @@ def differences(old: ConfigDict, new: ConfigDict) -> list[str]:
 
 
 def differ_only_in_paths(old: ConfigDict, new: ConfigDict) -> bool:
-    """Return whether the configs of a run differ only in the paths of the runs it depends on."""
+    """Return whether only `init_from` or `distill.teacher` differ, which both configs set."""
     moved = new.copy_and_resolve_references().unlock()
     if old.init_from and new.init_from:
         moved.init_from = old.init_from
     if old.distill.teacher and new.distill.teacher:
         moved.distill.teacher = old.distill.teacher
-    return not differences(old, moved)
+    return bool(differences(old, new)) and not differences(old, moved)

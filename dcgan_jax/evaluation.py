@@ -141,18 +141,22 @@ class TrainingEvaluator:
     def evaluate_if_missing(self, state: GANState) -> None:
         """Evaluate a restored state, unless it has been evaluated with the same settings."""
         with self._watcher.interruptible():
-            exists = self._is_evaluated(state)
-        if not multihost.all_true(exists):
+            exists = multihost.on_primary(self._is_evaluated, state)
+        if not multihost.from_primary(int(bool(exists))):
             self(state)
 
     def _is_evaluated(self, state: GANState) -> bool:
+        """Return whether the state and the best state were evaluated with the same settings."""
         files = _evaluations(self._folder, int(state.step))
-        best = {} if self._best_result is None else self._best_result['protocol']
-        if not files or (best and best.get('result') != self._config.best):
+        if not files or self._best_result is None:
             return False
         known = self._scorer.known_protocol(state, self._config.num_samples, SELECTION_SEED)
         known = json.loads(json.dumps(known))
-        return any(protocol == protocol | known for protocol in map(_read_protocol, files))
+        best = self._best_result['protocol']
+        return any(
+            protocol == protocol | known and best == _settings(self._config.best, protocol)
+            for protocol in map(_read_protocol, files)
+        )
 
     def __call__(self, state: GANState) -> None:
         """Evaluate a state, save it if it is the best, and print the results.
@@ -173,9 +177,9 @@ class TrainingEvaluator:
         tqdm.write(f'step {step}: {evaluator.summary(result)}')
 
     def _write(self, step: int, result: Evaluation) -> None:
-        """Write a result, and remove those of other weights at the same step.
+        """Write a result and remove the results of other weights at the same step.
 
-        The run was then resumed from an earlier step. Results of later steps are kept.
+        These exist if the run was resumed from an earlier step.
         """
         evaluator.write(self._folder, f'{step:08d}', result)
         digest = result.protocol['weights_sha256']
@@ -237,11 +241,17 @@ def _settings(name: str, protocol: dict[str, Any]) -> dict[str, Any]:
     """Return the name of a result and the settings that comparable results must share."""
     selecting = METRICS[METRIC_OF_RESULT[name]]
     ignored = {*_IGNORED_FIELDS}.union(*(metric.settings for metric in METRICS.values()))
-    if not selecting.needs & Need.REAL_FEATURES:
-        ignored.add('num_real_features')
-    if not selecting.needs & Need.REAL_STATISTICS:
+    ignored -= selecting.settings.keys()
+    uses_statistics = Need.REAL_STATISTICS in selecting.needs
+    uses_real_features = Need.REAL_FEATURES in selecting.needs
+    if Need.FEATURES not in selecting.needs:
+        ignored |= {'extractor', 'extractor_sha256', 'resize', 'image_shape', 'gray_as_rgb'}
+    if not uses_statistics:
         ignored |= {'num_real', 'reference_sha256', 'singular_covariance'}
-    kept = {
-        key: protocol[key] for key in protocol if key not in ignored - selecting.settings.keys()
-    }
+    if not uses_real_features:
+        ignored.add('num_real_features')
+    if not uses_real_features and (not uses_statistics or 'reference_sha256' in protocol):
+        ignored |= {'data_set', 'split', 'data_sha256', 'real_image_shape'}
+        ignored |= {'on_corrupt', 'max_pixels'}
+    kept = {key: value for key, value in protocol.items() if key not in ignored}
     return {'result': name, **kept}

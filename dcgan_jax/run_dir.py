@@ -188,7 +188,7 @@ def check_free(workdir: epath.Path, run: Run) -> Run:
     if not exists(workdir):
         names = [name for name in FOLDERS if (workdir / name).exists()]
         existing = [name for name in names if any((workdir / name).iterdir())]
-        files = (nonfinite.FILE, *([TEACHER_FILE] if run.config.distill.teacher else []))
+        files = [nonfinite.FILE, TEACHER_FILE] if run.config.distill.teacher else [nonfinite.FILE]
         existing += [name for name in files if (workdir / name).exists()]
         if not existing:
             return run
@@ -202,7 +202,7 @@ def check_free(workdir: epath.Path, run: Run) -> Run:
         value = 'the original path, even if it no longer exists' if is_moved else 'its config'
         raise UserError(
             f'{workdir} contains a run with a different config ({"; ".join(changed)}): '
-            f'use another --workdir, or to resume the run, pass {value}'
+            f'use another --workdir; to resume the run, pass {value}'
         )
     check_data(before, run.class_names, run.data)
     return run._replace(data=before.data)

@@ -81,7 +81,7 @@ def train_step(
     step = state.step + 1
     metrics |= last.metrics
     for name, network in (('generator', generator), ('discriminator', last.discriminator)):
-        # The norms are metrics, so that networks that are not finite are detected.
+        # `nonfinite` checks the metrics, so these norms reveal NaN and infinity in the networks.
         metrics[f'{name}/parameter_norm'] = optax.tree.norm(network.params)
         if network.batch_stats:
             metrics[f'{name}/batch_stats_norm'] = optax.tree.norm(network.batch_stats)

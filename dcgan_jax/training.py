@@ -49,7 +49,8 @@ def train_and_evaluate(config: ConfigDict, workdir: epath.PathLike) -> GANState:
             seed = nonfinite.seed_after_rollbacks(config.seed, rollbacks)
             if rollbacks:
                 logging.warning(
-                    'after %d rollbacks (%s), the seed of batches, latents and dropout is %d',
+                    'number of rollbacks: %d (see %s); the seed of batches, latents and dropout '
+                    'is %d',
                     *(rollbacks, nonfinite.FILE, seed),
                 )
             try:

@@ -42,7 +42,7 @@ def test_minilm_embeddings_of_related_captions_are_close(config, caplog):
     assert similarity[2, 3] > similarity[1, 3]
     assert not caplog.records
     captions.embed(config, ['a cat', 'cat ' * 300])
-    assert 'captions of more than 256 tokens, which are truncated: 1' in caplog.text
+    assert 'number of captions that are truncated to 256 tokens: 1' in caplog.text
 
 
 def test_missing_embedder_package_is_reported(config, monkeypatch):

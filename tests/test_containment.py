@@ -1,6 +1,7 @@
 """Output folders that would be read as input images are rejected."""
 
 import contextlib
+import os
 import shutil
 import subprocess
 
@@ -111,12 +112,22 @@ def test_folders_reached_by_another_mount_point_are_rejected(tmp_path, bind_moun
 
 
 def test_file_systems_without_inodes_are_supported(tmp_path, monkeypatch):
-    monkeypatch.setattr(containment, '_identify', lambda folder: None)
+    stat = os.stat
+
+    def without_inode(path, **arguments):
+        fields = list(stat(path, **arguments))
+        fields[1] = 0
+        return os.stat_result(fields)
+
     images, run = tmp_path / 'run' / 'samples' / 'images', tmp_path / 'run'
     images.mkdir(parents=True)
-    for out in (images, images / 'new', run):
+    (tmp_path / 'elsewhere').mkdir()
+    (images / 'link').symlink_to(tmp_path / 'elsewhere')
+    monkeypatch.setattr(containment.os, 'stat', without_inode)
+    for out in (images, images / 'new', run, tmp_path / 'elsewhere' / 'new'):
         with pytest.raises(UserError, match='read as images of --images'):
             containment.check_outside(out, '--workdir', {'--images': images}, run_dir.FOLDERS)
+    containment.check_outside(tmp_path / 'new', '--out', {'--images': images})
 
 
 def test_images_in_another_subfolder_of_the_workdir_are_accepted(tmp_path):

@@ -11,7 +11,7 @@ import PIL.Image
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from dcgan_jax import training
+from dcgan_jax import evaluation, training
 from dcgan_jax.data import image_source, images, shapes_builder, sources
 from dcgan_jax.evaluation import SampleScorer, TrainingEvaluator
 from dcgan_jax.metrics import evaluator
@@ -109,17 +109,42 @@ def test_restored_step_is_evaluated_if_its_evaluation_is_missing(config, tmp_pat
         config.evaluation.update(changes)
         evaluated.clear()
         training.train_and_evaluate(config, tmp_path)
-        return evaluated
+        return list(evaluated)
 
     assert resume() == []
     assert resume(metrics=('precision_recall', 'frechet_distance')) == []  # Another order.
     assert resume(num_samples=30) == [2]
-    assert resume() == resume(num_samples=40) == []
+    assert resume() == []
+    assert resume(num_samples=40) == [2]  # The best checkpoint was evaluated with 30 samples.
+    assert resume() == []
     assert resume(best='recall') == [2]
     assert resume() == []
     for path in (tmp_path / 'evaluation').iterdir():
         path.write_text('{')
     assert resume() == [2]
+    shutil.rmtree(tmp_path / 'best_checkpoint' / '2')
+    (tmp_path / '.has_best_checkpoint').unlink()
+    assert resume() == [2]
+    assert best_step(tmp_path) == 2
+
+
+@pytest.mark.parametrize(
+    ('best', 'others', 'is_comparable'),
+    [
+        ('frechet_distance', {'metrics': ['frechet_distance', 'precision_recall'], 'neighbors': 3,
+                              'num_real_features': 9}, True),
+        ('inception_score', {'num_real': 9, 'data_set': 'x', 'singular_covariance': True}, True),
+        ('modes', {'extractor': 'x', 'extractor_sha256': '1', 'image_shape': [8, 8, 3]}, True),
+        ('frechet_distance', {'num_samples': 9}, False),
+        ('frechet_distance', {'data_sha256': '1'}, False),
+        ('frechet_distance', {'reference_sha256': '1'}, False),
+        ('precision', {'neighbors': 4}, False),
+    ],
+)  # fmt: skip
+def test_only_settings_of_the_selecting_metric_are_compared(best, others, is_comparable):
+    protocol = {'num_samples': 8, 'extractor': 'tiny', 'data_sha256': '0', 'neighbors': 3}
+    compared = [evaluation._settings(best, values) for values in (protocol, protocol | others)]
+    assert (compared[0] == compared[1]) == is_comparable
 
 
 @pytest.mark.parametrize('method', ['save', 'wait'])

@@ -94,4 +94,7 @@ def test_error_about_a_moved_run_says_that_the_original_path_is_accepted(
     changed = write_run(tmp_path / 'other', **others, **{field: new})
     with pytest.raises(UserError, match=f'{field}: ') as raised:
         run_dir.check_free(epath.Path(tmp_path / 'run'), run_dir.Run(changed, (8, 8, 3)))
+    shape_differs = run_dir.Run(run_dir.read(tmp_path / 'run').config, (16, 16, 3))
+    with pytest.raises(UserError, match=r'image shape: .* pass its config'):
+        run_dir.check_free(epath.Path(tmp_path / 'run'), shape_differs)
     assert ('original path, even if it no longer exists' in str(raised.value)) == is_moved

@@ -5,6 +5,12 @@ import tensorflow_datasets as tfds
 
 from dcgan_jax.data import image_source, sources, split_ranges
 from dcgan_jax.runtime.errors import UserError
+from tests import class_folders
+
+INFOS = {
+    name: tfds.core.SplitInfo(name=name, shard_lengths=[size], num_bytes=0)
+    for name, size in (('train', 10), ('test', 4))
+}
 
 
 @pytest.mark.parametrize(
@@ -20,37 +26,61 @@ from dcgan_jax.runtime.errors import UserError
     ],
 )
 def test_overlapping_splits_are_recognized(first, second, expected):
-    infos = {
-        name: tfds.core.SplitInfo(name=name, shard_lengths=[size], num_bytes=0)
-        for name, size in (('train', 10), ('test', 4))
-    }
-    ranges = [split_ranges.parse(split, infos) for split in (first, second)]
+    ranges = [split_ranges.parse(split, INFOS) for split in (first, second)]
     assert split_ranges.overlap(*ranges) == expected
     examples = [
-        {(part.name, index) for part in parts for index in range(part.first, part.end)}
+        {(part.name, index) for part in parts for index in range(part.start, part.end)}
         for parts in ranges
     ]
     assert bool(examples[0] & examples[1]) == expected
 
 
-@pytest.mark.parametrize('split', ['train[0:0]', 'train[50%:10%]', 'train+train[5:5]'])
-def test_empty_splits_are_rejected(data_dir, split):
+@pytest.fixture(params=['folder', 'tiny_images'])
+def name(request):
+    return request.param
+
+
+@pytest.fixture
+def root(name, data_dir, tmp_path):
+    """Folder of a data set of 24 or 40 images."""
+    if name == 'tiny_images':
+        return data_dir
+    for color in class_folders.COLORS:
+        class_folders.write_images(tmp_path / color, class_folders.COLORS[color])
+    return tmp_path
+
+
+@pytest.mark.parametrize('split', ['train[0:0]', 'train[5:5]+train[6:6]'])
+def test_empty_splits_are_rejected(name, root, split):
     with pytest.raises(UserError, match='has no images: use another split'):
-        sources.open_source('tiny_images', split, str(data_dir))
+        sources.open_source(name, split, str(root))
 
 
-def test_test_images_that_are_used_for_training_are_not_a_test_split(config, monkeypatch):
-    monkeypatch.setattr(sources, 'open_all_classes', lambda config, split: {
-        'test': tiny_source(split_ranges.SplitRange('test', 0, 4)),
-        'train': tiny_source(split_ranges.SplitRange('train', 0, 10)),
-        'all': tiny_source(
-            split_ranges.SplitRange('train', 0, 10), split_ranges.SplitRange('test', 0, 4)
-        ),
-    }[split])  # fmt: skip
-    for split, is_none in (('train', False), ('all', True)):
-        config.data.split = split
-        assert (sources.open_test_split(config) is None) == is_none
+@pytest.mark.parametrize('split', ['train[50%:10%]', 'train[10:5]+train[:8]'])
+def test_reversed_ranges_are_rejected(name, root, split):
+    with pytest.raises(UserError, match='a range ends before it starts'):
+        sources.open_source(name, split, str(root))
 
 
-def tiny_source(*ranges):
-    return image_source.ImageSource('x', 'x', (8, 8, 3), records=[], ranges=ranges)
+def test_unions_with_an_empty_range_are_accepted(name, root):
+    assert len(sources.open_source(name, 'train[:4]+train[5:5]', str(root))) == 4
+
+
+def test_repeated_examples_are_recognized():
+    train = split_ranges.SplitRange('train', 0, 10)
+    assert split_ranges.has_duplicates([train, train])
+    assert not split_ranges.has_duplicates([train, split_ranges.SplitRange('train', 10, 12)])
+
+
+@pytest.mark.parametrize(
+    ('split', 'is_none'),
+    [('train', False), ('all', True), ('train+test[:1]', True), ('test', True)],
+)
+def test_split_that_is_used_for_training_is_not_a_test_split(config, monkeypatch, split, is_none):
+    def open_all_classes(config, split):
+        ranges = split_ranges.parse(split, INFOS)
+        return image_source.ImageSource('x', split, (8, 8, 3), records=[], ranges=ranges)
+
+    monkeypatch.setattr(sources, 'open_all_classes', open_all_classes)
+    config.data.split = split
+    assert (sources.open_test_split(config) is None) == is_none

@@ -154,7 +154,10 @@ def test_classifier_is_tested_on_other_images(data_dir):
     config.data.split, config.evaluation.split = 'train[:20]', 'train[20:]'
     train_images, test_images = classify_samples._real_images(run, config, (1000, 5), 0)
     assert (len(train_images.images), len(test_images.images)) == (20, 5)
-    config.evaluation.split = 'train[19:]'
+    config.data.split = config.evaluation.split = 'train[:20]+train[19:]'
+    with pytest.raises(UserError, match='contains images more than once'):
+        classify_samples._real_images(run, config, (20, 15), 0)
+    config.data.split, config.evaluation.split = 'train[:20]', 'train[19:]'
     with pytest.raises(UserError, match=r"'train\[:20\]' and .* overlap"):
         classify_samples._real_images(run, config, (20, 15), 0)
 

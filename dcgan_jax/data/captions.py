@@ -37,7 +37,7 @@ def _minilm(texts: Sequence[str]) -> np.ndarray:
     tokens = model.tokenizer(list(texts), verbose=False)['input_ids']
     if too_long := sum(len(ids) > model.max_seq_length for ids in tokens):
         logging.warning(
-            'captions of more than %d tokens, which are truncated: %d',
+            'number of captions that are truncated to %d tokens: %d',
             *(model.max_seq_length, too_long),
         )
     return np.asarray(model.encode(list(texts), normalize_embeddings=True, show_progress_bar=False))

@@ -42,7 +42,8 @@ class ImageSource:
       image_shape: (H, W, C) of the images as read, with H == W.
       records: Records with 'image', the stored image, uint8 [H, W, C], and 'label' if there are
         classes.
-      ranges: Ranges of the examples of the split, of which those of selected classes are used.
+      ranges: Ranges of examples that the split selects; `()` if unknown. `records` may have fewer
+        examples, because `select_classes` does not change the ranges.
       files: Paths of the files of the data set.
       identity: Properties that identify the data set independently of its path and the split. For
         TFDS, its name, its version and the sizes of its splits. For a folder, the number of images

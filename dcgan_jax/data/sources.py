@@ -90,14 +90,14 @@ def open_test_split(config: ConfigDict) -> ImageSource | None:
     """Open the test split; return None if there is none or some of it is used for training."""
     if config.dataset == 'folder':
         return None
+    classes = config.data.classes
     try:
         test = open_all_classes(config, 'test')
-        train = open_all_classes(config, config.data.split)
-        if split_ranges.overlap(train.ranges, test.ranges):
-            return None
-        return open_split(config, 'test')
+        selected = select_classes(test, classes) if classes else test
     except UserError:
         return None
+    train = open_all_classes(config, config.data.split)
+    return None if split_ranges.overlap(train.ranges, test.ranges) else selected
 
 
 def select_classes(source: ImageSource, classes: Sequence[int | str]) -> ImageSource:
@@ -159,7 +159,7 @@ def _open_folder(
             "it, e.g. 'train[90%:]'"
         ) from error
     order = folder.split_order()
-    indices = np.concatenate([np.sort(order[part.first : part.end]) for part in ranges])
+    indices = np.concatenate([np.sort(order[part.start : part.end]) for part in ranges])
     labels = [folder.labels[index] for index in indices] if folder.labels else []
     record_classes = [folder.classes[label] for label in labels]
     if not len(indices):
@@ -221,7 +221,7 @@ def _open_split(
         )
     try:
         ranges = split_ranges.parse(split, builder.info.splits)
-        if any(part.first >= part.end for part in ranges):
+        if all(part.start == part.end for part in ranges):
             raise UserError(f'{name} {split} has no images: use another split')
         records = CheckedRecords(open_records(builder, split), f'{name} {split}', on_corrupt)
         height, width, channels = records.__getitems__([0])[0]['image'].shape

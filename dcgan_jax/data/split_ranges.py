@@ -1,5 +1,6 @@
 """Ranges of examples of splits such as 'train[:50%]+test'."""
 
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -11,12 +12,12 @@ class SplitRange(NamedTuple):
 
     Attributes:
         name: Name of the split, e.g. 'train'.
-        first: Index of the first example.
-        end: Index after the last example; at most `first` if the range is empty.
+        start: Index of the first example.
+        end: Index after the last example.
     """
 
     name: str
-    first: int
+    start: int
     end: int
 
 
@@ -30,7 +31,7 @@ def parse(split: str, infos: Mapping[str, Any]) -> tuple[SplitRange, ...]:
     Raises:
         ValueError, NotImplementedError: If `split` is invalid.
     """
-    return tuple(
+    ranges = tuple(
         SplitRange(
             part.splitname,
             part.from_ or 0,
@@ -38,12 +39,19 @@ def parse(split: str, infos: Mapping[str, Any]) -> tuple[SplitRange, ...]:
         )
         for part in tfds.core.ReadInstruction.from_spec(split).to_absolute(infos)
     )
+    if any(part.start > part.end for part in ranges):
+        raise ValueError('a range ends before it starts')
+    return ranges
 
 
 def overlap(first: Sequence[SplitRange], second: Sequence[SplitRange]) -> bool:
     """Return whether two sets of ranges of one data set have a common example."""
     return any(
-        a.name == b.name and max(a.first, b.first) < min(a.end, b.end)
-        for a in first
-        for b in second
+        a.name == b.name and max(a.start, b.start) < min(a.end, b.end)
+        for a, b in itertools.product(first, second)
     )
+
+
+def has_duplicates(ranges: Sequence[SplitRange]) -> bool:
+    """Return whether an example is in several ranges."""
+    return any(overlap([a], [b]) for a, b in itertools.combinations(ranges, 2))

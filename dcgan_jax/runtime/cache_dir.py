@@ -29,8 +29,9 @@ def _temporary_home() -> str:
     home = tempfile.mkdtemp(prefix='dcgan_jax_')
     atexit.register(shutil.rmtree, home, ignore_errors=True)
     logging.warning(
-        'there is no home folder: caches are in the temporary folder %s, which is deleted at the '
-        'end of the process; set HOME to keep them',
+        'there is no home folder: caches and prepared data sets are in the temporary folder %s, '
+        'which is deleted when the process ends normally; set HOME, or DCGAN_JAX_CACHE and '
+        'TFDS_DATA_DIR, to keep them',
         home,
     )
     return home

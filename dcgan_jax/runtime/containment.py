@@ -9,7 +9,7 @@ from etils import epath
 from dcgan_jax.runtime.errors import UserError
 from dcgan_jax.runtime.files import in_bucket
 
-_Identity = tuple[int, int]  # Device and inode.
+_Identity = tuple[int, int] | str  # Device and inode; the path if there are no inodes.
 
 
 def check_outside(
@@ -43,13 +43,7 @@ def check_outside(
         if not os.fspath(value) or not os.path.isdir(root):  # Path.is_dir raises for long names.
             continue
         read = set(_walk(root))
-        written = [
-            folder
-            for folder in outputs
-            if folder.is_relative_to(root) or not read.isdisjoint(parents[folder])
-        ]
-        if any(root.is_relative_to(folder) for folder in outputs[1:]):
-            written.append(root)
+        written = [folder for folder in outputs if not read.isdisjoint(parents[folder])]
         if not owned.isdisjoint(_identify_parents(root)):
             written.append(root)
         if written:
@@ -64,15 +58,15 @@ def _resolve(path: epath.PathLike) -> Path:
 
 
 def _identify(folder: epath.PathLike) -> _Identity | None:
-    """Return device and inode of a folder, or None if it does not exist or has no inode.
+    """Return the identity of a folder, or None if it does not exist.
 
-    Unlike resolved paths, they are the same wherever a folder is bind-mounted.
+    Unlike its path, its device and inode are the same wherever a folder is bind-mounted.
     """
     try:
         status = os.stat(folder)
     except OSError:
         return None
-    return (status.st_dev, status.st_ino) if status.st_ino else None
+    return (status.st_dev, status.st_ino) if status.st_ino else os.path.realpath(folder)
 
 
 def _identify_parents(path: Path) -> set[_Identity]:

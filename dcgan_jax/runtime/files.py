@@ -133,15 +133,15 @@ class FileStatus(NamedTuple):
     """Size and modification time of a file.
 
     Attributes:
-        length: Size in bytes.
-        modified: Time of the last modification in seconds since the epoch.
+        size: Size in bytes.
+        modified_time: Seconds from the epoch to the last modification.
     """
 
-    length: int
-    modified: float
+    size: int
+    modified_time: float
 
 
-def stat(path: epath.PathLike) -> FileStatus:
+def file_status(path: epath.PathLike) -> FileStatus:
     """Return the size and modification time of a file; raise `OSError` if it does not exist."""
     if in_bucket(path):
         status = epath.Path(path).stat()
@@ -152,7 +152,7 @@ def stat(path: epath.PathLike) -> FileStatus:
 
 def total_size(paths: Iterable[epath.PathLike]) -> int:
     """Return the total size of files in bytes."""
-    return sum(stat(path).length for path in paths)
+    return sum(file_status(path).size for path in paths)
 
 
 def digest(paths: Sequence[epath.PathLike]) -> str:
@@ -163,10 +163,10 @@ def digest(paths: Sequence[epath.PathLike]) -> str:
     result = hashlib.sha256()
     read_all = total_size(paths) <= MAX_HASHED_BYTES
     for path in map(epath.Path, paths):
-        length, modified = stat(path)
-        result.update(f'{length}\n'.encode())  # Separates the files.
+        size, modified_time = file_status(path)
+        result.update(f'{size}\n'.encode())  # Separates the files.
         if not read_all:
-            result.update(f'{modified}\n'.encode())
+            result.update(f'{modified_time}\n'.encode())
             continue
         with path.open('rb') as file:
             while block := file.read(2**20):

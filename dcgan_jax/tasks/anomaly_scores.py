@@ -34,6 +34,9 @@ from dcgan_jax.tasks.discriminator_features import (
 from dcgan_jax.tasks.nearest_neighbors import nearest
 from dcgan_jax.train_state import GANState
 
+# Scores for which a conditional network needs a condition; the first one is used.
+CONDITIONAL_SCORES = ('discriminator', 'encoder', 'latent_optimization')
+
 _SIDE = 2  # Size of the pooled feature maps.
 _SHRINKAGE = 0.1  # Shrinkage of the covariance toward a multiple of the identity.
 _FEATURE_WEIGHT = 0.1  # Lambda of AnoGAN's distance.

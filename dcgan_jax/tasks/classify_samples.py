@@ -151,10 +151,12 @@ def _real_images(
     """Return two disjoint sets of at most `counts` images, to fit and to test the classifier.
 
     Raises:
-        UserError: If `config.data.split` and `config.evaluation.split` overlap, but differ.
+        UserError: If `config.data.split` and `config.evaluation.split` overlap but differ, or are
+            the same split with repeated images.
     """
     splits = (config.data.split, config.evaluation.split)
-    sources = [open_split(run, config, split) for split in splits]
+    opened = {split: open_split(run, config, split) for split in splits}
+    sources = [opened[split] for split in splits]
     ranges = [source.ranges for source in sources]
     if not split_ranges.overlap(*ranges):
         return tuple(
@@ -164,8 +166,13 @@ def _real_images(
     if ranges[0] != ranges[1]:
         raise UserError(
             f'config.data.split={splits[0]!r} and config.evaluation.split={splits[1]!r} overlap, '
-            'but the classifier must be tested on other images than it is fitted to: use the same '
-            'split or disjoint splits'
+            'but the classifier must be tested on images other than those it is fitted to: use the '
+            'same split or disjoint splits'
+        )
+    if split_ranges.has_duplicates(ranges[0]):
+        raise UserError(
+            f'config.data.split={splits[0]!r} contains images more than once, so the classifier '
+            'cannot be tested on other images: use a split without repetitions'
         )
     examples = read_labeled_images(seed, min(sum(counts), len(sources[0])), sources[0])
     count = min(counts[1], len(examples.images) // 2)

@@ -65,12 +65,12 @@ def run(options: TaskOptions) -> TaskResult:
             "config.anomaly.scores has 'rotation', but the run's discriminator was not trained to "
             'predict rotations: remove it, or train with --config.loss.rotation_weight=1.0'
         )
-    if trained.run.config.conditional:
-        label = trained.networks.conditioner.classes[0]
+    names = [name for name in config.anomaly.scores if name in anomaly_scores.CONDITIONAL_SCORES]
+    classes = trained.networks.conditioner.classes
+    if names and len(classes) > 1:
         logging.warning(
-            'the run is conditional: scores by logits and reconstructions treat all images as '
-            'images of the class %s',
-            trained.run.class_names[label],
+            'the run is conditional: the scores %s treat all images as images of the class %s',
+            *(', '.join(names), trained.run.class_names[classes[0]]),
         )
     default = 'anomalies' if options.images is None else 'anomalies_in_images'
     out = output_folder(options, default, config)

@@ -254,7 +254,7 @@ def write_images(out: epath.Path, user_images: UserImages, restored: np.ndarray)
     Existing files of these names are replaced, with a warning.
     """
     if existing := sum((out / f'{name}.png').exists() for name in user_images.names):
-        logging.warning('%s: existing files that are replaced: %d', out, existing)
+        logging.warning('replacing existing files in %s (number of files: %d)', out, existing)
     for name, pixels in zip(user_images.names, restored, strict=True):
         images.write_png(out / f'{name}.png', pixels)
     return TaskResult(out)

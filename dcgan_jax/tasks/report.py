@@ -15,7 +15,13 @@ from dcgan_jax.configs import default
 from dcgan_jax.run_dir import Run
 from dcgan_jax.runtime import checkpoint_folder, writers
 from dcgan_jax.runtime.errors import UserError
-from dcgan_jax.runtime.files import absolute, read_bytes, reject_special_file, stat, write_atomic
+from dcgan_jax.runtime.files import (
+    absolute,
+    file_status,
+    read_bytes,
+    reject_special_file,
+    write_atomic,
+)
 from dcgan_jax.tasks import html_report
 from dcgan_jax.tasks.options import TaskOptions, TaskResult
 from dcgan_jax.tasks.trained_run import output_folder
@@ -242,7 +248,7 @@ def _format(value: Any) -> str:
 
 def _read_bytes(path: epath.Path, limit: int) -> bytes:
     """Read a file; raise `OSError` if it is larger than `limit` bytes or cannot be read."""
-    if (size := stat(path).length) > limit:
+    if (size := file_status(path).size) > limit:
         raise OSError(errno.EFBIG, f'{size:,} bytes exceed the limit of {limit:,} bytes')
     return read_bytes(path)
 
