@@ -222,7 +222,8 @@ def test_resume_keeps_the_best_checkpoint(config, tmp_path, monkeypatch, better,
 
 @pytest.mark.slow
 def test_best_of_another_protocol_is_replaced(config, tmp_path, monkeypatch, caplog):
-    values = iter([1.0, 2.0, 3.0])
+    """The restored step is evaluated again, and is the best one with the new settings."""
+    values = iter([1.0, 2.0, 3.0, 4.0])
 
     def fake_metrics(self, batches, count, protocol):
         list(batches)
@@ -235,7 +236,7 @@ def test_best_of_another_protocol_is_replaced(config, tmp_path, monkeypatch, cap
     assert best_step(tmp_path / 'run') == 2
     config.num_steps, config.evaluation.num_samples = 6, 50
     training.train_and_evaluate(config, tmp_path / 'run')
-    assert best_step(tmp_path / 'run') == 6
+    assert best_step(tmp_path / 'run') == 4
     assert 'selected by a different evaluation' in caplog.text
 
 
@@ -316,7 +317,8 @@ def test_modes_are_counted_without_an_extractor(config):
     assert values == pytest.approx(expected)
     assert labels['modes'] == 'modes of 1,000'
     limits = {'modes_max_rms': 28.0, 'modes_max_residual_fraction': 0.75}
-    assert protocol == {'num_samples': 30, 'modes_data_set': 'shapes', **limits}
+    names = {'metrics': ['mode_coverage'], 'modes_data_set': 'shapes'}
+    assert protocol == {'num_samples': 30, **names, **limits}
     line = evaluator.summary(evaluator.Evaluation(values, labels, protocol))
     expected = 'modes of 1,000: 30 | KL to uniform: 3.507 | fraction unrecognized: 0 (30 images)'
     assert line == expected
