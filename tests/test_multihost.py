@@ -175,12 +175,15 @@ def test_several_processes_evaluate_like_one(tmp_path, data_dir, monkeypatch):
         workdir = tmp_path / str(count)
         run(count, data_dir, f'--workdir={workdir}', *flags)
         paths = sorted((workdir / 'evaluation').glob('*.json'))
-        distances = {path.name: json.loads(path.read_text())['frechet_distance'] for path in paths}
+        # By step: the rest of a name depends on the weights, which differ by rounding errors.
+        distances = {
+            int(path.name[:8]): json.loads(path.read_text())['frechet_distance'] for path in paths
+        }
         found[count] = distances, checkpoints(workdir, 'best_checkpoint')
         best = min(distances, key=distances.get)
-        assert int(best.partition('_')[0]) == found[count][1][0]
-        assert int(restore(workdir, 'best').state.step) == found[count][1][0]
-    assert len(found[1][0]) == 2
+        assert found[count][1] == [best]
+        assert int(restore(workdir, 'best').state.step) == best
+    assert list(found[1][0]) == [4, 8]
     assert found[2][0] == pytest.approx(found[1][0], rel=1e-3)
     assert found[2][1] == found[1][1]
 
