@@ -250,6 +250,7 @@ def _settings(name: str, protocol: dict[str, Any]) -> dict[str, Any]:
         ignored |= {'num_real', 'reference_sha256', 'singular_covariance'}
     if not uses_real_features:
         ignored.add('num_real_features')
+    # Statistics of a reference file replace those of the split.
     if not uses_real_features and (not uses_statistics or 'reference_sha256' in protocol):
         ignored |= {'data_set', 'split', 'data_sha256', 'real_image_shape'}
         ignored |= {'on_corrupt', 'max_pixels'}

@@ -124,7 +124,7 @@ class EmbeddedImages:
         self.omitted: list[str] = []
 
     def embed(self, path: epath.Path, caption: str) -> str:
-        """Return the HTML of an image, or '' if it is too large or cannot be read or decoded."""
+        """Return the HTML of an image, or '' if it is too large, unreadable or damaged."""
         name = f'{path.parent.name}/{path.name}'
         try:
             content = _read_bytes(path, min(_MAX_FILE_BYTES, self._remaining_bytes))
