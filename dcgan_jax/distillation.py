@@ -18,10 +18,10 @@ from etils import epath
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from dcgan_jax import models, parallel, pruning, run_dir, warm_start, weights
+from dcgan_jax import models, parallel, pruning, run_description, run_dir, warm_start, weights
 from dcgan_jax.data import captions, identity
-from dcgan_jax.run_dir import Run
-from dcgan_jax.runtime import checkpoint, checkpoint_folder, multihost, sharding
+from dcgan_jax.run_description import Run
+from dcgan_jax.runtime import checkpoint_folder, multihost, sharding
 from dcgan_jax.runtime.errors import UserError
 from dcgan_jax.runtime.files import read_bytes, write_atomic
 from dcgan_jax.sampling import Sampler
@@ -195,7 +195,7 @@ def _field(config: ConfigDict, name: str) -> Any:
 def _restore(folder: epath.PathLike, mesh: Mesh) -> tuple[Run, GANState]:
     """Return the run in `folder` and the state of its last checkpoint."""
     run = run_dir.read(run_dir.folder(folder, 'config.distill.teacher'))
-    state, _ = checkpoint.restore_latest(folder, parallel.abstract_state_of(run, mesh))
+    state, _ = run_dir.restore(folder, run, parallel.abstract_state_of(run, mesh))
     if state is None:
         raise UserError(f'config.distill.teacher={folder} has no checkpoint: train that run first')
     return run, state
@@ -207,7 +207,7 @@ def _serialize(folder: epath.PathLike, mesh: Mesh) -> bytes:
     logging.info('distilling from %s at step %d', folder, int(state.step))
     generator = models.build(run.config, run.image_shape, run.num_classes).generator
     variables = Sampler(generator, run.config).variables(state)
-    metadata = {'step': int(state.step), **run_dir.describe(run)}
+    metadata = {'step': int(state.step), **run_description.describe(run)}
     return weights.serialize(jax.device_get(variables), metadata)
 
 
@@ -215,7 +215,7 @@ def _parse(path: epath.Path, content: bytes) -> tuple[Run, Any]:
     try:
         variables, metadata = weights.deserialize(content)
         del metadata['step']
-        return run_dir.parse(metadata), variables
+        return run_description.parse(metadata), variables
     except (ValueError, TypeError, AttributeError, KeyError) as error:
         raise UserError(
             f'{path} is damaged ({error}): restore it, or delete it if the run of the teacher has '

@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 from dcgan_jax import models, train_state
 from dcgan_jax.data import images
 from dcgan_jax.data.image_source import Examples
-from dcgan_jax.run_dir import Run
+from dcgan_jax.run_description import Run
 from dcgan_jax.runtime import nonfinite, sharding
 from dcgan_jax.runtime.prng import Purpose, purpose_key
 from dcgan_jax.train_state import GANState, NetworkState, Teacher

@@ -6,7 +6,7 @@ import functools
 import json
 import os
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 from absl import logging
 from etils import epath
@@ -14,9 +14,11 @@ from ml_collections import ConfigDict
 from pydantic import ValidationError
 
 from dcgan_jax import config as config_lib
-from dcgan_jax.config_types import Group, Side, Text, with_tuples
+from dcgan_jax import run_description
 from dcgan_jax.data import identity
-from dcgan_jax.runtime import checkpoint_folder, nonfinite, workdir_guard
+from dcgan_jax.run_description import Run
+from dcgan_jax.runtime import checkpoint, checkpoint_folder, nonfinite, workdir_guard
+from dcgan_jax.runtime.checkpoint_errors import DamagedError
 from dcgan_jax.runtime.errors import UserError
 from dcgan_jax.runtime.files import (
     absolute,
@@ -33,39 +35,6 @@ EVALUATIONS_FOLDER = 'evaluation'
 TEACHER_FILE = 'teacher.safetensors'
 _FILES = (CONFIG_FILE, TEACHER_FILE, workdir_guard.LOCK_FILE, nonfinite.FILE)
 FOLDERS = (*checkpoint_folder.FOLDERS, SAMPLES_FOLDER, EVALUATIONS_FOLDER)
-
-
-class _Description(Group):
-    """Schema of `config.json`."""
-
-    config: dict[str, Any]
-    image_shape: tuple[Side, Side, Side]
-    class_names: tuple[Text, ...]
-    data: dict[str, int | str]
-    teacher: Text
-
-
-class Run(NamedTuple):
-    """Description of a run, stored in `config.json`.
-
-    Attributes:
-        config: The run's `ConfigDict` (see `configs/default.py`).
-        image_shape: Shape (H, W, C) of the training images.
-        class_names: Names of the data set's classes by label; empty without labels.
-        data: Identity of the data set, see `ImageSource.identity`.
-        teacher: SHA-256 of the teacher, see `distillation.digest`; '' without distillation.
-    """
-
-    config: ConfigDict
-    image_shape: tuple[int, int, int]
-    class_names: tuple[str, ...] = ()
-    data: Mapping[str, int | str] = {}
-    teacher: str = ''
-
-    @property
-    def num_classes(self) -> int:
-        """Number of classes of the data set; 0 without labels."""
-        return len(self.class_names)
 
 
 def folder(path: epath.PathLike, flag: str = '--workdir') -> epath.Path:
@@ -176,7 +145,8 @@ def check_free(workdir: epath.Path, run: Run) -> Run:
 
     Raises:
         UserError: If `workdir` contains a run with a different config, or no run but files that a
-            run would replace, or if the path of a run's file is a folder or vice versa.
+            run would replace, or if the path of a run's file is a folder or vice versa, or if the
+            best checkpoint belongs to another run.
     """
     for name in FOLDERS + _FILES:
         path = workdir / name
@@ -197,13 +167,15 @@ def check_free(workdir: epath.Path, run: Run) -> Run:
             f'({", ".join(existing)}): move them elsewhere, or use another --workdir'
         )
     before = read(workdir)
-    if changed := _differences(before, run):
+    if changed := run_description.differences(before, run):
         is_moved = config_lib.differ_only_in_paths(before.config, run.config)
         value = 'the original path, even if it no longer exists' if is_moved else 'its config'
         raise UserError(
             f'{workdir} contains a run with a different config ({"; ".join(changed)}): '
             f'use another --workdir; to resume the run, pass {value}'
         )
+    # Results of the resumed run are compared with that of the best checkpoint.
+    _check_last_checkpoint(workdir, before, checkpoint_folder.BEST_FOLDER)
     check_data(before, run.class_names, run.data)
     return run._replace(data=before.data)
 
@@ -230,18 +202,7 @@ def write(workdir: epath.Path, run: Run) -> None:
     This must be called within `workdir_guard.lock` and after the state is restored, so that a
     rejected attempt to resume does not change the file.
     """
-    write_json(workdir / CONFIG_FILE, describe(run))
-
-
-def describe(run: Run) -> dict[str, Any]:
-    """Return the content of `config.json`, JSON-serializable."""
-    return {
-        'config': run.config.to_dict(),
-        'image_shape': run.image_shape,
-        'class_names': run.class_names,
-        'data': dict(run.data),
-        'teacher': run.teacher,
-    }
+    write_json(workdir / CONFIG_FILE, run_description.describe(run))
 
 
 def read(workdir: epath.PathLike) -> Run:
@@ -255,7 +216,7 @@ def read(workdir: epath.PathLike) -> Run:
     stored = None if path.exists() else _from_checkpoint(workdir)
     try:
         content = json.loads(read_bytes(path).decode()) if stored is None else stored
-        run = parse(content)
+        run = run_description.parse(content)
     except PermissionError as error:
         raise UserError(f'{path} cannot be read ({error.strerror}): make it readable') from error
     except (OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
@@ -279,14 +240,52 @@ def _warn_of_missing_fields(workdir: str, names: str) -> None:
     )
 
 
-def _check_last_checkpoint(workdir: epath.PathLike, run: Run) -> None:
-    """Raise `UserError` if the last checkpoint does not belong to the run in `config.json`."""
+def restore(
+    workdir: epath.PathLike, run: Run, abstract_state: Any, folder: str = checkpoint_folder.FOLDER
+) -> tuple[Any | None, list[int]]:
+    """Restore the last intact checkpoint of a run after checking that it belongs to the run.
+
+    Args:
+        workdir: Folder of the run.
+        run: Description of the run.
+        abstract_state: See `checkpoint.restore_latest`.
+        folder: Name of the folder of the checkpoints in `workdir`.
+
+    Returns:
+        See `checkpoint.restore_latest`.
+
+    Raises:
+        UserError: If the checkpoint belongs to another run; also see `checkpoint.restore_latest`.
+    """
+
+    def check(path: epath.Path) -> None:
+        with contextlib.suppress(DamagedError):  # Only the arrays are needed.
+            _check_checkpoint(run, path)
+
+    return checkpoint.restore_latest(workdir, abstract_state, folder, check)
+
+
+def _check_last_checkpoint(
+    workdir: epath.PathLike, run: Run, folder: str = checkpoint_folder.FOLDER
+) -> None:
+    """Raise `UserError` if the last checkpoint with readable metadata belongs to another run."""
+    checkpoint_folder.read_latest(
+        absolute(workdir) / folder, functools.partial(_check_checkpoint, run)
+    )
+
+
+def _check_checkpoint(run: Run, path: epath.Path) -> None:
+    """Raise `UserError` if the checkpoint at a path belongs to another run.
+
+    Raises:
+        DamagedError: If the metadata of the checkpoint cannot be read.
+    """
+    metadata = checkpoint_folder.read_metadata(path)
     try:
-        saved = parse(_description_in(checkpoint_folder.latest_metadata(workdir)))
+        saved = run_description.parse(run_description.select_fields(metadata))
     except (ValueError, TypeError, AttributeError, RecursionError):
-        # There is no checkpoint, or its metadata cannot be read.
-        return
-    changed = _differences(saved, run)
+        return  # The metadata has no checksum.
+    changed = run_description.differences(saved, run)
     if saved.class_names != run.class_names:
         changed.append(f'classes: {", ".join(saved.class_names)} -> {", ".join(run.class_names)}')
     for field in ('data', 'teacher'):
@@ -295,18 +294,11 @@ def _check_last_checkpoint(workdir: epath.PathLike, run: Run) -> None:
             changed.append(f'{field}: {before} -> {after}')
     if changed:
         raise UserError(
-            f'{epath.Path(workdir) / CONFIG_FILE} differs from the description in the last '
-            f'checkpoint ({"; ".join(changed)}): restore the file or the checkpoint, or delete the '
-            'file to use the description in the checkpoint'
+            f'the description of the run differs from that in the checkpoint {path} '
+            f'({"; ".join(changed)}): if the checkpoint belongs to another run, move it elsewhere; '
+            f'otherwise restore {path.parents[1] / CONFIG_FILE}, or delete this file to use the '
+            'description in the last checkpoint'
         )
-
-
-def _differences(before: Run, after: Run) -> list[str]:
-    """Return a line for each difference that prevents resuming run `before` as run `after`."""
-    changed = config_lib.differences(before.config, after.config)
-    if before.image_shape != after.image_shape:
-        changed.append(f'image shape: {before.image_shape} -> {after.image_shape}')
-    return changed
 
 
 def _reason(error: Exception) -> str:
@@ -315,19 +307,6 @@ def _reason(error: Exception) -> str:
         return ' '.join(str(error).split())
     first = error.errors()[0]
     return f'{".".join(map(str, first["loc"])) or "content"}: {first["msg"]}'
-
-
-def parse(content: Any) -> Run:
-    """Return the run that `describe` described; missing fields of its config have their defaults.
-
-    Raises:
-        ValueError, TypeError, AttributeError: If the description is invalid.
-    """
-    description = _Description.model_validate(with_tuples(content))
-    config = ConfigDict(description.config)
-    config_lib.add_missing_fields(config)
-    config_lib.validate(config)
-    return Run(config.lock(), **{name: getattr(description, name) for name in Run._fields[1:]})
 
 
 def _from_checkpoint(workdir: epath.PathLike) -> dict[str, Any]:
@@ -341,9 +320,4 @@ def _from_checkpoint(workdir: epath.PathLike) -> dict[str, Any]:
     logging.warning(
         '%s has no %s: using the description in the last checkpoint', workdir, CONFIG_FILE
     )
-    return _description_in(metadata)
-
-
-def _description_in(metadata: dict[str, Any]) -> dict[str, Any]:
-    """Return the description of the run in the metadata of a checkpoint."""
-    return {name: metadata[name] for name in _Description.model_fields if name in metadata}
+    return run_description.select_fields(metadata)

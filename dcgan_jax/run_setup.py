@@ -19,7 +19,7 @@ from dcgan_jax import distillation, models, parallel, run_dir, train_state, warm
 from dcgan_jax.data import captions, classes, image_source, sources
 from dcgan_jax.evaluation import SampleScorer
 from dcgan_jax.metrics import extractors
-from dcgan_jax.run_dir import Run
+from dcgan_jax.run_description import Run
 from dcgan_jax.runtime import checkpoint_folder, containment, jax_settings, multihost, sharding
 from dcgan_jax.runtime.errors import UserError
 from dcgan_jax.runtime.files import absolute, resolve_path

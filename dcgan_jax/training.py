@@ -125,7 +125,7 @@ def restore_or_create(setup: Setup, teacher: Teacher | None) -> tuple[GANState, 
     Returns:
         The state, and the steps of damaged checkpoints.
     """
-    state, damaged = checkpoint.restore_latest(setup.workdir, setup.abstract_state)
+    state, damaged = run_dir.restore(setup.workdir, setup.run, setup.abstract_state)
     if state is None:
         state = parallel.initial_state(setup.create, setup.abstract_state)
         state = train_state.add_captions(

@@ -9,7 +9,7 @@ from absl import logging
 from tqdm import tqdm
 
 from dcgan_jax import config as config_lib
-from dcgan_jax import parallel, run_dir
+from dcgan_jax import parallel, run_description
 from dcgan_jax.evaluation import TrainingEvaluator
 from dcgan_jax.hooks import Call, Hook
 from dcgan_jax.run_setup import Setup
@@ -52,7 +52,7 @@ class TrainingLoop:
         config, workdir, start = setup.run.config, setup.workdir, ranges.start
         self._config, self._workdir, self._ranges, self._watcher = config, workdir, ranges, watcher
         self._writer = enter(writers.open_writer(workdir, start))
-        metadata = run_dir.describe(setup.run)
+        metadata = run_description.describe(setup.run)
         self._checkpoints = checkpoint.Checkpoints(workdir, config.keep_checkpoints, metadata)
         enter(contextlib.closing(self._checkpoints))
         self._grids = SampleGrids(setup.sampler, config.seed, setup.source, workdir, self._writer)

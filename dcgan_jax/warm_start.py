@@ -12,8 +12,7 @@ from ml_collections import ConfigDict
 
 from dcgan_jax import parallel, run_dir
 from dcgan_jax.data import identity
-from dcgan_jax.run_dir import Run
-from dcgan_jax.runtime import checkpoint
+from dcgan_jax.run_description import Run
 from dcgan_jax.runtime.errors import UserError
 from dcgan_jax.train_state import NETWORKS, GANState, NetworkState
 
@@ -92,10 +91,11 @@ def initialize(state: GANState, config: ConfigDict, mesh: Mesh) -> GANState:
     Raises:
         UserError: See `check`; also if the run has no intact checkpoint.
     """
-    abstract_state = parallel.abstract_state_of(_read(config), mesh)
+    run = _read(config)
+    abstract_state = parallel.abstract_state_of(run, mesh)
     _check_arrays(config, abstract_state, state)
     try:
-        source, _ = checkpoint.restore_latest(config.init_from, abstract_state)
+        source, _ = run_dir.restore(config.init_from, run, abstract_state)
     except UserError as error:
         raise UserError(f'config.init_from: {error}') from error
     if source is None:

@@ -100,7 +100,7 @@ def test_checkpoint_that_is_replaced_while_it_is_read_is_not_damaged(run, monkey
 
 
 def test_metadata_is_read_from_the_later_checkpoint_if_one_is_deleted(run, monkeypatch, caplog):
-    folder, later, read = run[0] / 'checkpoints', run[0] / 'later', checkpoint_folder._metadata
+    folder, later, read = run[0] / 'checkpoints', run[0] / 'later', checkpoint_folder.read_metadata
     (folder / '6').rename(later)
 
     def rotate(path):
@@ -109,7 +109,7 @@ def test_metadata_is_read_from_the_later_checkpoint_if_one_is_deleted(run, monke
             shutil.rmtree(folder / '4')
         return read(path)
 
-    monkeypatch.setattr(checkpoint_folder, '_metadata', rotate)
+    monkeypatch.setattr(checkpoint_folder, 'read_metadata', rotate)
     assert checkpoint_folder.latest_metadata(run[0])['step'] == 6
     assert not caplog.text
 

@@ -16,7 +16,7 @@ import pytest
 from etils import epath
 from hypothesis import strategies as st
 
-from dcgan_jax import evaluation, models, parallel, run_dir, train_state
+from dcgan_jax import evaluation, models, parallel, run_description, run_dir, train_state
 from dcgan_jax.configs import default
 from dcgan_jax.data import sources, user_images
 from dcgan_jax.metrics import extractors, reference_stats
@@ -240,7 +240,7 @@ def test_damaged_run_configs_are_read_or_rejected(run, tmp_path, fraction):
         run = run_dir.read(tmp_path)
         networks = models.build(*run[:2], run.num_classes)
         jax.eval_shape(functools.partial(train_state.create, run.config, networks, run.image_shape))
-        json.dumps(run_dir.describe(run)).encode()
+        json.dumps(run_description.describe(run)).encode()
 
     def check(content):
         content = content if isinstance(content, bytes) else dumped(content)

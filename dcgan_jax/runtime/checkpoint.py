@@ -1,7 +1,7 @@
 """Asynchronous and atomic Orbax checkpoints with a checksum of each array."""
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, ClassVar
 
 import flax
@@ -141,7 +141,10 @@ class Checkpoints:
 
 
 def restore_latest(
-    workdir: epath.PathLike, abstract_state: State, folder: str = FOLDER
+    workdir: epath.PathLike,
+    abstract_state: State,
+    folder: str = FOLDER,
+    check: Callable[[epath.Path], None] = lambda path: None,
 ) -> tuple[State | None, list[int]]:
     """Restore the last intact checkpoint.
 
@@ -149,19 +152,24 @@ def restore_latest(
         workdir: Folder of the run.
         abstract_state: State of `jax.ShapeDtypeStruct`s with shardings.
         folder: `FOLDER` or `BEST_FOLDER`.
+        check: Called in the primary process with the path of a checkpoint before it is restored;
+            raises `UserError` if the checkpoint must not be used.
 
     Returns:
         The state, or None if there is no checkpoint, and the steps of damaged checkpoints.
 
     Raises:
         UserError: If the arrays of a checkpoint differ from those of `abstract_state`, if all
-            checkpoints are damaged or lost, or if a training run replaced each of them while it was
-            read.
+            checkpoints are damaged or lost, if a training run replaced each of them while it was
+            read, or if `check` rejects a checkpoint.
     """
     path = absolute(workdir) / folder
-    state, damaged = checkpoint_folder.read_latest(
-        path, lambda path: _restore_on_all(path, abstract_state), multihost.from_primary
-    )
+
+    def read(path: epath.Path) -> State:
+        multihost.on_primary(check, path)
+        return _restore_on_all(path, abstract_state)
+
+    state, damaged = checkpoint_folder.read_latest(path, read, multihost.from_primary)
     if state is not None:
         return state, damaged
     if damaged:

@@ -49,7 +49,7 @@ def latest_step(workdir: epath.PathLike) -> int | None:
     """
 
     def read_step(path: epath.Path) -> int:
-        _metadata(path)
+        read_metadata(path)
         return int(path.name)
 
     step, damaged = read_latest(absolute(workdir) / FOLDER, read_step)
@@ -69,12 +69,12 @@ def latest_metadata(workdir: epath.PathLike, folder: str = FOLDER) -> dict[str, 
         UserError: If a training run replaced each checkpoint while it was read.
     """
     # The file is read without Orbax, which would wait for all processes.
-    metadata, _ = read_latest(absolute(workdir) / folder, _metadata)
+    metadata, _ = read_latest(absolute(workdir) / folder, read_metadata)
     return metadata or {}
 
 
-def _metadata(path: epath.Path) -> dict[str, Any]:
-    """Return the metadata of a checkpoint."""
+def read_metadata(path: epath.Path) -> dict[str, Any]:
+    """Return the metadata of a checkpoint; raise `DamagedError` if it cannot be read."""
     with raise_damaged(path):
         metadata = json.loads(read_bytes(path / 'metadata' / 'metadata').decode())
     if not isinstance(metadata, dict):

@@ -7,7 +7,7 @@ from dcgan_jax.data import images, split_ranges
 from dcgan_jax.data.image_source import Examples
 from dcgan_jax.metrics import extractors
 from dcgan_jax.models import Networks
-from dcgan_jax.run_dir import Run
+from dcgan_jax.run_description import Run
 from dcgan_jax.runtime.batching import map_batches
 from dcgan_jax.runtime.errors import UserError
 from dcgan_jax.runtime.files import write_json

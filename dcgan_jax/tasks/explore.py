@@ -11,7 +11,7 @@ from dcgan_jax.data import images, sources
 from dcgan_jax.data.image_source import ImageSource
 from dcgan_jax.data.input_pipeline import load_split
 from dcgan_jax.models import Networks
-from dcgan_jax.run_dir import Run
+from dcgan_jax.run_description import Run
 from dcgan_jax.runtime.errors import UserError
 from dcgan_jax.runtime.files import write_json
 from dcgan_jax.sampling import Sampler, read_images

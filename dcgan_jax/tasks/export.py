@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from dcgan_jax import models, quantization, run_dir, weights
+from dcgan_jax import models, quantization, run_description, weights
 from dcgan_jax.data import degradations
 from dcgan_jax.runtime.errors import UserError
 from dcgan_jax.runtime.files import write_atomic
@@ -71,7 +71,7 @@ def run(options: TaskOptions) -> TaskResult:
         program = _quantized(generator(source), options.weights)
         path = out / f'{program.name}{suffix}.jaxexport'
         write_atomic(path, to_jax(program))
-        metadata = {'step': int(trained.state.step), **run_dir.describe(trained.run)}
+        metadata = {'step': int(trained.state.step), **run_description.describe(trained.run)}
         content = weights.serialize(program.variables, metadata)
         write_atomic(path.with_suffix('.safetensors'), content)
     return TaskResult(out)

@@ -15,7 +15,7 @@ from ml_collections import ConfigDict
 from dcgan_jax.configs import default
 from dcgan_jax.data import images
 from dcgan_jax.data import user_images as user_images_lib
-from dcgan_jax.run_dir import Run
+from dcgan_jax.run_description import Run
 from dcgan_jax.runtime.errors import UserError
 from dcgan_jax.runtime.files import escape
 from dcgan_jax.sampling import Sampler

@@ -12,7 +12,7 @@ from PIL import Image
 from dcgan_jax import config as config_lib
 from dcgan_jax import run_dir
 from dcgan_jax.configs import default
-from dcgan_jax.run_dir import Run
+from dcgan_jax.run_description import Run
 from dcgan_jax.runtime import checkpoint_folder, writers
 from dcgan_jax.runtime.errors import UserError
 from dcgan_jax.runtime.files import (

@@ -17,8 +17,7 @@ from dcgan_jax.data import degradations, sources
 from dcgan_jax.data.conditioner import Conditioner
 from dcgan_jax.data.image_source import ImageSource
 from dcgan_jax.models import Networks
-from dcgan_jax.run_dir import Run
-from dcgan_jax.runtime import checkpoint as checkpoint_lib
+from dcgan_jax.run_description import Run
 from dcgan_jax.runtime import checkpoint_folder, containment, sharding
 from dcgan_jax.runtime.errors import UserError
 from dcgan_jax.sampling import Sampler
@@ -116,7 +115,7 @@ def restore(
         _check_takes_latents(run)
     networks = models.build(run.config, run.image_shape, run.num_classes)
     abstract_state = parallel.abstract_state_of(run, sharding.create_mesh())
-    state, _ = checkpoint_lib.restore_latest(workdir, abstract_state, FOLDERS[checkpoint])
+    state, _ = run_dir.restore(workdir, run, abstract_state, FOLDERS[checkpoint])
     if state is None and checkpoint == 'best':
         raise UserError(
             f'{workdir} has no best checkpoint: train with config.evaluation.every above 0, or '
