@@ -12,7 +12,7 @@ from dcgan_jax.runtime.errors import UserError
 from dcgan_jax.tasks import export, sample
 from dcgan_jax.tasks.options import TaskOptions
 from dcgan_jax.tasks.trained_run import restore
-from tests.class_folders import content
+from tests.class_folders import content, folder_config
 
 
 @pytest.fixture
@@ -80,3 +80,16 @@ def test_networks_of_another_run_are_not_copied(foreign, finished_copy, config, 
     config.init_from = str(finished_copy)
     with pytest.raises(UserError, match=r'init_from: .*checkpoints/4 \(seed: 1 -> 0\)'):
         training.train_and_evaluate(config, tmp_path / 'new')
+
+
+def test_folder_with_other_numbered_folders_is_not_a_run(class_folder_copy, tmp_path):
+    """A run in a folder named `checkpoints` can be used like any other."""
+    images, run = class_folder_copy
+    (tmp_path / 'layout' / 'checkpoints').mkdir(parents=True)
+    run = run.rename(tmp_path / 'layout' / 'checkpoints' / '1')
+    sample.run(TaskOptions(workdir=run, num=1))
+    config = folder_config(images)
+    before = content(tmp_path)
+    with pytest.raises(UserError, match=r'contains no run, but files .*\(checkpoints\): move'):
+        training.train_and_evaluate(config, tmp_path / 'layout')
+    assert content(tmp_path) == before

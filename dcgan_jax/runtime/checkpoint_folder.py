@@ -1,5 +1,6 @@
 """Steps in a folder of checkpoints, and their metadata; nothing here waits for other processes."""
 
+import contextlib
 import json
 import re
 from collections.abc import Callable
@@ -19,16 +20,30 @@ FOLDER = 'checkpoints'
 BEST_FOLDER = 'best_checkpoint'
 DAMAGED_FOLDER = 'damaged_checkpoints'
 FOLDERS = FOLDER, BEST_FOLDER, DAMAGED_FOLDER
+# Files and folders in a checkpoint; some of them may be missing if it is damaged.
+_PARTS = {'state', 'checksums', 'metadata', '_CHECKPOINT_METADATA', 'commit_success.txt'}
 _MAX_REPLACED = 20  # Maximum number of checkpoints that may be replaced while they are read.
 
 
 def has_any(workdir: epath.PathLike) -> bool:
-    """Return whether the run in `workdir` has a complete checkpoint."""
-    return bool(complete_steps(epath.Path(workdir) / FOLDER))
+    """Return whether `workdir` contains a complete checkpoint, which may be damaged."""
+    folder = epath.Path(workdir) / FOLDER
+    names = (_names_in(folder / str(step)) for step in complete_steps(folder))
+    return any(not _PARTS.isdisjoint(found) for found in names)
+
+
+def _names_in(folder: epath.Path) -> set[str]:
+    """Return the names of the files and folders in a folder, which may have been deleted."""
+    with raise_unreadable(folder), contextlib.suppress(FileNotFoundError):
+        return {path.name for path in folder.iterdir()}
+    return set()
 
 
 def complete_steps(folder: epath.Path) -> set[int]:
-    """Return the steps of the complete checkpoints in a folder; ignore other files and folders."""
+    """Return the steps of the complete checkpoints in a folder, by the names of their folders.
+
+    The contents are not read. Other files and folders are ignored.
+    """
     if not folder.is_dir():
         return set()
     with raise_unreadable(folder):
