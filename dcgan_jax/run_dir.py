@@ -145,8 +145,8 @@ def check_free(workdir: epath.Path, run: Run) -> Run:
 
     Raises:
         UserError: If `workdir` contains a run with a different config, or no run but files that a
-            run would replace, or if the path of a run's file is a folder or vice versa, or if the
-            best checkpoint belongs to another run.
+            run would replace, if the path of a run's file is a folder or vice versa, if the best
+            checkpoint belongs to another run, or if a folder among the checkpoints is not one.
     """
     for name in FOLDERS + _FILES:
         path = workdir / name
@@ -166,6 +166,7 @@ def check_free(workdir: epath.Path, run: Run) -> Run:
             f'{workdir} contains no run, but files in the place of its results '
             f'({", ".join(existing)}): move them elsewhere, or use another --workdir'
         )
+    checkpoint_folder.check_contents(workdir)
     before = read(workdir)
     if changed := run_description.differences(before, run):
         is_moved = config_lib.differ_only_in_paths(before.config, run.config)

@@ -163,3 +163,13 @@ def test_output_folder_inside_the_images_of_the_config_is_rejected(class_folder_
     config = folder_config(tmp_path / 'moved')
     with pytest.raises(UserError, match=r'--out=.* would be read as images of --config\.data_dir'):
         sample.run(TaskOptions(workdir=run, config=config, out=tmp_path / 'moved', num=1))
+
+
+@pytest.mark.parametrize('name', ['checkpoints/100', 'best_checkpoint', 'link/run'])
+def test_workdir_inside_a_checkpoint_folder_is_rejected(class_folder_copy, tmp_path, name):
+    images, run = class_folder_copy
+    (run / 'link').symlink_to(run / 'checkpoints')
+    before = content(tmp_path)
+    with pytest.raises(UserError, match=r'--workdir=.* is inside the checkpoint folder'):
+        training.train_and_evaluate(folder_config(images), run / name)
+    assert content(tmp_path) == before

@@ -93,3 +93,27 @@ def test_folder_with_other_numbered_folders_is_not_a_run(class_folder_copy, tmp_
     with pytest.raises(UserError, match=r'contains no run, but files .*\(checkpoints\): move'):
         training.train_and_evaluate(config, tmp_path / 'layout')
     assert content(tmp_path) == before
+
+
+@pytest.mark.parametrize('name', ['checkpoints/100', 'best_checkpoint/1', 'damaged_checkpoints/6'])
+def test_other_folders_in_the_place_of_checkpoints_are_kept(finished_copy, config, name):
+    """One of them would be moved as a damaged checkpoint; others would be replaced later."""
+    shutil.copytree(finished_copy / 'samples', finished_copy / name / 'samples')
+    (finished_copy / name / 'config.json').write_text('{}')
+    (finished_copy / 'checkpoints' / '6' / 'checksums' / 'metadata').write_text('{')
+    before = content(finished_copy)
+    config.num_steps = 8
+    with pytest.raises(UserError, match=rf'{name} is not a checkpoint .*config.json, samples'):
+        training.train_and_evaluate(config, finished_copy)
+    assert content(finished_copy) == before
+
+
+def test_remains_of_a_checkpoint_are_accepted(finished_copy, config):
+    """A process was killed while it deleted checkpoints, of which one is already empty."""
+    checkpoints = finished_copy / 'checkpoints'
+    for name in ('2', '4'):
+        shutil.rmtree(checkpoints / name / 'state')
+    shutil.rmtree(checkpoints / '2')
+    (checkpoints / '2').mkdir()
+    config.num_steps = 8
+    assert int(training.train_and_evaluate(config, finished_copy).step) == 8

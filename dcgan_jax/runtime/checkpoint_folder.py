@@ -32,6 +32,21 @@ def has_any(workdir: epath.PathLike) -> bool:
     return any(not _PARTS.isdisjoint(found) for found in names)
 
 
+def check_contents(workdir: epath.PathLike) -> None:
+    """Raise `UserError` if a folder with the name of a step is not a checkpoint.
+
+    It would be deleted or moved as if it were one. An empty folder may remain if a process is
+    killed while it deletes a checkpoint.
+    """
+    folders = [epath.Path(workdir) / name for name in FOLDERS]
+    for path in (folder / str(step) for folder in folders for step in complete_steps(folder)):
+        if (found := _names_in(path)) and _PARTS.isdisjoint(found):
+            raise UserError(
+                f'{path} is not a checkpoint (it contains {", ".join(sorted(found)[:5])}): move it '
+                'elsewhere'
+            )
+
+
 def _names_in(folder: epath.Path) -> set[str]:
     """Return the names of the files and folders in a folder, which may have been deleted."""
     with raise_unreadable(folder), contextlib.suppress(FileNotFoundError):
