@@ -91,9 +91,8 @@ def _validate(config: ConfigDict, workdir: epath.PathLike) -> tuple[Mesh, epath.
     mesh = sharding.create_mesh(config.batch_size)
     workdir = run_dir.folder(workdir)
     run_dir.check_outside_checkpoints(workdir, '--workdir')
-    if config.dataset == 'folder':
-        inputs = {'config.data_dir': config.data_dir}
-        containment.check_outside(workdir, '--workdir', inputs, run_dir.FOLDERS)
+    inputs = {'config.data_dir': sources.input_folder(config.dataset, config.data_dir)}
+    containment.check_outside(workdir, '--workdir', inputs, run_dir.FOLDERS)
     return mesh, workdir
 
 

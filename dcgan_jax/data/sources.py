@@ -18,12 +18,13 @@ from dcgan_jax.data.image_source import RESIZE_REMEDY, ImageSource
 from dcgan_jax.data.tfds_data import (
     Selection,
     class_names,
+    data_set_folder,
     find_or_prepare,
     first_line,
     open_records,
 )
 from dcgan_jax.runtime.errors import UserError
-from dcgan_jax.runtime.files import MAX_HASHED_BYTES, digest, total_size
+from dcgan_jax.runtime.files import MAX_HASHED_BYTES, digest, is_regular_file, total_size
 
 
 def open_source(
@@ -62,6 +63,16 @@ def open_source(
             f'{name} needs a package that is missing ({first_line(error)}): '
             'pip install -r requirements.txt'
         ) from error
+
+
+def input_folder(name: str, data_dir: str | None) -> str:
+    """Return the folder whose files a data set consists of; '' if there is none.
+
+    Args:
+        name: See `open_source`.
+        data_dir: See `open_source`.
+    """
+    return data_dir or '' if name == 'folder' else data_set_folder(name, data_dir)
 
 
 def open_split(config: ConfigDict, split: str) -> ImageSource:
@@ -244,7 +255,7 @@ def _open_split(
         image_shape=shape,
         records=records,
         ranges=ranges,
-        files=sorted(epath.Path(builder.data_dir).iterdir()),
+        files=sorted(filter(is_regular_file, epath.Path(builder.data_dir).iterdir())),
         identity={'name': name, **sizes},
         class_names=class_names(builder),
         image_size=image_size,

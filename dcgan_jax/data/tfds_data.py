@@ -14,7 +14,9 @@ from typing import Protocol
 
 import numpy as np
 import tensorflow_datasets as tfds
+from absl import logging
 from etils import epath
+from google.protobuf import json_format
 from tensorflow_datasets.core import read_only_builder
 
 from dcgan_jax.runtime import cache_dir
@@ -26,6 +28,8 @@ _BUILDERS = {
     'cifar10': ('dcgan_jax.data.cifar10_builder', 'Cifar10', '3.0.2'),
     'shapes': ('dcgan_jax.data.shapes_builder', 'Shapes', '1.0.0'),
 }
+_NAME = re.compile(r'\w+([/:][\w./:*-]+)?')
+_FEATURES_FILE = 'features.json'
 _DATA_FOLDER = 'tensorflow_datasets'  # In the user's home; TFDS's default.
 
 
@@ -69,17 +73,31 @@ def find_or_prepare(name: str, data_dir: str | None) -> tfds.core.DatasetBuilder
     root = _data_root(data_dir)
     builder = _find_prepared(name, root)
     if builder is None:
-        _prepare(name, root)
+        folder = _prepare(name, root)
         builder = _find_prepared(name, root)
     if builder is None:
-        raise UserError(f'{root / _base_name(name)} is incomplete: delete it and try again')
+        raise _incomplete(folder)
     return builder
 
 
+def data_set_folder(name: str, data_dir: str | None) -> str:
+    """Return the path of the folder of all versions of a data set; '' if `name` is invalid.
+
+    The folder may not exist.
+    """
+    is_valid = _NAME.fullmatch(name)
+    return os.path.join(_data_path(data_dir), _base_name(name)) if is_valid else ''
+
+
+def _data_path(data_dir: str | None) -> str:
+    path = data_dir or os.environ.get('TFDS_DATA_DIR') or cache_dir.home_folder(_DATA_FOLDER)
+    return os.fspath(path)
+
+
 def _data_root(data_dir: str | None) -> epath.Path:
-    path = data_dir or os.environ.get('TFDS_DATA_DIR')
-    root = resolve_path(path or cache_dir.home_folder(_DATA_FOLDER), 'data directory')
-    if path and not root.is_dir():
+    root = resolve_path(_data_path(data_dir), 'data directory')
+    is_given = data_dir or os.environ.get('TFDS_DATA_DIR')
+    if is_given and not root.is_dir():
         raise UserError(f'data directory {root} does not exist: correct the path or create it')
     return root
 
@@ -89,28 +107,81 @@ def _base_name(name: str) -> str:
 
 
 def _find_prepared(name: str, root: epath.Path) -> tfds.core.DatasetBuilder | None:
-    """Return a builder that reads a data set prepared under `root`, or None."""
-    if not re.fullmatch(r'\w+([/:][\w./:*-]+)?', name):
+    """Return a builder that reads a data set prepared under `root`, or None.
+
+    TFDS opens the newest version only. If its folder contains no data set, an older one is opened.
+    """
+    if not _NAME.fullmatch(name):
         raise _unknown(name)
+    if (builder := _open(name, root)) is not None:
+        return builder
+    ignored = []
+    for folder in _version_folders(name, root):
+        builder = _open(f'{name.partition(":")[0]}:{folder.name}', root)
+        if builder is not None:
+            logging.warning('using %s; no data set in %s', folder, ', '.join(ignored))
+            return builder
+        ignored.append(str(folder))
+    return None
+
+
+def _open(name: str, root: epath.Path) -> tfds.core.DatasetBuilder | None:
+    """Return a builder of the version that TFDS selects, or None if its folder has no data set."""
     try:
         return read_only_builder.builder_from_files(name, data_dir=root)
     except tfds.core.DatasetNotFoundError:
         return None
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, json_format.Error) as error:
+        folders = filter(_has_features, _version_folders(name, root))
+        folder = next(folders, root / _base_name(name))
         raise UserError(
-            f'{name} in {root} cannot be opened ({first_line(error)}): '
-            'delete it, or set data_dir to another folder'
+            f'{folder} cannot be opened ({first_line(error)}): move it elsewhere, or set data_dir '
+            'to another folder'
         ) from error
 
 
-def _prepare(name: str, root: epath.Path) -> None:
-    """Prepare a data set under `root` in a format with random access."""
+def _version_folders(name: str, root: epath.Path) -> list[epath.Path]:
+    """Return the folders of the versions of a data set that match its name, the newest first."""
+    prefix, _, requested = name.partition(':')
+    parents = [root / prefix]
+    try:
+        if '/' not in prefix:  # The versions may be in the folder of the default configuration.
+            parents += [path for path in parents[0].iterdir() if path.is_dir()]
+        folders = [path for parent in parents for path in parent.iterdir()]
+    except OSError:
+        return []
+    is_version = tfds.core.Version.is_valid
+    matching = [
+        path
+        for path in folders
+        if is_version(path.name)
+        and path.is_dir()
+        and tfds.core.Version(path.name).match(requested or '*.*.*')
+    ]
+    return sorted(matching, key=lambda path: tfds.core.Version(path.name), reverse=True)
+
+
+def _has_features(folder: epath.Path) -> bool:
+    """Return whether TFDS regards a folder as a data set."""
+    return (folder / _FEATURES_FILE).exists()
+
+
+def _incomplete(folder: epath.Path) -> UserError:
+    return UserError(
+        f'{folder} contains no complete data set: move it elsewhere and try again, or set data_dir '
+        'to another folder'
+    )
+
+
+def _prepare(name: str, root: epath.Path) -> epath.Path:
+    """Prepare a data set under `root` in a format with random access; return its folder."""
     base, _, version = name.partition(':')
     module, cls, our_version = _BUILDERS.get(base, (None, None, None))
     if module and version in ('', our_version):
         make_builder = getattr(importlib.import_module(module), cls)
     elif _base_name(name) not in tfds.list_builders(with_community_datasets=False):
-        raise _unknown(name)
+        folders = _version_folders(name, root)
+        raise _incomplete(folders[0]) if folders else _unknown(name)
     elif importlib.util.find_spec('tensorflow') is None:
         raise UserError(
             f'{name} is not prepared in {root}, and preparing it requires TensorFlow: install it '
@@ -124,19 +195,17 @@ def _prepare(name: str, root: epath.Path) -> None:
     try:
         root.mkdir(parents=True, exist_ok=True)
         with contextlib.redirect_stdout(sys.stderr):  # TFDS prints to stdout.
-            make_builder(data_dir=root, file_format='array_record').download_and_prepare()
-    except ValueError as error:
-        raise UserError(
-            f'{name} in {root} is incomplete ({first_line(error)}): delete the folders of versions '
-            'that have no data set, or set data_dir to another folder'
-        ) from error
-    except OSError as error:
+            builder = make_builder(data_dir=root, file_format='array_record')
+            builder.download_and_prepare()
+            return epath.Path(builder.data_dir)
+    except (ValueError, OSError) as error:
         # Another process may have prepared the data set in the meantime.
-        if _find_prepared(name, root) is None:
+        if (builder := _find_prepared(name, root)) is None:
             raise UserError(
                 f'cannot prepare {name} in {root} ({first_line(error)}): '
                 'set data_dir to a writable folder, or to one that has the data set'
             ) from error
+        return epath.Path(builder.data_dir)
 
 
 def _unknown(name: str) -> UserError:

@@ -26,7 +26,8 @@ def check_outside(
     Args:
         path: The output folder, which may not exist yet.
         flag: Name of the output folder's flag in error messages.
-        inputs: Folders of input images by the names of their flags; '' means none.
+        inputs: Folders of input images by the names of their flags; '' means none. They may not
+            exist yet.
         subfolders: Names of folders in `path` that must not contain input folders.
 
     Raises:
@@ -39,11 +40,16 @@ def check_outside(
     parents = {folder: _identify_parents(folder) for folder in outputs}
     owned = set(filter(None, map(_identify, outputs[1:])))
     for name, value in inputs.items():
-        root = _resolve(value)
-        if not os.fspath(value) or not os.path.isdir(root):  # Path.is_dir raises for long names.
+        if not os.fspath(value):
             continue
+        root = _resolve(value)
         read = set(_walk(root))
-        written = [folder for folder in outputs if not read.isdisjoint(parents[folder])]
+        written = [
+            folder
+            for folder in outputs
+            # A data set that does not exist yet may be prepared later.
+            if folder.is_relative_to(root) or not read.isdisjoint(parents[folder])
+        ]
         if not owned.isdisjoint(_identify_parents(root)):
             written.append(root)
         if written:

@@ -204,7 +204,7 @@ def output_folder(options: TaskOptions, name: str, config: ConfigDict) -> epath.
     Args:
         options: Options of the task: `out`, or `workdir` if it is None, and `images`.
         name: Name of the default folder in `workdir`.
-        config: Config of the run; results must not be written to a folder of training images.
+        config: Config of the run; results must not be written to the folder of its data set.
 
     Raises:
         UserError: If the folder cannot be written to, or is inside a folder of input images or
@@ -216,10 +216,10 @@ def output_folder(options: TaskOptions, name: str, config: ConfigDict) -> epath.
         remedy = 'set --out to another folder'
     out = run_dir.folder(out, flag)
     inputs = {'--images': options.images} if options.images else {}
-    if config.dataset == 'folder':
-        inputs['config.data_dir'] = config.data_dir
-        if options.config is not None:
-            inputs['--config.data_dir'] = options.config.data_dir or ''
+    inputs['config.data_dir'] = sources.input_folder(config.dataset, config.data_dir)
+    if options.config is not None and options.config.data_dir:
+        folder = sources.input_folder(config.dataset, options.config.data_dir)
+        inputs['--config.data_dir'] = folder
     containment.check_outside(out, flag, inputs)
     run_dir.check_outside_checkpoints(out, flag)
     return run_dir.check_writable(out, flag, remedy)
