@@ -14,6 +14,7 @@ from dcgan_jax.tasks import explore
 from dcgan_jax.tasks.discriminator_features import DiscriminatorFeatures
 from dcgan_jax.tasks.nearest_neighbors import nearest
 from dcgan_jax.tasks.options import TaskOptions
+from dcgan_jax.tasks.outputs import OutputFolder
 from dcgan_jax.tasks.trained_run import restore
 
 
@@ -111,7 +112,7 @@ def test_arithmetic_of_a_minus_a_plus_b_is_b(workdir, tmp_path):
     run, networks, state = trained.run, trained.networks, trained.state
     sampler = Sampler(networks.generator, run.config)
     made = explore.LatentExplorer(run, networks, state, sampler, 3)
-    explore.draw_arithmetic(made, tmp_path, [[1, 2], [1, 2], [7]])
+    explore.draw_arithmetic(made, OutputFolder(tmp_path), [[1, 2], [1, 2], [7]])
     with Image.open(tmp_path / 'arithmetic.png') as picture:
         pixels = np.asarray(picture)
     expected = made.generate(sampler.latents(3, 8)[7:])
@@ -139,7 +140,7 @@ class Recorder:
 
 def test_arithmetic_is_first_mean_minus_second_plus_third(tmp_path):
     made = Recorder()
-    explore.draw_arithmetic(made, tmp_path, [[0, 2], [1], [3]])
+    explore.draw_arithmetic(made, OutputFolder(tmp_path), [[0, 2], [1], [3]])
     first, second, third, result = made.drawn
     np.testing.assert_array_equal(first, [[0, 1], [16, 25], [8, 13]])
     np.testing.assert_array_equal(second, [[4, 9], [4, 9]])
@@ -149,7 +150,7 @@ def test_arithmetic_is_first_mean_minus_second_plus_third(tmp_path):
 
 def test_truncation_scales_the_same_latents_row_by_row(tmp_path):
     made = Recorder()
-    explore.draw_truncation(made, tmp_path)
+    explore.draw_truncation(made, OutputFolder(tmp_path))
     (drawn,) = made.drawn
     assert drawn.shape == (60, 2)
     for row, scale in enumerate([0, 0.25, 0.5, 0.75, 1, 1.25]):
@@ -159,7 +160,7 @@ def test_truncation_scales_the_same_latents_row_by_row(tmp_path):
 
 def test_interpolation_visits_each_latent(tmp_path):
     made = Recorder()
-    explore.draw_interpolation(made, tmp_path)
+    explore.draw_interpolation(made, OutputFolder(tmp_path))
     picture, animation = made.drawn
     assert (picture.shape, animation.shape) == ((80, 2), (360, 2))
     latents = np.asarray([[(2 * i) ** 2, (2 * i + 1) ** 2] for i in range(9)])

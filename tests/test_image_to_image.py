@@ -13,6 +13,7 @@ from dcgan_jax import models, train_state, training
 from dcgan_jax.runtime.errors import ConfigError, UserError
 from dcgan_jax.tasks import evaluate, image_to_image, restoration_evaluation, sample
 from dcgan_jax.tasks.options import TaskOptions
+from dcgan_jax.tasks.outputs import OutputFolder
 from dcgan_jax.tasks.trained_run import merge_config
 from dcgan_jax.train_step import train_step
 from tests.compare import assert_equal_states
@@ -133,7 +134,7 @@ def test_invalid_evaluation_settings_are_reported_before_images_are_restored(
     task = task._replace(restore=lambda inputs: pytest.fail('images were restored'))
     data = restoration_evaluation.load_images(task, num, seed=0)
     with pytest.raises(UserError):
-        restoration_evaluation.evaluate(task, data, {}, tmp_path / 'out', 'color')
+        restoration_evaluation.evaluate(task, data, {}, OutputFolder(tmp_path / 'out'), 'color')
 
 
 def test_restoration_run_supports_its_own_task_only(restoration_run, tmp_path):
@@ -165,7 +166,8 @@ def test_images_are_restored_in_batches_of_limited_size(restoration_run, tmp_pat
     pixels = np.random.default_rng(0).integers(0, 256, (5, 4, 6, 3)).astype(np.uint8)
     given = image_to_image.UserImages(list('abcde'), pixels)
     monkeypatch.setattr(image_to_image, '_MAX_BATCH_PIXELS', 2 * 4 * 6 * 2**2)
-    image_to_image.restore_images(task, given, lambda pixels: pixels, tmp_path, scale=2)
+    out = OutputFolder(tmp_path)
+    image_to_image.restore_images(task, given, lambda pixels: pixels, out, scale=2)
     assert sizes == [2, 2, 1]
     for name, image in zip('abcde', pixels, strict=True):
         with Image.open(tmp_path / f'{name}.png') as picture:

@@ -11,7 +11,7 @@ import pytest
 from dcgan_jax import run_dir
 from dcgan_jax.runtime.errors import UserError
 from dcgan_jax.tasks.options import TaskOptions
-from dcgan_jax.tasks.trained_run import output_folder
+from dcgan_jax.tasks.outputs import output_folder
 
 _NOBODY = 65534
 
@@ -54,5 +54,5 @@ def test_error_for_a_read_only_run_recommends_out(run_copy):
     run_copy.chmod(0o555)
     config = run_dir.read(run_copy).config
     with unprivileged(), pytest.raises(UserError, match='set --out'):
-        output_folder(TaskOptions(workdir=run_copy), 'explore', config)
+        output_folder(TaskOptions(workdir=run_copy), 'explore', config, lambda: None)
     run_copy.chmod(0o755)

@@ -40,7 +40,7 @@ class StoppedError(Exception):
 
 
 class TrainingError(RuntimeError):
-    """A run cannot continue, for example because of a non-finite loss.
+    """A run or a task cannot continue, for example because of a non-finite loss.
 
     `main.py` prints it to stderr without a traceback and exits with code 1.
     """

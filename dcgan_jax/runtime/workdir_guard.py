@@ -51,17 +51,21 @@ def presence_check(workdir: epath.Path) -> Callable[[], None]:
     """
     if in_bucket(workdir):
         return lambda: None
-    before = os.stat(workdir)
+    before = _status(workdir)
 
     def check() -> None:
-        try:
-            is_same = os.path.samestat(os.stat(workdir), before)
-        except FileNotFoundError:
-            is_same = False
-        if not is_same:
+        now = _status(workdir)
+        if before is None or now is None or not os.path.samestat(now, before):
             raise TrainingError(
-                f'{workdir} was removed or replaced during the run, with its checkpoints: training '
-                'stopped; start the run again'
+                f'{workdir} was removed, renamed or replaced while it was in use: stopped; restore '
+                'it or pass its new path, then rerun the command'
             )
 
     return check
+
+
+def _status(path: epath.Path) -> os.stat_result | None:
+    try:
+        return os.stat(path)
+    except OSError:
+        return None

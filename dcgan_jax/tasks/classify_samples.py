@@ -14,13 +14,8 @@ from dcgan_jax.runtime.files import write_json
 from dcgan_jax.sampling import read_labeled_images
 from dcgan_jax.tasks import discriminator_features, linear_probe
 from dcgan_jax.tasks.options import TaskOptions, TaskResult
-from dcgan_jax.tasks.trained_run import (
-    TrainedRun,
-    merge_config,
-    open_split,
-    output_folder,
-    restore,
-)
+from dcgan_jax.tasks.outputs import output_folder
+from dcgan_jax.tasks.trained_run import TrainedRun, merge_config, open_split, restore
 from dcgan_jax.train_state import GANState
 
 _COLUMNS = 10  # Samples per class in the grid.
@@ -64,7 +59,7 @@ def run(options: TaskOptions) -> TaskResult:
     extractor = extractors.load(fields.extractor, fields.inception_weights, fields.batch_size)
     extractor.check(trained.run.image_shape)
     train, test = _real_images(trained.run, config, (num_real, num), options.seed)
-    out = output_folder(options, 'classification', config)
+    out = output_folder(options, 'classification', config, trained.check_workdir)
     labels, latents = trained.sampler.labels(num), trained.sampler.latents(options.seed, num)
     samples = Examples(trained.sampler(trained.state, latents, labels), labels)
     metrics, by_class = _accuracies(trained, extractor, samples, train, test)
@@ -73,11 +68,11 @@ def run(options: TaskOptions) -> TaskResult:
         'seed': options.seed, 'step': int(trained.state.step), 'num_real': len(train.images),
         'split': fields.split,
     }  # fmt: skip
-    write_json(out / 'classification.json', content)
-    images.write_png(out / 'classification.png', _draw(samples))
+    write_json(out.file('classification.json'), content)
+    images.write_png(out.file('classification.png'), _draw(samples))
     line = ', '.join(f'{name.replace("_", " ")} {value:.2%}' for name, value in metrics.items())
     method = f'{extractor.name}, SVM fitted to {len(train.images):,} images'
-    return TaskResult(out, f'classification accuracy ({method}): {line}')
+    return TaskResult(out.path, f'classification accuracy ({method}): {line}')
 
 
 def _accuracies(

@@ -6,7 +6,6 @@ from typing import NamedTuple
 
 import numpy as np
 from absl import logging
-from etils import epath
 from ml_collections import ConfigDict
 
 from dcgan_jax.data import images, sources
@@ -17,7 +16,8 @@ from dcgan_jax.runtime.files import write_atomic, write_json
 from dcgan_jax.tasks import anomaly_scores, image_to_image
 from dcgan_jax.tasks.anomaly_scores import AnomalyScores
 from dcgan_jax.tasks.options import TaskOptions, TaskResult
-from dcgan_jax.tasks.trained_run import merge_config, open_split, output_folder, restore
+from dcgan_jax.tasks.outputs import OutputFolder, output_folder
+from dcgan_jax.tasks.trained_run import merge_config, open_split, restore
 
 _NUM_TEST = 2_000  # Default number of test images.
 _NUM_NORMAL = 5_000  # Largest number of training images used as normal images.
@@ -73,7 +73,7 @@ def run(options: TaskOptions) -> TaskResult:
             *(', '.join(names), trained.run.class_names[classes[0]]),
         )
     default = 'anomalies' if options.images is None else 'anomalies_in_images'
-    out = output_folder(options, default, config)
+    out = output_folder(options, default, config, trained.check_workdir)
     if options.images is None:
         scored = _test_split(config, options.num or _NUM_TEST, options.seed)
     else:
@@ -92,7 +92,7 @@ def run(options: TaskOptions) -> TaskResult:
     for name, scores in result.scores.items():
         _write_grid(out, name, scored.pixels, result.reconstructions.get(name), scores)
     if scored.is_anomaly is None:
-        return TaskResult(out)
+        return TaskResult(out.path)
     aurocs = {name: auroc(scores, scored.is_anomaly) for name, scores in result.scores.items()}
     content = {
         'auroc': aurocs,
@@ -102,9 +102,9 @@ def run(options: TaskOptions) -> TaskResult:
         'step': int(trained.state.step),
         'seed': options.seed,
     }
-    write_json(out / 'metrics.json', content)
+    write_json(out.file('metrics.json'), content)
     summary = ', '.join(f'{name} {value:.4f}' for name, value in aurocs.items())
-    return TaskResult(out, f'AUROC of {len(scored.pixels):,} test images: {summary}')
+    return TaskResult(out.path, f'AUROC of {len(scored.pixels):,} test images: {summary}')
 
 
 def _test_split(config: ConfigDict, num: int, seed: int) -> ScoredImages:
@@ -130,7 +130,7 @@ def _test_split(config: ConfigDict, num: int, seed: int) -> ScoredImages:
     return ScoredImages([str(index) for index in indices], examples.images, is_anomaly)
 
 
-def _write_csv(out: epath.Path, scored: ScoredImages, result: AnomalyScores) -> None:
+def _write_csv(out: OutputFolder, scored: ScoredImages, result: AnomalyScores) -> None:
     """Write `scores.csv`, with one row per image and one column per score."""
     text = io.StringIO()
     writer = csv.writer(text)
@@ -140,11 +140,11 @@ def _write_csv(out: epath.Path, scored: ScoredImages, result: AnomalyScores) -> 
         label = [] if scored.is_anomaly is None else [int(scored.is_anomaly[index])]
         values = (f'{scores[index]:.6g}' for scores in result.scores.values())
         writer.writerow([name, *label, *values])
-    write_atomic(out / 'scores.csv', text.getvalue().encode())
+    write_atomic(out.file('scores.csv'), text.getvalue().encode())
 
 
 def _write_grid(
-    out: epath.Path,
+    out: OutputFolder,
     name: str,
     pixels: np.ndarray,
     reconstructions: np.ndarray | None,
@@ -159,13 +159,13 @@ def _write_grid(
     chosen = np.concatenate([order[:_GRID_IMAGES], order[-_GRID_IMAGES:]])
     if reconstructions is None:
         picture = images.grid(pixels[chosen], columns=_GRID_IMAGES // 2)
-        images.write_png(out / f'{name}.png', picture)
+        images.write_png(out.file(f'{name}.png'), picture)
         return
     columns = [pixels[chosen], reconstructions[chosen]]
     columns.append(difference_map(*columns))
     rows = np.stack(columns, axis=1)
     picture = images.grid(rows.reshape(-1, *rows.shape[2:]), columns=6)
-    images.write_png(out / f'{name}.png', picture)
+    images.write_png(out.file(f'{name}.png'), picture)
 
 
 def difference_map(pixels: np.ndarray, reconstructions: np.ndarray) -> np.ndarray:

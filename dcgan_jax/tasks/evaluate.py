@@ -1,7 +1,7 @@
 """`--mode=evaluate`: metrics of a trained generator or of user-supplied images."""
 
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -15,9 +15,11 @@ from dcgan_jax.data.image_source import ImageSource
 from dcgan_jax.evaluation import SampleScorer
 from dcgan_jax.metrics import evaluator as evaluator_lib
 from dcgan_jax.metrics.evaluator import Evaluation, Evaluator
+from dcgan_jax.runtime import workdir_guard
 from dcgan_jax.runtime.files import escape
 from dcgan_jax.tasks.options import TaskOptions, TaskResult
-from dcgan_jax.tasks.trained_run import merge_config, open_split, output_folder, restore
+from dcgan_jax.tasks.outputs import output_folder
+from dcgan_jax.tasks.trained_run import merge_config, open_split, restore
 
 
 def run(options: TaskOptions) -> TaskResult:
@@ -54,11 +56,12 @@ def evaluate_run(options: TaskOptions) -> tuple[Evaluation, epath.Path]:
     config = merge_config(trained.run.config, options.config)
     source = open_split(trained.run, config, config.evaluation.split)
     scorer = SampleScorer(config, trained.sampler, source)
-    out = output_folder(options, run_dir.EVALUATIONS_FOLDER, config)
+    out = output_folder(options, run_dir.EVALUATIONS_FOLDER, config, trained.check_workdir)
     num = options.num or config.evaluation.num_samples
     evaluation = scorer(trained.state, num, options.seed)
     name = f'{int(trained.state.step):08d}_seed{options.seed}'
-    return evaluation, evaluator_lib.write(out, name, evaluation)
+    out.check()
+    return evaluation, evaluator_lib.write(out.path, name, evaluation)
 
 
 def evaluate_images(options: TaskOptions) -> tuple[Evaluation, epath.Path | None]:
@@ -73,10 +76,10 @@ def evaluate_images(options: TaskOptions) -> tuple[Evaluation, epath.Path | None
     Raises:
         UserError: See `run`.
     """
-    config, source = _open_data_set(options)
+    config, source, check_workdir = _open_data_set(options)
     out = None
     if options.out is not None or options.workdir is not None:
-        out = output_folder(options, run_dir.EVALUATIONS_FOLDER, config)
+        out = output_folder(options, run_dir.EVALUATIONS_FOLDER, config, check_workdir)
     batches, count = user_images.open_images(options.images, config.data)
     evaluator = Evaluator(config.evaluation, source)
     digest = hashlib.sha256()
@@ -85,17 +88,25 @@ def evaluate_images(options: TaskOptions) -> tuple[Evaluation, epath.Path | None
     if out is None:
         return evaluation, None
     name = escape(f'images_{epath.Path(options.images).stem}')
-    return evaluation, evaluator_lib.write(out, name, evaluation)
+    out.check()
+    return evaluation, evaluator_lib.write(out.path, name, evaluation)
 
 
-def _open_data_set(options: TaskOptions) -> tuple[ConfigDict, ImageSource]:
-    """Return the config and the split `config.evaluation.split` of the run or of the config."""
+def _open_data_set(options: TaskOptions) -> tuple[ConfigDict, ImageSource, Callable[[], None]]:
+    """Return the config and the split `config.evaluation.split` of the run or of the config.
+
+    Returns:
+        The config, the split, and the function of `workdir_guard.presence_check`.
+    """
     if options.workdir is None:
         config_lib.validate(options.config)
-        return options.config, sources.open_split(options.config, options.config.evaluation.split)
-    described = run_dir.read(run_dir.folder(options.workdir))
+        source = sources.open_split(options.config, options.config.evaluation.split)
+        return options.config, source, lambda: None
+    workdir = run_dir.folder(options.workdir)
+    check_workdir = workdir_guard.presence_check(workdir)
+    described = run_dir.read(workdir)
     config = merge_config(described.config, options.config)
-    return config, open_split(described, config, config.evaluation.split)
+    return config, open_split(described, config, config.evaluation.split), check_workdir
 
 
 def _hashed(batches: Iterable[np.ndarray], digest: Any) -> Iterator[np.ndarray]:

@@ -7,7 +7,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from etils import epath
 from tqdm import tqdm
 
 from dcgan_jax.data import images, sources
@@ -26,7 +25,8 @@ from dcgan_jax.tasks.discriminator_features import (
     per_image_discriminator,
 )
 from dcgan_jax.tasks.options import TaskOptions, TaskResult
-from dcgan_jax.tasks.trained_run import merge_config, open_split, output_folder, restore
+from dcgan_jax.tasks.outputs import OutputFolder, output_folder
+from dcgan_jax.tasks.trained_run import merge_config, open_split, restore
 from dcgan_jax.train_state import GANState
 
 _FILTERS = 8  # Number of filters of the last stage that are visualized.
@@ -62,7 +62,7 @@ def run(options: TaskOptions) -> TaskResult:
     config = merge_config(trained.run.config, options.config)
     if options.num == 1:
         raise UserError('--num=1 leaves no held-out image for the linear probe: use 2 or more')
-    out = output_folder(options, 'explain', config)
+    out = output_folder(options, 'explain', config, trained.check_workdir)
     source = open_split(trained.run, config, config.data.split)
     pixels = load_split(source, num=_CANDIDATES).images
     draw_filters(networks, state, pixels, out)
@@ -71,12 +71,12 @@ def run(options: TaskOptions) -> TaskResult:
     test = sources.open_test_split(config)
     if source.num_classes and test is not None:
         content['linear_probe'] = classify(source, test, networks, state, options.num or _NUM)
-    write_json(out / 'explain.json', content)
+    write_json(out.file('explain.json'), content)
     if 'linear_probe' not in content:
-        return TaskResult(out)
+        return TaskResult(out.path)
     result = content['linear_probe']
     return TaskResult(
-        out,
+        out.path,
         f'linear SVM on {result["num_features"]:,} features of D, {result["num_train"]:,} images: '
         f'{result["accuracy"]:.2%} accuracy on {result["num_test"]:,} test images',
     )
@@ -119,7 +119,9 @@ def _guided_backward(act: Activation, x: jax.Array, gradient: jax.Array) -> tupl
 guided.defvjp(_guided_forward, _guided_backward)
 
 
-def draw_filters(networks: Networks, state: GANState, pixels: np.ndarray, out: epath.Path) -> None:
+def draw_filters(
+    networks: Networks, state: GANState, pixels: np.ndarray, out: OutputFolder
+) -> None:
     """Write `filters.png`: images that maximally activate filters of D's last stage.
 
     Below each row of images are their gradients by guided backpropagation (Radford et al. 2015,
@@ -129,7 +131,7 @@ def draw_filters(networks: Networks, state: GANState, pixels: np.ndarray, out: e
         networks: Networks of the run.
         state: State of the run.
         pixels: Candidate images, uint8 `[N, H, W, C]`.
-        out: Existing folder.
+        out: Folder of the results.
     """
     discriminator = per_image_discriminator(networks.discriminator)
     module = discriminator.clone(act=functools.partial(guided, discriminator.act))
@@ -157,10 +159,10 @@ def draw_filters(networks: Networks, state: GANState, pixels: np.ndarray, out: e
         scale = np.abs(grads).max(axis=(1, 2, 3), keepdims=True)
         rows += [best, np.asarray(images.to_uint8(grads / np.maximum(scale, 1e-12)))]
     picture = images.grid(np.concatenate(rows), columns=len(rows[0]))
-    images.write_png(out / 'filters.png', picture)
+    images.write_png(out.file('filters.png'), picture)
 
 
-def draw_ablated_channels(sampler: Sampler, state: GANState, seed: int, out: epath.Path) -> None:
+def draw_ablated_channels(sampler: Sampler, state: GANState, seed: int, out: OutputFolder) -> None:
     """Write `ablated_channels.png`: samples, and the same samples with ablated channels.
 
     Each row ablates one group of input channels of G's first stage, in order of decreasing weight
@@ -175,7 +177,7 @@ def draw_ablated_channels(sampler: Sampler, state: GANState, seed: int, out: epa
         params = ablate_channels(state.ema_params, order[start : start + size])
         rows.append(sampler(state.replace(ema_params=params), latents))
     picture = images.grid(np.concatenate(rows), columns=_IMAGES_PER_FILTER)
-    images.write_png(out / 'ablated_channels.png', picture)
+    images.write_png(out.file('ablated_channels.png'), picture)
 
 
 def strongest_channels(params: Any) -> np.ndarray:

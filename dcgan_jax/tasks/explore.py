@@ -5,7 +5,6 @@ import re
 from typing import NamedTuple
 
 import numpy as np
-from etils import epath
 
 from dcgan_jax.data import images, sources
 from dcgan_jax.data.image_source import ImageSource
@@ -18,7 +17,8 @@ from dcgan_jax.sampling import Sampler, read_images
 from dcgan_jax.tasks.discriminator_features import DiscriminatorFeatures
 from dcgan_jax.tasks.nearest_neighbors import nearest
 from dcgan_jax.tasks.options import TaskOptions, TaskResult
-from dcgan_jax.tasks.trained_run import merge_config, open_split, output_folder, restore
+from dcgan_jax.tasks.outputs import OutputFolder, output_folder
+from dcgan_jax.tasks.trained_run import merge_config, open_split, restore
 from dcgan_jax.train_state import GANState
 
 _ROWS = 8  # Rows of a grid.
@@ -73,7 +73,7 @@ def run(options: TaskOptions) -> TaskResult:
     terms = None if options.arithmetic is None else parse_arithmetic(options.arithmetic)
     trained = restore(options.workdir, options.checkpoint, require_latents=True)
     config = merge_config(trained.run.config, options.config)
-    out = output_folder(options, 'explore', config)
+    out = output_folder(options, 'explore', config, trained.check_workdir)
     source = open_split(trained.run, config, config.data.split)
     explorer = LatentExplorer(
         trained.run._replace(config=config),
@@ -88,13 +88,13 @@ def run(options: TaskOptions) -> TaskResult:
     if terms is not None:
         draw_arithmetic(explorer, out, terms)
     content = find_nearest_images(explorer, source, out, options.num or 100)
-    write_json(out / 'explore.json', content)
+    write_json(out.file('explore.json'), content)
     medians = ', '.join(
         f'{name} ({space}) {value:.4g}'
         for space, values in content['median_distance_to_training_images'].items()
         for name, value in values.items()
     )
-    return TaskResult(out, f'median distance to the nearest training image: {medians}')
+    return TaskResult(out.path, f'median distance to the nearest training image: {medians}')
 
 
 def slerp(start: np.ndarray, end: np.ndarray, fraction: float) -> np.ndarray:
@@ -112,25 +112,26 @@ def slerp(start: np.ndarray, end: np.ndarray, fraction: float) -> np.ndarray:
     return unit * ((1.0 - fraction) * lengths[0] + fraction * lengths[1])
 
 
-def draw_interpolation(explorer: LatentExplorer, out: epath.Path) -> None:
+def draw_interpolation(explorer: LatentExplorer, out: OutputFolder) -> None:
     """Write `interpolation.png`, a row from each latent to the next, and `interpolation.gif`."""
     latents = explorer.sampler.latents(explorer.seed, _ROWS + 1)
     fractions = np.linspace(0.0, 1.0, _STEPS)
     path = [slerp(a, b, f) for a, b in itertools.pairwise(latents) for f in fractions]
     picture = images.grid(explorer.generate(np.stack(path)), columns=_STEPS)
-    images.write_png(out / 'interpolation.png', picture)
+    images.write_png(out.file('interpolation.png'), picture)
     fractions = np.arange(4 * _STEPS) / (4 * _STEPS)
     ends = np.roll(latents, -1, axis=0)  # The GIF returns to the first latent.
     path = [slerp(a, b, f) for a, b in zip(latents, ends, strict=True) for f in fractions]
-    images.write_gif(out / 'interpolation.gif', explorer.generate(np.stack(path)), _MILLISECONDS)
+    frames = explorer.generate(np.stack(path))
+    images.write_gif(out.file('interpolation.gif'), frames, _MILLISECONDS)
 
 
-def draw_truncation(explorer: LatentExplorer, out: epath.Path) -> None:
+def draw_truncation(explorer: LatentExplorer, out: OutputFolder) -> None:
     """Write `truncation.png`: the same latents scaled by 0 to 1.25, with a row for each scale."""
     latents = explorer.sampler.latents(explorer.seed, _STEPS)
     scaled = np.concatenate([latents * scale for scale in _SCALES])
     picture = images.grid(explorer.generate(scaled), columns=_STEPS)
-    images.write_png(out / 'truncation.png', picture)
+    images.write_png(out.file('truncation.png'), picture)
 
 
 def directions(params: dict, count: int) -> np.ndarray:
@@ -146,13 +147,13 @@ def directions(params: dict, count: int) -> np.ndarray:
     return vectors.T[::-1][:count]
 
 
-def draw_directions(explorer: LatentExplorer, out: epath.Path) -> None:
+def draw_directions(explorer: LatentExplorer, out: OutputFolder) -> None:
     """Write `directions.png`: for each direction, two rows with a latent moved along it."""
     axes = directions(explorer.state.ema_params, NUM_DIRECTIONS)
     latents = explorer.sampler.latents(explorer.seed, 2)
     moved = [z + shift * axis for axis in axes for z in latents for shift in SHIFTS]
     picture = images.grid(explorer.generate(np.stack(moved)), columns=len(SHIFTS))
-    images.write_png(out / 'directions.png', picture)
+    images.write_png(out.file('directions.png'), picture)
 
 
 def parse_arithmetic(arithmetic: str) -> list[list[int]]:
@@ -170,7 +171,7 @@ def parse_arithmetic(arithmetic: str) -> list[list[int]]:
     return terms
 
 
-def draw_arithmetic(explorer: LatentExplorer, out: epath.Path, terms: list[list[int]]) -> None:
+def draw_arithmetic(explorer: LatentExplorer, out: OutputFolder, terms: list[list[int]]) -> None:
     """Write `arithmetic.png`: a row with the samples and the mean of each term, then the result."""
     latents = explorer.sampler.latents(explorer.seed, max(map(max, terms)) + 1)
     means = [latents[term].mean(axis=0) for term in terms]
@@ -184,11 +185,11 @@ def draw_arithmetic(explorer: LatentExplorer, out: epath.Path, terms: list[list[
     last = explorer.generate(result[None])
     white = np.full((width - 1, *last.shape[1:]), 255, np.uint8)
     rows.append(np.concatenate([white, last]))
-    images.write_png(out / 'arithmetic.png', images.grid(np.concatenate(rows), columns=width))
+    images.write_png(out.file('arithmetic.png'), images.grid(np.concatenate(rows), columns=width))
 
 
 def find_nearest_images(
-    explorer: LatentExplorer, source: ImageSource, out: epath.Path, num: int
+    explorer: LatentExplorer, source: ImageSource, out: OutputFolder, num: int
 ) -> dict:
     """Write `neighbors.png`: samples and their nearest training images.
 
@@ -224,7 +225,7 @@ def find_nearest_images(
             medians[name]['test_images'] = float(np.median(distances))
     rows = np.concatenate(columns, axis=1)
     picture = images.grid(rows.reshape(-1, *rows.shape[2:]), columns=rows.shape[1])
-    images.write_png(out / 'neighbors.png', picture)
+    images.write_png(out.file('neighbors.png'), picture)
     return {
         'num': num,
         'num_test_images': 0 if test_images is None else len(test_images),

@@ -14,7 +14,8 @@ from dcgan_jax.runtime.files import write_atomic
 from dcgan_jax.sampling import generate
 from dcgan_jax.tasks.discriminator_features import score
 from dcgan_jax.tasks.options import TaskOptions, TaskResult
-from dcgan_jax.tasks.trained_run import TrainedRun, output_folder, restore
+from dcgan_jax.tasks.outputs import output_folder
+from dcgan_jax.tasks.trained_run import TrainedRun, restore
 
 PLATFORMS = ('cpu', 'cuda', 'tpu')
 
@@ -57,24 +58,25 @@ def run(options: TaskOptions) -> TaskResult:
             missing.
     """
     trained = restore(options.workdir, options.checkpoint)
-    out = output_folder(options, 'export', trained.run.config)
+    out = output_folder(options, 'export', trained.run.config, trained.check_workdir)
     suffix = '_int8' if options.weights == 'int8' else ''
     if options.format in ('onnx', 'all'):
         source = with_xla_convolutions(trained)
         for create in (generator, discriminator):
             program = _quantized(create(source), options.weights)
-            write_atomic(out / f'{program.name}{suffix}.onnx', to_onnx(program))
+            content = to_onnx(program)
+            write_atomic(out.file(f'{program.name}{suffix}.onnx'), content)
     if options.format in ('jax', 'all'):
         # The CPU implementation of convolutions needs static heights and widths.
         takes_images = degradations.takes_images(trained.run.config)
         source = with_xla_convolutions(trained) if takes_images else trained
         program = _quantized(generator(source), options.weights)
-        path = out / f'{program.name}{suffix}.jaxexport'
-        write_atomic(path, to_jax(program))
+        content = to_jax(program)
+        write_atomic(out.file(f'{program.name}{suffix}.jaxexport'), content)
         metadata = {'step': int(trained.state.step), **run_description.describe(trained.run)}
         content = weights.serialize(program.variables, metadata)
-        write_atomic(path.with_suffix('.safetensors'), content)
-    return TaskResult(out)
+        write_atomic(out.file(f'{program.name}{suffix}.safetensors'), content)
+    return TaskResult(out.path)
 
 
 def generator(trained: TrainedRun) -> Program:

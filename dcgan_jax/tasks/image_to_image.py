@@ -22,6 +22,7 @@ from dcgan_jax.sampling import Sampler
 from dcgan_jax.tasks import tiling
 from dcgan_jax.tasks.latent_optimization import LatentOptimizer
 from dcgan_jax.tasks.options import TaskOptions, TaskResult
+from dcgan_jax.tasks.outputs import OutputFolder
 from dcgan_jax.tasks.trained_run import merge_config, restore
 from dcgan_jax.train_state import GANState
 
@@ -40,6 +41,7 @@ class RestorationTask(NamedTuple):
         sampler: Sampler of the run's generator.
         restore: Function from inputs `[N, H, W, C + 1]` to images, uint8 `[N, H, W, C]`.
         method: Name of the method in results: 'trained' or 'latent_optimization'.
+        check_workdir: See `workdir_guard.presence_check`.
     """
 
     run: Run
@@ -48,6 +50,7 @@ class RestorationTask(NamedTuple):
     sampler: Sampler
     restore: Callable[[np.ndarray], np.ndarray]
     method: str
+    check_workdir: Callable[[], None]
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -80,10 +83,11 @@ def open_task(options: TaskOptions, kind: str) -> RestorationTask:
     sample = functools.partial(sampler, state)
     if trained_kind == kind:
         restore_tiled = functools.partial(tiling.restore, sample, generator=config.generator)
-        return RestorationTask(run, config, state, sampler, restore_tiled, 'trained')
-    optimizer = LatentOptimizer(networks, config, sampler, options.seed)
-    optimize = functools.partial(optimizer, state)
-    return RestorationTask(run, config, state, sampler, optimize, 'latent_optimization')
+        method, function = 'trained', restore_tiled
+    else:
+        optimizer = LatentOptimizer(networks, config, sampler, options.seed)
+        method, function = 'latent_optimization', functools.partial(optimizer, state)
+    return RestorationTask(run, config, state, sampler, function, method, trained.check_workdir)
 
 
 def _task_config(config: ConfigDict, overrides: ConfigDict | None, kind: str) -> ConfigDict:
@@ -225,7 +229,7 @@ def restore_images(
     task: RestorationTask,
     user_images: UserImages,
     to_inputs: Callable[[np.ndarray], np.ndarray],
-    out: epath.Path,
+    out: OutputFolder,
     scale: int = 1,
 ) -> TaskResult:
     """Restore images in batches to limit memory use, and write each to `NAME.png` in `out`.
@@ -245,16 +249,16 @@ def restore_images(
     for first in range(0, len(user_images.names), count):
         batch = UserImages(*(field[first : first + count] for field in user_images))
         write_images(out, batch, task.restore(to_inputs(batch.pixels)))
-    return TaskResult(out)
+    return TaskResult(out.path)
 
 
-def write_images(out: epath.Path, user_images: UserImages, restored: np.ndarray) -> TaskResult:
+def write_images(out: OutputFolder, user_images: UserImages, restored: np.ndarray) -> TaskResult:
     """Write each restored image to `NAME.png` in `out`, and return the path `out`.
 
     Existing files of these names are replaced, with a warning.
     """
-    if existing := sum((out / f'{name}.png').exists() for name in user_images.names):
-        logging.warning('replacing existing files in %s (number of files: %d)', out, existing)
+    if existing := sum((out.path / f'{name}.png').exists() for name in user_images.names):
+        logging.warning('replacing existing files in %s (number of files: %d)', out.path, existing)
     for name, pixels in zip(user_images.names, restored, strict=True):
-        images.write_png(out / f'{name}.png', pixels)
-    return TaskResult(out)
+        images.write_png(out.file(f'{name}.png'), pixels)
+    return TaskResult(out.path)

@@ -15,7 +15,7 @@ from dcgan_jax.runtime.errors import UserError
 from dcgan_jax.runtime.prng import Purpose, purpose_key
 from dcgan_jax.tasks import image_to_image, restoration_evaluation
 from dcgan_jax.tasks.options import TaskOptions, TaskResult
-from dcgan_jax.tasks.trained_run import output_folder
+from dcgan_jax.tasks.outputs import OutputFolder, output_folder
 
 KIND = 'masked'
 _TELEA_RADIUS = 3  # Pixels.
@@ -33,11 +33,11 @@ def run(options: TaskOptions) -> TaskResult:
             that of random masks.
     """
     task = image_to_image.open_task(options, KIND)
-    out = output_folder(options, 'inpainting', task.config)
+    out = output_folder(options, 'inpainting', task.config, task.check_workdir)
     holes = None
     if options.mask is not None:
         holes = read_mask(options.mask, task.image_shape[:2])
-        _check_not_replaced(options.mask, out)
+        _check_not_replaced(options.mask, out.path)
     if options.images is not None:
         user_images = image_to_image.read_images_of_shape(
             options.images, task.config.data, task.image_shape
@@ -59,7 +59,7 @@ def run(options: TaskOptions) -> TaskResult:
     return restoration_evaluation.evaluate(task, data, baselines, out, name)
 
 
-def _check_not_replaced(mask: epath.PathLike, out: epath.Path) -> None:
+def _check_not_replaced(mask: epath.PathLike, out: OutputFolder) -> None:
     """Raise `UserError` if a mask is in the folder of the results, one of which may replace it."""
     path = os.path.expanduser(mask)
     # For a link: the folder of the link and the folder of its target.

@@ -13,7 +13,7 @@ from dcgan_jax import config as config_lib
 from dcgan_jax import run_dir
 from dcgan_jax.configs import default
 from dcgan_jax.run_description import Run
-from dcgan_jax.runtime import checkpoint_folder, writers
+from dcgan_jax.runtime import checkpoint_folder, workdir_guard, writers
 from dcgan_jax.runtime.errors import UserError
 from dcgan_jax.runtime.files import (
     absolute,
@@ -24,7 +24,7 @@ from dcgan_jax.runtime.files import (
 )
 from dcgan_jax.tasks import html_report
 from dcgan_jax.tasks.options import TaskOptions, TaskResult
-from dcgan_jax.tasks.trained_run import output_folder
+from dcgan_jax.tasks.outputs import output_folder
 from dcgan_jax.train_state import NETWORKS
 
 _GRIDS = 6  # Number of sample grids, evenly spaced over the training steps.
@@ -80,6 +80,7 @@ def run(options: TaskOptions) -> TaskResult:
         UserError: If there is no run with a checkpoint, or its checkpoints are lost.
     """
     workdir = run_dir.folder(options.workdir)
+    check_workdir = workdir_guard.presence_check(workdir)
     described = run_dir.read(workdir)
     step = checkpoint_folder.latest_step(workdir)
     if step is None:
@@ -87,7 +88,7 @@ def run(options: TaskOptions) -> TaskResult:
     curves, errors = _curves(workdir)
     if step and not curves and not errors:
         errors = ['There are no scalars: the event files are missing, truncated or damaged.']
-    out = output_folder(options, '', described.config)
+    out = output_folder(options, '', described.config, check_workdir)
     embedded = EmbeddedImages()
     height, width, channels = described.image_shape
     page = html_report.document(
@@ -108,7 +109,7 @@ def run(options: TaskOptions) -> TaskResult:
         html_report.section('Config', *_config(described)),
         html_report.section('Omitted', *map(html_report.text, embedded.omitted)),
     )
-    return TaskResult(write_atomic(out / 'report.html', page.encode(errors='replace')))
+    return TaskResult(write_atomic(out.file('report.html'), page.encode(errors='replace')))
 
 
 class EmbeddedImages:

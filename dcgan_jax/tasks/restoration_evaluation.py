@@ -4,7 +4,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from absl import logging
-from etils import epath
 
 from dcgan_jax.data import image_source, images
 from dcgan_jax.metrics.evaluator import Evaluator
@@ -14,6 +13,7 @@ from dcgan_jax.runtime.files import write_json
 from dcgan_jax.sampling import read_images
 from dcgan_jax.tasks.image_to_image import RestorationTask, known_pixels
 from dcgan_jax.tasks.options import TaskResult
+from dcgan_jax.tasks.outputs import OutputFolder
 from dcgan_jax.tasks.trained_run import open_split
 
 # Default numbers of images for U-Nets and for latent optimization, which is slower.
@@ -62,7 +62,7 @@ def evaluate(
     task: RestorationTask,
     data: EvaluationImages,
     baselines: dict[str, np.ndarray],
-    out: epath.Path,
+    out: OutputFolder,
     name: str,
 ) -> TaskResult:
     """Restore images and write metrics to `NAME_METHOD.json` and a grid to `NAME_METHOD.png`.
@@ -92,12 +92,12 @@ def evaluate(
         'seed': data.seed,
         'input': data.description,
     }
-    path = out / f'{name}_{task.method}.png'
-    write_json(path.with_suffix('.json'), content)
+    stem = f'{name}_{task.method}'
+    write_json(out.file(f'{stem}.json'), content)
     columns = [known_pixels(data.inputs), *restored.values(), data.real]
     rows = np.stack([column[:_GRID_ROWS] for column in columns], axis=1)
-    images.write_png(path, images.grid(rows.reshape(-1, *rows.shape[2:]), columns=len(columns)))
-    return TaskResult(path, _format(table))
+    picture = images.grid(rows.reshape(-1, *rows.shape[2:]), columns=len(columns))
+    return TaskResult(images.write_png(out.file(f'{stem}.png'), picture), _format(table))
 
 
 class MetricTable(NamedTuple):

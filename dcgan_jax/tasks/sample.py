@@ -10,7 +10,8 @@ from dcgan_jax.data import captions, images
 from dcgan_jax.runtime.errors import UserError
 from dcgan_jax.runtime.files import is_unicode, write_atomic
 from dcgan_jax.tasks.options import TaskOptions, TaskResult
-from dcgan_jax.tasks.trained_run import class_labels, output_folder, restore
+from dcgan_jax.tasks.outputs import output_folder
+from dcgan_jax.tasks.trained_run import class_labels, restore
 
 MAX_GRID_IMAGES = 1024
 _MAX_COLUMN_GROUPS = 32  # Largest number of classes or prompts with separate columns.
@@ -41,7 +42,7 @@ def run(options: TaskOptions) -> TaskResult:
         conditions = class_labels(trained.run, trained.networks.conditioner, options.classes)
     else:
         conditions = np.arange(len(embeddings), dtype=np.int32)
-    out = output_folder(options, run_dir.SAMPLES_FOLDER, trained.run.config)
+    out = output_folder(options, run_dir.SAMPLES_FOLDER, trained.run.config, trained.check_workdir)
     num = options.num or 64
     latents, labels = trained.sampler.latents(options.seed, num), np.resize(conditions, num)
     pixels = trained.sampler(trained.state, latents, labels, embeddings)
@@ -49,10 +50,10 @@ def run(options: TaskOptions) -> TaskResult:
     arrays = io.BytesIO()
     step = int(trained.state.step)
     np.savez_compressed(arrays, images=pixels, latents=latents, labels=labels, step=step)
-    write_atomic(out / 'samples.npz', arrays.getvalue())
+    write_atomic(out.file('samples.npz'), arrays.getvalue())
     first = pixels[:MAX_GRID_IMAGES]
     grid = images.grid(first, grid_columns(len(first), len(conditions)))
-    return TaskResult(images.write_png(out / 'samples.png', grid))
+    return TaskResult(images.write_png(out.file('samples.png'), grid))
 
 
 def grid_columns(num_images: int, num_conditions: int) -> int | None:

@@ -8,7 +8,7 @@ import PIL.Image
 from dcgan_jax.data import degradations, images
 from dcgan_jax.tasks import image_to_image, restoration_evaluation
 from dcgan_jax.tasks.options import TaskOptions, TaskResult
-from dcgan_jax.tasks.trained_run import output_folder
+from dcgan_jax.tasks.outputs import output_folder
 
 KIND = 'low_resolution'
 
@@ -34,7 +34,7 @@ def run(options: TaskOptions) -> TaskResult:
         UserError: If the run, the images or the config are not suitable.
     """
     task = image_to_image.open_task(options, KIND)
-    out = output_folder(options, 'super_resolution', task.config)
+    out = output_folder(options, 'super_resolution', task.config, task.check_workdir)
     scale = task.config.input.scale
     if options.images is not None:
         user_images = image_to_image.read_task_images(options.images, task, scale)

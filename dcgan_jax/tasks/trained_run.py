@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import jax.numpy as jnp
 import numpy as np
@@ -18,13 +18,12 @@ from dcgan_jax.data.conditioner import Conditioner
 from dcgan_jax.data.image_source import ImageSource
 from dcgan_jax.models import Networks
 from dcgan_jax.run_description import Run
-from dcgan_jax.runtime import checkpoint_folder, containment, sharding
+from dcgan_jax.runtime import checkpoint_folder, sharding, workdir_guard
 from dcgan_jax.runtime.errors import UserError
 from dcgan_jax.sampling import Sampler
 from dcgan_jax.tasks.options import (
     MAX_NUM,
     MAX_SEED,
-    TaskOptions,
     check_choice,
     check_integer,
     check_sequence,
@@ -44,11 +43,13 @@ class TrainedRun:
         run: Config, image shape and class names of the run.
         networks: Flax modules.
         state: State of the checkpoint, replicated over all devices.
+        check_workdir: See `workdir_guard.presence_check`.
     """
 
     run: Run
     networks: Networks
     state: GANState
+    check_workdir: Callable[[], None] = lambda: None
 
     @functools.cached_property
     def sampler(self) -> Sampler:
@@ -110,6 +111,7 @@ def restore(
     """
     check_choice('checkpoint', checkpoint, FOLDERS)
     workdir = run_dir.folder(workdir)
+    check_workdir = workdir_guard.presence_check(workdir)
     run = run_dir.read(workdir)
     if require_latents:
         _check_takes_latents(run)
@@ -123,7 +125,7 @@ def restore(
         )
     if state is None:
         raise UserError(f'{workdir} has no checkpoint: train the run first')
-    return TrainedRun(run, networks, state)
+    return TrainedRun(run, networks, state, check_workdir)
 
 
 def _check_takes_latents(run: Run) -> None:
@@ -196,33 +198,6 @@ def open_split(run: Run, config: ConfigDict, split: str) -> ImageSource:
     source = sources.open_split(config, split)
     run_dir.check_data(run, source.class_names, source.identity)
     return source
-
-
-def output_folder(options: TaskOptions, name: str, config: ConfigDict) -> epath.Path:
-    """Return the folder of a task's results, after checking that it can be written to.
-
-    Args:
-        options: Options of the task: `out`, or `workdir` if it is None, and `images`.
-        name: Name of the default folder in `workdir`.
-        config: Config of the run; results must not be written to the folder of its data set.
-
-    Raises:
-        UserError: If the folder cannot be written to, or is inside a folder of input images or
-            a checkpoint folder.
-    """
-    flag, out, remedy = '--out', options.out, 'use another folder'
-    if out is None:
-        flag, out = '--workdir', run_dir.folder(options.workdir) / name
-        remedy = 'set --out to another folder'
-    out = run_dir.folder(out, flag)
-    inputs = {'--images': options.images} if options.images else {}
-    inputs['config.data_dir'] = sources.input_folder(config.dataset, config.data_dir)
-    if options.config is not None and options.config.data_dir:
-        folder = sources.input_folder(config.dataset, options.config.data_dir)
-        inputs['--config.data_dir'] = folder
-    containment.check_outside(out, flag, inputs)
-    run_dir.check_outside_checkpoints(out, flag)
-    return run_dir.check_writable(out, flag, remedy)
 
 
 def class_labels(run: Run, conditioner: Conditioner, classes: Sequence[str] | None) -> np.ndarray:

@@ -5,7 +5,7 @@ import numpy as np
 from dcgan_jax.data import degradations, images
 from dcgan_jax.tasks import image_to_image, restoration_evaluation
 from dcgan_jax.tasks.options import TaskOptions, TaskResult
-from dcgan_jax.tasks.trained_run import output_folder
+from dcgan_jax.tasks.outputs import output_folder
 
 KIND = 'gray'
 
@@ -17,7 +17,7 @@ def run(options: TaskOptions) -> TaskResult:
     (`out` defaults to `workdir/translation`), the result and the errors.
     """
     task = image_to_image.open_task(options, KIND)
-    out = output_folder(options, 'translation', task.config)
+    out = output_folder(options, 'translation', task.config, task.check_workdir)
     if options.images is not None:
         user_images = image_to_image.read_task_images(options.images, task)
         return image_to_image.restore_images(task, user_images, gray_inputs, out)
