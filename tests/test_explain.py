@@ -2,6 +2,7 @@
 
 import functools
 import json
+import logging
 
 import jax
 import jax.numpy as jnp
@@ -50,6 +51,22 @@ def test_explain_without_a_test_split_writes_pictures_only(workdir, tmp_path):
     with pytest.raises(UserError, match='--num=1'):
         explain.run(TaskOptions(workdir=workdir, out=tmp_path / 'one', num=1))
     assert not (tmp_path / 'one').exists()
+
+
+@pytest.mark.parametrize('classes', [(0,), (0, 2)])
+def test_linear_probe_needs_several_classes(
+    workdir, config, tmp_path, monkeypatch, caplog, classes
+):
+    config.data.classes = classes
+    source = sources.open_split(config, 'train')
+    monkeypatch.setattr(explain, 'open_split', lambda *_: source)
+    monkeypatch.setattr(sources, 'open_test_split', lambda config: source)
+    with caplog.at_level(logging.INFO, 'absl'):
+        out, line = explain.run(TaskOptions(workdir=workdir, out=tmp_path))
+    content = json.loads((out / 'explain.json').read_text())
+    has_several = len(classes) > 1
+    assert ('linear_probe' in content, 'accuracy' in line) == (has_several, has_several)
+    assert ('fewer than two classes' in caplog.text) != has_several
 
 
 def test_features_are_max_pooled_feature_maps(workdir, data_dir):

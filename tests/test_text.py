@@ -114,6 +114,17 @@ def test_prompts_and_classification_need_a_conditional_run(config, tmp_path):
     assert not (tmp_path / 'out').exists()
 
 
+def test_classification_of_samples_of_one_class_is_rejected(data_dir, tmp_path):
+    config = text_config(data_dir)
+    config.data.classes, config.num_steps, config.text.mismatch_weight = (1,), 0, 0.0
+    config.evaluation.extractor = str(write_artifact(tmp_path / 'tiny.jaxexport'))
+    training.train_and_evaluate(config, tmp_path / 'run')
+    options = TaskOptions(workdir=tmp_path / 'run', out=tmp_path / 'out', config=config, num=4)
+    with pytest.raises(UserError, match='fewer than two classes'):
+        classify_samples.run(options)
+    assert not (tmp_path / 'out').exists()
+
+
 def test_accuracies_of_samples_are_reported(workdir, tmp_path, monkeypatch):
     monkeypatch.setenv('DCGAN_JAX_CACHE', str(tmp_path / 'cache'))
     given = text_config(json.loads((workdir / 'config.json').read_text())['config']['data_dir'])

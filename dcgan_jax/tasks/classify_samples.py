@@ -44,8 +44,8 @@ def run(options: TaskOptions) -> TaskResult:
         The folder and the accuracies.
 
     Raises:
-        UserError: If the run is missing or unconditional, or the extractor does not accept its
-            images.
+        UserError: If the run is missing or unconditional, the extractor does not accept its
+            images, or the classifier is fitted to images of fewer than two classes.
     """
     trained = restore(options.workdir, options.checkpoint, require_latents=True)
     if not trained.run.config.conditional:
@@ -59,6 +59,11 @@ def run(options: TaskOptions) -> TaskResult:
     extractor = extractors.load(fields.extractor, fields.inception_weights, fields.batch_size)
     extractor.check(trained.run.image_shape)
     train, test = _real_images(trained.run, config, (num_real, num), options.seed)
+    if not linear_probe.has_several_classes(train.labels):
+        raise UserError(
+            'the classifier would be fitted to images of fewer than two classes, and its accuracy '
+            'would not be informative: use a run of several classes, or increase --num'
+        )
     out = output_folder(options, 'classification', config, trained.check_workdir)
     labels, latents = trained.sampler.labels(num), trained.sampler.latents(options.seed, num)
     samples = Examples(trained.sampler(trained.state, latents, labels), labels)

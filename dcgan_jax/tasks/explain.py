@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from absl import logging
 from tqdm import tqdm
 
 from dcgan_jax.data import images, sources
@@ -44,7 +45,7 @@ def run(options: TaskOptions) -> TaskResult:
     """Visualize filters, ablate channels, and fit a linear classifier to D's features.
 
     Files: `filters.png`, `ablated_channels.png` and `explain.json`, which has the accuracy of the
-    classifier if the data set has labels and a test split.
+    classifier if the data set has labels and a test split, and the images have several classes.
 
     Args:
         options: Uses `workdir`, `config`, `out` (defaults to `workdir/explain`), `num` (number of
@@ -69,12 +70,14 @@ def run(options: TaskOptions) -> TaskResult:
     draw_ablated_channels(trained.sampler, state, options.seed, out)
     content: dict[str, Any] = {'step': int(state.step)}
     test = sources.open_test_split(config)
+    result = None
     if source.num_classes and test is not None:
-        content['linear_probe'] = classify(source, test, networks, state, options.num or _NUM)
+        result = classify(source, test, networks, state, options.num or _NUM)
+    if result is not None:
+        content['linear_probe'] = result
     write_json(out.file('explain.json'), content)
-    if 'linear_probe' not in content:
+    if result is None:
         return TaskResult(out.path)
-    result = content['linear_probe']
     return TaskResult(
         out.path,
         f'linear SVM on {result["num_features"]:,} features of D, {result["num_train"]:,} images: '
@@ -84,10 +87,17 @@ def run(options: TaskOptions) -> TaskResult:
 
 def classify(
     source: ImageSource, test: ImageSource, networks: Networks, state: GANState, num: int
-) -> dict[str, Any]:
-    """Classify images by an L2-SVM on D's pooled features (Radford et al. 2015, section 5.1)."""
-    extract = DiscriminatorFeatures(networks, state)
+) -> dict[str, Any] | None:
+    """Classify images by an L2-SVM on D's pooled features (Radford et al. 2015, section 5.1).
+
+    Returns:
+        The results, or None if the images have fewer than two classes.
+    """
     train, test = load_split(source, labels=True, num=num), load_split(test, labels=True)
+    if not all(map(linear_probe.has_several_classes, (train.labels, test.labels))):
+        logging.info('the linear probe is skipped: the images have fewer than two classes')
+        return None
+    extract = DiscriminatorFeatures(networks, state)
     features = extract(train.images, 'Features')
     svm, penalty = linear_probe.fit(features, train.labels, source.num_classes)
     return {

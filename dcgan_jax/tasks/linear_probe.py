@@ -75,6 +75,11 @@ class LinearSVM:
         return ((features - self._mean) * self._scale).astype(np.float32)
 
 
+def has_several_classes(labels: np.ndarray) -> bool:
+    """Return whether there are at least two classes; otherwise, accuracies are not informative."""
+    return len(np.unique(labels)) > 1
+
+
 def fit(features: np.ndarray, labels: np.ndarray, num_classes: int) -> tuple[LinearSVM, float]:
     """Fit a classifier and return it with its penalty, which is selected on held-out images.
 
