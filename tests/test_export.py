@@ -1,6 +1,7 @@
 """Exported generators, used with the code of docs/export.md in processes without dcgan_jax."""
 
 import json
+import logging
 import re
 import subprocess
 import sys
@@ -213,6 +214,20 @@ def test_int8_files_hold_the_quantized_generator(config, exported, tmp_path):
     program = jax.export.deserialize(bytearray((out / 'generator_int8.jaxexport').read_bytes()))
     for made in (program.call(latents), read_onnx(out / 'generator_int8.onnx')(latents=latents)):
         assert np.abs(np.asarray(made).astype(int) - expected).max() <= 1
+
+
+def test_remaining_files_of_an_earlier_export_are_listed(finished, tmp_path, caplog):
+    for name in ('generator.onnx', 'discriminator_int8.onnx', 'generator.jaxexport', 'notes.txt'):
+        (tmp_path / name).write_text('')
+    with caplog.at_level(logging.WARNING, 'absl'):
+        export.run(TaskOptions(workdir=finished[0], out=tmp_path))
+    (line,) = (line for line in caplog.messages if 'earlier export' in line)
+    assert line.endswith('not written now: discriminator_int8.onnx, generator.onnx')
+    caplog.clear()
+    for name in ('generator.onnx', 'discriminator_int8.onnx'):
+        (tmp_path / name).unlink()
+    export.run(TaskOptions(workdir=finished[0], out=tmp_path))
+    assert 'earlier export' not in caplog.text
 
 
 def test_missing_package_is_named(config, exported, tmp_path, monkeypatch):

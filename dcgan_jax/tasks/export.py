@@ -1,11 +1,13 @@
 """`--mode=export`: export the networks of a run for use without this package."""
 
 import functools
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from absl import logging
 
 from dcgan_jax import models, quantization, run_description, weights
 from dcgan_jax.data import degradations
@@ -17,6 +19,7 @@ from dcgan_jax.tasks.options import TaskOptions, TaskResult
 from dcgan_jax.tasks.outputs import output_folder
 from dcgan_jax.tasks.trained_run import TrainedRun, restore
 
+_FILES = re.compile(r'(generator|discriminator)(_int8)?\.(jaxexport|safetensors|onnx)')
 PLATFORMS = ('cpu', 'cuda', 'tpu')
 
 
@@ -44,7 +47,8 @@ def run(options: TaskOptions) -> TaskResult:
     Files of the format 'jax': `generator.jaxexport` (a program with its weights for all
     `PLATFORMS`) and `generator.safetensors` (parameters and statistics by name, with the run's
     description as metadata). Files of 'onnx': `generator.onnx` and `discriminator.onnx`. The names
-    of files with int8 weights end in '_int8'.
+    of files with int8 weights end in '_int8'. Files of an earlier export that are not replaced are
+    listed in a warning.
 
     Args:
         options: Uses `workdir`, `out` (defaults to `workdir/export`), `checkpoint`, `format` and
@@ -59,24 +63,35 @@ def run(options: TaskOptions) -> TaskResult:
     """
     trained = restore(options.workdir, options.checkpoint)
     out = output_folder(options, 'export', trained.run.config, trained.check_workdir)
+    written = set()
+    for name, content in _serialize(trained, options):
+        written.add(write_atomic(out.file(name), content).name)
+    names = {path.name for path in out.path.iterdir() if _FILES.fullmatch(path.name)}
+    if others := sorted(names - written):
+        logging.warning(
+            '%s also has files of an earlier export, which were not written now: %s',
+            *(out.path, ', '.join(others)),
+        )
+    return TaskResult(out.path)
+
+
+def _serialize(trained: TrainedRun, options: TaskOptions) -> Iterator[tuple[str, bytes]]:
+    """Yield the name and the content of each file."""
     suffix = '_int8' if options.weights == 'int8' else ''
     if options.format in ('onnx', 'all'):
         source = with_xla_convolutions(trained)
         for create in (generator, discriminator):
             program = _quantized(create(source), options.weights)
-            content = to_onnx(program)
-            write_atomic(out.file(f'{program.name}{suffix}.onnx'), content)
+            yield f'{program.name}{suffix}.onnx', to_onnx(program)
     if options.format in ('jax', 'all'):
         # The CPU implementation of convolutions needs static heights and widths.
         takes_images = degradations.takes_images(trained.run.config)
         source = with_xla_convolutions(trained) if takes_images else trained
         program = _quantized(generator(source), options.weights)
-        content = to_jax(program)
-        write_atomic(out.file(f'{program.name}{suffix}.jaxexport'), content)
+        yield f'{program.name}{suffix}.jaxexport', to_jax(program)
         metadata = {'step': int(trained.state.step), **run_description.describe(trained.run)}
         content = weights.serialize(program.variables, metadata)
-        write_atomic(out.file(f'{program.name}{suffix}.safetensors'), content)
-    return TaskResult(out.path)
+        yield f'{program.name}{suffix}.safetensors', content
 
 
 def generator(trained: TrainedRun) -> Program:
