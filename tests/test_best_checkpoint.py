@@ -62,7 +62,7 @@ def test_restored_step_is_evaluated_if_its_evaluation_is_missing(config, tmp_pat
         path.write_text('{')
     assert resume() == [2]
     shutil.rmtree(tmp_path / 'best_checkpoint' / '2')
-    (tmp_path / '.has_best_checkpoint').unlink()
+    (tmp_path / 'has_best_checkpoint').unlink()
     assert resume() == [2]
     assert best_step(tmp_path) == 2
 

@@ -207,7 +207,7 @@ class State(flax.struct.PyTreeNode):
 
 def test_first_complete_checkpoint_is_recorded_during_the_run(tmp_path):
     checkpoints = checkpoint.Checkpoints(tmp_path, 2, {})
-    marker = tmp_path / '.has_checkpoints'
+    marker = tmp_path / 'has_checkpoints'
     with contextlib.closing(checkpoints):
         for step in (1, 2):
             assert not marker.exists()

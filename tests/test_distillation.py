@@ -134,7 +134,7 @@ def test_student_without_checkpoint_reads_its_teacher_again(student, finished, t
     run = tmp_path / 'run'
     training.train_and_evaluate(student, run)
     shutil.rmtree(run / 'checkpoints')
-    (run / '.has_checkpoints').unlink()
+    (run / 'has_checkpoints').unlink()
     shutil.rmtree(teacher / 'checkpoints' / '6')
     training.train_and_evaluate(student, run)
     content = (run / run_dir.TEACHER_FILE).read_bytes()

@@ -285,6 +285,16 @@ def test_data_identity_of_the_start_is_kept(class_folder_copy, caplog):
     assert run_dir.read(run).data == first
 
 
+def test_copy_without_hidden_files_and_checkpoints_is_not_restarted(class_folder_run, tmp_path):
+    images, run = class_folder_run
+    (tmp_path / 'copy').mkdir()
+    for path in run.glob('[!.]*'):
+        if path.is_file():
+            shutil.copy(path, tmp_path / 'copy')
+    with pytest.raises(UserError, match='contains no checkpoints, although the run had saved'):
+        training.train_and_evaluate(folder_config(images), tmp_path / 'copy')
+
+
 def test_run_without_steps_has_a_checkpoint(class_folder_run, tmp_path, monkeypatch):
     images, run = class_folder_run
     monkeypatch.chdir(run.parent)

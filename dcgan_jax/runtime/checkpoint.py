@@ -18,6 +18,7 @@ from dcgan_jax.runtime.files import absolute, write_atomic
 
 State = Any  # A flax.struct dataclass of arrays with a field `step`.
 
+_MARKER_TEXT = b'This run has saved checkpoints. If they are lost, it is not restarted.\n'
 _DAMAGED_README = b'Damaged checkpoints by step. They are no longer used and can be deleted.\n'
 
 
@@ -113,7 +114,7 @@ class Checkpoints:
             return
         # The steps known to Orbax may be outdated: the folder may have been removed or renamed.
         if checkpoint_folder.complete_steps(self._folder):
-            write_atomic(self._marker, b'')
+            write_atomic(self._marker, _MARKER_TEXT)
 
     @contextlib.contextmanager
     def _raise_training_error(self) -> Iterator[None]:

@@ -157,8 +157,11 @@ def read_latest(
 
 
 def marker(workdir: epath.PathLike, folder: str) -> epath.Path:
-    """Return the path of a file that exists if `folder` has ever had a complete checkpoint."""
-    return absolute(workdir) / f'.has_{folder}'
+    """Return the path of a file that exists if `folder` has ever had a complete checkpoint.
+
+    It is not hidden, so that `cp RUN/* COPY/` copies it.
+    """
+    return absolute(workdir) / f'has_{folder}'
 
 
 def check_not_lost(workdir: epath.PathLike, folder: str) -> None:
