@@ -2,8 +2,8 @@
 
     python -m benchmarks.layers --layers=conv:16x128:256:k4s2,conv_transpose:8x256:128:k5s1
 
-A layer is KIND:HEIGHTxC_IN:C_OUT:kKsS. Prints one JSON line for each implementation. With
-`--errors`, prints the relative errors (L2) in bfloat16 with respect to float64 instead:
+A layer is KIND:HEIGHTxC_IN:C_OUT:kKsS. Prints one JSON line for each implementation, with arrays
+of `--dtype`. With `--errors`, prints the relative errors (L2) in bfloat16 with respect to float64:
 
     python -m benchmarks.layers --errors --batch_size=4 --layers=conv:8x256:64:k4s2
 """
@@ -20,7 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks import measure
-from dcgan_jax.models import conv
+from dcgan_jax.models import conv, conv_onednn
 
 try:
     import torch
@@ -37,7 +37,9 @@ _PATTERN = re.compile(r'(conv|conv_transpose):(\d+)x(\d+):(\d+):k(\d+)s([12])')
 Run = Callable[[], object]
 
 
-def create_jax(kind: str, conv_impl: str, x: np.ndarray, kernel: np.ndarray, strides: int) -> Run:
+def create_jax(
+    kind: str, conv_impl: str, x: np.ndarray, kernel: np.ndarray, strides: int, dtype: str
+) -> Run:
     """Return a compiled function that computes the output y and the gradients of |y|^2 / 2."""
     function = functools.partial(getattr(conv, kind), strides=strides, conv_impl=conv_impl)
 
@@ -46,8 +48,13 @@ def create_jax(kind: str, conv_impl: str, x: np.ndarray, kernel: np.ndarray, str
         y, vjp = jax.vjp(function, x, kernel)
         return y, *vjp(y)
 
-    arrays = jax.device_put((x, kernel))
+    arrays = jnp.asarray(x, dtype), jnp.asarray(kernel, dtype)
     return lambda: jax.block_until_ready(run(*arrays))
+
+
+def implementations() -> list[str]:
+    """Return the implementations for CPUs that are available."""
+    return [*(['onednn'] if conv_onednn.is_available() else []), 'matmul', 'xla']
 
 
 def errors(layer: str, batch_size: int) -> None:
@@ -77,7 +84,7 @@ def errors(layer: str, batch_size: int) -> None:
         expected = [
             np.asarray(array) for array in jax.jit(gradients, static_argnums=0)('xla', *wide)
         ]
-    for name in ('matmul', 'xla'):
+    for name in implementations():
         actual = jax.jit(gradients, static_argnums=0)(name, *rounded)
         relative = [
             float(np.linalg.norm(np.asarray(a, np.float64) - e) / np.linalg.norm(e))
@@ -93,16 +100,17 @@ def errors(layer: str, batch_size: int) -> None:
         )
 
 
-def create_pytorch(kind: str, x: np.ndarray, kernel: np.ndarray, strides: int) -> Run:
+def create_pytorch(kind: str, x: np.ndarray, kernel: np.ndarray, strides: int, dtype: str) -> Run:
     """Return a function with the same outputs as that of `create_jax`, in eager PyTorch."""
     k = kernel.shape[0]
     padding = (k - 1) // 2
-    images = torch.tensor(x.transpose(0, 3, 1, 2).copy(), requires_grad=True)
+    options = {'dtype': getattr(torch, dtype), 'requires_grad': True}
+    images = torch.tensor(x.transpose(0, 3, 1, 2).copy(), **options)
     if kind == 'conv':
-        weights = torch.tensor(kernel.transpose(3, 2, 0, 1).copy(), requires_grad=True)
+        weights = torch.tensor(kernel.transpose(3, 2, 0, 1).copy(), **options)
         function = functools.partial(torch.nn.functional.conv2d, stride=strides, padding=padding)
     else:
-        weights = torch.tensor(kernel.transpose(2, 3, 0, 1).copy(), requires_grad=True)
+        weights = torch.tensor(kernel.transpose(2, 3, 0, 1).copy(), **options)
         extra = {'output_padding': strides - 1} if k % 2 else {}
         function = functools.partial(
             torch.nn.functional.conv_transpose2d, stride=strides, padding=padding, **extra
@@ -131,14 +139,14 @@ def _random_inputs(layer: str, batch_size: int) -> tuple[str, np.ndarray, np.nda
     return match[1], x, kernel, strides
 
 
-def time_layer(layer: str, batch_size: int, repeats: int) -> None:
+def time_layer(layer: str, batch_size: int, repeats: int, dtype: str) -> None:
     """Time all implementations of a layer, interleaved; print one JSON line each."""
     kind, x, kernel, strides = _random_inputs(layer, batch_size)
     k, size, (inputs, outputs) = len(kernel), x.shape[1], kernel.shape[2:]
-    runs = {name: create_jax(kind, name, x, kernel, strides) for name in ('matmul', 'xla')}
+    runs = {name: create_jax(kind, name, x, kernel, strides, dtype) for name in implementations()}
     if torch and (k % 2 or strides == 2):  # PyTorch's padding is symmetric.
         torch.set_num_threads(os.cpu_count())
-        runs['pytorch_eager'] = create_pytorch(kind, x, kernel, strides)
+        runs['pytorch_eager'] = create_pytorch(kind, x, kernel, strides, dtype)
     times: dict[str, list[float]] = {name: [] for name in runs}
     for run in runs.values():
         run()
@@ -153,6 +161,7 @@ def time_layer(layer: str, batch_size: int, repeats: int) -> None:
             'layers',
             layer=layer,
             batch_size=batch_size,
+            dtype=dtype,
             implementation=name,
             seconds=measure.summary(seconds),
             ratio_to_matmul=measure.ratio(seconds, times['matmul']),
@@ -166,6 +175,7 @@ def main() -> None:
     parser.add_argument('--layers', default=LAYERS)
     parser.add_argument('--batch_size', type=int, default=128)
     parser.add_argument('--repeats', type=int, default=7)
+    parser.add_argument('--dtype', choices=('float32', 'bfloat16'), default='float32')
     parser.add_argument(
         '--errors', action='store_true', help='print errors in bfloat16 instead of times'
     )
@@ -174,7 +184,7 @@ def main() -> None:
         if flags.errors:
             errors(layer, flags.batch_size)
         else:
-            time_layer(layer, flags.batch_size, flags.repeats)
+            time_layer(layer, flags.batch_size, flags.repeats, flags.dtype)
 
 
 if __name__ == '__main__':

@@ -7,10 +7,12 @@ All implementations compute the same function of the same parameters:
   as convolutions. XLA maps these patterns to cuDNN's backward kernels, whereas `lax.conv_transpose`
   runs as a forward convolution of an image dilated with zeros, with four times the arithmetic.
   Convolutions are the same as in 'xla'.
-- 'matmul': a few matrix products (`conv_winograd`, or `conv_im2col` for few channels), for CPUs,
-  where XLA has fast matrix products but slow gradients of strided and transposed convolutions. A
-  transposed convolution is computed as the adjoint of a convolution.
-- 'auto': 'matmul' on CPUs, 'adjoint' on NVIDIA GPUs, 'xla' elsewhere.
+- 'matmul': a few matrix products in float32 (`conv_winograd`, or `conv_im2col` for few channels),
+  for CPUs, where XLA has fast matrix products but slow gradients of strided and transposed
+  convolutions. A transposed convolution is computed as the adjoint of a convolution.
+- 'onednn': calls of oneDNN (`conv_onednn`), for bfloat16 on CPUs that have instructions for it.
+- 'auto': 'onednn' for bfloat16 on CPUs where it is available, otherwise 'matmul' on CPUs, 'adjoint'
+  on NVIDIA GPUs, 'xla' elsewhere.
 """
 
 from __future__ import annotations
@@ -22,9 +24,10 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from dcgan_jax.models import conv_im2col, conv_winograd, products
+from dcgan_jax.models import conv_im2col, conv_onednn, conv_winograd
+from dcgan_jax.runtime.errors import UserError
 
-IMPLEMENTATIONS = ('auto', 'matmul', 'adjoint', 'xla')
+IMPLEMENTATIONS = ('auto', 'onednn', 'matmul', 'adjoint', 'xla')
 
 _DIMENSIONS = ('NHWC', 'HWIO', 'NHWC')
 
@@ -49,7 +52,12 @@ def conv(x: jax.Array, kernel: jax.Array, *, strides: int, conv_impl: str = 'aut
     Raises:
       ValueError: If an argument is invalid.
     """
-    implementations = {'matmul': _conv_matmul, 'adjoint': _conv_xla, 'xla': _conv_xla}
+    implementations = {
+        'onednn': conv_onednn.conv,
+        'matmul': _conv_matmul,
+        'adjoint': _conv_xla,
+        'xla': _conv_xla,
+    }
     return _dispatch(implementations, x, kernel, strides, conv_impl)
 
 
@@ -77,6 +85,7 @@ def conv_transpose(
       ValueError: If an argument is invalid.
     """
     implementations = {
+        'onednn': conv_onednn.conv_transpose,
         'matmul': _conv_transpose_matmul,
         'adjoint': _conv_transpose_adjoint,
         'xla': _conv_transpose_xla,
@@ -94,6 +103,8 @@ def _dispatch(
     """Validate the arguments and apply the function of the implementation."""
     if conv_impl not in IMPLEMENTATIONS:
         raise ValueError(f'conv_impl must be one of {IMPLEMENTATIONS}, got {conv_impl!r}.')
+    if conv_impl == 'onednn' and not conv_onednn.is_available():
+        raise UserError(f"conv_impl='onednn' needs {conv_onednn.REQUIREMENTS}: use 'auto'.")
     if x.dtype != kernel.dtype:
         raise ValueError(f'The kernel must have the dtype of x, {x.dtype}, got {kernel.dtype}.')
     if strides not in (1, 2):
@@ -105,10 +116,11 @@ def _dispatch(
         for name, function in implementations.items()
     }
     if conv_impl == 'auto':
+        rounds = x.dtype == jnp.bfloat16 and conv_onednn.is_available()
         return lax.platform_dependent(
             x,
             kernel,
-            cpu=functions['matmul'],
+            cpu=functions['onednn' if rounds else 'matmul'],
             cuda=functions['adjoint'],
             default=functions['xla'],
         )
@@ -178,20 +190,9 @@ def _conv_matmul(
     taps = -(-kernel.shape[0] // strides)
     use_im2col = taps == 1 or min(kernel.shape[2:]) <= _IMAGE_CHANNELS
     form = conv_im2col if use_im2col or taps > conv_winograd.MAX_TAPS else conv_winograd
-    # Sums before and after the matrix products need more precision than bfloat16. With many taps,
-    # the operands of Winograd's products do too.
+    # Sums before and after the matrix products need more precision than bfloat16.
     dtype = x.dtype if jnp.finfo(x.dtype).bits >= 32 else jnp.float32
-    may_round = x.dtype == jnp.bfloat16 and (
-        form is conv_im2col or taps <= conv_winograd.MAX_ROUNDED_TAPS
-    )
-    rounds = may_round and products.cpu_multiplies_bfloat16()
-    y = form.conv(
-        x.astype(dtype),
-        kernel.astype(dtype),
-        strides,
-        operand_dtype=x.dtype if rounds else dtype,
-        transposed=transposed,
-    )
+    y = form.conv(x.astype(dtype), kernel.astype(dtype), strides, transposed=transposed)
     return y.astype(x.dtype)
 
 

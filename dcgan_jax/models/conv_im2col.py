@@ -21,7 +21,6 @@ def conv(
     kernel: jax.Array,
     strides: int,
     *,
-    operand_dtype: jax.typing.DTypeLike,
     transposed: bool = False,
 ) -> jax.Array:
     """Convolve with 'SAME' padding; see `conv_winograd.conv` for the arguments and the result."""
@@ -50,5 +49,5 @@ def conv(
         weights = weights.swapaxes(1, 2)
     weights = weights.reshape(-1, weights.shape[2])
     matrix = patches.reshape(math.prod(patches.shape[:3]), len(weights))
-    y = products.einsum('tc,co->to', operand_dtype, matrix, weights)
+    y = products.einsum('tc,co->to', matrix, weights)
     return y.reshape(*patches.shape[:3], weights.shape[1])

@@ -27,7 +27,6 @@ from jax import lax
 from dcgan_jax.models import products, space_to_depth
 
 MAX_TAPS = 7  # Largest number of taps per phase, along one axis.
-MAX_ROUNDED_TAPS = 3  # With more, bfloat16 operands of the products are not precise enough.
 
 _FEW_TAPS = 2  # With 3 taps, sums are as slow as products and compile three times as long.
 _POINTS = (0, 1, -1, 2, -2, 1 / 2, -1 / 2)  # More points would lose more precision.
@@ -67,7 +66,6 @@ def conv(
     kernel: jax.Array,
     strides: int,
     *,
-    operand_dtype: jax.typing.DTypeLike,
     transposed: bool = False,
 ) -> jax.Array:
     """Convolve with 'SAME' padding; see `conv.conv`.
@@ -76,7 +74,6 @@ def conv(
       x: Images or features, [B, H, W, C_in], with a dtype of at least 32 bits.
       kernel: [k, k, C_in, C_out], of x's dtype.
       strides: 1 or 2, in both directions.
-      operand_dtype: Data type to which the operands of the products are rounded.
       transposed: Whether the kernel is given as [k, k, C_out, C_in] and rotated by 180 degrees.
 
     Returns:
@@ -90,14 +87,13 @@ def conv(
     if taps > MAX_TAPS:
         raise ValueError(f'At most {MAX_TAPS} taps per phase, got {taps} for k={k}, s={strides}.')
     sizes = tuple(-(-size // strides) for size in x.shape[1:3])
-    # Rounded operands of larger tiles would change the result by 2 to 5%.
-    by_sums = taps <= _FEW_TAPS or (operand_dtype != x.dtype and taps <= MAX_ROUNDED_TAPS)
+    by_sums = taps <= _FEW_TAPS
     tile = 2 if by_sums else min(4, MAX_TAPS + 2 - taps, *sizes)
     tiling = _Tiling(taps, tile, sizes, tuple(-(-size // tile) for size in sizes))
     form = _by_sums if by_sums else _by_products
     weights = space_to_depth.taps(kernel, strides, transposed=transposed)
     subscripts = 'tc,oc->to' if transposed else 'tc,co->to'
-    product = functools.partial(products.einsum, subscripts, operand_dtype)
+    product = functools.partial(products.einsum, subscripts)
     y = form(_tiles(x, k, strides, tiling), weights, tiling, product)
     y = y.reshape(tile, tile, x.shape[0], *tiling.counts, y.shape[2]).transpose(2, 3, 0, 4, 1, 5)
     rows, columns = (count * tile for count in tiling.counts)

@@ -1,0 +1,244 @@
+"""'SAME' convolutions by oneDNN, the library of CPU kernels that jaxlib contains.
+
+XLA computes convolutions of bfloat16 arrays in float32 on CPUs. oneDNN's kernels for bfloat16 use
+AMX or AVX512-BF16. XLA can call oneDNN's forward convolution, but does not do so by itself (as of
+jaxlib 0.12), so this module calls it by its name in XLA. All gradients are forward convolutions:
+
+- with respect to the images (`_conv_input_gradient`), one for each phase of the stride, with the
+  taps of the kernel that contribute to this phase;
+- with respect to the kernel (`_conv_kernel_gradient`), one whose batch are the channels and whose
+  channels are the batch. Its kernel is the cotangent, dilated by the stride.
+
+Each of the three functions is linear in both of its arguments, and its gradients are the other two,
+so gradients of every order have this form. Forward-mode differentiation is not supported.
+"""
+
+import functools
+import json
+import pathlib
+import platform
+from collections.abc import Callable, Sequence
+
+import jax
+import jax.numpy as jnp
+import jaxlib
+from jax.experimental.compilation_cache import compilation_cache
+
+from dcgan_jax.models import space_to_depth
+
+# The interface is private to XLA, so only tested versions use it. The last one is excluded.
+JAXLIB_VERSIONS = (0, 9, 2), (0, 13, 0)
+
+_FIRST, _LAST = ('.'.join(map(str, version)) for version in JAXLIB_VERSIONS)
+REQUIREMENTS = f'Linux, a single x86 device with AMX or AVX512-BF16, jaxlib >={_FIRST},<{_LAST}'
+
+_CPU_INFO = pathlib.Path('/proc/cpuinfo')
+_BFLOAT16_FLAGS = {'amx_bf16', 'avx512_bf16'}
+
+_TARGET = '__onednn$convolution'
+
+_NARROW = 4  # Outputs of a strided convolution with at most this width are computed in 3D.
+
+
+def is_available() -> bool:
+    """Return whether oneDNN can compute convolutions in bfloat16 here.
+
+    This needs Linux on an x86 processor with AMX or AVX512-BF16, a tested version of jaxlib, and a
+    single device, because XLA cannot partition the calls.
+    """
+    first, last = JAXLIB_VERSIONS
+    return (
+        cpu_multiplies_bfloat16()
+        and first <= jaxlib.version.__version_info__ < last
+        and jax.device_count() == 1
+    )
+
+
+@functools.cache
+def cpu_multiplies_bfloat16() -> bool:
+    """Return whether Linux lists instructions for products of bfloat16 matrices."""
+    try:
+        flags = _CPU_INFO.read_text().split()
+    except OSError:
+        return False
+    return platform.machine() == 'x86_64' and not _BFLOAT16_FLAGS.isdisjoint(flags)
+
+
+def conv(x: jax.Array, kernel: jax.Array, strides: int) -> jax.Array:
+    """Convolve with 'SAME' padding; see `dcgan_jax.models.conv.conv`.
+
+    Sums are computed in float32, and the result is rounded once to x's dtype.
+    """
+    return _conv(x, kernel, strides)
+
+
+def conv_transpose(x: jax.Array, kernel: jax.Array, strides: int) -> jax.Array:
+    """Apply a transposed convolution; see `dcgan_jax.models.conv.conv_transpose`."""
+    sizes = tuple(size * strides for size in x.shape[1:3])
+    return _conv_input_gradient(x, jnp.swapaxes(kernel[::-1, ::-1], 2, 3), strides, sizes)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def _conv(x: jax.Array, kernel: jax.Array, strides: int) -> jax.Array:
+    pads = _same_padding(x.shape[1:3], kernel.shape[0], strides)
+    width = -(-x.shape[2] // strides)
+    if strides == 1 or width > _NARROW:
+        return _forward(x, kernel, pads, strides=strides)
+    images_last = x.transpose(1, 2, 0, 3)[None]
+    y = _forward(images_last, kernel[:, :, None], pads, strides=strides)
+    return y[0].transpose(2, 0, 1, 3)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def _conv_input_gradient(
+    y: jax.Array, kernel: jax.Array, strides: int, sizes: tuple[int, int]
+) -> jax.Array:
+    """Return the gradient of `_conv` with respect to x, [B, *sizes, C_in], for the cotangent y.
+
+    Pixel s q + a of the images receives the taps t with t = a + low (modulo s), where low is the
+    padding before the image, from the outputs q + (a + low - t) / s.
+    """
+    counts = [-(-size // strides) for size in sizes]
+    lows = [low for low, _ in _same_padding(sizes, kernel.shape[0], strides)]
+
+    def phase(offsets: tuple[int, int]) -> jax.Array:
+        starts = [(a + low) % strides for a, low in zip(offsets, lows, strict=True)]
+        taps = kernel[starts[0] :: strides, starts[1] :: strides][::-1, ::-1]
+        if not taps.size:
+            return jnp.zeros((len(y), *counts, kernel.shape[2]), y.dtype)
+        pads = []
+        for a, low, start, size, count, n in zip(
+            offsets, lows, starts, y.shape[1:3], counts, taps.shape[:2], strict=True
+        ):
+            before = n - 1 - (a + low - start) // strides
+            pads.append((before, count - size + n - 1 - before))
+        return _forward(y, taps, pads, kernel_axes='HWDOI')
+
+    rows = [jnp.stack([phase((a, b)) for b in range(strides)], 3) for a in range(strides)]
+    x = jnp.stack(rows, 2)
+    x = x.reshape(len(y), *(count * strides for count in counts), kernel.shape[2])
+    return x[:, : sizes[0], : sizes[1]]
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def _conv_kernel_gradient(x: jax.Array, y: jax.Array, strides: int, k: int) -> jax.Array:
+    """Return the gradient of `_conv` with respect to the kernel for the cotangent y."""
+    pads = _same_padding(x.shape[1:3], k, strides)
+    images_last = x.transpose(1, 2, 3, 0)[None]
+    return _forward(images_last, y[:, :, :, None], pads, dilation=strides, kernel_axes='IHWDO')[0]
+
+
+def _conv_bwd(
+    strides: int, saved: tuple[jax.Array, jax.Array], y: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    x, kernel = saved
+    return (
+        _conv_input_gradient(y, kernel, strides, x.shape[1:3]),
+        _conv_kernel_gradient(x, y, strides, kernel.shape[0]),
+    )
+
+
+def _conv_input_gradient_bwd(
+    strides: int, sizes: tuple[int, int], saved: tuple[jax.Array, jax.Array], x: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    del sizes
+    y, kernel = saved
+    return _conv(x, kernel, strides), _conv_kernel_gradient(x, y, strides, kernel.shape[0])
+
+
+def _conv_kernel_gradient_bwd(
+    strides: int, k: int, saved: tuple[jax.Array, jax.Array], kernel: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    del k
+    x, y = saved
+    return _conv_input_gradient(y, kernel, strides, x.shape[1:3]), _conv(x, kernel, strides)
+
+
+def _save_arguments(function: Callable[..., jax.Array]) -> Callable[..., object]:
+    return lambda left, right, *settings: (function(left, right, *settings), (left, right))
+
+
+_conv.defvjp(_save_arguments(_conv), _conv_bwd)
+_conv_input_gradient.defvjp(_save_arguments(_conv_input_gradient), _conv_input_gradient_bwd)
+_conv_kernel_gradient.defvjp(_save_arguments(_conv_kernel_gradient), _conv_kernel_gradient_bwd)
+
+
+def _same_padding(sizes: Sequence[int], k: int, strides: int) -> list[tuple[int, int]]:
+    """Return the zeros of 'SAME' padding before and after each axis, negative to omit pixels."""
+    lows = [space_to_depth.padding_before(size, k, strides) for size in sizes]
+    return [
+        (low, (-(-size // strides) - 1) * strides + k - size - low)
+        for size, low in zip(sizes, lows, strict=True)
+    ]
+
+
+def _forward(
+    x: jax.Array,
+    kernel: jax.Array,
+    pads: Sequence[tuple[int, int]],
+    *,
+    strides: int = 1,
+    dilation: int = 1,
+    kernel_axes: str = 'HWDIO',
+) -> jax.Array:
+    """Call oneDNN's forward convolution.
+
+    Args:
+      x: [B, H, W, C_in], or [B, H, W, D, C_in].
+      kernel: Array with the axes `kernel_axes`, of x's dtype; D, if present, has size 1.
+      pads: Zeros before and after H and W. A negative number after an axis omits pixels.
+      strides: Stride of the window along H and W.
+      dilation: Distance between the taps of the kernel along H and W.
+      kernel_axes: Order of the axes of a kernel. Without D, 'D' is ignored.
+
+    Returns:
+      [B, H', W', C_out] or [B, H', W', D, C_out], of x's dtype, where H' is
+      (H + padding - dilation * (k - 1) - 1) // strides + 1.
+    """
+    axes = kernel_axes if x.ndim == 5 else kernel_axes.replace('D', '')
+    spatial = 'HWD'[: x.ndim - 2]
+    window = [kernel.shape[axes.index(axis)] for axis in spatial]
+    x = x[:, *(slice(size + min(pad[1], 0)) for size, pad in zip(x.shape[1:3], pads, strict=True))]
+    depth = (1,) * (x.ndim - 4)
+    settings = {
+        'size': window,
+        'pad_left': [*(before for before, _ in pads), *(0 for _ in depth)],
+        'pad_right': [*(max(after, 0) for _, after in pads), *(0 for _ in depth)],
+        'strides': [strides, strides, *depth],
+        'window_dilations': [dilation, dilation, *depth],
+    }
+    sizes = [
+        (size + before + after - d * (k - 1) - 1) // s + 1
+        for size, k, before, after, s, d in zip(x.shape[1:-1], *settings.values(), strict=True)
+    ]
+    layout = {'batch_dim': 0, 'feature_dim': x.ndim - 1, 'spatial_dims': [*range(1, x.ndim - 1)]}
+    images = {'dims': x.ndim, 'data': layout}
+    filters = {
+        'input_feature_dim': axes.index('I'),
+        'output_feature_dim': axes.index('O'),
+        'spatial_dims': [axes.index(axis) for axis in spatial],
+    }
+    config = {
+        'dims': x.ndim,
+        'input': images,
+        'kernel': {'dims': x.ndim, 'filter': filters},
+        'output': images,
+        'window': settings,
+        'feature_groups': 1,
+    }
+    _disable_compilation_cache()
+    call = jax.ffi.ffi_call(
+        _TARGET,
+        jax.ShapeDtypeStruct((len(x), *sizes, kernel.shape[axes.index('O')]), x.dtype),
+        vmap_method='sequential',
+        custom_call_api_version=2,
+        legacy_backend_config=json.dumps({'onednn_conv_config': config}),
+    )
+    return call(x, kernel)
+
+
+@functools.cache
+def _disable_compilation_cache() -> None:
+    """Disable JAX's persistent cache: XLA reads invalid memory when it saves calls of oneDNN."""
+    jax.config.update('jax_enable_compilation_cache', False)
+    compilation_cache.reset_cache()
