@@ -69,89 +69,117 @@ def conv(x: jax.Array, kernel: jax.Array, strides: int) -> jax.Array:
 
     Sums are computed in float32, and the result is rounded once to x's dtype.
     """
-    return _conv(x, kernel, strides)
+    return _conv(x, kernel, strides, False)
 
 
 def conv_transpose(x: jax.Array, kernel: jax.Array, strides: int) -> jax.Array:
     """Apply a transposed convolution; see `dcgan_jax.models.conv.conv_transpose`."""
     sizes = tuple(size * strides for size in x.shape[1:3])
-    return _conv_input_gradient(x, jnp.swapaxes(kernel[::-1, ::-1], 2, 3), strides, sizes)
+    return _conv_input_gradient(x, kernel, strides, True, sizes)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
-def _conv(x: jax.Array, kernel: jax.Array, strides: int) -> jax.Array:
-    pads = _same_padding(x.shape[1:3], kernel.shape[0], strides)
-    width = -(-x.shape[2] // strides)
-    if strides == 1 or width > _NARROW:
-        return _forward(x, kernel, pads, strides=strides)
-    images_last = x.transpose(1, 2, 0, 3)[None]
-    y = _forward(images_last, kernel[:, :, None], pads, strides=strides)
-    return y[0].transpose(2, 0, 1, 3)
+# In the following functions, `transposed` is whether the kernel and its gradient are given as
+# [k, k, C_out, C_in] and rotated by 180 degrees, as those of `conv_transpose` are.
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def _conv(x: jax.Array, kernel: jax.Array, strides: int, transposed: bool) -> jax.Array:
+    pads = _same_padding(x.shape[1:3], kernel.shape[0], strides)
+    kernel, axes = (_rotate(kernel), 'HWDOI') if transposed else (kernel, 'HWDIO')
+    width = -(-x.shape[2] // strides)
+    if strides == 1 or width > _NARROW:
+        return _forward(x, kernel, pads, axes, strides=strides)
+    images_last = x.transpose(1, 2, 0, 3)[None]
+    y = _forward(images_last, kernel[:, :, None], pads, axes, strides=strides)
+    return y[0].transpose(2, 0, 1, 3)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4))
 def _conv_input_gradient(
-    y: jax.Array, kernel: jax.Array, strides: int, sizes: tuple[int, int]
+    y: jax.Array, kernel: jax.Array, strides: int, transposed: bool, sizes: tuple[int, int]
 ) -> jax.Array:
     """Return the gradient of `_conv` with respect to x, [B, *sizes, C_in], for the cotangent y.
 
     Pixel s q + a of the images receives the taps t with t = a + low (modulo s), where low is the
     padding before the image, from the outputs q + (a + low - t) / s.
     """
+    k = kernel.shape[0]
     counts = [-(-size // strides) for size in sizes]
-    lows = [low for low, _ in _same_padding(sizes, kernel.shape[0], strides)]
+    lows = [low for low, _ in _same_padding(sizes, k, strides)]
 
     def phase(offsets: tuple[int, int]) -> jax.Array:
         starts = [(a + low) % strides for a, low in zip(offsets, lows, strict=True)]
-        taps = kernel[starts[0] :: strides, starts[1] :: strides][::-1, ::-1]
-        if not taps.size:
-            return jnp.zeros((len(y), *counts, kernel.shape[2]), y.dtype)
+        if transposed:
+            rows, columns = ((k - 1 - start) % strides for start in starts)
+            taps, axes, channels = kernel[rows::strides, columns::strides], 'HWIO', kernel.shape[3]
+        else:
+            taps = _rotate(kernel[starts[0] :: strides, starts[1] :: strides])
+            axes, channels = 'HWOI', kernel.shape[2]
+        if max(starts) >= k:  # No taps.
+            return jnp.zeros((len(y), *counts, channels), y.dtype)
         pads = []
         for a, low, start, size, count, n in zip(
             offsets, lows, starts, y.shape[1:3], counts, taps.shape[:2], strict=True
         ):
             before = n - 1 - (a + low - start) // strides
             pads.append((before, count - size + n - 1 - before))
-        return _forward(y, taps, pads, kernel_axes='HWDOI')
+        return _forward(y, taps, pads, axes)
 
     rows = [jnp.stack([phase((a, b)) for b in range(strides)], 3) for a in range(strides)]
     x = jnp.stack(rows, 2)
-    x = x.reshape(len(y), *(count * strides for count in counts), kernel.shape[2])
+    x = x.reshape(len(y), *(count * strides for count in counts), x.shape[-1])
     return x[:, : sizes[0], : sizes[1]]
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
-def _conv_kernel_gradient(x: jax.Array, y: jax.Array, strides: int, k: int) -> jax.Array:
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4))
+def _conv_kernel_gradient(
+    x: jax.Array, y: jax.Array, strides: int, transposed: bool, k: int
+) -> jax.Array:
     """Return the gradient of `_conv` with respect to the kernel for the cotangent y."""
     pads = _same_padding(x.shape[1:3], k, strides)
     images_last = x.transpose(1, 2, 3, 0)[None]
-    return _forward(images_last, y[:, :, :, None], pads, dilation=strides, kernel_axes='IHWDO')[0]
+    gradient = _forward(images_last, y[:, :, :, None], pads, 'IHWDO', dilation=strides)[0]
+    return jnp.swapaxes(_rotate(gradient), 2, 3) if transposed else gradient
 
 
 def _conv_bwd(
-    strides: int, saved: tuple[jax.Array, jax.Array], y: jax.Array
+    strides: int, transposed: bool, saved: tuple[jax.Array, jax.Array], y: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
     x, kernel = saved
     return (
-        _conv_input_gradient(y, kernel, strides, x.shape[1:3]),
-        _conv_kernel_gradient(x, y, strides, kernel.shape[0]),
+        _conv_input_gradient(y, kernel, strides, transposed, x.shape[1:3]),
+        _conv_kernel_gradient(x, y, strides, transposed, kernel.shape[0]),
     )
 
 
 def _conv_input_gradient_bwd(
-    strides: int, sizes: tuple[int, int], saved: tuple[jax.Array, jax.Array], x: jax.Array
+    strides: int,
+    transposed: bool,
+    sizes: tuple[int, int],
+    saved: tuple[jax.Array, jax.Array],
+    x: jax.Array,
 ) -> tuple[jax.Array, jax.Array]:
     del sizes
     y, kernel = saved
-    return _conv(x, kernel, strides), _conv_kernel_gradient(x, y, strides, kernel.shape[0])
+    return (
+        _conv(x, kernel, strides, transposed),
+        _conv_kernel_gradient(x, y, strides, transposed, kernel.shape[0]),
+    )
 
 
 def _conv_kernel_gradient_bwd(
-    strides: int, k: int, saved: tuple[jax.Array, jax.Array], kernel: jax.Array
+    strides: int,
+    transposed: bool,
+    k: int,
+    saved: tuple[jax.Array, jax.Array],
+    kernel: jax.Array,
 ) -> tuple[jax.Array, jax.Array]:
     del k
     x, y = saved
-    return _conv_input_gradient(y, kernel, strides, x.shape[1:3]), _conv(x, kernel, strides)
+    return (
+        _conv_input_gradient(y, kernel, strides, transposed, x.shape[1:3]),
+        _conv(x, kernel, strides, transposed),
+    )
 
 
 def _save_arguments(function: Callable[..., jax.Array]) -> Callable[..., object]:
@@ -161,6 +189,10 @@ def _save_arguments(function: Callable[..., jax.Array]) -> Callable[..., object]
 _conv.defvjp(_save_arguments(_conv), _conv_bwd)
 _conv_input_gradient.defvjp(_save_arguments(_conv_input_gradient), _conv_input_gradient_bwd)
 _conv_kernel_gradient.defvjp(_save_arguments(_conv_kernel_gradient), _conv_kernel_gradient_bwd)
+
+
+def _rotate(kernel: jax.Array) -> jax.Array:
+    return kernel[::-1, ::-1]
 
 
 def _same_padding(sizes: Sequence[int], k: int, strides: int) -> list[tuple[int, int]]:
@@ -176,10 +208,10 @@ def _forward(
     x: jax.Array,
     kernel: jax.Array,
     pads: Sequence[tuple[int, int]],
+    kernel_axes: str,
     *,
     strides: int = 1,
     dilation: int = 1,
-    kernel_axes: str = 'HWDIO',
 ) -> jax.Array:
     """Call oneDNN's forward convolution.
 
@@ -187,9 +219,9 @@ def _forward(
       x: [B, H, W, C_in], or [B, H, W, D, C_in].
       kernel: Array with the axes `kernel_axes`, of x's dtype; D, if present, has size 1.
       pads: Zeros before and after H and W. A negative number after an axis omits pixels.
+      kernel_axes: Order of the kernel's axes. Without D, 'D' is ignored.
       strides: Stride of the window along H and W.
       dilation: Distance between the taps of the kernel along H and W.
-      kernel_axes: Order of the axes of a kernel. Without D, 'D' is ignored.
 
     Returns:
       [B, H', W', C_out] or [B, H', W', D, C_out], of x's dtype, where H' is
