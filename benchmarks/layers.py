@@ -20,7 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks import measure
-from dcgan_jax.models import conv, conv_onednn
+from dcgan_jax.models import conv
 
 try:
     import torch
@@ -32,6 +32,7 @@ LAYERS = (
     'conv:16x64:128:k5s2,conv_transpose:8x256:128:k5s1,conv_transpose:8x128:64:k5s2,'
     'conv:16x256:256:k3s1,conv:32x128:128:k3s1'
 )
+_IMPLEMENTATIONS = 'auto', 'matmul', 'xla'
 _PATTERN = re.compile(r'(conv|conv_transpose):(\d+)x(\d+):(\d+):k(\d+)s([12])')
 
 Run = Callable[[], object]
@@ -50,11 +51,6 @@ def create_jax(
 
     arrays = jnp.asarray(x, dtype), jnp.asarray(kernel, dtype)
     return lambda: jax.block_until_ready(run(*arrays))
-
-
-def implementations() -> list[str]:
-    """Return the implementations for CPUs that are available."""
-    return [*(['onednn'] if conv_onednn.is_available() else []), 'matmul', 'xla']
 
 
 def errors(layer: str, batch_size: int) -> None:
@@ -84,7 +80,7 @@ def errors(layer: str, batch_size: int) -> None:
         expected = [
             np.asarray(array) for array in jax.jit(gradients, static_argnums=0)('xla', *wide)
         ]
-    for name in implementations():
+    for name in _IMPLEMENTATIONS:
         actual = jax.jit(gradients, static_argnums=0)(name, *rounded)
         relative = [
             float(np.linalg.norm(np.asarray(a, np.float64) - e) / np.linalg.norm(e))
@@ -143,7 +139,7 @@ def time_layer(layer: str, batch_size: int, repeats: int, dtype: str) -> None:
     """Time all implementations of a layer, interleaved; print one JSON line each."""
     kind, x, kernel, strides = _random_inputs(layer, batch_size)
     k, size, (inputs, outputs) = len(kernel), x.shape[1], kernel.shape[2:]
-    runs = {name: create_jax(kind, name, x, kernel, strides, dtype) for name in implementations()}
+    runs = {name: create_jax(kind, name, x, kernel, strides, dtype) for name in _IMPLEMENTATIONS}
     if torch and (k % 2 or strides == 2):  # PyTorch's padding is symmetric.
         torch.set_num_threads(os.cpu_count())
         runs['pytorch_eager'] = create_pytorch(kind, x, kernel, strides, dtype)

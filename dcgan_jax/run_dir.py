@@ -80,11 +80,25 @@ def check_outside_checkpoints(path: epath.Path, flag: str) -> None:
     path = absolute(path)
     real = path if in_bucket(path) else epath.Path(os.path.realpath(path))
     for parent in (path, *path.parents, real, *real.parents):
-        if parent.name in checkpoint_folder.FOLDERS and exists(parent.parent):
+        if parent.name in checkpoint_folder.FOLDERS and _is_run(parent.parent):
             raise UserError(
                 f'{flag}={path} is inside the checkpoint folder {parent}, whose contents may be '
                 'deleted: use another folder'
             )
+
+
+def _is_run(folder: epath.Path) -> bool:
+    """Return whether a folder has a checkpoint, or the `config.json` of a run; False if unreadable.
+
+    Other programs have a `config.json` and a folder `checkpoints`, too.
+    """
+    try:
+        if checkpoint_folder.has_any(folder):
+            return True
+        run_description.parse(json.loads(read_bytes(folder / CONFIG_FILE).decode()))
+    except (OSError, ValueError, TypeError, AttributeError, RecursionError):
+        return False
+    return True
 
 
 def check_writable(
@@ -178,7 +192,8 @@ def check_free(workdir: epath.Path, run: Run) -> Run:
     # Results of the resumed run are compared with that of the best checkpoint.
     _check_last_checkpoint(workdir, before, checkpoint_folder.BEST_FOLDER)
     check_data(before, run.class_names, run.data)
-    return run._replace(data=before.data)
+    # An unconditional run may be resumed with other classes; it keeps its description.
+    return run._replace(data=before.data, class_names=before.class_names)
 
 
 def check_data(run: Run, class_names: tuple[str, ...], data: Mapping[str, int | str]) -> None:

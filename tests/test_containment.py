@@ -20,7 +20,7 @@ def test_workdir_inside_the_training_images_is_rejected(class_folder_run, name):
     images, _ = class_folder_run
     before = content(images)
     with pytest.raises(
-        UserError, match=r'--workdir=.* would be read as images of config\.data_dir'
+        UserError, match=r'--workdir=.* would be among the files of config\.data_dir'
     ):
         training.train_and_evaluate(folder_config(images), images / name)
     assert content(images) == before
@@ -29,12 +29,12 @@ def test_workdir_inside_the_training_images_is_rejected(class_folder_run, name):
 def test_output_folder_linked_into_the_images_is_rejected(class_folder_run, tmp_path):
     images, run = class_folder_run
     (tmp_path / 'link').symlink_to(images)
-    with pytest.raises(UserError, match=r'--out=.* would be read as images of config\.data_dir'):
+    with pytest.raises(UserError, match=r'--out=.* would be among the files of config\.data_dir'):
         sample.run(TaskOptions(workdir=run, out=tmp_path / 'link' / 'out', num=1))
     (tmp_path / 'own').mkdir()
     write_images(tmp_path / 'own', COLORS['red'], num=2)
     (tmp_path / 'own' / 'run').symlink_to(run)
-    with pytest.raises(UserError, match=r'--out=.* would be read as images of --images'):
+    with pytest.raises(UserError, match=r'--out=.* would be among the files of --images'):
         evaluate.run(
             TaskOptions(workdir=run, images=tmp_path / 'own', out=tmp_path / 'own' / 'results')
         )
@@ -45,7 +45,7 @@ def test_output_folder_outside_of_the_images_is_accepted(tmp_path):
     inputs = {'--images': tmp_path / 'images', 'config.data_dir': ''}
     containment.check_outside(tmp_path / 'images_2', '--out', inputs)
     containment.check_outside('gs://bucket/run', '--workdir', {'config.data_dir': '.'})
-    with pytest.raises(UserError, match='read as images of --images'):
+    with pytest.raises(UserError, match='among the files of --images'):
         containment.check_outside(tmp_path / 'images', '--out', inputs)
 
 
@@ -74,7 +74,7 @@ def test_folders_of_a_run_that_would_be_read_as_images_are_rejected(tmp_path, cr
     (tmp_path / 'elsewhere').mkdir()
     images, workdir = create(tmp_path)
     images.mkdir(parents=True, exist_ok=True)
-    with pytest.raises(UserError, match='read as images'):
+    with pytest.raises(UserError, match='among the files'):
         containment.check_outside(workdir, '--workdir', {'--images': images}, run_dir.FOLDERS)
 
 
@@ -103,9 +103,9 @@ def test_folders_reached_by_another_mount_point_are_rejected(tmp_path, bind_moun
     bind_mount(tmp_path / 'run', tmp_path / 'images' / 'b')
     inputs = {'--images': tmp_path / 'images'}
     for out in ('mounted', 'mounted/new', 'mounted/a', 'run', 'run/new', 'samples'):
-        with pytest.raises(UserError, match='read as images of --images'):
+        with pytest.raises(UserError, match='among the files of --images'):
             containment.check_outside(tmp_path / out, '--out', inputs)
-    with pytest.raises(UserError, match='read as images of --images'):
+    with pytest.raises(UserError, match='among the files of --images'):
         containment.check_outside(
             tmp_path / 'run', '--workdir', {'--images': tmp_path / 'samples'}, run_dir.FOLDERS
         )
@@ -125,7 +125,7 @@ def test_file_systems_without_inodes_are_supported(tmp_path, monkeypatch):
     (images / 'link').symlink_to(tmp_path / 'elsewhere')
     monkeypatch.setattr(containment.os, 'stat', without_inode)
     for out in (images, images / 'new', run, tmp_path / 'elsewhere' / 'new'):
-        with pytest.raises(UserError, match='read as images of --images'):
+        with pytest.raises(UserError, match='among the files of --images'):
             containment.check_outside(out, '--workdir', {'--images': images}, run_dir.FOLDERS)
     containment.check_outside(tmp_path / 'new', '--out', {'--images': images})
 
@@ -161,7 +161,7 @@ def test_output_folder_inside_the_images_of_the_config_is_rejected(class_folder_
     images, run = class_folder_copy
     images.rename(tmp_path / 'moved')
     config = folder_config(tmp_path / 'moved')
-    with pytest.raises(UserError, match=r'--out=.* would be read as images of --config\.data_dir'):
+    with pytest.raises(UserError, match=r'--out=.* would be among the files of --config\.data_dir'):
         sample.run(TaskOptions(workdir=run, config=config, out=tmp_path / 'moved', num=1))
 
 

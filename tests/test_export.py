@@ -20,6 +20,7 @@ from dcgan_jax.tasks import export, sample
 from dcgan_jax.tasks.discriminator_features import logits
 from dcgan_jax.tasks.options import TaskOptions
 from dcgan_jax.tasks.trained_run import restore
+from tests.conftest import slow
 from tests.peers import peer
 from tests.test_training import small
 
@@ -85,9 +86,8 @@ def test_exported_program_accepts_any_batch_size_and_labels(config, exported, tm
         assert np.abs(np.asarray(images).astype(int) - arrays['images']).max() <= 1
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
-    'changes', [{'dtype': 'bfloat16'}, {'dtype': 'bfloat16', 'generator.kernel_size': 5}]
+    'changes', [{'dtype': 'bfloat16'}, slow({'dtype': 'bfloat16', 'generator.kernel_size': 5})]
 )
 def test_bfloat16_runs_are_exported(config, exported, changes):
     """Exported programs do not call oneDNN and have a symbolic batch size."""

@@ -86,8 +86,10 @@ def test_folder_with_other_numbered_folders_is_not_a_run(class_folder_copy, tmp_
     """A run in a folder named `checkpoints` can be used like any other."""
     images, run = class_folder_copy
     (tmp_path / 'layout' / 'checkpoints').mkdir(parents=True)
+    (tmp_path / 'layout' / 'config.json').write_text('{"model_type": "other"}')
     run = run.rename(tmp_path / 'layout' / 'checkpoints' / '1')
     sample.run(TaskOptions(workdir=run, num=1))
+    (tmp_path / 'layout' / 'config.json').unlink()
     config = folder_config(images)
     before = content(tmp_path)
     with pytest.raises(UserError, match=r'contains no run, but files .*\(checkpoints\): move'):

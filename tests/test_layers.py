@@ -17,9 +17,7 @@ CONVS = {'conv': conv.conv, 'conv_transpose': conv.conv_transpose}
 each_conv = pytest.mark.parametrize('name', CONVS)
 # 'matmul' uses patches for 3 channels and Winograd's transforms for 6 channels.
 each_form = pytest.mark.parametrize('channels', [(3, 5), (6, 5)], ids=['patches', 'winograd'])
-# `test_onednn` tests 'onednn', which is not available on every CPU.
-IMPLEMENTATIONS = [name for name in conv.IMPLEMENTATIONS if name != 'onednn']
-each_implementation = pytest.mark.parametrize('conv_impl', IMPLEMENTATIONS)
+each_implementation = pytest.mark.parametrize('conv_impl', conv.IMPLEMENTATIONS)
 
 
 def normal(seed, *shape):
@@ -129,7 +127,9 @@ def test_gradient_penalty_gradients_are_equal_in_all_implementations(name, chann
         np.testing.assert_allclose(actual, expected, rtol=1e-3, atol=1e-3)
 
 
-each_tested = pytest.mark.parametrize('conv_impl', slow_except(IMPLEMENTATIONS, 'auto', 'adjoint'))
+each_tested = pytest.mark.parametrize(
+    'conv_impl', slow_except(conv.IMPLEMENTATIONS, 'auto', 'adjoint')
+)
 
 
 @each_tested
@@ -215,7 +215,7 @@ def test_winograd_rejects_large_kernels():
 @each_conv
 def test_invalid_arguments_are_rejected(name):
     x, kernel = jnp.ones((1, 4, 4, 3)), jnp.ones((4, 4, 3, 2))
-    with pytest.raises(ValueError, match=r"'auto', 'onednn', 'matmul', 'adjoint', 'xla'.*'fast'"):
+    with pytest.raises(ValueError, match=r"'auto', 'matmul', 'adjoint', 'xla'.*'fast'"):
         apply(name, 'fast', 2)(x, kernel)
     with pytest.raises(ValueError, match='strides must be 1 or 2, got 3'):
         apply(name, 'auto', 3)(x, kernel)

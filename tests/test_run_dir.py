@@ -140,6 +140,19 @@ def test_exchanged_class_folders_are_rejected_if_classes_are_used(tmp_path, capl
         assert 'the data set has changed since the run started (contents)' in caplog.text
 
 
+def test_unconditional_run_is_resumed_with_another_class_folder(class_folder_copy, tmp_path):
+    images, _ = class_folder_copy
+    config = folder_config(images)
+    config.conditional = False
+    training.train_and_evaluate(config, tmp_path / 'unconditional')
+    write_images(images / 'yellow', (255, 255, 0))
+    for num_steps in (4, 6):
+        config.num_steps = num_steps
+        assert (
+            int(training.train_and_evaluate(config, tmp_path / 'unconditional').step) == num_steps
+        )
+
+
 def test_changed_images_log_a_warning_and_copied_images_do_not(class_folder_copy, caplog):
     images, run = class_folder_copy
     description = run_dir.read(run)

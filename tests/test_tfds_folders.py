@@ -70,27 +70,33 @@ def test_error_names_the_version_that_is_damaged(root, name):
         sources.open_source('tiny', 'train', str(root))
 
 
+@pytest.mark.parametrize('version', ['latest', '1', '1.x.0'])
+def test_invalid_versions_are_rejected_in_one_line(root, version):
+    with pytest.raises(UserError, match=f'tiny:{version}'):
+        sources.open_source(f'tiny:{version}', 'train', str(root))
+
+
 @pytest.mark.parametrize('version', ['1.0.0', '2.0.0', '1.0.0/out', '.'])
 def test_outputs_in_the_folder_of_the_data_set_are_rejected(
     finished, config, data_dir, tmp_path, version
 ):
     out = data_dir / 'tiny_images' / version
     before = content(data_dir)
-    with pytest.raises(UserError, match=r'--workdir=.* read as images of config\.data_dir'):
+    with pytest.raises(UserError, match=r'--workdir=.* among the files of config\.data_dir'):
         training.train_and_evaluate(config, out)
-    with pytest.raises(UserError, match=r'--out=.* read as images of config\.data_dir'):
+    with pytest.raises(UserError, match=r'--out=.* among the files of config\.data_dir'):
         sample.run(TaskOptions(workdir=finished[0], out=out, num=1))
     shutil.copytree(data_dir, tmp_path / 'copy')
     config.data_dir = str(tmp_path / 'copy')
     copied = tmp_path / 'copy' / 'tiny_images' / version
-    with pytest.raises(UserError, match=r'--out=.* read as images of --config\.data_dir'):
+    with pytest.raises(UserError, match=r'--out=.* among the files of --config\.data_dir'):
         sample.run(TaskOptions(workdir=finished[0], config=config, out=copied, num=1))
     assert content(data_dir) == before
 
 
 def test_outputs_in_the_folder_of_a_data_set_that_is_not_prepared_are_rejected(config, tmp_path):
     config.dataset, config.data_dir = 'shapes', str(tmp_path)
-    with pytest.raises(UserError, match=r'read as images of config\.data_dir'):
+    with pytest.raises(UserError, match=r'among the files of config\.data_dir'):
         training.train_and_evaluate(config, tmp_path / 'shapes' / '2.0.0')
     assert not list(tmp_path.iterdir())
 

@@ -29,6 +29,7 @@ _BUILDERS = {
     'shapes': ('dcgan_jax.data.shapes_builder', 'Shapes', '1.0.0'),
 }
 _NAME = re.compile(r'\w+([/:][\w./:*-]+)?')
+_VERSION = re.compile(r'(\d+|\*)\.(\d+|\*)\.(\d+|\*)')
 _FEATURES_FILE = 'features.json'
 _DATA_FOLDER = 'tensorflow_datasets'  # In the user's home; TFDS's default.
 
@@ -119,7 +120,7 @@ def _find_prepared(name: str, root: epath.Path) -> tfds.core.DatasetBuilder | No
     for folder in _version_folders(name, root):
         builder = _open(f'{name.partition(":")[0]}:{folder.name}', root)
         if builder is not None:
-            logging.warning('using %s; no data set in %s', folder, ', '.join(ignored))
+            logging.warning('using %s; no data set in %s', builder.data_dir, ', '.join(ignored))
             return builder
         ignored.append(str(folder))
     return None
@@ -143,6 +144,9 @@ def _open(name: str, root: epath.Path) -> tfds.core.DatasetBuilder | None:
 def _version_folders(name: str, root: epath.Path) -> list[epath.Path]:
     """Return the folders of the versions of a data set that match its name, the newest first."""
     prefix, _, requested = name.partition(':')
+    requested = requested or '*.*.*'
+    if not _VERSION.fullmatch(requested):
+        return []
     parents = [root / prefix]
     try:
         if '/' not in prefix:  # The versions may be in the folder of the default configuration.
@@ -154,9 +158,7 @@ def _version_folders(name: str, root: epath.Path) -> list[epath.Path]:
     matching = [
         path
         for path in folders
-        if is_version(path.name)
-        and path.is_dir()
-        and tfds.core.Version(path.name).match(requested or '*.*.*')
+        if is_version(path.name) and path.is_dir() and tfds.core.Version(path.name).match(requested)
     ]
     return sorted(matching, key=lambda path: tfds.core.Version(path.name), reverse=True)
 

@@ -10,9 +10,8 @@ All implementations compute the same function of the same parameters:
 - 'matmul': a few matrix products in float32 (`conv_winograd`, or `conv_im2col` for few channels),
   for CPUs, where XLA has fast matrix products but slow gradients of strided and transposed
   convolutions. A transposed convolution is computed as the adjoint of a convolution.
-- 'onednn': calls of oneDNN (`conv_onednn`), for bfloat16 on CPUs that have instructions for it.
-- 'auto': 'onednn' for bfloat16 on CPUs where it is available, otherwise 'matmul' on CPUs, 'adjoint'
-  on NVIDIA GPUs, 'xla' elsewhere.
+- 'auto': 'matmul' on CPUs, 'adjoint' on NVIDIA GPUs, 'xla' elsewhere. On CPUs for which
+  `conv_onednn` is available, it computes convolutions in bfloat16.
 """
 
 from __future__ import annotations
@@ -25,9 +24,8 @@ import jax.numpy as jnp
 from jax import lax
 
 from dcgan_jax.models import conv_im2col, conv_onednn, conv_winograd
-from dcgan_jax.runtime.errors import UserError
 
-IMPLEMENTATIONS = ('auto', 'onednn', 'matmul', 'adjoint', 'xla')
+IMPLEMENTATIONS = ('auto', 'matmul', 'adjoint', 'xla')
 
 _DIMENSIONS = ('NHWC', 'HWIO', 'NHWC')
 
@@ -103,8 +101,6 @@ def _dispatch(
     """Validate the arguments and apply the function of the implementation."""
     if conv_impl not in IMPLEMENTATIONS:
         raise ValueError(f'conv_impl must be one of {IMPLEMENTATIONS}, got {conv_impl!r}.')
-    if conv_impl == 'onednn' and not conv_onednn.is_available():
-        raise UserError(f"conv_impl='onednn' needs {conv_onednn.REQUIREMENTS}: use 'auto'.")
     if x.dtype != kernel.dtype:
         raise ValueError(f'The kernel must have the dtype of x, {x.dtype}, got {kernel.dtype}.')
     if strides not in (1, 2):
@@ -116,11 +112,13 @@ def _dispatch(
         for name, function in implementations.items()
     }
     if conv_impl == 'auto':
-        rounds = x.dtype == jnp.bfloat16 and conv_onednn.is_available()
+        # Exported programs have symbolic shapes and must not call oneDNN.
+        is_static = all(isinstance(size, int) for size in x.shape)
+        use_onednn = is_static and x.dtype == jnp.bfloat16 and conv_onednn.is_available()
         return lax.platform_dependent(
             x,
             kernel,
-            cpu=functions['onednn' if rounds else 'matmul'],
+            cpu=functions['onednn' if use_onednn else 'matmul'],
             cuda=functions['adjoint'],
             default=functions['xla'],
         )

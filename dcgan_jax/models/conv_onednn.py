@@ -1,7 +1,7 @@
 """'SAME' convolutions by oneDNN, the library of CPU kernels that jaxlib contains.
 
 XLA computes convolutions of bfloat16 arrays in float32 on CPUs. oneDNN's kernels for bfloat16 use
-AMX or AVX512-BF16. XLA can call oneDNN's forward convolution, but does not do so by itself (as of
+AMX. XLA can call oneDNN's forward convolution, but does not do so by itself (as of
 jaxlib 0.12), so this module calls it by its name in XLA. All gradients are forward convolutions:
 
 - with respect to the images (`_conv_input_gradient`), one for each phase of the stride, with the
@@ -16,12 +16,13 @@ so gradients of every order have this form. Forward-mode differentiation is not 
 import functools
 import json
 import pathlib
-import platform
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import jaxlib
+from absl import logging
 from jax.experimental.compilation_cache import compilation_cache
 
 from dcgan_jax.models import space_to_depth
@@ -29,39 +30,37 @@ from dcgan_jax.models import space_to_depth
 # The interface is private to XLA, so only tested versions use it. The last one is excluded.
 JAXLIB_VERSIONS = (0, 9, 2), (0, 13, 0)
 
-_FIRST, _LAST = ('.'.join(map(str, version)) for version in JAXLIB_VERSIONS)
-REQUIREMENTS = f'Linux, a single x86 device with AMX or AVX512-BF16, jaxlib >={_FIRST},<{_LAST}'
-
 _CPU_INFO = pathlib.Path('/proc/cpuinfo')
-_BFLOAT16_FLAGS = {'amx_bf16', 'avx512_bf16'}
 
 _TARGET = '__onednn$convolution'
 
-_NARROW = 4  # Outputs of a strided convolution with at most this width are computed in 3D.
+# AMX multiplies 16 rows at a time, and a row of outputs is a product. Narrower outputs of strided
+# convolutions are computed in 3D, with the images of the batch along the third axis.
+_NARROW = 4
 
 
 def is_available() -> bool:
     """Return whether oneDNN can compute convolutions in bfloat16 here.
 
-    This needs Linux on an x86 processor with AMX or AVX512-BF16, a tested version of jaxlib, and a
-    single device, because XLA cannot partition the calls.
+    This needs Linux on an x86 processor with AMX, a tested version of jaxlib, and that this CPU is
+    JAX's only device, because XLA cannot partition the calls. With AVX512-BF16 instead of AMX,
+    matrix products in float32 are faster.
     """
     first, last = JAXLIB_VERSIONS
     return (
-        cpu_multiplies_bfloat16()
+        has_amx()
         and first <= jaxlib.version.__version_info__ < last
-        and jax.device_count() == 1
+        and [device.platform for device in jax.devices()] == ['cpu']
     )
 
 
 @functools.cache
-def cpu_multiplies_bfloat16() -> bool:
-    """Return whether Linux lists instructions for products of bfloat16 matrices."""
+def has_amx() -> bool:
+    """Return whether Linux lists AMX's instructions for products of bfloat16 matrices."""
     try:
-        flags = _CPU_INFO.read_text().split()
+        return 'amx_bf16' in _CPU_INFO.read_text().split()
     except OSError:
         return False
-    return platform.machine() == 'x86_64' and not _BFLOAT16_FLAGS.isdisjoint(flags)
 
 
 def conv(x: jax.Array, kernel: jax.Array, strides: int) -> jax.Array:
@@ -100,34 +99,30 @@ def _conv_input_gradient(
 ) -> jax.Array:
     """Return the gradient of `_conv` with respect to x, [B, *sizes, C_in], for the cotangent y.
 
-    Pixel s q + a of the images receives the taps t with t = a + low (modulo s), where low is the
-    padding before the image, from the outputs q + (a + low - t) / s.
+    The pixels s q + a of the images (phase a) depend on different taps for each a.
     """
-    k = kernel.shape[0]
+    k, channels = kernel.shape[0], kernel.shape[3 if transposed else 2]
     counts = [-(-size // strides) for size in sizes]
     lows = [low for low, _ in _same_padding(sizes, k, strides)]
+    phases = [
+        [_find_taps(a + low, k, strides, size, count) for a in range(strides)]
+        for low, size, count in zip(lows, y.shape[1:3], counts, strict=True)
+    ]
 
-    def phase(offsets: tuple[int, int]) -> jax.Array:
-        starts = [(a + low) % strides for a, low in zip(offsets, lows, strict=True)]
-        if transposed:
-            rows, columns = ((k - 1 - start) % strides for start in starts)
-            taps, axes, channels = kernel[rows::strides, columns::strides], 'HWIO', kernel.shape[3]
-        else:
-            taps = _rotate(kernel[starts[0] :: strides, starts[1] :: strides])
-            axes, channels = 'HWOI', kernel.shape[2]
-        if max(starts) >= k:  # No taps.
+    def convolve(row: _Taps, column: _Taps) -> jax.Array:
+        if not row.indices or not column.indices:
             return jnp.zeros((len(y), *counts, channels), y.dtype)
-        pads = []
-        for a, low, start, size, count, n in zip(
-            offsets, lows, starts, y.shape[1:3], counts, taps.shape[:2], strict=True
-        ):
-            before = n - 1 - (a + low - start) // strides
-            pads.append((before, count - size + n - 1 - before))
-        return _forward(y, taps, pads, axes)
+        if transposed:
+            i, j = (k - 1 - axis.indices[-1] for axis in (row, column))
+            taps, axes = kernel[i::strides, j::strides], 'HWIO'
+        else:
+            i, j = (axis.indices[0] for axis in (row, column))
+            taps, axes = _rotate(kernel[i::strides, j::strides]), 'HWOI'
+        return _forward(y, taps, (row.pads, column.pads), axes)
 
-    rows = [jnp.stack([phase((a, b)) for b in range(strides)], 3) for a in range(strides)]
+    rows = [jnp.stack([convolve(row, column) for column in phases[1]], 3) for row in phases[0]]
     x = jnp.stack(rows, 2)
-    x = x.reshape(len(y), *(count * strides for count in counts), x.shape[-1])
+    x = x.reshape(len(y), *(count * strides for count in counts), channels)
     return x[:, : sizes[0], : sizes[1]]
 
 
@@ -189,6 +184,36 @@ def _save_arguments(function: Callable[..., jax.Array]) -> Callable[..., object]
 _conv.defvjp(_save_arguments(_conv), _conv_bwd)
 _conv_input_gradient.defvjp(_save_arguments(_conv_input_gradient), _conv_input_gradient_bwd)
 _conv_kernel_gradient.defvjp(_save_arguments(_conv_kernel_gradient), _conv_kernel_gradient_bwd)
+
+
+class _Taps(NamedTuple):
+    """Taps of the kernel that contribute to a phase of the images, along one axis.
+
+    Attributes:
+      indices: Their indices.
+      pads: Zeros before and after the cotangent, which is convolved with the taps in reverse order.
+    """
+
+    indices: range
+    pads: tuple[int, int]
+
+
+def _find_taps(position: int, k: int, strides: int, size: int, count: int) -> _Taps:
+    """Return the taps that contribute to pixel s q + a, for all q.
+
+    Tap t contributes to it from the output q + (a + low - t) / s, where low is the padding before
+    the images.
+
+    Args:
+      position: a + low.
+      k: Size of the kernel.
+      strides: Stride s.
+      size: Number of outputs.
+      count: Number of pixels in the phase.
+    """
+    indices = range(position % strides, k, strides)
+    before = len(indices) - 1 - position // strides
+    return _Taps(indices, (before, count - size + len(indices) - 1 - before))
 
 
 def _rotate(kernel: jax.Array) -> jax.Array:
@@ -269,8 +294,9 @@ def _forward(
     return call(x, kernel)
 
 
-@functools.cache
 def _disable_compilation_cache() -> None:
     """Disable JAX's persistent cache: XLA reads invalid memory when it saves calls of oneDNN."""
-    jax.config.update('jax_enable_compilation_cache', False)
-    compilation_cache.reset_cache()
+    if jax.config.jax_enable_compilation_cache:
+        logging.info('the compilation cache is disabled: programs that call oneDNN are not saved')
+        jax.config.update('jax_enable_compilation_cache', False)
+        compilation_cache.reset_cache()

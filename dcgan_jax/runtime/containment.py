@@ -40,7 +40,7 @@ def check_outside(
     parents = {folder: _identify_parents(folder) for folder in outputs}
     owned = set(filter(None, map(_identify, outputs[1:])))
     for name, value in inputs.items():
-        if not os.fspath(value):
+        if not os.fspath(value) or in_bucket(value):
             continue
         root = _resolve(value)
         read = set(_walk(root))
@@ -54,7 +54,7 @@ def check_outside(
             written.append(root)
         if written:
             raise UserError(
-                f'{flag}={path}: results in {written[0]} would be read as images of '
+                f'{flag}={path}: results in {written[0]} would be among the files of '
                 f'{name}={value}: use another folder'
             )
 

@@ -15,7 +15,7 @@ from dcgan_jax.runtime.errors import UserError
 from dcgan_jax.runtime.prng import Purpose, purpose_key
 from dcgan_jax.tasks import image_to_image, restoration_evaluation
 from dcgan_jax.tasks.options import TaskOptions, TaskResult
-from dcgan_jax.tasks.outputs import OutputFolder, output_folder
+from dcgan_jax.tasks.outputs import output_folder
 
 KIND = 'masked'
 _TELEA_RADIUS = 3  # Pixels.
@@ -59,7 +59,7 @@ def run(options: TaskOptions) -> TaskResult:
     return restoration_evaluation.evaluate(task, data, baselines, out, name)
 
 
-def _check_not_replaced(mask: epath.PathLike, out: OutputFolder) -> None:
+def _check_not_replaced(mask: epath.PathLike, out: epath.Path) -> None:
     """Raise `UserError` if a mask is in the folder of the results, one of which may replace it."""
     path = os.path.expanduser(mask)
     # For a link: the folder of the link and the folder of its target.
