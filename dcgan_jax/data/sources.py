@@ -72,7 +72,7 @@ def input_folder(name: str, data_dir: str | None) -> str:
         name: See `open_source`.
         data_dir: See `open_source`.
     """
-    return data_dir or '' if name == 'folder' else data_set_folder(name, data_dir)
+    return (data_dir or '') if name == 'folder' else data_set_folder(name, data_dir)
 
 
 def open_split(config: ConfigDict, split: str) -> ImageSource:

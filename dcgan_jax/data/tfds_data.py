@@ -90,15 +90,18 @@ def data_set_folder(name: str, data_dir: str | None) -> str:
     return os.path.join(_data_path(data_dir), _base_name(name)) if is_valid else ''
 
 
+def _given_path(data_dir: str | None) -> str:
+    """Return the data directory given by the user, or ''."""
+    return data_dir or os.environ.get('TFDS_DATA_DIR', '')
+
+
 def _data_path(data_dir: str | None) -> str:
-    path = data_dir or os.environ.get('TFDS_DATA_DIR') or cache_dir.home_folder(_DATA_FOLDER)
-    return os.fspath(path)
+    return _given_path(data_dir) or os.fspath(cache_dir.home_folder(_DATA_FOLDER))
 
 
 def _data_root(data_dir: str | None) -> epath.Path:
     root = resolve_path(_data_path(data_dir), 'data directory')
-    is_given = data_dir or os.environ.get('TFDS_DATA_DIR')
-    if is_given and not root.is_dir():
+    if _given_path(data_dir) and not root.is_dir():
         raise UserError(f'data directory {root} does not exist: correct the path or create it')
     return root
 

@@ -1,13 +1,14 @@
 """'SAME' convolutions by oneDNN, the library of CPU kernels that jaxlib contains.
 
 XLA computes convolutions of bfloat16 arrays in float32 on CPUs. oneDNN's kernels for bfloat16 use
-AMX. XLA can call oneDNN's forward convolution, but does not do so by itself (as of
-jaxlib 0.12), so this module calls it by its name in XLA. All gradients are forward convolutions:
+AMX. XLA can call oneDNN's forward convolution, but does not do so by itself (as of jaxlib 0.12), so
+this module calls it by its name in XLA. All gradients are forward convolutions:
 
 - with respect to the images (`_conv_input_gradient`), one for each phase of the stride, with the
   taps of the kernel that contribute to this phase;
-- with respect to the kernel (`_conv_kernel_gradient`), one whose batch are the channels and whose
-  channels are the batch. Its kernel is the cotangent, dilated by the stride.
+- with respect to the kernel (`_conv_kernel_gradient`), a 3D convolution whose third axis are the
+  channels of the images and whose channels are the batch. Its kernel is the cotangent, dilated by
+  the stride.
 
 Each of the three functions is linear in both of its arguments, and its gradients are the other two,
 so gradients of every order have this form. Forward-mode differentiation is not supported.
@@ -27,15 +28,15 @@ from jax.experimental.compilation_cache import compilation_cache
 
 from dcgan_jax.models import space_to_depth
 
-# The interface is private to XLA, so only tested versions use it. The last one is excluded.
+# First version, and the version after the last one, with which the private interface was tested.
 JAXLIB_VERSIONS = (0, 9, 2), (0, 13, 0)
 
 _CPU_INFO = pathlib.Path('/proc/cpuinfo')
 
 _TARGET = '__onednn$convolution'
 
-# AMX multiplies 16 rows at a time, and a row of outputs is a product. Narrower outputs of strided
-# convolutions are computed in 3D, with the images of the batch along the third axis.
+# AMX multiplies up to 16 rows of a matrix at a time. oneDNN's rows are the pixels along the last
+# axis, so narrow outputs of strided convolutions are computed in 3D, with the batch as last axis.
 _NARROW = 4
 
 
@@ -83,13 +84,14 @@ def conv_transpose(x: jax.Array, kernel: jax.Array, strides: int) -> jax.Array:
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
 def _conv(x: jax.Array, kernel: jax.Array, strides: int, transposed: bool) -> jax.Array:
+    """Convolve x [B, H, W, C_in] with a kernel, see `conv`."""
     pads = _same_padding(x.shape[1:3], kernel.shape[0], strides)
     kernel, axes = (_rotate(kernel), 'HWDOI') if transposed else (kernel, 'HWDIO')
     width = -(-x.shape[2] // strides)
     if strides == 1 or width > _NARROW:
         return _forward(x, kernel, pads, axes, strides=strides)
-    images_last = x.transpose(1, 2, 0, 3)[None]
-    y = _forward(images_last, kernel[:, :, None], pads, axes, strides=strides)
+    batch_as_depth = x.transpose(1, 2, 0, 3)[None]
+    y = _forward(batch_as_depth, kernel[:, :, None], pads, axes, strides=strides)
     return y[0].transpose(2, 0, 1, 3)
 
 
@@ -130,10 +132,13 @@ def _conv_input_gradient(
 def _conv_kernel_gradient(
     x: jax.Array, y: jax.Array, strides: int, transposed: bool, k: int
 ) -> jax.Array:
-    """Return the gradient of `_conv` with respect to the kernel for the cotangent y."""
+    """Return the gradient of `_conv` with respect to the kernel for the cotangent y.
+
+    Its shape is [k, k, C_in, C_out], or [k, k, C_out, C_in] if transposed.
+    """
     pads = _same_padding(x.shape[1:3], k, strides)
-    images_last = x.transpose(1, 2, 3, 0)[None]
-    gradient = _forward(images_last, y[:, :, :, None], pads, 'IHWDO', dilation=strides)[0]
+    channels_as_depth = x.transpose(1, 2, 3, 0)[None]
+    gradient = _forward(channels_as_depth, y[:, :, :, None], pads, 'IHWDO', dilation=strides)[0]
     return jnp.swapaxes(_rotate(gradient), 2, 3) if transposed else gradient
 
 
