@@ -4,8 +4,10 @@ import functools
 import shutil
 
 import pytest
+from etils import epath
 
 from dcgan_jax import run_dir
+from dcgan_jax.runtime import workdir_guard
 from dcgan_jax.runtime.errors import TrainingError
 from dcgan_jax.tasks import evaluate, explain, explore, export, report, sample, translate
 from dcgan_jax.tasks.options import TaskOptions
@@ -81,3 +83,14 @@ def test_evaluations_are_not_written_to_another_run(
 def test_results_are_written_to_other_folders_if_the_workdir_is_removed(workdir, tmp_path):
     sample.run(TaskOptions(workdir=workdir(False), out=tmp_path / 'out', num=1))
     assert (tmp_path / 'out' / 'samples.npz').exists()
+
+
+def test_a_new_workdir_is_detected_even_if_inode_numbers_are_reused(tmp_path):
+    workdir = epath.Path(tmp_path / 'run')
+    workdir.mkdir()
+    check = workdir_guard.presence_check(workdir)
+    check()
+    workdir.rmdir()
+    workdir.mkdir()
+    with pytest.raises(TrainingError, match='was removed, renamed or replaced'):
+        check()

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import weakref
 from collections.abc import Callable, Iterator
 
 from absl import logging
@@ -47,6 +48,9 @@ def lock(workdir: epath.Path) -> Iterator[None]:
 def presence_check(workdir: epath.Path) -> Callable[[], None]:
     """Return a function that raises `TrainingError` if `workdir` has been removed or replaced.
 
+    The folder is held open until the function is deleted: otherwise a new folder could get the same
+    inode number, and file systems such as sshfs could give the same folder another one.
+
     Object stores (`gs://`) are not checked.
     """
     if in_bucket(workdir):
@@ -61,6 +65,8 @@ def presence_check(workdir: epath.Path) -> Callable[[], None]:
                 'it or pass its new path, then rerun the command'
             )
 
+    with contextlib.suppress(OSError):
+        weakref.finalize(check, os.close, os.open(workdir, os.O_RDONLY))
     return check
 
 
