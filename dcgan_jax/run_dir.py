@@ -73,6 +73,8 @@ def _check_access(path: epath.Path, flag: str) -> None:
 def check_outside_checkpoints(path: epath.Path, flag: str) -> None:
     """Raise `UserError` if a path is inside a checkpoint folder, where it might be deleted.
 
+    A checkpoint is also recognized if its folder is mounted or linked under another name.
+
     Args:
         path: Path of the folder.
         flag: Name of the flag in error messages.
@@ -80,7 +82,8 @@ def check_outside_checkpoints(path: epath.Path, flag: str) -> None:
     path = absolute(path)
     real = path if in_bucket(path) else epath.Path(os.path.realpath(path))
     for parent in (path, *path.parents, real, *real.parents):
-        if parent.name in checkpoint_folder.FOLDERS and _is_run(parent.parent):
+        is_named = parent.name in checkpoint_folder.FOLDERS and _is_run(parent.parent)
+        if is_named or (checkpoint_folder.is_step(parent.name) and _has_checkpoint(parent.parent)):
             raise UserError(
                 f'{flag}={path} is inside the checkpoint folder {parent}, whose contents may be '
                 'deleted: use another folder'
@@ -99,6 +102,14 @@ def _is_run(folder: epath.Path) -> bool:
     except (OSError, ValueError, TypeError, AttributeError, RecursionError):
         return False
     return True
+
+
+def _has_checkpoint(folder: epath.Path) -> bool:
+    """Return whether a folder contains a checkpoint; False if it cannot be read."""
+    try:
+        return checkpoint_folder.has_checkpoint(folder)
+    except (OSError, UserError):
+        return False
 
 
 def check_writable(

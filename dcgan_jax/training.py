@@ -1,6 +1,7 @@
 """Training of a run, from the last checkpoint to the last step."""
 
 import contextlib
+from collections.abc import Callable
 from typing import Any
 
 from absl import logging
@@ -37,7 +38,7 @@ def train_and_evaluate(config: ConfigDict, workdir: epath.PathLike) -> GANState:
     """
     setup = prepare(config, workdir)
     lock = multihost.primary_context(workdir_guard.lock(setup.workdir))
-    with lock, preemption.watch() as watcher:
+    with lock as check_workdir, preemption.watch() as watcher:
         # Another process may have started a run in this folder since `prepare`.
         run = multihost.on_primary(run_dir.check_free, setup.workdir, setup.run)
         check_shared(setup.workdir)
@@ -54,7 +55,7 @@ def train_and_evaluate(config: ConfigDict, workdir: epath.PathLike) -> GANState:
                     *(rollbacks, nonfinite.FILE, seed),
                 )
             try:
-                return train(setup, seed, watcher)
+                return train(setup, seed, watcher, check_workdir)
             except NonFiniteError as error:
                 if config.on_nonfinite != 'rollback' or rollbacks >= config.max_rollbacks:
                     raise
@@ -62,13 +63,19 @@ def train_and_evaluate(config: ConfigDict, workdir: epath.PathLike) -> GANState:
                 multihost.on_primary(nonfinite.add_rollback, setup.workdir, str(error))
 
 
-def train(setup: Setup, seed: int, watcher: preemption.PreemptionWatcher) -> GANState:
+def train(
+    setup: Setup,
+    seed: int,
+    watcher: preemption.PreemptionWatcher,
+    check_workdir: Callable[[], None] | None,
+) -> GANState:
     """Train from the last checkpoint, or from the initial state, to the last step.
 
     Args:
         setup: The run.
         seed: Seed of batches, latents and dropout, see `nonfinite.seed_after_rollbacks`.
         watcher: Records SIGTERM and SIGINT.
+        check_workdir: See `workdir_guard.lock`; None in all processes but the primary one.
 
     Returns:
         The final state; see `train_and_evaluate`, also for the errors raised.
@@ -84,6 +91,7 @@ def train(setup: Setup, seed: int, watcher: preemption.PreemptionWatcher) -> GAN
     split, batches = input_pipeline.create_input_iter(seeded, setup.mesh, setup.source, ranges)
     # The workdir is changed only now, after the state has been restored and the images have been
     # read. The config is first, because `run_dir.check_free` rejects a teacher file without a run.
+    multihost.on_primary(check_workdir)
     multihost.on_primary(run_dir.write, workdir, setup.run)
     multihost.on_primary(checkpoint.move_damaged, workdir, damaged)
     if teacher is not None:
@@ -97,7 +105,7 @@ def train(setup: Setup, seed: int, watcher: preemption.PreemptionWatcher) -> GAN
 
     with contextlib.ExitStack() as stack:
         stack.enter_context(contextlib.closing(batches))
-        loop = TrainingLoop(stack, setup, ranges, watcher)
+        loop = TrainingLoop(stack, setup, ranges, watcher, check_workdir)
         loop.describe(state)
         state, stopped = loop.run(state, update, batches)
     if stopped:

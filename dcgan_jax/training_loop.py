@@ -18,7 +18,6 @@ from dcgan_jax.runtime import (
     checkpoint_folder,
     multihost,
     preemption,
-    workdir_guard,
     writers,
 )
 from dcgan_jax.runtime.clu_no_tf import parameter_overview, periodic_actions
@@ -39,6 +38,7 @@ class TrainingLoop:
         setup: Setup,
         ranges: parallel.CallRanges,
         watcher: preemption.PreemptionWatcher,
+        check_workdir: Callable[[], None] | None,
     ):
         """Open the writer, the checkpoints and the progress bar.
 
@@ -47,6 +47,7 @@ class TrainingLoop:
             setup: The run.
             ranges: Ranges of the calls.
             watcher: Records SIGTERM and SIGINT.
+            check_workdir: See `workdir_guard.lock`; None in all processes but the primary one.
         """
         enter = stack.enter_context
         config, workdir, start = setup.run.config, setup.workdir, ranges.start
@@ -69,7 +70,7 @@ class TrainingLoop:
             )
             self._hooks.append(Hook(self._evaluate, config.evaluation.every))
         self._bar = enter(tqdm(total=config.num_steps, initial=start, unit='step', disable=None))
-        self._check_present = multihost.on_primary(workdir_guard.presence_check, workdir)
+        self._check_workdir = check_workdir
         self._log = MetricLog(config.batch_size, self._checkpoints.latest_step, config.max_skipped)
         self._callbacks = self._create_callbacks()
 
@@ -139,7 +140,7 @@ class TrainingLoop:
         stopped = self._watcher.should_stop() and call.end < config.num_steps
         due = [hook for hook in self._hooks if hook.is_due(call, stopped)]
         if due or call.is_due(config.log_every):
-            multihost.on_primary(self._check_present)
+            multihost.on_primary(self._check_workdir)
             # Raises NonFiniteError before a non-finite state is saved, sampled or evaluated.
             scalars = self._log.fetch()
             self._writer.write_scalars(call.end, scalars)

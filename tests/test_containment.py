@@ -157,6 +157,19 @@ def test_output_folder_inside_a_checkpoint_folder_is_rejected(
     sample.run(TaskOptions(workdir=run, out=tmp_path / 'checkpoints', num=1))
 
 
+def test_checkpoints_of_a_linked_folder_are_not_used_for_results(class_folder_copy, tmp_path):
+    images, run = class_folder_copy
+    (run / 'checkpoints').rename(tmp_path / 'disk')
+    (run / 'checkpoints').symlink_to(tmp_path / 'disk')
+    before = content(tmp_path)
+    for path in (tmp_path / 'disk' / '2' / 'export', tmp_path / 'disk' / '100'):
+        with pytest.raises(UserError, match=r'--out=.* is inside the checkpoint folder'):
+            sample.run(TaskOptions(workdir=run, out=path, num=1))
+        with pytest.raises(UserError, match=r'--workdir=.* is inside the checkpoint folder'):
+            training.train_and_evaluate(folder_config(images), path)
+    assert content(tmp_path) == before
+
+
 def test_output_folder_inside_the_images_of_the_config_is_rejected(class_folder_copy, tmp_path):
     images, run = class_folder_copy
     images.rename(tmp_path / 'moved')

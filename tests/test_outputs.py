@@ -6,7 +6,8 @@ import shutil
 import pytest
 from etils import epath
 
-from dcgan_jax import run_dir
+from dcgan_jax import run_dir, training
+from dcgan_jax.data import input_pipeline
 from dcgan_jax.runtime import workdir_guard
 from dcgan_jax.runtime.errors import TrainingError
 from dcgan_jax.tasks import evaluate, explain, explore, export, report, sample, translate
@@ -83,6 +84,32 @@ def test_evaluations_are_not_written_to_another_run(
 def test_results_are_written_to_other_folders_if_the_workdir_is_removed(workdir, tmp_path):
     sample.run(TaskOptions(workdir=workdir(False), out=tmp_path / 'out', num=1))
     assert (tmp_path / 'out' / 'samples.npz').exists()
+
+
+@pytest.mark.parametrize('is_linked', [False, True])
+def test_a_workdir_that_is_replaced_while_images_are_read_is_not_trained(
+    finished_copy, tmp_path, monkeypatch, is_linked
+):
+    other, workdir = tmp_path / 'other', tmp_path / 'workdir'
+    shutil.copytree(finished_copy, other)
+    (workdir.symlink_to if is_linked else finished_copy.rename)(
+        finished_copy if is_linked else workdir
+    )
+    before = content(other)
+    create = input_pipeline.create_input_iter
+
+    def replace(*arguments):
+        batches = create(*arguments)
+        workdir.rename(tmp_path / 'moved')
+        (workdir.symlink_to if is_linked else other.rename)(other if is_linked else workdir)
+        return batches
+
+    monkeypatch.setattr(input_pipeline, 'create_input_iter', replace)
+    config = run_dir.read(workdir).config.unlock()
+    config.num_steps = 8
+    with pytest.raises(TrainingError, match='was removed, renamed or replaced'):
+        training.train_and_evaluate(config, workdir)
+    assert content(workdir.resolve()) == before
 
 
 def test_a_new_workdir_is_detected_even_if_inode_numbers_are_reused(tmp_path):

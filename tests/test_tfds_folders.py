@@ -94,6 +94,14 @@ def test_outputs_in_the_folder_of_the_data_set_are_rejected(
     assert content(data_dir) == before
 
 
+def test_names_in_camel_case_are_those_of_the_same_folder(root, config):
+    write_run(root / 'tiny' / '2.0.0')
+    assert sources.open_source('Tiny', 'train', str(root)).name == 'tiny/1.2.0'
+    config.dataset, config.data_dir = 'Tiny', str(root)
+    with pytest.raises(UserError, match=r'--workdir=.* among the files of config\.data_dir'):
+        training.train_and_evaluate(config, root / 'tiny' / 'run')
+
+
 def test_outputs_in_the_folder_of_a_data_set_that_is_not_prepared_are_rejected(config, tmp_path):
     config.dataset, config.data_dir = 'shapes', str(tmp_path)
     with pytest.raises(UserError, match=r'among the files of config\.data_dir'):

@@ -37,6 +37,7 @@ def inputs(*shape):
     ('recipe', 'changes'),
     [
         (super_resolution_cifar10, {'width': 0.125}),
+        (super_resolution_cifar10, {'width': 0.125, 'branches': (9,)}),
         slow(inpainting_cifar10, {'width': 0.125}),
     ],
 )

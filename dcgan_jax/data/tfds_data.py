@@ -17,7 +17,7 @@ import tensorflow_datasets as tfds
 from absl import logging
 from etils import epath
 from google.protobuf import json_format
-from tensorflow_datasets.core import read_only_builder
+from tensorflow_datasets.core import naming, read_only_builder
 
 from dcgan_jax.runtime import cache_dir
 from dcgan_jax.runtime.errors import UserError
@@ -71,7 +71,7 @@ def find_or_prepare(name: str, data_dir: str | None) -> tfds.core.DatasetBuilder
     Raises:
         UserError: If the data set cannot be found or prepared.
     """
-    root = _data_root(data_dir)
+    name, root = _snake_case(name), _data_root(data_dir)
     builder = _find_prepared(name, root)
     if builder is None:
         folder = _prepare(name, root)
@@ -87,7 +87,7 @@ def data_set_folder(name: str, data_dir: str | None) -> str:
     The folder may not exist.
     """
     is_valid = _NAME.fullmatch(name)
-    return os.path.join(_data_path(data_dir), _base_name(name)) if is_valid else ''
+    return os.path.join(_data_path(data_dir), _base_name(_snake_case(name))) if is_valid else ''
 
 
 def _given_path(data_dir: str | None) -> str:
@@ -104,6 +104,12 @@ def _data_root(data_dir: str | None) -> epath.Path:
     if _given_path(data_dir) and not root.is_dir():
         raise UserError(f'data directory {root} does not exist: correct the path or create it')
     return root
+
+
+def _snake_case(name: str) -> str:
+    """Return the name with that of the data set in the form of its folder: Shapes is shapes."""
+    base = _base_name(name)
+    return naming.camelcase_to_snakecase(base) + name.removeprefix(base)
 
 
 def _base_name(name: str) -> str:

@@ -27,9 +27,18 @@ _MAX_REPLACED = 20  # Maximum number of checkpoints that may be replaced while t
 
 def has_any(workdir: epath.PathLike) -> bool:
     """Return whether `workdir` contains a complete checkpoint, which may be damaged."""
-    folder = epath.Path(workdir) / FOLDER
+    return has_checkpoint(epath.Path(workdir) / FOLDER)
+
+
+def has_checkpoint(folder: epath.Path) -> bool:
+    """Return whether a folder contains a complete checkpoint, which may be damaged."""
     names = (_names_in(folder / str(step)) for step in complete_steps(folder))
     return any(not _PARTS.isdisjoint(found) for found in names)
+
+
+def is_step(name: str) -> bool:
+    """Return whether a folder with this name may be a checkpoint; Orbax accepts more names."""
+    return re.fullmatch('0|[1-9][0-9]*', name) is not None
 
 
 def check_contents(workdir: epath.PathLike) -> None:
@@ -63,8 +72,7 @@ def complete_steps(folder: epath.Path) -> set[int]:
         return set()
     with raise_unreadable(folder):
         names = {path.name for path in ocp.path.step.checkpoint_steps_paths(folder)}
-    # Orbax also accepts names such as 'copy_12'.
-    return {int(name) for name in names if re.fullmatch('0|[1-9][0-9]*', name)}
+    return {int(name) for name in names if is_step(name)}
 
 
 def latest_step(workdir: epath.PathLike) -> int | None:

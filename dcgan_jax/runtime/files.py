@@ -181,9 +181,9 @@ def write_atomic(path: epath.PathLike, content: bytes) -> epath.Path:
         path.write_bytes(content)
         return path
     path.parent.mkdir(parents=True, exist_ok=True)
-    # The name has the process ID, because processes of a run may write the same cache file at the
-    # same time, and a hash, because `path.name` may have the maximum length.
-    partial = path.parent / f'{zlib.crc32(os.fsencode(path.name)):08x}.{os.getpid()}.partial'
+    # The name is random, because processes may write the same file at the same time, also on
+    # several machines. `path.name` may have the maximum length.
+    partial = path.parent / f'{os.urandom(8).hex()}.partial'
     try:
         partial.write_bytes(content)
         return partial.replace(path)

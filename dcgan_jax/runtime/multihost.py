@@ -136,7 +136,6 @@ def all_true(value: bool) -> bool:
 
 @contextlib.contextmanager
 def primary_context(context: contextlib.AbstractContextManager) -> Any:
-    """Enter a context in the primary process only."""
+    """Enter a context in the primary process only; yield its value, or None in the others."""
     with contextlib.ExitStack() as stack:
-        on_primary(stack.enter_context, context)
-        yield
+        yield on_primary(stack.enter_context, context)

@@ -20,18 +20,22 @@ LOCK_FILE = '.lock'
 
 
 @contextlib.contextmanager
-def lock(workdir: epath.Path) -> Iterator[None]:
+def lock(workdir: epath.Path) -> Iterator[Callable[[], None]]:
     """Return a context that locks `workdir`; the lock is released when the process ends.
 
     Object stores (`gs://`) and file systems without locks are not locked.
+
+    Yields:
+        The `presence_check` of the locked folder.
 
     Raises:
         UserError: If another process has locked `workdir`.
     """
     if in_bucket(workdir):
-        yield
+        yield presence_check(workdir)
         return
     workdir.mkdir(parents=True, exist_ok=True)
+    check = presence_check(workdir)
     with open(workdir / LOCK_FILE, 'ab') as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -42,7 +46,8 @@ def lock(workdir: epath.Path) -> Iterator[None]:
             ) from None
         except OSError as error:
             logging.warning('%s cannot be locked (%s): start no other run in it', workdir, error)
-        yield
+        check()  # The lock file is in the folder that is checked.
+        yield check
 
 
 def presence_check(workdir: epath.Path) -> Callable[[], None]:

@@ -59,6 +59,7 @@ def overlap(generator: ConfigDict) -> int:
     sizes = generator.kernel_sizes or (generator.kernel_size,) * len(generator.strides)
     distance, scale = sizes[-1] // 2, 1
     for size, stride in zip(sizes, strides, strict=False):
+        size = max((size, *generator.branches))
         # Radii of the convolution and of the transposed convolution, which upsamples first.
         distance += (size // 2 + size // 2 + stride) * scale
         scale *= stride
