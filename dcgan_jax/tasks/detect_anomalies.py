@@ -49,8 +49,8 @@ def run(options: TaskOptions) -> TaskResult:
         options: Uses `workdir`, `config`, `out` (defaults to `workdir/anomalies`, or with `images`
             to `workdir/anomalies_in_images`), `images` (of the run's size; None means the test
             split), `num` (number of test images; defaults to 2,000, or to all of them if there are
-            fewer), `seed` (of the choice of test
-            images, of the encoder and of the latents) and `checkpoint`.
+            fewer), `seed` (of the choice of test images, of the encoder and of the latents) and
+            `checkpoint`.
 
     Returns:
         The folder and, without `images`, the AUROC of each score.
