@@ -47,12 +47,12 @@ def folder(path: epath.PathLike, flag: str = '--workdir') -> epath.Path:
     Raises:
         UserError: If the path is empty or cannot be reached, or permission to read it is missing.
     """
-    resolved = resolve_path(path, flag)
+    resolved, parts = resolve_path(path, flag), ()
     if not os.fspath(path):
         raise UserError(f'{flag} is empty: pass the path of a folder')
     if not in_bucket(resolved):
         _check_access(resolved, flag)
-    parts = () if in_bucket(resolved) else absolute(resolved).parts
+        parts = absolute(resolved).parts
     if any('\\' in part or part.endswith(':') for part in parts):
         raise UserError(
             f'{flag}={resolved}: checkpoints cannot be written below a folder whose name has a '
@@ -73,7 +73,7 @@ def _check_access(path: epath.Path, flag: str) -> None:
 def check_outside_checkpoints(path: epath.Path, flag: str) -> None:
     """Raise `UserError` if a path is inside a checkpoint folder, where it might be deleted.
 
-    A checkpoint is also recognized if its folder is mounted or linked under another name.
+    A checkpoint is also recognized if it or its folder is mounted or linked under another name.
 
     Args:
         path: Path of the folder.
@@ -83,7 +83,8 @@ def check_outside_checkpoints(path: epath.Path, flag: str) -> None:
     real = path if in_bucket(path) else epath.Path(os.path.realpath(path))
     for parent in (path, *path.parents, real, *real.parents):
         is_named = parent.name in checkpoint_folder.FOLDERS and _is_run(parent.parent)
-        if is_named or (checkpoint_folder.is_step(parent.name) and _has_checkpoint(parent.parent)):
+        is_step = checkpoint_folder.is_step(parent.name) and _has_checkpoint(parent.parent)
+        if is_named or is_step or checkpoint_folder.is_checkpoint(parent):
             raise UserError(
                 f'{flag}={path} is inside the checkpoint folder {parent}, whose contents may be '
                 'deleted: use another folder'
@@ -262,9 +263,8 @@ def read(workdir: epath.PathLike) -> Run:
 def _warn_of_missing_fields(workdir: str, names: str) -> None:
     logging.warning(
         '%s: the run was trained before these fields were added; their defaults are used: %s',
-        workdir,
-        names,
-    )
+        workdir, names,
+    )  # fmt: skip
 
 
 def restore(

@@ -186,3 +186,28 @@ def test_workdir_inside_a_checkpoint_folder_is_rejected(class_folder_copy, tmp_p
     with pytest.raises(UserError, match=r'--workdir=.* is inside the checkpoint folder'):
         training.train_and_evaluate(folder_config(images), run / name)
     assert content(tmp_path) == before
+
+
+def test_output_folder_with_a_linked_input_file_is_rejected(class_folder_run, tmp_path):
+    _, run = class_folder_run
+    for name in ('photos', 'selected'):
+        (tmp_path / name).mkdir()
+    write_images(tmp_path / 'photos', COLORS['red'], num=2)
+    first = next((tmp_path / 'photos').iterdir())
+    (tmp_path / 'selected' / first.name).symlink_to(first)
+    before = content(tmp_path / 'photos')
+    options = TaskOptions(workdir=run, images=tmp_path / 'selected', out=tmp_path / 'photos')
+    with pytest.raises(UserError, match=r'--out=.* would be among the files of --images'):
+        evaluate.run(options)
+    assert content(tmp_path / 'photos') == before
+    inside = {'--images': tmp_path / 'selected'}  # Other folders beside the files are accepted.
+    containment.check_outside(tmp_path / 'photos' / 'results', '--out', inside)
+
+
+def test_output_folder_inside_a_mounted_checkpoint_is_rejected(class_folder_copy, tmp_path):
+    """Such a folder has any name; a copy of a checkpoint is treated like one."""
+    _, run = class_folder_copy
+    step = max((run / 'checkpoints').iterdir(), key=lambda path: int(path.name))
+    shutil.copytree(step, tmp_path / 'mounted')
+    with pytest.raises(UserError, match=r'--out=.* is inside the checkpoint folder .*mounted'):
+        sample.run(TaskOptions(workdir=run, out=tmp_path / 'mounted' / 'x', num=1))

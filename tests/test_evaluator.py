@@ -38,6 +38,9 @@ class Source:
 
     @property
     def digest(self):
+        return self.compute_digest()
+
+    def compute_digest(self):
         return hashlib.sha256(self.images.tobytes()).hexdigest()
 
     def read(self, indices):

@@ -8,7 +8,7 @@ import pytest
 
 from dcgan_jax import run_description, run_dir, training
 from dcgan_jax.runtime import checkpoint
-from dcgan_jax.runtime.errors import UserError
+from dcgan_jax.runtime.errors import TrainingError, UserError
 from dcgan_jax.tasks import export, sample
 from dcgan_jax.tasks.options import TaskOptions
 from dcgan_jax.tasks.trained_run import restore
@@ -105,7 +105,9 @@ def test_other_folders_in_the_place_of_checkpoints_are_kept(finished_copy, confi
     (finished_copy / 'checkpoints' / '6' / 'checksums' / 'metadata').write_text('{')
     before = content(finished_copy)
     config.num_steps = 8
-    with pytest.raises(UserError, match=rf'{name} is not a checkpoint .*config.json, samples'):
+    with pytest.raises(
+        UserError, match=rf'{name} contains files that are not .*config.json, samples'
+    ):
         training.train_and_evaluate(config, finished_copy)
     assert content(finished_copy) == before
 
@@ -119,3 +121,19 @@ def test_remains_of_a_checkpoint_are_accepted(finished_copy, config):
     (checkpoints / '2').mkdir()
     config.num_steps = 8
     assert int(training.train_and_evaluate(config, finished_copy).step) == 8
+
+
+@pytest.mark.parametrize('name', ['2', '4', '9999'])
+def test_files_that_are_added_during_the_run_are_not_deleted(finished, tmp_path, name):
+    """Orbax would delete 2 after step 4 is saved, and would replace 4."""
+    _, state = finished
+    checkpoints = checkpoint.Checkpoints(tmp_path, 1, {})
+    checkpoints.save(state.replace(step=jnp.int32(2)))
+    checkpoints.wait()
+    added = tmp_path / 'checkpoints' / name / 'thesis.txt'
+    added.parent.mkdir(parents=True, exist_ok=True)
+    added.write_text('work')
+    with pytest.raises(TrainingError, match=r'thesis\.txt.*move them elsewhere'):
+        checkpoints.save(state.replace(step=jnp.int32(4)))
+    checkpoints.close()
+    assert added.read_text() == 'work'

@@ -54,6 +54,7 @@ def test_mask_in_the_folder_of_the_results_is_rejected(restoration_run, tmp_path
     inpaint._check_not_replaced(own / '0.png', out)
     inpaint._check_not_replaced(own / '0.png', tmp_path / 'new')
     before = (out / '0.png').read_bytes()
+    (own / 'to.png').unlink()  # Such a link to a file among the results is rejected as well.
     with pytest.raises(UserError, match=r'--mask=.* is in the folder of the results'):
         run_task('masked', restoration_run('masked'), None, out, str(own), mask=out / '0.png')
     assert (out / '0.png').read_bytes() == before

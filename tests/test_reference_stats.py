@@ -10,6 +10,7 @@ from dcgan_jax.data import input_pipeline, sources
 from dcgan_jax.metrics import extractors, reference_stats
 from dcgan_jax.runtime import files
 from dcgan_jax.runtime.errors import UserError
+from tests.class_folders import write_images
 from tests.extractors import DIMENSION, write_artifact
 from tests.extractors import reference as extract
 
@@ -201,3 +202,19 @@ def test_missing_or_unreadable_statistics_are_rejected(tmp_path, extractor):
     for name in ('none.npz', 'text.npz'):
         with pytest.raises(UserError, match=name):
             reference_stats.read_statistics(tmp_path / name, extractor)
+
+
+def test_files_that_change_while_they_are_read_are_not_cached(extractor, cache, tmp_path):
+    write_images(tmp_path / 'images', (255, 0, 0), num=3)
+    path = next((tmp_path / 'images').iterdir())
+
+    class Replacing(without_call(extractor).__class__):
+        preferred_batch_size = 8
+
+        def __call__(self, images):
+            path.write_bytes(path.read_bytes() + b' ')
+            return extractor(images)
+
+    with pytest.raises(UserError, match='changed while they were read'):
+        reference_stats.compute_reference(folder_source(tmp_path / 'images'), Replacing(), 3)
+    assert not cache.exists()

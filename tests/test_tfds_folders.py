@@ -9,6 +9,7 @@ from dcgan_jax.data import sources, tfds_data
 from dcgan_jax.runtime.errors import UserError
 from dcgan_jax.tasks import sample
 from dcgan_jax.tasks.options import TaskOptions
+from dcgan_jax.tasks.trained_run import merge_config
 from tests.class_folders import content
 from tests.tiny import prepare_tiny
 
@@ -114,3 +115,22 @@ def test_workdir_beside_the_data_sets_is_accepted(data_dir, config, tmp_path):
     config.data_dir, config.num_steps = str(tmp_path), 0
     training.train_and_evaluate(config, tmp_path)
     sample.run(TaskOptions(workdir=tmp_path, out=tmp_path / 'shapes' / 'out', num=1))
+
+
+@pytest.mark.parametrize('name', ['a.PNG', 'cats/a.jpg'])
+def test_data_sets_are_not_prepared_among_images(tmp_path, name):
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).write_bytes(b'')
+    before = content(tmp_path)
+    with pytest.raises(UserError, match=r'contains images \(a\..*use another folder'):
+        sources.open_source('shapes', 'train', str(tmp_path))
+    assert content(tmp_path) == before
+
+
+def test_folder_of_images_is_not_the_data_directory_of_a_run(config):
+    given = config.copy_and_resolve_references()
+    given.dataset, given.data_dir = 'folder', '/images'
+    with pytest.raises(
+        UserError, match=r'dataset=folder: the run was trained on the data set tiny'
+    ):
+        merge_config(config, given)

@@ -86,7 +86,11 @@ class ImageSource:
 
     @functools.cached_property
     def digest(self) -> str:
-        """SHA-256 of the data set's files, see `runtime.files.digest`."""
+        """SHA-256 of the data set's files, see `runtime.files.digest`; computed once."""
+        return self.compute_digest()
+
+    def compute_digest(self) -> str:
+        """Compute the SHA-256 of the data set's files in their current state."""
         return digest(self.files)
 
     def require_labels(self, remedy: str = 'set config.conditional=False') -> None:

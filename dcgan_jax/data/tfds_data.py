@@ -19,6 +19,7 @@ from etils import epath
 from google.protobuf import json_format
 from tensorflow_datasets.core import naming, read_only_builder
 
+from dcgan_jax.data import image_files
 from dcgan_jax.runtime import cache_dir
 from dcgan_jax.runtime.errors import UserError
 from dcgan_jax.runtime.files import resolve_path
@@ -201,6 +202,7 @@ def _prepare(name: str, root: epath.Path) -> epath.Path:
         )
     else:
         make_builder = functools.partial(tfds.builder, name)
+    _check_no_images(root)
     print(f'Preparing {name} in {root} ...', file=sys.stderr, flush=True)
     tfds.display_progress_bar(sys.stderr.isatty())
     try:
@@ -217,6 +219,22 @@ def _prepare(name: str, root: epath.Path) -> epath.Path:
                 'set data_dir to a writable folder, or to one that has the data set'
             ) from error
         return epath.Path(builder.data_dir)
+
+
+def _check_no_images(root: epath.Path) -> None:
+    """Raise `UserError` if a folder, or a folder in it, contains images instead of data sets."""
+    suffixes = tuple(image_files.supported_formats())
+    try:
+        folders = [root, *(path for path in root.iterdir() if path.is_dir())]
+        names = (path.name.lower() for folder in folders for path in folder.iterdir())
+        found = next((name for name in names if name.endswith(suffixes)), None)
+    except OSError:  # It does not exist yet, or is reported below.
+        return
+    if found:
+        raise UserError(
+            f'data_dir={root} contains images ({found}), and data sets are not prepared among '
+            'them: use another folder, or dataset=folder to read the images'
+        )
 
 
 def _unknown(name: str) -> UserError:

@@ -44,6 +44,9 @@ def compute_reference(
         extractor: The extractor.
         num_features: Number of evenly spaced images of the split whose features are kept.
         with_statistics: Whether to compute statistics of all images of the split as well.
+
+    Raises:
+        UserError: If the files of the split change while they are read.
     """
     num_features = min(num_features, len(source))
     kept = np.arange(num_features) * len(source) // num_features
@@ -67,6 +70,10 @@ def compute_reference(
     cached = _read(path, description, extractor.dimension)
     if not multihost.all_true(cached is not None):  # Either all processes compute, or none.
         cached = _compute(source, extractor, kept, with_statistics)
+        if not multihost.all_true(source.compute_digest() == source.digest):
+            raise UserError(
+                f'the files of {source.name} were changed while they were read: try again'
+            )
         _write(path, description, cached)
     return cached
 

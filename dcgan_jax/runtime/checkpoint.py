@@ -64,9 +64,11 @@ class Checkpoints:
             **metadata: Additional metadata of this checkpoint.
 
         Raises:
-            TrainingError: If this save fails, or the previous one failed in the background.
+            TrainingError: If this save fails, if the previous one failed in the background, or if
+                the folder contains other files that would be deleted.
         """
         step = int(state.step)
+        multihost.on_primary(self._check_contents)
         if jax.process_count() > 1:  # All Orbax managers share barriers, so one writes at a time.
             with self._raise_training_error():
                 for checkpoints in self._open:
@@ -107,6 +109,14 @@ class Checkpoints:
         finally:
             self._open.discard(self)
             self._manager.close()
+
+    def _check_contents(self) -> None:
+        # Orbax deletes checkpoints that are not kept, and any folder in the place of a new one.
+        if found := checkpoint_folder.foreign_files(self._folder):
+            raise TrainingError(
+                f'{found}: stopped, because they would be deleted; move them elsewhere, then rerun '
+                'the same command to resume'
+            )
 
     def _mark(self) -> None:
         """Record that the run has had a complete checkpoint, so that its loss can be detected."""

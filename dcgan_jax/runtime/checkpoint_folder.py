@@ -21,7 +21,8 @@ BEST_FOLDER = 'best_checkpoint'
 DAMAGED_FOLDER = 'damaged_checkpoints'
 FOLDERS = FOLDER, BEST_FOLDER, DAMAGED_FOLDER
 # Files and folders in a checkpoint; some of them may be missing if it is damaged.
-_PARTS = {'state', 'checksums', 'metadata', '_CHECKPOINT_METADATA', 'commit_success.txt'}
+_METADATA = '_CHECKPOINT_METADATA'
+_PARTS = {'state', 'checksums', 'metadata', _METADATA, 'commit_success.txt'}
 _MAX_REPLACED = 20  # Maximum number of checkpoints that may be replaced while they are read.
 
 
@@ -41,19 +42,40 @@ def is_step(name: str) -> bool:
     return re.fullmatch('0|[1-9][0-9]*', name) is not None
 
 
-def check_contents(workdir: epath.PathLike) -> None:
-    """Raise `UserError` if a folder with the name of a step is not a checkpoint.
+def is_checkpoint(folder: epath.Path) -> bool:
+    """Return whether a folder is a complete checkpoint, which may have any name."""
+    try:
+        return (folder / _METADATA).exists()
+    except OSError:
+        return False
 
-    It would be deleted or moved as if it were one. An empty folder may remain if a process is
-    killed while it deletes a checkpoint.
+
+def check_contents(workdir: epath.PathLike) -> None:
+    """Raise `UserError` if there are other files in the folders of checkpoints."""
+    for name in FOLDERS:
+        if found := foreign_files(epath.Path(workdir) / name):
+            raise UserError(f'{found}: move them elsewhere')
+
+
+def foreign_files(folder: epath.Path) -> str:
+    """Describe a folder with the name of a step that contains files of no checkpoint.
+
+    These files would be deleted with the checkpoint. Hidden files are ignored, and so are empty
+    folders: one may remain if a process is killed while it deletes a checkpoint.
+
+    Args:
+        folder: Folder of checkpoints.
+
+    Returns:
+        The description, or '' if there is no such folder.
     """
-    folders = [epath.Path(workdir) / name for name in FOLDERS]
-    for path in (folder / str(step) for folder in folders for step in complete_steps(folder)):
-        if (found := _names_in(path)) and _PARTS.isdisjoint(found):
-            raise UserError(
-                f'{path} is not a checkpoint (it contains {", ".join(sorted(found)[:5])}): move it '
-                'elsewhere'
-            )
+    for step in sorted(complete_steps(folder)):
+        path = folder / str(step)
+        found = _names_in(path)
+        foreign = sorted(name for name in found - _PARTS if not name.startswith('.'))
+        if foreign:
+            return f'{path} contains files that are not part of a checkpoint ({", ".join(foreign[:5])})'
+    return ''
 
 
 def _names_in(folder: epath.Path) -> set[str]:

@@ -21,7 +21,8 @@ def check_outside(
     """Check that an output folder is outside of all folders that are read as inputs.
 
     Folders are also recognized if they are reached through symbolic links or bind mounts, including
-    links and mount points below the input folders.
+    links and mount points below the input folders. An output folder that contains an input file, to
+    which there is a symbolic link in an input folder, is rejected as well.
 
     Args:
         path: The output folder, which may not exist yet.
@@ -43,12 +44,15 @@ def check_outside(
         if not os.fspath(value) or in_bucket(value):
             continue
         root = _resolve(value)
-        read = set(_walk(root))
+        linked = set()
+        read = set(_walk(root, linked))
         written = [
             folder
             for folder in outputs
             # A data set that does not exist yet may be prepared later.
-            if folder.is_relative_to(root) or not read.isdisjoint(parents[folder])
+            if folder.is_relative_to(root)
+            or not read.isdisjoint(parents[folder])
+            or folder in linked
         ]
         if not owned.isdisjoint(_identify_parents(root)):
             written.append(root)
@@ -80,8 +84,13 @@ def _identify_parents(path: Path) -> set[_Identity]:
     return set(filter(None, map(_identify, (path, *path.parents))))
 
 
-def _walk(root: Path) -> Iterator[_Identity]:
-    """Identify a folder and all folders in it, each once."""
+def _walk(root: Path, linked: set[Path]) -> Iterator[_Identity]:
+    """Identify a folder and all folders in it, each once.
+
+    Args:
+        root: The folder.
+        linked: The folders of the files that are reached through symbolic links are added to it.
+    """
     seen, pending = set(), [root]
     while pending:
         folder = pending.pop()
@@ -92,6 +101,10 @@ def _walk(root: Path) -> Iterator[_Identity]:
         yield identity
         try:
             with os.scandir(folder) as entries:
-                pending += [entry.path for entry in entries if entry.is_dir()]
+                for entry in entries:
+                    if entry.is_dir():
+                        pending.append(entry.path)
+                    elif entry.is_symlink():
+                        linked.add(_resolve(entry.path).parent)
         except OSError:  # Reported when the images are read.
             continue

@@ -176,6 +176,12 @@ def merge_config(config: ConfigDict, overrides: ConfigDict | None) -> ConfigDict
     if overrides is None:
         return config
     config_lib.validate(overrides)
+    # Other names may be defaults of the config file.
+    if overrides.data_dir and overrides.dataset == 'folder' != config.dataset:
+        raise UserError(
+            f'config.dataset=folder: the run was trained on the data set {config.dataset}: pass '
+            'its data_dir, or use --images=FOLDER'
+        )
     merged = config.copy_and_resolve_references().unlock()
     for group in config_lib.changeable_groups():
         merged[group] = overrides[group].copy_and_resolve_references()
