@@ -20,6 +20,7 @@ def get_config() -> ConfigDict:
     """Return the config: class 0 (airplane), rotation prediction, narrow networks."""
     config = cifar10_cpu.get_config()
     config.data.classes = (0,)
+    config.update_order = 'simultaneous'
     config.dtype = 'float32'
     config.num_steps = 2_000
     config.generator.width = 0.25

@@ -4,9 +4,9 @@
 
 Short runs need many updates and decaying learning rates. This config is `cifar10.py` with batch
 size 32 and with learning rates that are five times (G) and two and a half times (D) as high and
-decay to zero over the second half of the steps. D has biases: without them, BatchNorm makes D
+decay to zero from step 6,000 on. D has biases: without them, BatchNorm makes D
 invariant to contrast, and samples become gray. On 2 cores of a CPU with AMX, the FD
-(efficientnet_lite0) is 50.9 after 22 minutes. On a CPU without AMX, 6,400 steps took 26 minutes
+(efficientnet_lite0) is 39.8 after 30 minutes. On a CPU without AMX, 6,400 steps took 26 minutes
 (docs/recipes.md has the results, and the effect of each change).
 """
 
@@ -19,11 +19,10 @@ def get_config() -> ConfigDict:
     """Return the config: batch size 32, bfloat16, decaying learning rates, biases in D."""
     config = cifar10.get_config()
     config.batch_size = 32
-    config.update_order = 'simultaneous'  # See the comparison in docs/recipes.md.
     config.dtype = 'bfloat16'
-    config.num_steps = 14_400
-    config.checkpoint_every = 1_600
-    config.sample_every = 1_600
+    config.num_steps = 18_000
+    config.checkpoint_every = 1_800
+    config.sample_every = 1_800
     config.discriminator.use_bias = True
     config.augment.horizontal_flip = True
     config.optimizer.generator.learning_rate = 1e-3
@@ -31,5 +30,5 @@ def get_config() -> ConfigDict:
     for optimizer in config.optimizer.values():
         optimizer.b2 = 0.99
         optimizer.schedule = 'linear'
-        optimizer.decay_start, optimizer.decay_end = 7_200, 14_400
+        optimizer.decay_start, optimizer.decay_end = 6_000, 18_000
     return config

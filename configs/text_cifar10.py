@@ -25,6 +25,7 @@ def get_config() -> ConfigDict:
     config.conditional = True
     config.text.embedder = 'minilm'
     config.batch_size = 16
+    config.update_order = 'simultaneous'
     config.dtype = 'float32'
     config.num_steps = 12_000
     config.checkpoint_every = 3_000
