@@ -74,7 +74,8 @@ def foreign_files(folder: epath.Path) -> str:
         found = _names_in(path)
         foreign = sorted(name for name in found - _PARTS if not name.startswith('.'))
         if foreign:
-            return f'{path} contains files that are not part of a checkpoint ({", ".join(foreign[:5])})'
+            names = ', '.join(foreign[:5])
+            return f'{path} contains files that are not part of a checkpoint ({names})'
     return ''
 
 
