@@ -20,8 +20,8 @@ FOLDER = 'checkpoints'
 BEST_FOLDER = 'best_checkpoint'
 DAMAGED_FOLDER = 'damaged_checkpoints'
 FOLDERS = FOLDER, BEST_FOLDER, DAMAGED_FOLDER
+_METADATA = '_CHECKPOINT_METADATA'  # A file of Orbax in each complete checkpoint.
 # Files and folders in a checkpoint; some of them may be missing if it is damaged.
-_METADATA = '_CHECKPOINT_METADATA'
 _PARTS = {'state', 'checksums', 'metadata', _METADATA, 'commit_success.txt'}
 _MAX_REPLACED = 20  # Maximum number of checkpoints that may be replaced while they are read.
 
@@ -51,14 +51,14 @@ def is_checkpoint(folder: epath.Path) -> bool:
 
 
 def check_contents(workdir: epath.PathLike) -> None:
-    """Raise `UserError` if there are other files in the folders of checkpoints."""
+    """Raise `UserError` if a folder of checkpoints has `foreign_files`."""
     for name in FOLDERS:
         if found := foreign_files(epath.Path(workdir) / name):
             raise UserError(f'{found}: move them elsewhere')
 
 
 def foreign_files(folder: epath.Path) -> str:
-    """Describe a folder with the name of a step that contains files of no checkpoint.
+    """Describe a folder with the name of a step that contains files of other programs.
 
     These files would be deleted with the checkpoint. Hidden files are ignored, and so are empty
     folders: one may remain if a process is killed while it deletes a checkpoint.

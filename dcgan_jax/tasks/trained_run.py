@@ -171,7 +171,8 @@ def merge_config(config: ConfigDict, overrides: ConfigDict | None) -> ConfigDict
         overrides: Config passed by the user, or None.
 
     Raises:
-        UserError: If `overrides` is invalid.
+        UserError: If `overrides` is invalid, or has the `data_dir` of a folder of images although
+            the run was trained on a TFDS data set.
     """
     if overrides is None:
         return config
